@@ -1,0 +1,129 @@
+"""Corpus cards: data_manifests/<corpus>.toml as frozen dataclasses.
+
+A card holds what is known about a corpus without having it: sources with checksums and bytes, licence, citation,
+expected counts, the label map, the split and its unit, exclusions and known faults. What a stage reads of a card is in
+that stage's key; the expected counts only accept or refuse, so they are in no key.
+"""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from clepdg.emotions import EMOTIONS
+from clepdg.errors import ConfigError
+
+MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """One published address of a corpus. A checksum binds this address, never a user's own --source."""
+
+    url: str
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The one fixed train / validation / test split of a corpus; all that is not named is train.
+
+    Attributes:
+        unit: what keeps the parts apart: "speaker", "text" or "official"; tables mark what is not "speaker".
+        test: speakers of the test part.
+        validation: speakers of the validation part.
+        validation_text_share: share in [0, 1) of the remaining speakers' texts that go to validation, by sha256 of the
+            text's id, for corpora with too few speakers for a validation speaker.
+    """
+
+    unit: Literal["speaker", "text", "official"]
+    test: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    validation_text_share: float = 0.0
+
+    def part(self, speaker: str, text: str) -> str:
+        """Return "train", "validation" or "test" for a speaker (without the corpus's prefix) and a text id."""
+        if speaker in self.test:
+            return "test"
+        if speaker in self.validation:
+            return "validation"
+        draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+        return "validation" if draw < self.validation_text_share else "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a complete copy holds; a copy that differs is refused unless --allow-partial."""
+
+    utterances: int
+    speakers: int
+    sample_rate: int  # Hz, the usual rate; single odd files are notes
+    emotions: dict[str, int] = field(default_factory=dict)  # raw_label -> utterances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known about a corpus without having it."""
+
+    name: str
+    title: str
+    grammar: str  # name in clepdg.corpora.CORPORA of the parser of its file names
+    language: str  # ISO 639-1
+    licence: str
+    citation: str
+    homepage: str
+    labels: dict[str, str]  # raw_label -> canonical emotion, "" = names no emotion
+    split: Split
+    expected: Expected
+    sources: tuple[Address, ...] = ()
+    apply: str | None = None  # what to do to get the corpus where no address is open
+    exclude: tuple[str, ...] = ()  # utterance ids or speakers withdrawn
+    allowed_errors: float = 0.01  # share of files that may be quarantined
+    faults: tuple[str, ...] = ()  # known faults, with their evidence mark
+    acoustics: dict[str, float] = field(default_factory=dict)  # synthetic corpora only: microphone, room and noise
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Canonical emotions that the label map names, in canonical order."""
+        return tuple(e for e in EMOTIONS if e in set(self.labels.values()))
+
+
+def corpus_names() -> tuple[str, ...]:
+    """Return the names of all corpora that have a card."""
+    return tuple(sorted(path.stem for path in MANIFESTS.glob("*.toml")))
+
+
+@cache
+def load_card(name: str) -> Card:
+    """Read data_manifests/<name>.toml.
+
+    Raises:
+        ConfigError: no such corpus, an unknown or missing field, or a label map to an unknown emotion.
+    """
+    if name not in corpus_names():
+        raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=MANIFESTS)
+    path = MANIFESTS / f"{name}.toml"
+    raw = tomllib.loads(path.read_text())
+    try:
+        card = Card(
+            **{
+                **_tuples(raw),
+                "split": Split(**_tuples(raw["split"])),
+                "expected": Expected(**raw["expected"]),
+                "sources": tuple(Address(**source) for source in raw.get("sources", ())),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise ConfigError("A card has an unknown or a missing field.", got=error, where=path) from error
+    unknown = set(card.labels.values()) - {*EMOTIONS, ""}
+    if unknown or card.name != name:
+        raise ConfigError("A card is inconsistent.", got=unknown or card.name, expected=EMOTIONS, where=path)
+    return card
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}

@@ -1,0 +1,264 @@
+"""CLEP: CLAP fine-tuned on emotional speech by a supervised contrastive loss (CLEP-DG, arXiv 2507.04048).
+
+Shapes: B batch, D joint embedding, N emotions, J templates. The paper's body is not public; the loss is this
+project's choice (its README says so): soft targets by emotion, plus a prototype term.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clepdg import prompts
+from clepdg.audio import crop, log_mel
+from clepdg.clap import MAX_LOGIT_SCALE, Clap
+from clepdg.config import ClepConfig, ComputeConfig
+from clepdg.contrastive import contrastive_loss, draw_batch, equal_captions, targets
+from clepdg.errors import ClepError
+from clepdg.metrics import confusion, uar
+from clepdg.shards import read_waveform
+from clepdg.tensors import load_tensors
+from clepdg.training import Reporting, Training, save_atomically, warmup_cosine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEST = "best.resume"
+
+
+def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
+    """Choose what is trained and return the optimiser's groups; the rest is frozen: no gradient, no group.
+
+    The audio encoder and both projections are trained, the text encoder by `train_text_encoder`, and one logit scale.
+    The audio BatchNorm stays as it is, statistics and affine. No decay on biases, norms and the scale.
+    """
+    model = clap.model
+    model.requires_grad_(False)
+    encoders = [model.audio_model, *([model.text_model] if config.train_text_encoder else [])]
+    groups: list[dict[str, Any]] = []
+    for modules, rate in (
+        (encoders, config.learning_rate),
+        ([model.audio_projection, model.text_projection], config.projection_learning_rate),
+    ):
+        kept = [
+            parameter for module in modules for name, parameter in module.named_parameters() if "batch_norm" not in name
+        ]
+        for parameters, decay in (
+            ([p for p in kept if p.ndim >= 2], config.weight_decay),
+            ([p for p in kept if p.ndim < 2], 0.0),
+        ):
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    groups.append({"params": [clap.logit_scale], "lr": config.logit_scale_learning_rate, "weight_decay": 0.0})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return groups
+
+
+def train_mode(clap: Clap, config: ClepConfig) -> None:
+    """Put what is trained into training mode; a frozen text encoder and the audio BatchNorm stay in eval."""
+    clap.model.train()
+    if not config.train_text_encoder:
+        clap.model.text_model.eval()
+    clap.model.audio_model.audio_encoder.batch_norm.eval()
+
+
+class TextSide:
+    """Text features of captions and class prompts; a frozen text encoder's pooled output is computed once."""
+
+    def __init__(self, clap: Clap, emotions: tuple[str, ...], config: ClepConfig) -> None:
+        self.clap = clap
+        self.prompts = prompts.class_prompts(emotions, config.templates)  # (N, J)
+        self.cache: dict[str, Tensor] | None = None
+        if not config.train_text_encoder:
+            texts = sorted({t for e in emotions for t in prompts.captions(e, config.templates)})
+            texts += sorted({t for row in self.prompts for t in row} - set(texts))
+            with torch.no_grad():
+                pooled = [clap.pool_text(**clap.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)]
+            self.cache = dict(zip(texts, torch.cat(pooled), strict=True))
+
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """Return text features (B, D); every distinct text is encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        if self.cache is None:
+            encoded = self.clap.encode_text(distinct)
+        else:
+            encoded = self.clap.project_text(torch.stack([self.cache[text] for text in distinct]))
+        place = {text: index for index, text in enumerate(distinct)}
+        return encoded[[place[text] for text in texts]]
+
+    def with_prototypes(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return caption features (B, D) and class prototypes (N, D) = n(mean_j n(t_nj))."""
+        shape = len(self.prompts), len(self.prompts[0])
+        both = self.features([*captions, *(text for row in self.prompts for text in row)])
+        prototypes = both[len(captions) :].reshape(*shape, -1).mean(dim=1)
+        return both[: len(captions)], F.normalize(prototypes, dim=-1)
+
+
+def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
+    """Return CLEP's selection score: zero-shot UAR by prompt ensemble, no centring, over all given utterances."""
+    clap.model.eval()
+    with torch.no_grad():
+        _, prototypes = text.with_prototypes([])
+        predicted: list[int] = []
+        for start in range(0, len(utterances), 64):
+            features = clap.encode_waveforms([_waveform(row) for row in _rows(utterances[start : start + 64])])
+            predicted += (features @ prototypes.T).argmax(dim=1).tolist()
+    return float(uar(confusion(emotion_index, np.array(predicted), len(text.prompts))))
+
+
+def fit(
+    clap: Clap,
+    utterances: "pd.DataFrame",
+    emotions: tuple[str, ...],
+    config: ClepConfig,
+    compute: ComputeConfig,
+    seed: int,
+    folder: Path,
+    reporting: Reporting,
+) -> dict[str, Any]:
+    """Fine-tune clap in place and leave it at its best checkpoint by zero-shot UAR on source validation.
+
+    Args:
+        utterances: source train and validation: utterance_id, corpus, emotion, split, folder, tar, offset, bytes.
+        emotions: the sources' canonical emotions (N,).
+        folder: where checkpoints go.
+
+    Returns:
+        Figures: the validation UAR of every epoch, the chosen epoch, utterances.
+
+    Raises:
+        ClepError: no training or validation utterances, or training diverged.
+    """
+    utterances = utterances[utterances.emotion.isin(emotions)].sort_values("utterance_id").reset_index(drop=True)
+    train = utterances[utterances.split == "train"].reset_index(drop=True)
+    validation = utterances[utterances.split == "validation"].reset_index(drop=True)
+    if train.empty or validation.empty:
+        raise ClepError("CLEP needs training and validation utterances.", got=utterances.split.value_counts().to_dict())
+    index = {emotion: n for n, emotion in enumerate(emotions)}
+    labels, validation_labels = (part.emotion.map(index).to_numpy() for part in (train, validation))
+    groups = [
+        [np.flatnonzero((train.corpus == corpus) & (train.emotion == emotion)) for emotion in emotions
+         if ((train.corpus == corpus) & (train.emotion == emotion)).any()]
+        for corpus in sorted(train.corpus.unique())
+    ]  # fmt: skip
+    torch.set_num_threads(compute.threads)
+    if config.from_scratch:
+        set_batch_norm(clap, train)
+    optimiser = torch.optim.AdamW(trainable_groups(clap, config))
+    text = TextSide(clap, emotions, config)
+    choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
+    steps = config.epochs * config.steps_per_epoch
+    load = Prefetch(
+        lambda step: _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step), steps
+    )
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        train_mode(clap, config)
+        batch, waveforms = load(step)
+        rng = np.random.default_rng([seed, step, 1])
+        drawn = [str(rng.choice(choices[emotion])) for emotion in train.emotion.iloc[batch]]
+        y = torch.from_numpy(labels[batch]).to(clap.device)
+        with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
+            audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
+            captions, prototypes = text.with_prototypes(drawn)
+        scale = clap.logit_scale.exp()
+        mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
+        contrastive, floor = contrastive_loss(scale * audio @ captions.T, targets(y, config.target), mask)
+        prototype = F.cross_entropy(scale * audio @ prototypes.T, y)
+        return contrastive + config.prototype_weight * prototype, {
+            "contrastive_above_floor": (contrastive - floor).item(),
+            "prototype_loss": prototype.item(),
+            "logit_scale": scale.item(),
+        }
+
+    def clamp() -> None:
+        with torch.no_grad():  # in place: a clamp inside forward has zero gradient beyond the limit, and sticks
+            clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+
+    trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
+
+    def select(done: int, memory: dict[str, Any]) -> dict[str, Any]:
+        score = zero_shot_uar(clap, text, validation, validation_labels)
+        reporting.log_metrics({"validation_uar": score}, done)
+        scores = [*memory.get("validation_uar", []), score]
+        if score > max(scores[:-1], default=-math.inf):
+            save_atomically(folder / BEST, trained, {"done": done})
+        return {"validation_uar": scores}
+
+    memory = Training(
+        tensors=trained,
+        optimiser=optimiser,
+        loss=loss,
+        steps=steps,
+        seed=seed,
+        folder=folder,
+        checkpoint_steps=config.checkpoint_steps,
+        schedule=lambda step: warmup_cosine(step, steps, config.warmup_share),
+        clip_norm=config.clip_norm,
+        after_step=clamp,
+        at=select,
+        every=config.steps_per_epoch,
+        reporting=reporting,
+    ).run()
+    best = load_tensors(folder / BEST)
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(best[name])
+    clap.model.eval()
+    scores = memory["validation_uar"]
+    return {
+        "validation_uar": [round(score, 6) for score in scores],
+        "best_epoch": int(np.argmax(scores)) + 1,
+        "train_utterances": len(train),
+        "validation_utterances": len(validation),
+        "logit_scale": round(clap.logit_scale.exp().item(), 4),
+    }
+
+
+def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
+    """Set the audio BatchNorm's statistics once from source-training audio (for a model from scratch)."""
+    chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
+    cut = np.stack([crop(*_waveform(row), clap.front_end, 0.5) for row in _rows(chosen)])
+    mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
+    norm = clap.model.audio_model.audio_encoder.batch_norm
+    norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
+    norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
+
+
+class Prefetch:
+    """Load the next step's batch in a thread while this one is computed; the batch is the same either way."""
+
+    def __init__(self, load: Callable[[int], Any], steps: int) -> None:
+        self.load, self.steps = load, steps
+        self.pool = ThreadPoolExecutor(1)
+        self.waiting: dict[int, Any] = {}
+
+    def __call__(self, step: int) -> Any:
+        """Return the batch of a step."""
+        ready = self.waiting.pop(step, None) or self.pool.submit(self.load, step)
+        if step + 1 < self.steps:
+            self.waiting[step + 1] = self.pool.submit(self.load, step + 1)
+        return ready.result()
+
+
+def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int) -> tuple[np.ndarray, Tensor]:
+    draws = np.random.default_rng([seed, step, 2]).random(len(batch))
+    cut = [
+        crop(*_waveform(row), clap.front_end, draw) for row, draw in zip(_rows(train.iloc[batch]), draws, strict=True)
+    ]
+    return batch, torch.from_numpy(np.stack(cut))
+
+
+def _rows(table: "pd.DataFrame") -> list[Any]:
+    return list(table.itertuples(index=False))
+
+
+def _waveform(row: Any) -> tuple[Any, int]:
+    return read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)

@@ -1,0 +1,385 @@
+"""Configuration: frozen dataclasses with METHOD's defaults, presets as functions, dotted overrides.
+
+Units stand in the names; ranges are checked when a value is made. A stage's key holds the dataclasses that the stage
+reads and nothing else, so a field belongs to the dataclass of the stage that reads it.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from clepdg import prompts
+from clepdg.emotions import LABEL_SETS
+from clepdg.errors import ConfigError
+
+
+def _require(owner: object, **checks: bool) -> None:
+    for name, valid in checks.items():
+        if not valid:
+            raise ConfigError(
+                f"{type(owner).__name__}.{name} is out of range.", got=repr(getattr(owner, name)), where="configuration"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """Synthetic corpora: how much speech to generate."""
+
+    utterances: int = 60  # per corpus
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self, utterances=self.utterances >= 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """Which utterances are usable."""
+
+    min_seconds: float = 0.2  # shorter is an error
+    max_seconds: float = 60.0  # longer is an error
+    silence_rms: float = 1e-4  # below: silent, an error. RAVDESS has speech at 6.5e-4
+    clipped_share: float = 0.001  # share of samples at full scale above which "clipped" is noted
+
+    def __post_init__(self) -> None:
+        _require(self, min_seconds=self.min_seconds > 0, max_seconds=self.max_seconds > self.min_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How audio is stored: FLAC 16 bit in tars."""
+
+    band_limit_hz: int | None = 8000  # audio is stored at twice this rate; None = native rate
+    max_megabytes: float = 256.0  # a tar is closed when it is larger
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            band_limit_hz=self.band_limit_hz is None or 1000 <= self.band_limit_hz <= 24000,
+            max_megabytes=self.max_megabytes > 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which CLAP to start from: "micro", a Hugging Face name, or a local folder."""
+
+    name: str = "laion/clap-htsat-unfused"
+    revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
+    seed: int = 0  # micro's random weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """What changes bytes without changing the method."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = 2  # torch threads on a CPU: sums differ in the last bit with another number
+
+    def __post_init__(self) -> None:
+        _require(self, threads=self.threads >= 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClepConfig:
+    """CLEP: contrastive fine-tuning on emotional speech."""
+
+    target: Literal["emotion", "instance"] = "emotion"
+    prototype_weight: float = 0.5
+    epochs: int = 10
+    steps_per_epoch: int = 200
+    batch_size: int = 32
+    learning_rate: float = 1e-5  # encoders
+    projection_learning_rate: float = 1e-4
+    logit_scale_learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05
+    clip_norm: float = 1.0
+    train_text_encoder: bool = False
+    from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
+    templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES
+    checkpoint_steps: int = 50
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            prototype_weight=self.prototype_weight >= 0,
+            epochs=self.epochs >= 1,
+            steps_per_epoch=self.steps_per_epoch >= 1,
+            batch_size=self.batch_size >= 2,
+            learning_rate=self.learning_rate > 0,
+            warmup_share=0 <= self.warmup_share < 1,
+            templates=len(self.templates) >= 8 and all("{emotion}" in t for t in self.templates),
+            checkpoint_steps=self.checkpoint_steps >= 1,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcptConfig:
+    """ACPT: acoustic-context prompt tuning, from text alone."""
+
+    method: Literal["joint", "faithful", "random"] = "joint"  # random: the same start, no training
+    contexts: int = 80  # K
+    tokens: int = 4  # M, soft tokens per context; 1 in faithful
+    epochs: int = 300  # joint: passes over the contexts; faithful: iterations per context
+    batch_size: int = 16  # contexts per step of joint
+    learning_rate: float = 0.01  # Adam in joint, SGD with momentum 0.9 in faithful
+    temperature: float = 0.1  # tau of the content loss
+    diversity_weight: float = 1.0
+    content_weight: float = 1.0
+    content_template: str = prompts.CONTENT_TEMPLATE
+    context_template: str = prompts.CONTEXT_TEMPLATE
+    joint_template: str = prompts.JOINT_TEMPLATE
+    checkpoint_steps: int = 200
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            contexts=self.contexts >= 2,
+            tokens=1 <= self.tokens <= 16,
+            epochs=self.epochs >= 0,
+            batch_size=self.batch_size >= 1,
+            learning_rate=self.learning_rate > 0,
+            temperature=self.temperature > 0,
+            content_template=self.content_template.count("{emotion}") == 1,
+            context_template=self.context_template.count("{context}") == 1,
+            joint_template=self.joint_template.count("{context}") == 1 and self.joint_template.count("{emotion}") == 1,
+            checkpoint_steps=self.checkpoint_steps >= 1,
+        )
+
+
+def faithful_acpt() -> AcptConfig:
+    """Return ACPT as PromptStyler's public re-implementations train it: one context after another."""
+    return AcptConfig(method="faithful", tokens=1, epochs=100, learning_rate=0.002, temperature=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Text embeddings: what the classifier learns from. A label set first enters here."""
+
+    label_set: str = "4"
+    content_templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
+    joint_template: str = prompts.JOINT_TEMPLATE
+    handwritten_contexts: tuple[str, ...] = prompts.HANDWRITTEN_CONTEXTS
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            label_set=self.label_set in LABEL_SETS,
+            content_templates=bool(self.content_templates),
+            handwritten_contexts=bool(self.handwritten_contexts),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """The classifier on text embeddings, applied to audio embeddings."""
+
+    loss: Literal["arcface", "softmax"] = "arcface"
+    steps: int = 1000  # every row gets the same number
+    batch_size: int = 128
+    learning_rate: float = 0.005
+    momentum: float = 0.9
+    arcface_scale: float = 5.0
+    arcface_margin: float = 0.5  # radians
+    centring: Literal["none", "source", "target"] = "source"
+    checkpoint_steps: int = 500
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            steps=self.steps >= 0,
+            batch_size=self.batch_size >= 1,
+            learning_rate=self.learning_rate > 0,
+            arcface_scale=self.arcface_scale > 0,
+            arcface_margin=0 <= self.arcface_margin < 1.5,
+            checkpoint_steps=self.checkpoint_steps >= 1,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluation: which rows, and how intervals are drawn."""
+
+    resamples: int = 2000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        _require(self, resamples=self.resamples >= 100, confidence=0.5 < self.confidence < 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run: everything that decides what is computed."""
+
+    preset: str
+    corpora: tuple[str, ...]
+    protocols: tuple[str, ...] = ("supervised", "leave-one-corpus-out")
+    rows: tuple[str, ...] | None = None  # None: all of clepdg.protocols.ROWS
+    clep_seeds: tuple[int, ...] = (0,)
+    later_seeds: tuple[int, ...] = (0,)  # ACPT and classifier
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    shard: ShardConfig = field(default_factory=ShardConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    clep: ClepConfig = field(default_factory=ClepConfig)
+    acpt: AcptConfig = field(default_factory=AcptConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),
+            protocols=bool(self.protocols) and set(self.protocols) <= {"supervised", "leave-one-corpus-out"},
+            clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
+            later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
+        )
+
+
+def micro(config: Config) -> Config:
+    """Return the configuration with backbone micro and how it is trained: from scratch, on few utterances."""
+    return replace(
+        config,
+        backbone=BackboneConfig(name="micro", revision=None),
+        clep=replace(
+            config.clep,
+            epochs=5,
+            steps_per_epoch=50,
+            learning_rate=5e-4,
+            projection_learning_rate=5e-4,
+            warmup_share=0.3,
+            train_text_encoder=True,
+            from_scratch=True,
+        ),
+        acpt=replace(config.acpt, contexts=16),
+    )
+
+
+def demo() -> Config:
+    """Five synthetic corpora, backbone micro, 4 emotions, both protocols: minutes on a CPU, no network."""
+    config = micro(Config(preset="demo", corpora=tuple(f"synthetic-{n}" for n in range(1, 6))))
+    return replace(
+        config,
+        clep=replace(config.clep, epochs=2, steps_per_epoch=14, checkpoint_steps=7),
+        acpt=replace(config.acpt, epochs=100),
+    )
+
+
+def open_corpora() -> Config:
+    """Return the run on the corpora that anyone can download, with LAION's CLAP."""
+    return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb"))
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"demo": demo, "open": open_corpora}
+
+
+def build(
+    preset: str,
+    *,
+    backbone: str | None = None,
+    corpora: tuple[str, ...] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return the configuration of a run: a preset, its backbone and corpora, then dotted overrides.
+
+    Args:
+        backbone: "micro", a Hugging Face name (with "@revision" to pin one), or a local folder; None: the preset's.
+        overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
+
+    Raises:
+        ConfigError: an unknown preset or name (the valid ones are listed), a wrong type or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+    config = PRESETS[preset]()
+    if backbone == "micro":
+        config = config if config.backbone.name == "micro" else micro(config)
+    elif backbone is not None:
+        if config.backbone.name == "micro":
+            raise ConfigError("This preset is made for backbone micro.", got=backbone, expected="micro", where=preset)
+        name, _, revision = backbone.partition("@")
+        pinned = revision or (config.backbone.revision if name == config.backbone.name else None)
+        config = replace(config, backbone=BackboneConfig(name=name, revision=pinned))
+    if corpora is not None:
+        config = replace(config, corpora=tuple(corpora))
+    for name, value in (overrides or {}).items():
+        config = _override(config, name.split("."), value, name)
+    return config
+
+
+def _override(node: Any, path: list[str], value: Any, name: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    head, rest = path[0], path[1:]
+    nested = head in hints and is_dataclass(getattr(node, head))
+    if head not in hints or head == "preset" or bool(rest) != nested:
+        valid = option_names()
+        close = difflib.get_close_matches(name, valid, n=3)
+        raise ConfigError(
+            "There is no such setting.",
+            got=name,
+            expected=valid,
+            do=f"did you mean {' or '.join(close)}?" if close else None,
+        )
+    if nested:
+        return replace(node, **{head: _override(getattr(node, head), rest, value, name)})
+    return replace(node, **{head: _convert(value, hints[head], name)})
+
+
+def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
+    """Return the dotted names of all settings that an override may change."""
+    names: list[str] = []
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            names += option_names(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")
+        elif item.name != "preset":
+            names.append(prefix + item.name)
+    return tuple(names)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """Return value as the field's type; text from a command line is read as that type."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    wrong = ConfigError("A setting has the wrong type or value.", got=repr(value), expected=_show(hint), where=name)
+    if origin is Literal:
+        if value not in options:
+            raise wrong
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise wrong
+        return tuple(_convert(item, options[0], name) for item in items)
+    if options and type(None) in options:  # X | None
+        if value is None or value in ("none", "None", "null"):
+            return None
+        return _convert(value, next(option for option in options if option is not type(None)), name)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if value not in ("true", "false"):
+            raise wrong
+        return value == "true"
+    if hint is str:
+        if not isinstance(value, str):
+            raise wrong
+        return value
+    try:
+        number = float(value)
+        if isinstance(value, bool) or (hint is int and not number.is_integer()) or number != number:
+            raise wrong
+        return hint(number)
+    except (TypeError, ValueError):
+        raise wrong from None
+
+
+def _show(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)

@@ -1,0 +1,37 @@
+"""Canonical emotions, and the label sets that evaluations use."""
+
+from typing import Final
+
+EMOTIONS: Final = (
+    "angry",
+    "happy",
+    "neutral",
+    "sad",
+    "disgusted",
+    "fearful",
+    "surprised",
+    "calm",
+    "bored",
+    "excited",
+    "frustrated",
+    "contemptuous",
+)
+
+# label set -> {canonical emotion: label}. An emotion that is not a key is counted, not evaluated.
+LABEL_SETS: Final[dict[str, dict[str, str]]] = {
+    "4": {"angry": "angry", "happy": "happy", "excited": "happy", "neutral": "neutral", "sad": "sad"},
+    "6": {
+        "angry": "angry",
+        "happy": "happy",
+        "excited": "happy",
+        "neutral": "neutral",
+        "sad": "sad",
+        "disgusted": "disgusted",
+        "fearful": "fearful",
+    },
+}
+
+
+def labels(label_set: str) -> tuple[str, ...]:
+    """Return the labels of a label set in their fixed order (N,)."""
+    return tuple(dict.fromkeys(LABEL_SETS[label_set].values()))

@@ -1,0 +1,234 @@
+"""Stage index: one row per utterance of a corpus, and what is wrong with the rest.
+
+A fault of a file is an error (the file is quarantined, with a reason) or a note (it is kept, and counted): stereo, odd
+rate, clipped, misnamed, identical. Nothing is skipped silently: every audio file of the tree is an utterance, a row of
+the quarantine, or excluded by the card.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.cards import Card
+from clepdg.config import IndexConfig
+from clepdg.corpora import CORPORA, Finding, Spoken
+from clepdg.errors import CorpusError, IndexingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS: Final = ("train", "validation", "test")
+REASONS_SHOWN: Final = 5
+
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+def build_index(
+    root: Path,
+    sha256: Mapping[str, str],
+    card: Card,
+    config: IndexConfig,
+    *,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> "tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]":
+    """Index a corpus: parse its file names, decode every file, find what is wrong.
+
+    1. Names: the parser of the card's grammar reads each one; what is not of the grammar is quarantined.
+    2. Exclusions and labels: what the card excludes is left out, a label that its map does not know is quarantined.
+    3. Audio: every file is decoded, in `workers` threads.
+    4. Twins: byte-identical files with different labels are both quarantined, with the same label noted.
+
+    Args:
+        root: folder that the corpus's paths are relative to.
+        sha256: relative path -> sha256 of the file, of stage source; a file that is not in it is hashed here.
+        progress: called with (files done, files in all).
+
+    Returns:
+        Utterances (`COLUMNS`) sorted by utterance_id, quarantine (path, utterance_id or None, reason) sorted by path,
+        and figures: what was `found` (utterances, speakers and raw labels that the names tell, usable or not) and what
+        is kept.
+    """
+    items = list(CORPORA[card.grammar](root))
+    spoken = {_id(card, item): item for item in items if isinstance(item, Spoken)}
+    excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
+    wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
+
+    probed = _probe_all(root, wanted, sha256, card, config, workers, progress)
+    errors: dict[str, str] = {key: result for key, result in probed.items() if isinstance(result, str)}
+    kept = {key: result for key, result in probed.items() if isinstance(result, _Probe)}
+    conflicts, twins = _identical({key: (probe.sha256, wanted[key].raw_label) for key, probe in kept.items()})
+    errors |= conflicts
+
+    usual = _usual_rate(kept[key] for key in kept if key not in conflicts)
+    utterances = [
+        _row(key, wanted[key], probe, card, usual, twins.get(key))
+        for key, probe in kept.items()
+        if key not in conflicts
+    ]
+    quarantine = [
+        {"path": item.path, "utterance_id": None, "reason": item.reason} for item in items if isinstance(item, Finding)
+    ]
+    quarantine += [{"path": wanted[key].path, "utterance_id": key, "reason": reason} for key, reason in errors.items()]
+    quarantine.sort(key=lambda row: str(row["path"]))
+    figures = _figures(utterances, quarantine, spoken, len(excluded), usual)
+    return _frame(utterances, COLUMNS), _frame(quarantine, QUARANTINE_COLUMNS), figures
+
+
+def _id(card: Card, spoken: Spoken) -> str:
+    return f"{card.name}/{spoken.name}"
+
+
+def _probe_all(
+    root: Path,
+    wanted: Mapping[str, Spoken],
+    sha256: Mapping[str, str],
+    card: Card,
+    config: IndexConfig,
+    workers: int,
+    progress: Progress,
+) -> dict[str, _Probe | str]:
+    """Return what each file holds, or why it can't be used."""
+
+    def probe(spoken: Spoken) -> _Probe | str:
+        if spoken.raw_label not in card.labels:
+            return f"the card's label map does not know the raw label {spoken.raw_label}"
+        try:
+            return _probe(root / spoken.path, sha256.get(spoken.path), config)
+        except (IndexingError, OSError) as error:
+            return str(error).splitlines()[0]
+
+    results: dict[str, _Probe | str] = {}
+    with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
+        for key, result in zip(wanted, pool.map(probe, wanted.values()), strict=True):
+            results[key] = result
+            progress(len(results), len(wanted))
+    return results
+
+
+def _identical(facts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Find byte-identical files in {utterance_id: (sha256, raw_label)}.
+
+    Returns:
+        {utterance_id: reason} where their labels differ, and {utterance_id: first utterance_id} where they agree.
+    """
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for key, (sha256, _) in facts.items():
+        groups[sha256].append(key)
+    conflicts: dict[str, str] = {}
+    twins: dict[str, str] = {}
+    for keys in groups.values():
+        labels = {key: facts[key][1] for key in keys}
+        for key in keys:
+            other = next((twin for twin in keys if labels[twin] != labels[key]), None)
+            if other is not None:
+                conflicts[key] = f"byte-identical to {other}, which is labelled {labels[other]}, not {labels[key]}"
+            elif key != keys[0]:
+                twins[key] = keys[0]
+    return conflicts, twins
+
+
+def _usual_rate(probes: Iterable[_Probe]) -> int | None:
+    counts = Counter(probe.sample_rate for probe in probes)
+    return max(counts, key=lambda rate: (counts[rate], -rate), default=None)
+
+
+def _row(key: str, spoken: Spoken, probe: _Probe, card: Card, usual: int | None, twin: str | None) -> Row:
+    odd = ["odd rate"] if probe.sample_rate != usual else []
+    return {
+        "utterance_id": key,
+        "corpus": card.name,
+        "speaker": f"{card.name}/{spoken.speaker}",
+        "gender": spoken.gender,
+        "language": spoken.language,
+        "raw_label": spoken.raw_label,
+        "emotion": card.labels[spoken.raw_label] or None,
+        "split": card.split.part(spoken.speaker, spoken.text),
+        "path": spoken.path,
+        "sample_rate": probe.sample_rate,
+        "num_samples": probe.num_samples,
+        "sha256": probe.sha256,
+        "text": spoken.text,
+        "transcript": spoken.transcript,
+        "notes": [*spoken.notes, *probe.notes, *odd, *([f"identical to {twin}"] if twin else [])],
+    }
+
+
+def _figures(
+    utterances: list[Row], quarantine: list[Row], spoken: Mapping[str, Spoken], excluded: int, usual: int | None
+) -> dict[str, Any]:
+    def count(column: str) -> dict[str, int]:
+        return dict(sorted(Counter(row[column] or "none" for row in utterances).items()))
+
+    notes = Counter(note.partition(" to ")[0] for row in utterances for note in row["notes"])
+    return {
+        "found": {
+            "utterances": len(spoken),
+            "speakers": len({item.speaker for item in spoken.values()}),
+            "raw_labels": dict(sorted(Counter(item.raw_label for item in spoken.values()).items())),
+        },
+        "utterances": len(utterances),
+        "quarantined": len(quarantine),
+        "excluded": excluded,
+        "splits": {split: 0 for split in SPLITS} | count("split"),
+        "emotions": count("emotion"),
+        "raw_labels": count("raw_label"),
+        "speakers": len({row["speaker"] for row in utterances}),
+        "sample_rate": usual,
+        "seconds": round(sum(row["num_samples"] / row["sample_rate"] for row in utterances), 3),
+        "notes": dict(sorted(notes.items())),
+        "reasons": [f"{row['path']}: {row['reason']}" for row in quarantine[:REASONS_SHOWN]],
+    }
+
+
+def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> None:
+    """Accept or refuse a corpus by its figures; runs on every run, so that a reuse never skips it.
+
+    Raises:
+        CorpusError: no usable utterance, or none in one part of the split; and, unless allow_partial, more in
+            quarantine than the card allows, or another number of utterances, speakers or raw labels or another usual
+            rate than the card's. One error names all differences.
+    """
+    if not figures["utterances"]:
+        raise CorpusError(
+            f"{card.name} holds no usable utterance.",
+            got=figures["reasons"] or "no audio file",
+            expected=f"{card.expected.utterances} utterances of {card.title}",
+            where=f"the source of {card.name}",
+            do=f"look whether --source {card.name}=FOLDER is the corpus's folder",
+        )
+    differences = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
+    if not allow_partial:
+        differences += [*_too_many_errors(figures, card), *_differences(figures, card)]
+    if differences:
+        whole = f"get the whole corpus ({card.homepage})"
+        raise CorpusError(
+            f"{card.name} is not what its card says.",
+            got=differences,
+            where=f"the source of {card.name}",
+            do=whole if allow_partial else f"{whole}, or pass --allow-partial",
+        )
+
+
+def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
+    quarantined = figures["quarantined"]
+    files = figures["utterances"] + quarantined
+    if quarantined <= card.allowed_errors * files:
+        return []
+    return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {figures['reasons']}"]
+
+
+def _differences(figures: Mapping[str, Any], card: Card) -> list[str]:
+    """Compare what the names tell with the card: a quarantined or excluded utterance is there all the same."""
+    found, expected = figures["found"], card.expected
+    pairs = {
+        "utterances": (found["utterances"], expected.utterances),
+        "speakers": (found["speakers"], expected.speakers),
+        "usual rate in Hz": (figures["sample_rate"], expected.sample_rate),
+    }
+    for raw_label in sorted({*found["raw_labels"], *expected.emotions}):
+        pairs[f"raw label {raw_label}"] = (found["raw_labels"].get(raw_label, 0), expected.emotions.get(raw_label, 0))
+    return [f"{name}: {got}, not {wanted}" for name, (got, wanted) in pairs.items() if got != wanted]

@@ -1,0 +1,90 @@
+"""Metrics of one set of predictions, all but the last two from confusion matrices.
+
+Shapes: U utterances, N labels, `...` leading axes (seeds, resamples, clusters). A confusion matrix (..., N, N) holds
+counts, rows are the truth. `keep` (N,) says which classes a class average is taken over; None is all of them. Classes
+without support never enter an average, and an average over nothing is NaN.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ECE_BINS = 15
+
+
+def confusion(truth: Ints, predicted: Ints, labels: int) -> Ints:
+    """Count a confusion matrix (..., N, N) of truth (U,) and predicted (..., U), both label indices below N."""
+    leading = predicted.shape[:-1]
+    cells = (truth * labels + predicted).reshape(math.prod(leading), truth.size)
+    offsets = np.arange(len(cells))[:, None] * labels**2
+    counts = np.bincount((cells + offsets).ravel(), minlength=len(cells) * labels**2)
+    return counts.reshape(*leading, labels, labels)
+
+
+def recalls(confusion: Floats | Ints) -> Floats:
+    """Return the recall of each class (..., N), NaN where a class has no support."""
+    return _share(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+
+
+def uar(confusion: Floats | Ints, keep: Bools | None = None) -> Floats:
+    """Return the unweighted average recall (...): macro recall over the kept classes with support."""
+    return _class_mean(recalls(confusion), confusion, keep)
+
+
+def war(confusion: Floats | Ints) -> Floats:
+    """Return the weighted average recall (...), which is accuracy over all utterances, whatever their class."""
+    return _share(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def macro_f1(confusion: Floats | Ints, keep: Bools | None = None) -> Floats:
+    """Return the mean F1 (...) over the kept classes with support."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _class_mean(_share(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2)), confusion, keep)
+
+
+def largest_share(confusion: Floats | Ints) -> Floats:
+    """Return the share (...) of the label that is predicted most often; near 1 the classifier has collapsed."""
+    return _share(confusion.sum(axis=-2).max(axis=-1), confusion.sum(axis=(-2, -1)))
+
+
+def nll(probabilities: Floats, truth: Ints) -> Floats:
+    """Return the mean negative log-likelihood (...) in nats of truth (U,) under probabilities (..., U, N).
+
+    Probabilities are clipped at the float64 epsilon, as scikit-learn's log_loss does, so that a 0 stays finite.
+    """
+    if truth.size == 0:
+        return np.full(probabilities.shape[:-2], np.nan)
+    of_truth = probabilities[..., np.arange(truth.size), truth]
+    mean: Floats = -np.log(of_truth.clip(np.finfo(np.float64).eps, 1.0)).mean(axis=-1)
+    return mean
+
+
+def ece(confidence: Floats, correct: Bools) -> float:
+    """Return the expected calibration error of confidence (U,) against correct (U,) over 15 equal-mass bins.
+
+    Equal confidences share a bin, so that the result does not depend on the order of the utterances.
+    """
+    if confidence.size == 0:
+        return float("nan")
+    rank = np.searchsorted(np.sort(confidence), confidence)
+    gaps = np.bincount(rank * ECE_BINS // confidence.size, weights=confidence - correct)
+    return float(np.abs(gaps).sum() / confidence.size)
+
+
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    share = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
+    return share
+
+
+def _class_mean(values: Floats, confusion: Floats | Ints, keep: Bools | None) -> Floats:
+    counted = confusion.sum(axis=-1) > 0
+    if keep is not None:
+        counted = counted & keep
+    return _share(np.where(counted, values, 0.0).sum(axis=-1), counted.sum(axis=-1))

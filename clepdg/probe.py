@@ -1,0 +1,54 @@
+"""Probe one audio file: what it holds, or why it can't be used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from clepdg.audio import Waveform, decode, to_mono
+from clepdg.config import IndexConfig
+from clepdg.store import digest_file
+
+POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
+FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a readable file holds."""
+
+    sample_rate: int  # Hz
+    num_samples: int
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | str:
+    """Decode one file; return what it holds, or why it can't be used."""
+    with path.open("rb") as file:
+        head = file.read(len(POINTER))
+    if not head:
+        return "the file is empty (0 bytes)"
+    if head == POINTER:
+        return "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
+    samples, rate = decode(path)
+    seconds = len(samples) / rate
+    if not len(samples):
+        return "holds no samples"
+    if not np.isfinite(samples).all():
+        return "holds samples that are not finite (NaN or infinity)"
+    if seconds < config.min_seconds:
+        return f"too short: {seconds:.3f} s, at least {config.min_seconds} s"
+    if seconds > config.max_seconds:
+        return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
+    if _rms(to_mono(samples)) < config.silence_rms:  # of the mono that shards hold: opposite channels cancel
+        return f"silent: rms below {config.silence_rms}"
+    notes = ["stereo"] if samples.shape[1] > 1 else []
+    if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
+        notes.append("clipped")
+    return Probe(sample_rate=rate, num_samples=len(samples), sha256=sha256 or digest_file(path), notes=tuple(notes))
+
+
+def _rms(waveform: Waveform) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))

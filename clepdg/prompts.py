@@ -1,0 +1,96 @@
+"""Words: emotion words, caption templates, and acoustic contexts in words.
+
+Every word used here is in micro's fixed word list (`vocabulary`), so that a changed list changes micro's digest.
+"""
+
+from typing import Final
+
+# {emotion} is filled with one of an emotion's words. The first is the word that class prompts use.
+EMOTION_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "angry": ("angry", "furious", "irritated"),
+    "happy": ("happy", "joyful", "cheerful"),
+    "neutral": ("neutral", "plain", "even"),
+    "sad": ("sad", "sorrowful", "gloomy"),
+    "disgusted": ("disgusted", "revolted", "repelled"),
+    "fearful": ("fearful", "afraid", "scared"),
+    "surprised": ("surprised", "astonished", "amazed"),
+    "calm": ("calm", "peaceful", "relaxed"),
+    "bored": ("bored", "weary", "listless"),
+    "excited": ("excited", "thrilled", "eager"),
+    "frustrated": ("frustrated", "annoyed", "exasperated"),
+    "contemptuous": ("contemptuous", "scornful", "disdainful"),
+}
+
+# Captions are sampled per utterance from these: with one fixed caption per class, the targets "instance" (unmasked) and
+# "emotion" are the same loss. No template holds an article before {emotion}, which would need "a" or "an".
+CAPTION_TEMPLATES: Final = (
+    "a person speaking in a tone that is {emotion}",
+    "{emotion} speech",
+    "the speaker sounds {emotion}",
+    "this voice is {emotion}",
+    "someone talks and feels {emotion}",
+    "a recording of {emotion} speech",
+    "the person in this recording is {emotion}",
+    "a voice that sounds {emotion}",
+    "words spoken in {emotion} manner",
+    "the talk of someone who is {emotion}",
+)
+
+CONTENT_TEMPLATE: Final = "a person speaking in a {emotion} tone"
+CONTEXT_TEMPLATE: Final = "speech recorded in {context}"
+JOINT_TEMPLATE: Final = "a person speaking in a {emotion} tone, recorded in {context}"
+
+HANDWRITTEN_CONTEXTS: Final = (
+    "a quiet studio",
+    "a busy street",
+    "a telephone line",
+    "a reverberant hall",
+    "a small room",
+    "a car",
+    "a crowded restaurant",
+    "a windy field",
+    "a kitchen with a humming fridge",
+    "a train station",
+    "an office",
+    "a stairwell",
+    "a bathroom with tiles",
+    "white noise",
+    "a noisy crowd",
+    "an old radio",
+)
+
+PLACEHOLDER: Final = "x"  # one token in micro's and in RoBERTa's vocabulary; context vectors replace its embeddings
+
+
+def class_word(emotion: str) -> str:
+    """Return the word that class prompts use for an emotion."""
+    return EMOTION_WORDS[emotion][0]
+
+
+def class_prompts(emotions: tuple[str, ...], templates: tuple[str, ...]) -> list[list[str]]:
+    """Return the prompts (N, J): every template filled with every emotion's class word."""
+    return [[template.format(emotion=class_word(emotion)) for template in templates] for emotion in emotions]
+
+
+def captions(emotion: str, templates: tuple[str, ...]) -> list[str]:
+    """Return all captions of an emotion: every template with every one of its words."""
+    return [template.format(emotion=word) for template in templates for word in EMOTION_WORDS[emotion]]
+
+
+def words(text: str) -> list[str]:
+    """Split a text into micro's words: lower case, commas as words."""
+    return text.lower().replace(",", " , ").split()
+
+
+def vocabulary() -> list[str]:
+    """Return micro's fixed word list, sorted: all words of this module."""
+    texts = [
+        *CAPTION_TEMPLATES,
+        CONTENT_TEMPLATE,
+        CONTEXT_TEMPLATE,
+        JOINT_TEMPLATE,
+        *HANDWRITTEN_CONTEXTS,
+        *(word for group in EMOTION_WORDS.values() for word in group),
+        PLACEHOLDER,
+    ]
+    return sorted({word for text in texts for word in words(text)} - {"{emotion}", "{context}"})

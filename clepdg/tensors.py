@@ -1,0 +1,45 @@
+"""Tensors on disk: safetensors only, never pickle; equal tensors give equal bytes and equal digests."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clepdg.errors import StoreError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def save_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
+    """Write tensors in name order, without metadata (more than one key of it is written in random order)."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
+
+
+def load_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        StoreError: it is missing or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StoreError("A file of tensors can't be read.", got=error, where=path) from error
+
+
+def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
+    """Return a sha256 over name, dtype, shape and bytes of every tensor, in name order."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

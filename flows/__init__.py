@@ -1,0 +1,1 @@
+"""What happens, in order: the graph of stages, the flow and the command line."""

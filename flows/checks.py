@@ -1,0 +1,55 @@
+"""What a run's arguments mean: its configuration, its graph, and what can be checked before work starts."""
+
+from clepdg.config import Config, build
+from clepdg.errors import ConfigError
+from flows.graph import graph, source_checks
+from tasks import preflight
+from tasks.runs import Arguments
+from tasks.settings import Settings
+from tasks.stages import STAGES, Node
+
+
+def plan(arguments: Arguments) -> tuple[Config, list[Node]]:
+    """Return the configuration and the graph of a run.
+
+    Raises:
+        ClepError: an argument is not valid, or a source can't be had.
+    """
+    config = configure(arguments)
+    nodes = graph(
+        config,
+        arguments.sources,
+        only_folds=arguments.folds,
+        until=arguments.until,
+        allow_partial=arguments.allow_partial,
+    )
+    return config, nodes
+
+
+def configure(arguments: Arguments) -> Config:
+    """Return the configuration that a run's arguments ask for.
+
+    Raises:
+        ConfigError: an argument is not valid; the message lists what is.
+    """
+    for stage in (*arguments.redo, *([arguments.until] if arguments.until else [])):
+        if stage not in STAGES:
+            raise ConfigError("There is no such stage.", got=stage, expected=STAGES)
+    config = build(
+        arguments.preset,
+        backbone=arguments.backbone,
+        corpora=arguments.corpora,
+        overrides=arguments.overrides,
+    )
+    unknown = sorted(set(arguments.sources) - set(config.corpora))
+    if unknown:
+        raise ConfigError(
+            "A source is given for a corpus that is not in this run.", got=unknown, expected=config.corpora
+        )
+    return config
+
+
+def check(arguments: Arguments, settings: Settings) -> None:
+    """Raise everything that can be known before work starts, in one error."""
+    config = configure(arguments)
+    preflight.check(config, settings, source_checks(config, arguments.sources))

@@ -1,0 +1,259 @@
+"""The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from clepdg.config import Config
+from clepdg.errors import ClepError
+from clepdg.store import Record, Store, plain
+from clepdg.training import Reporting
+from flows.checks import check, plan
+from tasks import runs, stages
+from tasks.registry import Registry, git_commit
+from tasks.runs import Arguments, RunLog
+from tasks.settings import Settings, load_settings
+from tasks.stages import DATA_STAGES, Decision, Node, Outcome
+
+StageName = Literal[
+    "source",
+    "index",
+    "shard",
+    "backbone",
+    "clep",
+    "acpt",
+    "text_embeddings",
+    "audio_embeddings",
+    "classifier",
+    "evaluate",
+    "report",
+]
+
+
+class StagesFailed(ClepError):
+    """Some stages failed; the others were finished."""
+
+
+@dataclass
+class Run:
+    """One run of the flow: what stands, what failed, and who is told."""
+
+    config: Config
+    settings: Settings
+    store: Store
+    log: RunLog
+    registry: Registry
+    redo: frozenset[str]
+    show: "Show"
+    last: dict[str, str] = field(default_factory=dict)
+    records: dict[str, Record] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def bring_up_to_date(self, node: Node) -> Outcome:
+        """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
+        opened: list[str | None] = []
+
+        @contextmanager
+        def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
+            run_id = self.registry.start(node, decision.key or "")
+            opened.append(run_id)
+            points: list[tuple[str, float, int]] = []
+
+            def log_metrics(metrics: Any, step: int) -> None:
+                points.extend((name, float(value), step) for name, value in metrics.items())
+                if len(points) >= 200:
+                    self.registry.log_metrics(run_id, points)
+                    points.clear()
+
+            try:
+                with self.show.bar(node, decision.reason) as progress:
+                    yield Reporting(log_metrics=log_metrics, progress=progress)
+            except BaseException as error:
+                self.registry.fail(run_id, error)
+                raise
+            self.registry.log_metrics(run_id, points)
+
+        outcome = stages.run(
+            node, self.records, self.store, self.settings, last=self.last, redo=self.redo, reporting=reporting
+        )
+        self.records[node.id] = outcome.record
+        self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
+        return outcome
+
+    def note(self, node: Node, state: State[Any] | None) -> None:
+        """Write down what became of a node; None: it was not started, since something it needs failed."""
+        facts: dict[str, Any] = {}
+        if node.id in self.records:
+            outcome = state.data if state is not None and isinstance(state.data, Outcome) else None
+            record = self.records[node.id]
+            facts = {"key": record.key, "outcome": state.name if state else "Completed"}
+            if outcome is not None:
+                facts |= {"reason": outcome.reason, "seconds": round(outcome.seconds, 3)}
+                self.show.done(node, outcome)
+        elif state is not None:
+            error = state.result(raise_on_failure=False)
+            self.failures[node.id] = str(error) if isinstance(error, BaseException) else str(state.message)
+            facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
+            self.show.failed(node, self.failures[node.id])
+        else:
+            broken = next(need for need in node.needs if need not in self.records)
+            facts = {"key": None, "outcome": "Skipped", "reason": f"depends on {broken}, which is not there"}
+        self.log.stages[node.id] = facts
+        self.log.write()
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a run shows itself to a person; the command line gives its own."""
+
+    bar: Callable[[Node, str], Any]
+    done: Callable[[Node, Outcome], None]
+    failed: Callable[[Node, str], None]
+
+
+def _silent() -> Show:
+    @contextmanager
+    def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+    return Show(bar=bar, done=lambda node, outcome: None, failed=lambda node, message: None)
+
+
+SHOW: ContextVar[Show] = ContextVar("SHOW", default=_silent())  # the command line sets its own
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
+def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
+    """Compute or reuse one stage."""
+    outcome = run.bring_up_to_date(node)
+    name = "Reused" if outcome.reused else "Completed"
+    return Completed(name=name, message=outcome.reason, data=outcome)
+
+
+@flow(
+    name="clep-dg",
+    flow_run_name="{preset}",
+    task_runner=ThreadPoolTaskRunner(max_workers=4),
+    persist_result=False,
+)
+def clep_dg(
+    preset: Literal["demo", "open"] = "open",
+    backbone: str | None = None,
+    corpora: list[str] | None = None,
+    sources: dict[str, str] | None = None,
+    folds: list[str] | None = None,
+    until: StageName | None = None,
+    redo: list[StageName] | None = None,
+    allow_partial: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run CLEP-DG from the corpora's sources to the report.
+
+    1. Check everything that can be known beforehand; all faults come in one error.
+    2. source, index and shard of all corpora, side by side.
+    3. backbone; then, fold by fold: clep, acpt, text and audio embeddings, classifiers, evaluate.
+    4. report over all folds.
+
+    Args:
+        preset: where the configuration starts from.
+        backbone: "micro", a Hugging Face name, or a folder; None: the preset's.
+        corpora: which corpora; None: the preset's.
+        sources: corpus -> the user's own folder, archive or address.
+        folds: which folds; None: all of the preset's protocols.
+        until: the last stage wanted.
+        redo: stages to compute again even if they are up to date.
+        allow_partial: take a corpus that is not complete by its card.
+        overrides: dotted settings, {"clep.epochs": 15}.
+    """
+    arguments = Arguments(
+        preset=preset,
+        backbone=backbone,
+        corpora=tuple(corpora) if corpora else None,
+        sources=sources or {},
+        folds=tuple(folds) if folds else None,
+        until=until,
+        redo=tuple(redo or ()),
+        allow_partial=allow_partial,
+        overrides=overrides or {},
+    )
+    settings = load_settings()
+    check(arguments, settings)
+    config, nodes = plan(arguments)
+    run = open_run(arguments, config, settings)
+    for stage, group in groupby(nodes, key=lambda node: node.stage):
+        finish_group(run, list(group), parallel=stage in DATA_STAGES)
+    return close_run(run)
+
+
+def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
+    """Start a run's file and its (not yet opened) MLflow run."""
+    from prefect.runtime import flow_run
+
+    store = settings.open_store()
+    log = runs.start(store, arguments, plain(config))
+    registry = Registry(
+        settings=settings,
+        preset=arguments.preset,
+        store=store,
+        parameters=plain(config),
+        tags={"prefect.flow_run_id": str(flow_run.id), "git_commit": git_commit(), "run": log.path.stem},
+    )
+    last = runs.last_keys(store)
+    log.write()
+    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get(), last)
+
+
+def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
+    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
+    ready = [node for node in nodes if all(need in run.records for need in node.needs)]
+    calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
+    if parallel:
+        futures = [bring_up_to_date.submit(*call) for call in calls]
+        for future in futures:
+            future.wait()
+        states = [future.state for future in futures]
+    else:
+        states = []
+        for node, call in zip(ready, calls, strict=True):
+            states.append(bring_up_to_date(*call, return_state=True))
+            run.note(node, states[-1])
+    if parallel:
+        for node, state in zip(ready, states, strict=True):
+            run.note(node, state)
+    for node in nodes:
+        if node not in ready:
+            run.note(node, None)
+
+
+def close_run(run: Run) -> dict[str, Any]:
+    """End the run's file and its MLflow run.
+
+    Raises:
+        StagesFailed: some stages failed; the message names each and why.
+    """
+    run.log.outcome = "failed" if run.failures else "completed"
+    run.log.write()
+    run.registry.close(run.log.stages, failed=bool(run.failures))
+    if run.failures:
+        skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
+        lines = [f"{node_id}: {message}" for node_id, message in run.failures.items()]
+        raise StagesFailed(
+            f"{len(run.failures)} of {len(run.log.stages)} stages failed, {len(skipped)} that need them were not"
+            " started; the others are finished.\n- " + "\n- ".join(lines)
+        )
+    return {
+        "run": run.log.path.stem,
+        "reused": sum(facts["outcome"] == "Reused" for facts in run.log.stages.values()),
+        "computed": sum(facts["outcome"] == "Completed" for facts in run.log.stages.values()),
+        "stages": {node_id: facts["key"] for node_id, facts in run.log.stages.items()},
+        "mlflow_run": run.registry.parent,
+    }

@@ -1,0 +1,301 @@
+"""The command line: clep-dg run | status | predict."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clepdg.config import PRESETS
+from clepdg.errors import ClepError, ConfigError
+from tasks.runs import Arguments
+from tasks.settings import Settings, load_settings
+from tasks.stages import STAGES
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; a fault that a user can mend ends with one message and exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except ClepError as error:
+        sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(_complain("stopped; the same command goes on from here", 130))
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"clep-dg: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="clep-dg", description="Domain-generalizing speech emotion recognition.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="bring a configuration's stages up to date, from the sources to the report")
+    run.set_defaults(command=run_command)
+    _run_options(run)
+    status = commands.add_parser("status", help="say what is up to date, what is stale and why; runs nothing")
+    status.set_defaults(command=status_command)
+    _run_options(status)
+    predict = commands.add_parser("predict", help="print emotion and probabilities of audio files")
+    predict.set_defaults(command=predict_command)
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
+    predict.add_argument("--version", help="a registered version (default: the champion)")
+    return parser
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
+    parser.add_argument("--backbone", help="micro, a Hugging Face name (NAME@REVISION), or a folder")
+    parser.add_argument("--corpora", type=_list, metavar="A,B", help="which corpora (default: the preset's)")
+    parser.add_argument("--source", action="append", default=[], metavar="CORPUS=PLACE", help="folder, archive or URL")
+    parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
+    parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")
+    parser.add_argument("--redo", type=_list, default=(), metavar="A,B", help="stages to compute again")
+    parser.add_argument("--allow-partial", action="store_true", help="take corpora that are not complete")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for example clep.epochs=15")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{option} needs a name and a value.", got=item, expected="NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def read_arguments(options: argparse.Namespace) -> Arguments:
+    """Return a run's arguments from the command line's options; local sources become absolute paths."""
+    sources = {
+        corpus: place if "://" in place else str(Path(place).expanduser().absolute())
+        for corpus, place in _pairs(options.source, "--source").items()
+    }
+    backbone = options.backbone
+    if backbone is not None and Path(backbone).expanduser().is_dir():
+        backbone = str(Path(backbone).expanduser().absolute())
+    return Arguments(
+        preset=options.preset or "open",
+        backbone=backbone,
+        corpora=options.corpora,
+        sources=sources,
+        folds=options.folds,
+        until=options.until,
+        redo=options.redo,
+        allow_partial=options.allow_partial,
+        overrides=_pairs(options.set, "--set"),
+    )
+
+
+def prefect_environment(settings: Settings) -> None:
+    """Let Prefect keep its state below var/ and leave the terminal to us, unless the user set it up otherwise."""
+    defaults = {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # two first starts at once take longer than 20 s
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Run the flow and print its table."""
+    started = time.monotonic()
+    settings = load_settings()
+    prefect_environment(settings)
+    arguments = read_arguments(options)
+    from flows.checks import check, configure
+
+    configure(arguments)
+    check(arguments, settings)
+    from flows import clep_dg as flow_module
+
+    flow_module.SHOW.set(_show(flow_module))
+    result = flow_module.clep_dg(
+        preset=arguments.preset,  # type: ignore[arg-type]
+        backbone=arguments.backbone,
+        corpora=list(arguments.corpora) if arguments.corpora else None,
+        sources=arguments.sources,
+        folds=list(arguments.folds) if arguments.folds else None,
+        until=arguments.until,  # type: ignore[arg-type]
+        redo=list(arguments.redo),  # type: ignore[arg-type]
+        allow_partial=arguments.allow_partial,
+        overrides=arguments.overrides,
+    )
+    _print_result(result, arguments, settings, time.monotonic() - started)
+
+
+def _print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
+    from tasks.registry import tracking_url
+
+    store = settings.open_store()
+    key = result["stages"].get("report/report")
+    print(f"\n{result['computed']} stages computed, {result['reused']} reused, in {seconds:.0f} s.")
+    if key is None:
+        return
+    folder = store.local("report", key)
+    print("\n" + (folder / "table.txt").read_text())
+    print(f"report   {folder / 'report.html'}")
+    print(f"MLflow   mlflow ui --backend-store-uri {tracking_url(settings, arguments.preset)}")
+    audio = _an_utterance(settings, result)
+    preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
+    print(f"next     clep-dg predict{preset} {audio}")
+
+
+def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
+    """Return an audio file of the run that a user can try."""
+    from clepdg.sources import root
+
+    for node_id, key in result["stages"].items():
+        if node_id.startswith("source/"):
+            folder = root(settings.open_store().local("source", key))
+            found = next((path for path in sorted(folder.rglob("*.wav")) if not path.name.startswith(".")), None)
+            if found:
+                return str(found)
+    return "FILE.wav"
+
+
+def _show(flow_module: Any) -> Any:
+    """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
+    terminal = sys.stderr.isatty()
+
+    @contextmanager
+    def bar(node: Any, reason: str) -> Iterator[Callable[[int, int], None]]:
+        title = f"{node.stage} {node.name}"
+        if not terminal:
+            yield _lines(title)
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=title, leave=False, file=sys.stderr, mininterval=0.2, disable=None) as progress:
+
+            def update(done: int, total: int) -> None:
+                progress.total = total or None
+                progress.update(done - progress.n)
+
+            yield update
+
+    def done(node: Any, outcome: Any) -> None:
+        if not outcome.reused:
+            _write(f"{node.stage:17s} {node.name:44s} {outcome.seconds:7.1f} s  {outcome.reason}")
+
+    def failed(node: Any, message: str) -> None:
+        _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
+
+    return flow_module.Show(bar=bar, done=done, failed=failed)
+
+
+def _lines(title: str, every: float = 30.0) -> Callable[[int, int], None]:
+    """Return a progress function that prints a line now and then, for output that goes to a file."""
+    last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(f"{title}: {done} of {total or 'unknown'}", file=sys.stderr, flush=True)
+
+    return update
+
+
+def _write(line: str) -> None:
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line)
+    else:
+        print(line, flush=True)
+
+
+def status_command(options: argparse.Namespace) -> None:
+    """Print what is up to date, what is stale and why, without running anything."""
+    from clepdg.store import Record
+    from flows.checks import plan
+    from tasks import runs
+    from tasks.stages import decide
+
+    store = load_settings().open_store()
+    asked = any(v for name, v in vars(options).items() if name != "command")
+    arguments = read_arguments(options) if asked else runs.last_arguments(store)
+    if arguments is None:
+        print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
+        return
+    last, records, stale = runs.last_keys(store), dict[str, Record](), 0
+    _, nodes = plan(arguments)
+    for node in nodes:
+        decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
+        reason = decision.reason
+        if decision.record is not None:
+            records[node.id] = decision.record
+            reason = "up to date"
+        else:
+            stale += 1
+        print(f"{node.stage:17s} {node.name:44s} {reason}")
+    print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """Print emotion and probabilities of audio files with the registered classifier."""
+    settings = load_settings()
+    prefect_environment(settings)
+    if options.preset not in PRESETS:
+        raise ConfigError("There is no such preset.", got=options.preset, expected=tuple(PRESETS))
+    check_audio(options.files)
+    from tasks.registry import load_classifier
+    from tasks.training import quiet_transformers
+
+    quiet_transformers()
+    model = load_classifier(settings, options.preset, options.version)
+    table = model.predict([{"path": str(path.absolute())} for path in options.files])
+    names = [name for name in table.columns if name != "emotion"]
+    width = max(len(str(path)) for path in options.files)
+    for path, (_, row) in zip(options.files, table.iterrows(), strict=True):
+        shares = "  ".join(f"{name} {row[name]:.3f}" for name in names)
+        print(f"{str(path):{width}s}  {row['emotion']:10s}  {shares}")
+
+
+def check_audio(files: Sequence[Path]) -> None:
+    """Raise one error that names every file that can't be heard.
+
+    Raises:
+        ClepError: a file is missing, is not audio, is empty, or holds samples that are not finite.
+    """
+    import numpy as np
+
+    from clepdg.audio import decode
+    from clepdg.errors import IndexingError
+
+    faults = []
+    for path in files:
+        try:
+            samples, _ = decode(path)
+        except IndexingError as error:
+            faults.append(f"{path}: {'no such file' if not path.exists() else error}")
+            continue
+        if not len(samples):
+            faults.append(f"{path}: empty")
+        elif not np.isfinite(samples).all():
+            faults.append(f"{path}: samples that are not finite")
+    if faults:
+        raise IndexingError("Some files can't be used.\n- " + "\n- ".join(faults))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How it runs: stages, keys, locks, preflight and the model registry."""

@@ -1,0 +1,67 @@
+"""The data stages: source, index, shard."""
+
+from dataclasses import asdict
+
+from clepdg.cards import load_card
+from clepdg.config import IndexConfig, ShardConfig, SyntheticConfig
+from tasks.stages import Computed, Work
+
+
+def compute_source(work: Work) -> Computed:
+    """Bring a corpus's files here: download and extract, extract, or only list a folder."""
+    from clepdg import sources
+
+    figures = sources.fetch(
+        load_card(work.config["corpus"]),
+        work.config["given"],
+        work.folder,
+        previous=work.previous,
+        progress=work.reporting.progress,
+    )
+    return Computed(digests={"content": sources.content_digest(work.folder)}, figures=figures)
+
+
+def compute_synthetic(work: Work) -> Computed:
+    """Generate a synthetic corpus and list it as a source."""
+    from clepdg import sources
+    from clepdg.corpora import synthetic
+
+    card = load_card(work.config["corpus"])
+    synthetic.write(card, SyntheticConfig(**asdict(work.config["synthetic"])), work.folder / "tree")
+    figures = sources.list_tree(work.folder, work.folder / "tree")
+    return Computed(digests={"content": sources.content_digest(work.folder)}, figures=figures)
+
+
+def compute_index(work: Work) -> Computed:
+    """Read every utterance of a corpus; write the utterance table and the quarantine."""
+    from clepdg import index, sources
+
+    source = work.inputs["source"]
+    files = sources.read_files(source)
+    config: IndexConfig = work.config["index"]
+    utterances, quarantine, figures = index.build_index(
+        sources.root(source),
+        dict(zip(files.path, files.sha256, strict=True)),
+        load_card(work.config["card"]["name"]),
+        config,
+        workers=work.workers,
+        progress=work.reporting.progress,
+    )
+    index.write_index(work.folder, utterances, quarantine)
+    return Computed(digests=index.digests(utterances, quarantine), figures=figures)
+
+
+def compute_shard(work: Work) -> Computed:
+    """Encode the utterances of a corpus as FLAC in tars, with an offset table."""
+    from clepdg import index, shards, sources
+
+    config: ShardConfig = work.config["shard"]
+    figures = shards.write_shards(
+        work.folder,
+        sources.root(work.inputs["source"]),
+        index.read_utterances(work.inputs["index"]),
+        config,
+        workers=work.workers,
+        progress=work.reporting.progress,
+    )
+    return Computed(digests=shards.digests(work.folder), figures=figures)

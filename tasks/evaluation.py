@@ -1,0 +1,144 @@
+"""The last stages: evaluate every row of a fold, and report over all folds."""
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clepdg.config import EvaluateConfig
+from clepdg.emotions import labels
+from tasks.stages import Computed, Work
+from tasks.training import inputs_like, labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compute_evaluate(work: Work) -> Computed:
+    """Apply every row's heads to the fold's targets; write predictions.parquet and cells.json."""
+    import pandas as pd
+
+    from clepdg import evaluate
+
+    label_set = work.config["label_set"]
+    splits = ("test",) if work.config["test_only"] else ("train", "validation", "test")
+    table = labelled(inputs_like(work, "index/"), label_set, splits).sort_values("utterance_id", ignore_index=True)
+    parts = [_predict(work, table, head) for head in work.config["heads"]]
+    predictions = pd.concat(parts, ignore_index=True)
+    predictions.to_parquet(work.folder / "predictions.parquet", index=False)
+    config: EvaluateConfig = work.config["evaluate"]
+    cells = evaluate.cells(
+        predictions,
+        labels(label_set),
+        resamples=config.resamples,
+        confidence=config.confidence,
+        split_units=work.config["split_units"],
+    )
+    cells.to_json(work.folder / "cells.json", orient="records", indent=1, double_precision=10)
+    return Computed(
+        digests={"content": _digest(predictions, work.folder / "cells.json"), "test": _test_digest(table)},
+        figures={"headline": _headline(cells), "utterances": len(table)},
+    )
+
+
+def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.DataFrame":
+    """Predict one head's labels of the table's utterances; head says its row, seed, classifier and model."""
+    import numpy as np
+    import torch
+
+    from clepdg import classifier, embeddings
+
+    loaded = classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"])
+    targets = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, f"audio/{head['model']}/")]
+    x = embeddings.select(targets, table.utterance_id)
+    if head["centring"] == "target":  # the mean of unlabelled target test audio, corpus by corpus: transductive
+        for corpus in sorted(set(table.corpus)):
+            mine = (table.corpus == corpus).to_numpy()
+            test = mine & (table.split == "test").to_numpy()
+            x[mine] -= x[test].mean(axis=0)
+        loaded = replace(loaded, mean=torch.zeros_like(loaded.mean))
+    probabilities = loaded.probabilities(x)
+    predicted = np.array(loaded.labels)[probabilities.argmax(axis=1)]
+    return table[["utterance_id", "corpus", "speaker", "split"]].assign(
+        fold=work.config["fold"],
+        row=head["row"],
+        seed=head["seed"],
+        condition="clean",
+        emotion=table.label,
+        label=predicted,
+        probabilities=list(probabilities),
+    )
+
+
+def _digest(predictions: "pd.DataFrame", cells: "object") -> str:
+    import numpy as np
+
+    total = hashlib.sha256()
+    for name in predictions.columns.drop("probabilities"):
+        total.update("\n".join(predictions[name]).encode() + b"\0")
+    total.update(np.stack(list(predictions.probabilities)).tobytes())
+    total.update(cells.read_bytes())  # type: ignore[attr-defined]
+    return total.hexdigest()
+
+
+def _test_digest(table: "pd.DataFrame") -> str:
+    """Return the digest of what is tested on: two results with equal ones can be compared utterance by utterance."""
+    from clepdg.store import digest_lines
+
+    test = table[table.split == "test"]
+    return digest_lines(test[["utterance_id", "sha256", "label"]].to_numpy().tolist())
+
+
+def _headline(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
+    """Return {row: figures} of the fold's headline target: all of supervised pooled, or the corpus left out."""
+    targets = list(cells.target.unique())
+    target = "pooled" if "pooled" in targets else targets[0]
+    chosen = cells[cells.target == target]
+    names = ["uar", "low", "high", "war", "macro_f1", "nll", "ece", "n", "chance"]
+    return {
+        str(cell["row"]): {
+            name: float(cell[name]) for name in names if cell[name] is not None and cell[name] == cell[name]
+        }
+        for cell in chosen.to_dict(orient="records")
+    }
+
+
+def compute_report(work: Work) -> Computed:
+    """Write report.html, results.csv and results.md over all folds."""
+    import pandas as pd
+
+    from clepdg import report
+    from clepdg.store import digest_file
+
+    folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
+    cells = pd.concat([read_cells(folder) for folder in folders], ignore_index=True)
+    predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
+    facts = {**work.config["facts"], "corpora": [_corpus_facts(work, corpus) for corpus in work.config["corpora"]]}
+    report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
+    targets = ("pooled", *work.config["corpora"])
+    (work.folder / "table.txt").write_text(report.table(cells, work.config["rows"], targets=targets))
+    return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
+
+
+def read_cells(folder: "object") -> "pd.DataFrame":
+    """Read the cells that compute_evaluate wrote."""
+    import json
+
+    import pandas as pd
+
+    return pd.DataFrame(json.loads((folder / "cells.json").read_text()))  # type: ignore[operator]
+
+
+def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
+    from clepdg.cards import load_card
+
+    card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
+    return {
+        "name": corpus,
+        "title": card.title,
+        "utterances": figures["utterances"],
+        "quarantined": figures["quarantined"],
+        "expected": card.expected.utterances,
+        "licence": card.licence,
+        "citation": card.citation,
+        "split_unit": card.split.unit,
+    }

@@ -1,0 +1,198 @@
+"""The model stages: backbone, clep, acpt, text_embeddings, audio_embeddings, classifier."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clepdg.config import TextConfig
+from clepdg.emotions import LABEL_SETS, labels
+from tasks.stages import Computed, Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clepdg.clap import Clap
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own progress bars out of ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def _load_clap(folder: Path, work: Work) -> "Clap":
+    from clepdg.clap import load_clap
+
+    quiet_transformers()
+    return load_clap(folder, device=work.device)
+
+
+def compute_backbone(work: Work) -> Computed:
+    """Bring the CLAP to start from into the store: built, or loaded from a folder or the hub."""
+    from clepdg.clap import build_micro, load_clap
+
+    quiet_transformers()
+    name, revision = work.config["name"], work.config["revision"]
+    clap = build_micro(work.config["seed"]) if name == "micro" else load_clap(name, revision=revision)
+    clap.save(work.folder)
+    parameters = sum(p.numel() for p in clap.model.parameters())
+    return Computed(digests={"content": clap.digest()}, figures={"parameters": parameters})
+
+
+def learning_utterances(work: Work) -> "pd.DataFrame":
+    """Join index and offsets of the source corpora: the train and validation utterances and where their audio lies."""
+    import pandas as pd
+
+    from clepdg import index, shards
+
+    parts = []
+    for name, folder in work.inputs.items():
+        if not name.startswith("shard/"):
+            continue
+        corpus = name.removeprefix("shard/")
+        utterances = index.read_utterances(work.inputs[f"index/{corpus}"])
+        offsets = shards.read_offsets(folder).drop(columns=["split", "raw_label", "sample_rate", "num_samples"])
+        joined = utterances[utterances.split != "test"].merge(offsets, on="utterance_id", validate="one_to_one")
+        parts.append(joined.assign(folder=str(folder)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def compute_clep(work: Work) -> Computed:
+    """Fine-tune the backbone on the fold's source corpora."""
+    from clepdg import clep
+
+    clap = _load_clap(work.inputs["backbone"], work)
+    figures = clep.fit(
+        clap,
+        learning_utterances(work),
+        work.config["emotions"],
+        work.config["clep"],
+        work.config["compute"],
+        work.config["seed"],
+        work.folder,
+        work.reporting,
+    )
+    clap.save(work.folder)
+    return Computed(digests={"content": clap.digest()}, figures=figures)
+
+
+def compute_acpt(work: Work) -> Computed:
+    """Learn context vectors from text alone."""
+    from clepdg import acpt
+
+    vectors, figures = acpt.fit(
+        _load_clap(work.inputs["clep"], work),
+        work.config["emotions"],
+        work.config["acpt"],
+        work.config["compute"],
+        work.config["seed"],
+        work.folder,
+        work.reporting,
+    )
+    content = acpt.save(work.folder, vectors, work.config["acpt"], work.config["emotions"])
+    return Computed(digests={"content": content}, figures={name: round(v, 6) for name, v in figures.items()})
+
+
+def compute_text_embeddings(work: Work) -> Computed:
+    """Embed the label set's words, with the row's contexts."""
+    from clepdg import acpt, embeddings
+
+    words = work.config["contexts"]
+    config = TextConfig(
+        label_set=work.config["label_set"],
+        content_templates=work.config["content_templates"],
+        joint_template=work.config["joint_template"],
+    )
+    contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else words
+    _set_threads(work)
+    built = embeddings.build_text_embeddings(_load_clap(work.inputs["model"], work), config, contexts)
+    return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
+
+
+def compute_audio_embeddings(work: Work) -> Computed:
+    """Embed every utterance of a corpus."""
+    from clepdg import embeddings, shards
+
+    _set_threads(work)
+    clap = _load_clap(work.inputs["model"], work) if "model" in work.inputs else None
+    total = work.records["shard"].figures["utterances"]
+    built = embeddings.build_audio_embeddings(clap, shards.stream(work.inputs["shard"]), total, work.reporting)
+    return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _set_threads(work: Work) -> None:
+    import torch
+
+    torch.set_num_threads(work.config["compute"].threads)
+
+
+def labelled(index_folders: Iterable[Path], label_set: str, splits: tuple[str, ...]) -> "pd.DataFrame":
+    """Return the utterances of some splits that have a label of the label set, with `label` and `label_index`."""
+    import pandas as pd
+
+    from clepdg import index
+
+    mapping, order = LABEL_SETS[label_set], {name: n for n, name in enumerate(labels(label_set))}
+    table = pd.concat([index.read_utterances(folder) for folder in index_folders], ignore_index=True)
+    table = table[table.split.isin(splits)].assign(label=table.emotion.map(mapping))
+    table = table[table.label.notna()]
+    return table.assign(label_index=table.label.map(order).astype(int)).reset_index(drop=True)
+
+
+def inputs_like(work: Work, prefix: str) -> list[Path]:
+    """Return the input folders whose names start with a prefix."""
+    return [folder for name, folder in sorted(work.inputs.items()) if name.startswith(prefix)]
+
+
+def compute_classifier(work: Work) -> Computed:
+    """Learn the head of one row: from text, from audio, or by counting labels."""
+    import torch
+
+    from clepdg import classifier, embeddings
+
+    label_set, kind = work.config["label_set"], work.config["head"]
+    names = labels(label_set)
+    torch.set_num_threads(1)  # small matrices: threads would only cost
+    sources = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, "audio/")]
+    parts = {s: labelled(inputs_like(work, "index/"), label_set, (s,)) for s in ("train", "validation")}
+    x = {split: embeddings.select(sources, table.utterance_id) for split, table in parts.items()}
+    y = {split: table.label_index.to_numpy() for split, table in parts.items()}
+    if kind == "majority":
+        head, figures = classifier.majority(y["train"], names, x["train"].shape[1]), {}
+    elif kind == "logistic":
+        head, figures = classifier.fit_audio(x["train"], y["train"], names), {}
+    else:
+        head, figures = _fit_text(work, sources, x["train"], y["train"], parts["train"].corpus.tolist())
+        corpora = parts["validation"].corpus.tolist()
+        log_temperature = classifier.fit_temperature(head, x["validation"], y["validation"], corpora)
+        head = replace(head, log_temperature=log_temperature)
+        figures["log_temperature"] = log_temperature
+    predicted = head.logits(x["validation"]).argmax(axis=1)
+    figures["validation_accuracy"] = float((predicted == y["validation"]).mean())
+    return Computed(digests={"content": head.save(work.folder)}, figures=figures)
+
+
+def _fit_text(work, sources, x, y, corpora):  # type: ignore[no-untyped-def]
+    import torch
+
+    from clepdg import classifier, embeddings
+
+    config = work.config["classifier"]
+    text = embeddings.load_text_embeddings(work.inputs["text"])
+    weight, figures = classifier.fit_text(
+        text.embeddings,
+        text.label_index,
+        len(text.labels),
+        config,
+        work.config["seed"],
+        work.folder,
+        work.reporting,
+    )
+    mean = torch.zeros(weight.shape[1])
+    if config.centring == "source":
+        mean = torch.from_numpy(classifier.source_mean(x, y, corpora))
+    head = classifier.Head(labels=text.labels, cosine=True, weight=weight, bias=torch.zeros(len(weight)), mean=mean)
+    return head, figures

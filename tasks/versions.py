@@ -1,0 +1,123 @@
+"""Stage versions, and which stages each module computes for.
+
+A stage's version is in its key: raise it when the stage's results change. tests/unit/test_versions.py fails when a
+module's code changed and neither a version was raised nor the change acknowledged; comments, docstrings and formatting
+do not count. `python -m tasks.versions` records raised versions; with --same-results it acknowledges the change.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+RECORD: Final = Path(__file__).with_name("versions.json")
+
+VERSIONS: Final[dict[str, int]] = {
+    "source": 1,
+    "index": 1,
+    "shard": 1,
+    "backbone": 1,
+    "clep": 1,
+    "acpt": 1,
+    "text_embeddings": 1,
+    "audio_embeddings": 1,
+    "classifier": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+
+_MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
+USED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "clepdg/acpt.py": ("acpt", "text_embeddings"),
+    "clepdg/archives.py": ("source",),
+    "clepdg/audio.py": ("index", "shard", "clep", "audio_embeddings"),
+    "clepdg/cards.py": ("index",),
+    "clepdg/clap.py": ("backbone", *_MODELS),
+    "clepdg/classifier.py": ("classifier", "evaluate"),
+    "clepdg/clep.py": ("clep",),
+    "clepdg/contrastive.py": ("clep",),
+    "clepdg/corpora/__init__.py": ("index",),
+    "clepdg/corpora/crema_d.py": ("index",),
+    "clepdg/corpora/emodb.py": ("index",),
+    "clepdg/corpora/ravdess.py": ("index",),
+    "clepdg/corpora/synthetic.py": ("source",),
+    "clepdg/corpora/tess.py": ("index",),
+    "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
+    "clepdg/evaluate.py": ("evaluate",),
+    "clepdg/index.py": ("index",),
+    "clepdg/intervals.py": ("evaluate",),
+    "clepdg/metrics.py": ("clep", "evaluate"),
+    "clepdg/protocols.py": ("classifier", "evaluate"),
+    "clepdg/prompts.py": ("backbone", "clep", "acpt", "text_embeddings"),
+    "clepdg/report.py": ("report",),
+    "clepdg/shards.py": ("shard", "clep", "audio_embeddings"),
+    "clepdg/sources.py": ("source",),
+    "clepdg/tensors.py": ("backbone", *_MODELS, "classifier"),
+    "clepdg/training.py": ("clep", "acpt", "classifier"),
+    "tasks/data.py": ("source", "index", "shard"),
+    "tasks/evaluation.py": ("evaluate", "report"),
+    "tasks/training.py": ("backbone", *_MODELS, "classifier"),
+}
+# What every stage goes through, but no stage's results come from; config values are in the keys themselves.
+NO_RESULTS: Final = (
+    "clepdg/__init__.py",
+    "clepdg/config.py",
+    "clepdg/emotions.py",
+    "clepdg/errors.py",
+    "clepdg/store.py",
+)
+
+
+def normalised_digest(path: Path) -> str:
+    """Return a digest of a module's syntax tree without docstrings: equal for a changed comment or layout."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def current() -> dict[str, dict[str, object]]:
+    """Return module -> its digest and the versions of the stages that use it."""
+    return {
+        module: {
+            "digest": normalised_digest(PROJECT / module),
+            "versions": {stage: VERSIONS[stage] for stage in stages},
+        }
+        for module, stages in USED_BY.items()
+    }
+
+
+def unacknowledged() -> dict[str, tuple[str, ...]]:
+    """Return the modules that changed while a stage that uses them kept its version, with those stages."""
+    recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    changed: dict[str, tuple[str, ...]] = {}
+    for module, now in current().items():
+        before = recorded.get(module, {"digest": None, "versions": {}})
+        kept = tuple(s for s in USED_BY[module] if before["versions"].get(s, 0) >= VERSIONS[s])
+        if now["digest"] != before["digest"] and kept:
+            changed[module] = kept
+    return changed
+
+
+def main() -> None:
+    """Record the current digests; refuse changed modules whose stages kept their version, unless --same-results."""
+    changed = unacknowledged()
+    if changed and "--same-results" not in sys.argv:
+        lines = [f"  {module}: used by {', '.join(stages)}" for module, stages in changed.items()]
+        message = "These modules changed. Raise the versions of the stages whose results change, then run this again;"
+        sys.exit("\n".join([message, "where results stay the same, run it with --same-results.", *lines]))
+    RECORD.write_text(json.dumps(current(), indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

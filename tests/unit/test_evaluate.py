@@ -1,0 +1,206 @@
+"""Protects the result cells: every number comes from the predictions alone, and what weakens it is said beside it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+
+from clepdg.errors import ClepError
+from clepdg.evaluate import cells, speaker_uars
+
+LABELS = ("angry", "happy", "neutral", "sad")
+UNITS = {"alpha": "speaker", "beta": "text"}
+
+
+def corpus(name: str, speakers: int, counts: tuple[int, ...], split: str = "test") -> pd.DataFrame:
+    """Utterances of a corpus: counts per label, dealt to the speakers in turn."""
+    emotions = np.repeat(LABELS, counts)
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"{name}/{split}{number}" for number in range(len(emotions))],
+            "corpus": name,
+            "speaker": [f"{name}/{split}{number % speakers}" for number in range(len(emotions))],
+            "split": split,
+            "emotion": emotions,
+        }
+    )
+
+
+def answer(utterances: pd.DataFrame, fold: str, row: str, seeds: tuple[str, ...], hits: float = 0.6) -> pd.DataFrame:
+    """Predictions for the utterances: the truth with rate hits, otherwise any label."""
+    parts = []
+    for number, seed in enumerate(seeds):
+        rng = np.random.default_rng([number, len(row), len(fold)])
+        guess = rng.choice(LABELS, size=len(utterances))
+        label = np.where(rng.random(len(utterances)) < hits, utterances["emotion"], guess)
+        probabilities = 0.1 * rng.dirichlet(np.ones(4), size=len(label)) + 0.9 * (label[:, None] == np.array(LABELS))
+        parts.append(
+            utterances.assign(
+                fold=fold, row=row, condition="clean", seed=seed, label=label, probabilities=probabilities.tolist()
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def compute(predictions: pd.DataFrame) -> pd.DataFrame:
+    table = cells(predictions, LABELS, resamples=200, confidence=0.95, split_units=UNITS)
+    return table.set_index(["fold", "target", "row", "condition"])
+
+
+ALPHA = corpus("alpha", 24, (30, 25, 40, 22))
+BETA = corpus("beta", 2, (30, 2, 10, 21))
+SEEDS = ("c0.l0", "c1.l0")
+
+
+@pytest.fixture(scope="module")
+def predictions() -> pd.DataFrame:
+    whole = pd.concat([ALPHA, corpus("alpha", 9, (50, 50, 50, 50), split="train")])
+    parts = [
+        *(answer(pd.concat([ALPHA, BETA]), "supervised", row, SEEDS) for row in ("text-acpt", "majority-like")),
+        answer(whole, "leave-out-alpha", "text-acpt", SEEDS),
+    ]
+    return pd.concat(parts).sample(frac=1, random_state=0).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def table(predictions: pd.DataFrame) -> pd.DataFrame:
+    return compute(predictions)
+
+
+def test_there_is_one_cell_per_fold_target_row_and_condition(table: pd.DataFrame) -> None:
+    rows = ("majority-like", "text-acpt")
+    supervised = [("supervised", target, row, "clean") for target in ("alpha", "beta", "pooled") for row in rows]
+    assert list(table.index) == [*supervised, ("leave-out-alpha", "alpha", "text-acpt", "clean")]
+
+
+def test_every_cell_is_scikit_learns_figure_on_the_predictions_of_its_test_part(
+    predictions: pd.DataFrame, table: pd.DataFrame
+) -> None:
+    for (fold, target, row, _), cell in table.iterrows():
+        own = predictions[(predictions[["fold", "row", "split"]] == [fold, row, "test"]).all(axis=1)]
+        own = own if target == "pooled" else own[own["corpus"] == target]
+        kept = list(cell["recalls"])
+        seeds = [part for _, part in own.groupby("seed")]
+        recalls = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
+        f1s = [f1_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
+        losses = [log_loss(p["emotion"], p["probabilities"].tolist(), labels=LABELS) for p in seeds]
+        assert cell["nll"] == pytest.approx(np.mean(losses))
+        assert cell["uar"] == pytest.approx(np.mean(recalls))
+        assert cell["macro_f1"] == pytest.approx(np.mean(f1s))
+        assert cell["war"] == pytest.approx(accuracy_score(own["emotion"], own["label"]))
+        assert cell["low"] < cell["uar"] < cell["high"]
+        assert (cell["n"], cell["seeds"], cell["speakers"]) == (len(own) // 2, 2, own["speaker"].nunique())
+        assert np.sum(cell["confusion"]) == len(own)
+        assert np.mean(list(cell["recalls"].values())) == pytest.approx(cell["uar"])
+
+
+def test_the_whole_target_is_a_second_column_of_leave_out_only(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    own = predictions.query("fold == 'leave-out-alpha'")
+    cell = table.loc[("leave-out-alpha", "alpha", "text-acpt", "clean")]
+    assert cell["uar_whole"] == pytest.approx(recall_score(own["emotion"], own["label"], average="macro"))
+    assert (cell["n_whole"], cell["n"]) == (len(ALPHA) + 200, len(ALPHA))
+    assert table.loc["supervised", ["uar_whole", "n_whole"]].isna().all(axis=None)
+
+
+def test_a_class_with_two_utterances_is_left_out_and_said(table: pd.DataFrame) -> None:
+    cell = table.loc[("supervised", "beta", "text-acpt", "clean")]
+    assert "without happy (2 utterances)" in cell["marks"]
+    assert list(cell["recalls"]) == ["angry", "neutral", "sad"]
+    assert cell["chance"] == pytest.approx(1 / 3)
+    assert table.loc[("supervised", "alpha", "text-acpt", "clean"), "chance"] == 0.25
+
+
+def test_a_class_with_few_utterances_or_one_speaker_stays_and_is_marked() -> None:
+    few = corpus("alpha", 24, (30, 19, 20, 20))
+    few.loc[few["emotion"] == "sad", "speaker"] = "alpha/1"
+    marks = compute(answer(few, "supervised", "text-acpt", SEEDS)).iloc[0]["marks"]
+    (mark,) = [mark for mark in marks if mark.startswith("few")]
+    assert mark == "few: happy (19 utterances), sad (1 speaker)"
+
+
+def test_what_is_not_split_by_speaker_is_marked_also_in_the_pool(table: pd.DataFrame) -> None:
+    mark = "not speaker-disjoint: beta's own split is by text"
+    marked = {target for (_, target, _, _), cell in table.iterrows() if mark in cell["marks"]}
+    assert marked == {"beta", "pooled"}
+
+
+def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    cell = table.loc[("supervised", "beta", "text-acpt", "clean")]
+    assert "2 speakers: no test" in cell["marks"] and cell["interval"] == "ignores speakers"
+    listed = speaker_uars(predictions, table.reset_index())
+    assert set(listed["target"]) == {"beta"} and len(listed) == 2 * 2
+    for line in listed.to_dict("records"):
+        own = predictions.query("fold == 'supervised' and row == @line['row'] and speaker == @line['speaker']")
+        kept = ["angry", "neutral", "sad"]
+        by_seed = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for _, p in own.groupby("seed")]
+        assert line["uar"] == pytest.approx(np.mean(by_seed))
+        assert line["n"] == len(own) // 2
+
+
+@pytest.mark.parametrize(
+    ("clep", "later", "mark"),
+    [(1, 5, "conditional on one CLEP"), (2, 5, "conditional on 2 CLEPs"), (3, 1, "1 later seed"), (3, 5, None)],
+)
+def test_a_table_from_few_seeds_says_so(clep: int, later: int, mark: str | None) -> None:
+    seeds = tuple(f"c{c}.l{number}" for c in range(clep) for number in range(later))
+    marks = compute(answer(ALPHA, "supervised", "text-acpt", seeds)).iloc[0]["marks"]
+    assert marks == ([mark] if mark else [])
+
+
+def test_a_collapse_of_one_seed_is_not_averaged_away() -> None:
+    predictions = answer(ALPHA, "supervised", "text-acpt", SEEDS)
+    assert not any("collapsed" in marks for marks in compute(predictions)["marks"])
+    predictions.loc[predictions["seed"] == "c1.l0", "label"] = "sad"
+    cell = compute(predictions).iloc[0]
+    assert "collapsed" in cell["marks"] and cell["largest_share"] == 1.0
+
+
+def test_clusters_are_what_a_column_cluster_says() -> None:
+    predictions = answer(ALPHA, "supervised", "text-acpt", SEEDS)
+    predictions["cluster"] = "session " + predictions["speaker"].str[-1]
+    cell = compute(predictions).iloc[0]
+    assert (cell["speakers"], cell["interval"]) == (24, "jackknife t")
+
+
+def test_the_same_predictions_give_the_same_cells_in_any_order(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(compute(predictions.iloc[::-1].reset_index(drop=True)), table)
+
+
+def test_rows_on_the_same_utterances_share_their_resamples() -> None:
+    one = answer(ALPHA, "supervised", "text-acpt", SEEDS)
+    table = compute(pd.concat([one, one.assign(row="twin")]))
+    assert table["low"].nunique() == table["high"].nunique() == 1
+
+
+def test_a_target_without_test_utterances_is_a_cell_that_says_so() -> None:
+    train = corpus("alpha", 9, (5, 5, 5, 5), split="train")
+    cell = compute(answer(train, "leave-out-alpha", "text-acpt", SEEDS)).iloc[0]
+    assert np.isnan([cell["uar"], cell["low"], cell["nll"], cell["ece"], cell["chance"]]).all()
+    assert cell["n"] == 0 and "without angry (0 utterances)" in cell["marks"]
+
+
+def test_all_faults_of_the_predictions_are_told_at_once(predictions: pd.DataFrame) -> None:
+    broken = predictions.drop(predictions.query("fold == 'supervised' and seed == 'c0.l0'").index[0])
+    broken = pd.concat([broken, broken.iloc[[3]]], ignore_index=True)
+    broken.loc[5, "label"] = "furious"
+    broken.at[6, "probabilities"] = [0.5, 0.5, 0.5, float("nan")]
+    broken.at[7, "probabilities"] = [0.5, 0.5]
+    broken.loc[8, "seed"] = "seven"
+    broken.loc[9, "speaker"] = "alpha/other"
+    with pytest.raises(ClepError) as error:
+        compute(broken)
+    for fault in (
+        "label furious",
+        "2 probabilities",
+        "1 rows stand twice",
+        "more than one speaker",
+        "same utterances",
+        "seed seven",
+    ):
+        assert fault in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["emotion", "seed", "probabilities"])
+def test_a_missing_column_is_named(predictions: pd.DataFrame, column: str) -> None:
+    with pytest.raises(ClepError, match=f"no column {column}"):
+        compute(predictions.drop(columns=column))

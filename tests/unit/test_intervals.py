@@ -1,0 +1,148 @@
+"""Protects the intervals: right resamples, right method for the number of speakers, and coverage near what they say."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from clepdg import metrics
+from clepdg.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval, interval, paired
+
+LABELS = 3
+ALL = np.ones(LABELS, dtype=bool)
+
+
+def speech(
+    speakers: int, seed: int, *, utterances: int = 8, seeds: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth (U,), predictions (S, U) and speakers (U,); each speaker is recognised with a rate of mean .6, sd .16."""
+    rng = np.random.default_rng(seed)
+    truth = np.tile(np.repeat(np.arange(LABELS), utterances), speakers)
+    clusters = np.repeat(np.arange(speakers), LABELS * utterances)
+    rate = rng.beta(5.4, 3.6, size=speakers)[clusters]
+    wrong = (truth + rng.integers(1, LABELS, size=(seeds, truth.size))) % LABELS
+    return truth, np.where(rng.random((seeds, truth.size)) < rate, truth, wrong), clusters
+
+
+def compute(speakers: int, seed: int, resamples: int = 300, confidence: float = 0.95) -> Interval:
+    truth, predicted, clusters = speech(speakers, seed)
+    rng = np.random.default_rng(seed)
+    return interval(truth, predicted, clusters, ALL, resamples=resamples, confidence=confidence, rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "method"), [(2, UTTERANCES), (5, UTTERANCES), (6, JACKKNIFE), (19, JACKKNIFE), (20, BOOTSTRAP)]
+)
+def test_the_number_of_speakers_decides_the_method(speakers: int, method: str) -> None:
+    found = compute(speakers, seed=0)
+    assert found.method == method
+    assert found.low < found.value < found.high
+
+
+def test_the_bootstrap_equals_a_plain_loop_over_the_same_speakers() -> None:
+    truth, predicted, clusters = speech(20, seed=1, utterances=3, seeds=2)
+    drawn = np.random.default_rng(5).integers(20, size=(200, 20))
+    values = []
+    for resample in drawn:
+        chosen = np.concatenate([np.flatnonzero(clusters == speaker) for speaker in resample])
+        values.append(np.mean([balanced_accuracy_score(truth[chosen], row[chosen]) for row in predicted]))
+    found = interval(truth, predicted, clusters, ALL, resamples=200, confidence=0.9, rng=np.random.default_rng(5))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])))
+    assert found.value == pytest.approx(np.mean([balanced_accuracy_score(truth, row) for row in predicted]))
+
+
+def test_the_jackknife_of_a_balanced_mean_is_the_t_interval_of_the_speakers_means() -> None:
+    # With equally many utterances of every class from every speaker, UAR is the plain mean of the speakers' UARs.
+    from scipy.stats import t
+
+    truth, predicted, clusters = speech(8, seed=2)
+    of_speaker = [(predicted[0] == truth)[clusters == speaker].mean() for speaker in range(8)]
+    expected = t.interval(0.95, 7, loc=np.mean(of_speaker), scale=np.std(of_speaker, ddof=1) / np.sqrt(8))
+    found = compute(8, seed=2)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_resamples_without_a_class_are_redrawn_and_counted() -> None:
+    truth, predicted, clusters = speech(24, seed=3)
+    truth[truth == 2] = 1
+    truth[clusters == 0] = 2  # the only speaker of class 2: (23/24)^24 = .36 of the draws miss it
+    drawn = np.random.default_rng(0).integers(24, size=(1000, 24))
+    found = interval(truth, predicted, clusters, ALL, resamples=1000, confidence=0.95, rng=np.random.default_rng(0))
+    first_round = int((drawn != 0).all(axis=1).sum())
+    assert found.redrawn >= first_round > 250
+    assert found.redrawn / (1000 + found.redrawn) == pytest.approx((23 / 24) ** 24, abs=0.04)
+    assert np.isfinite([found.low, found.high]).all()
+
+
+def test_a_class_that_is_not_kept_causes_no_redrawing() -> None:
+    truth, predicted, clusters = speech(24, seed=3)
+    truth[truth == 2] = 1
+    truth[clusters == 0] = 2
+    keep = np.array([True, True, False])
+    truth[np.flatnonzero(clusters == 0)[:2]] = 0
+    found = interval(truth, predicted, clusters, keep, resamples=500, confidence=0.95, rng=np.random.default_rng(0))
+    assert found.redrawn == 0
+    counts = metrics.confusion(truth, predicted, LABELS)
+    assert found.value == pytest.approx(metrics.uar(counts, keep).mean())
+
+
+def test_a_class_of_one_speaker_can_not_be_jackknifed() -> None:
+    truth, predicted, clusters = speech(8, seed=3)
+    truth[(truth == 2) & (clusters != 0)] = 1
+    found = interval(truth, predicted, clusters, ALL, resamples=100, confidence=0.95, rng=np.random.default_rng(0))
+    assert found.method == UTTERANCES
+
+
+def test_a_kept_class_without_utterances_is_refused_instead_of_redrawn_forever() -> None:
+    truth, predicted, clusters = speech(24, seed=3)
+    truth[truth == 2] = 1
+    with pytest.raises(ValueError, match="needs an utterance"):
+        interval(truth, predicted, clusters, ALL, resamples=100, confidence=0.95, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("speakers", [4, 12, 30])
+def test_one_resample_serves_both_rows_of_a_difference(speakers: int) -> None:
+    truth, predicted, clusters = speech(speakers, seed=4, seeds=2)
+    rng = np.random.default_rng(0)
+    same = paired(truth, predicted, predicted, clusters, ALL, resamples=200, confidence=0.95, rng=rng)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    # A rival that errs on the same utterances and a few more: the difference is known far better than either UAR.
+    rival = predicted.copy()
+    rival[:, ::10] = (truth[::10] + 1) % LABELS
+    difference = paired(truth, predicted, rival, clusters, ALL, resamples=200, confidence=0.95, rng=rng)
+    alone = interval(truth, predicted, clusters, ALL, resamples=200, confidence=0.95, rng=rng)
+    assert difference.value > 0 and difference.method == alone.method
+    assert difference.high - difference.low < alone.high - alone.low
+
+
+def test_swapping_the_rows_of_a_difference_mirrors_its_interval() -> None:
+    truth, predicted, clusters = speech(25, seed=5)
+    rival = speech(25, seed=6)[1]
+    one, other = (
+        paired(truth, a, b, clusters, ALL, resamples=300, confidence=0.9, rng=np.random.default_rng(1))
+        for a, b in ((predicted, rival), (rival, predicted))
+    )
+    assert (one.low, one.value, one.high) == pytest.approx((-other.high, -other.value, -other.low))
+
+
+def coverage(speakers: int, data_sets: int = 400) -> float:
+    found = [compute(speakers, seed=seed) for seed in range(data_sets)]
+    return float(np.mean([f.low <= 0.6 <= f.high for f in found]))
+
+
+def test_coverage_is_near_nominal_from_six_speakers_on() -> None:
+    # The standard error of a coverage of .95 over 400 data sets is .011; the bootstrap's own coverage is about .92.
+    assert 0.92 <= coverage(6) <= 0.98
+    assert 0.92 <= coverage(12) <= 0.98
+    assert 0.885 <= coverage(24) <= 0.965
+
+
+def test_the_interval_that_ignores_speakers_covers_far_less_than_it_says() -> None:
+    assert coverage(4) < 0.85
+
+
+def test_two_thousand_resamples_take_milliseconds() -> None:
+    import time
+
+    start = time.perf_counter()
+    compute(30, seed=0, resamples=2000)
+    assert time.perf_counter() - start < 1.0

@@ -1,0 +1,208 @@
+"""Protects the report: the figures of the cells, their marks beside them, escaped text, the same bytes each time."""
+
+import csv
+import html.parser
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clepdg import evaluate
+from clepdg.errors import ConfigError
+from clepdg.report import table, write_report
+from clepdg.report_cells import figure
+
+LABELS = ("angry", "happy", "neutral")
+ROWS = {"majority": "majority", "text-acpt": "text classifier <ACPT> & $K$ contexts", "probe": "probe | ceiling"}
+FACTS = {
+    "caption": "No pretraining: <script>alert(1)</script>",
+    "preset": "demo",
+    "labels": list(LABELS),
+    "corpora": {"alpha": {"n": 60, "licence": "CC0 & free"}, "beta": {"n": 30, "citation": "Doe <2020>"}},
+}
+
+
+@pytest.fixture(scope="module")
+def predictions() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    lines = []
+    for name, speakers in (("alpha", 24), ("beta", 3)):
+        for fold in ("supervised", f"leave-out-{name}"):
+            for row in ROWS if fold == "supervised" else list(ROWS)[:2]:  # the ceiling stands in one fold only
+                for number in range(75):
+                    emotion = LABELS[number % 3]
+                    label = "neutral" if row == "majority" else str(rng.choice([emotion, emotion, *LABELS]))
+                    lines.append(
+                        {
+                            "utterance_id": f"{name}/{number}",
+                            "corpus": name,
+                            "speaker": f"{name}/{number // 3 % speakers}",
+                            "split": "train" if fold != "supervised" and number >= 72 else "test",
+                            "fold": fold,
+                            "row": row,
+                            "condition": "clean",
+                            "seed": "c0.l0",
+                            "emotion": emotion,
+                            "label": label,
+                            "probabilities": [0.8 if label == own else 0.1 for own in LABELS],
+                        }
+                    )
+    predictions = pd.DataFrame(lines)
+    return predictions[(predictions["fold"] != "supervised") | ~predictions["utterance_id"].str.contains("7[2-4]$")]
+
+
+@pytest.fixture(scope="module")
+def cells(predictions: pd.DataFrame) -> pd.DataFrame:
+    units = {"alpha": "speaker", "beta": "official"}
+    return evaluate.cells(predictions, LABELS, resamples=100, confidence=0.95, split_units=units)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, cells: pd.DataFrame, predictions: pd.DataFrame) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(folder, cells, predictions, FACTS, ROWS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.6128, ".613"), (1.0, "1.000"), (0.9996, "1.000"), (0.0, ".000"), (-0.0124, "-.012"), (10.05, "10.050")]
+    + [(float("nan"), "–"), (None, "–")],
+)
+def test_figures_have_three_decimals_and_no_leading_zero(value: float | None, shown: str) -> None:
+    assert figure(value) == shown
+
+
+def line_of(text: str, section: str, row: str) -> str:
+    """Return the line of a row below the line of a section."""
+    return next(line for line in text.split(f"\n{section}\n")[1].splitlines() if line.startswith(f"  {row}"))
+
+
+def test_the_table_shows_each_cells_own_figures(cells: pd.DataFrame) -> None:
+    text = table(cells, ROWS)
+    for cell in cells.to_dict("records"):
+        section = f"supervised: {cell['target']}" if cell["fold"] == "supervised" else cell["fold"]
+        line = line_of(text, section, ROWS[cell["row"]][:12])
+        interval = f"[{figure(cell['low'])}, {figure(cell['high'])}]"
+        whole = f"{figure(cell['uar_whole'])} (75)" if cell["fold"] != "supervised" else ""
+        for shown in (figure(cell["uar"]), interval, figure(cell["war"]), whole, str(cell["n"]), ".333"):
+            assert shown in line
+
+
+def test_the_table_is_aligned_ordered_and_at_most_120_wide(cells: pd.DataFrame) -> None:
+    rows = {
+        row: title + " and a title much longer than any terminal has room for, really" * 2
+        for row, title in ROWS.items()
+    }
+    lines = table(cells, rows).splitlines()
+    assert max(map(len, lines)) <= 120
+    whole = [line for line in lines if line.startswith("  ")]
+    figures = [line.index("]") for line in whole if "]" in line]
+    assert len(set(figures)) == 1
+    assert [line.split()[0] for line in whole[1:4]] == ["majority", "text", "probe"]
+
+
+def test_marks_are_footnotes_and_what_is_said_of_every_cell_is_said_once(cells: pd.DataFrame) -> None:
+    text = table(cells, ROWS)
+    assert text.count("conditional on one CLEP") == 1 and "\nall: conditional on one CLEP" in text
+    notes = dict(line.split(": ", 1) for line in text.splitlines() if line[1:3] == ": ")
+    letter = {note: name for name, note in notes.items()}
+    collapsed = line_of(text, "supervised: beta", "majority").split("  ")[-1].split()
+    assert letter["collapsed"] in collapsed and letter["3 speakers: no test"] in collapsed
+    acpt = line_of(text, "supervised: alpha", "text").split("  ")[-1].split()
+    assert [notes[name] for name in acpt] == ["interval: percentile bootstrap over speakers"]
+
+
+def test_targets_choose_what_is_shown(cells: pd.DataFrame) -> None:
+    text = table(cells, ROWS, targets=["pooled"])
+    assert "supervised: pooled" in text and "alpha" not in text
+
+
+def test_an_unknown_target_or_a_row_without_a_title_is_refused(cells: pd.DataFrame) -> None:
+    with pytest.raises(ConfigError, match="nowhere"):
+        table(cells, ROWS, targets=["nowhere"])
+    with pytest.raises(ConfigError, match="probe"):
+        table(cells, {row: title for row, title in ROWS.items() if row != "probe"})
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page says and whether its elements close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.said: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_the_page_is_whole_self_contained_and_says_its_text_literally(folder: Path, cells: pd.DataFrame) -> None:
+    page = Page((folder / "report.html").read_text())
+    assert page.open == []
+    assert "script" not in page.tags and "svg" in page.tags
+    assert all(link.startswith("#") for link in page.links)
+    for said in (
+        FACTS["caption"],
+        ROWS["text-acpt"],
+        ROWS["probe"],
+        "CC0 & free",
+        "Doe <2020>",
+        "angry, happy, neutral",
+    ):
+        assert said in page.said
+    shown = [figure(uar) for uar in cells["uar"]]
+    assert set(shown) <= set(page.said)
+    assert "beta/2 (n 24)" in page.said  # the listing by speaker
+
+
+def test_the_csv_holds_every_cell_unrounded(folder: Path, cells: pd.DataFrame) -> None:
+    with (folder / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["uar"]) for line in lines] == cells["uar"].tolist()
+    assert [json.loads(line["confusion"]) for line in lines] == cells["confusion"].tolist()
+    assert [json.loads(line["recalls"]) for line in lines] == cells["recalls"].tolist()
+    assert [line["marks"].split("; ") for line in lines] == cells["marks"].tolist()
+
+
+def test_markdown_escapes_what_would_break_its_tables(folder: Path) -> None:
+    text = (folder / "results.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert "<script>" not in text and "probe \\| ceiling" in text
+
+
+def test_the_same_input_gives_the_same_bytes_also_from_parquet(
+    folder: Path, tmp_path: Path, cells: pd.DataFrame, predictions: pd.DataFrame
+) -> None:
+    cells.to_parquet(tmp_path / "cells.parquet")
+    predictions.to_parquet(tmp_path / "predictions.parquet")
+    again = [pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("cells", "predictions")]
+    write_report(tmp_path / "again", *again, FACTS, ROWS)
+    for name in ("report.html", "results.csv", "results.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_cell_without_utterances_is_a_dash_not_a_crash(tmp_path: Path, predictions: pd.DataFrame) -> None:
+    train = predictions[predictions["fold"] == "leave-out-beta"].assign(split="train")
+    cells = evaluate.cells(train, LABELS, resamples=100, confidence=0.95, split_units={"beta": "speaker"})
+    write_report(tmp_path, cells, train, {}, ROWS)
+    assert line_of(table(cells, ROWS), "leave-out-beta", "majority").split() == "majority – [–, –] – 0 –".split()
