@@ -21,8 +21,9 @@ from clepdg import prompts
 from clepdg.clap import Clap
 from clepdg.config import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
+from clepdg.reporting import Reporting
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
-from clepdg.training import Reporting, Training
+from clepdg.training import Training
 
 
 class ContextPrompts:

@@ -157,6 +157,8 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
             got=f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}",
             where=where,
         )
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()  # aligned, as load_tensors does
     front_end = LAION_FRONT_END
     if (Path(where) / FRONT_END).is_file():
         front_end = FrontEnd(**json.loads((Path(where) / FRONT_END).read_text()))

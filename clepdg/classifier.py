@@ -18,9 +18,10 @@ from torch import Tensor
 
 from clepdg.config import ClassifierConfig
 from clepdg.errors import StoreError
+from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
-from clepdg.training import Reporting, Training
+from clepdg.training import Training
 
 MAX_LOG_TEMPERATURE = math.log(100.0)
 

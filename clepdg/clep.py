@@ -22,9 +22,10 @@ from clepdg.config import ClepConfig, ComputeConfig
 from clepdg.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 from clepdg.errors import ClepError
 from clepdg.metrics import confusion, uar
+from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform
 from clepdg.tensors import load_tensors
-from clepdg.training import Reporting, Training, save_atomically, warmup_cosine
+from clepdg.training import Training, save_atomically, warmup_cosine
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,9 +20,9 @@ from clepdg.audio import Waveform, log_mel_statistics
 from clepdg.clap import Clap
 from clepdg.config import TextConfig
 from clepdg.emotions import labels
+from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
-from clepdg.training import Reporting
 
 
 @dataclass(frozen=True, kw_only=True)

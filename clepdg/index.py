@@ -8,21 +8,34 @@ the quarantine, or excluded by the card.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.cards import Card
 from clepdg.config import IndexConfig
 from clepdg.corpora import CORPORA, Finding, Spoken
-from clepdg.errors import CorpusError, IndexingError
+from clepdg.errors import CorpusError
+from clepdg.index_table import (
+    COLUMNS,
+    QUARANTINE_COLUMNS,
+    Row,
+    build_frame,
+    digests,
+    read_quarantine,
+    read_utterances,
+    write_index,
+)
+from clepdg.probe import Probe, probe_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["build_index", "check", "digests", "read_quarantine", "read_utterances", "write_index"]
+
 SPLITS: Final = ("train", "validation", "test")
 REASONS_SHOWN: Final = 5
 
-Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 
 
@@ -53,60 +66,41 @@ def build_index(
         is kept.
     """
     items = list(CORPORA[card.grammar](root))
-    spoken = {_id(card, item): item for item in items if isinstance(item, Spoken)}
+    spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Spoken)}
     excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
     wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
 
-    probed = _probe_all(root, wanted, sha256, card, config, workers, progress)
-    errors: dict[str, str] = {key: result for key, result in probed.items() if isinstance(result, str)}
-    kept = {key: result for key, result in probed.items() if isinstance(result, _Probe)}
-    conflicts, twins = _identical({key: (probe.sha256, wanted[key].raw_label) for key, probe in kept.items()})
-    errors |= conflicts
+    errors: dict[str, str] = {}
+    probes: dict[str, Probe] = {}
+    examine = partial(_examine, root=root, sha256=sha256, card=card, config=config)
+    with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
+        for done, (key, result) in enumerate(zip(wanted, pool.map(examine, wanted.values()), strict=True), start=1):
+            if isinstance(result, Probe):
+                probes[key] = result
+            else:
+                errors[key] = result
+            progress(done, len(wanted))
 
-    usual = _usual_rate(kept[key] for key in kept if key not in conflicts)
-    utterances = [
-        _row(key, wanted[key], probe, card, usual, twins.get(key))
-        for key, probe in kept.items()
-        if key not in conflicts
-    ]
-    quarantine = [
-        {"path": item.path, "utterance_id": None, "reason": item.reason} for item in items if isinstance(item, Finding)
-    ]
-    quarantine += [{"path": wanted[key].path, "utterance_id": key, "reason": reason} for key, reason in errors.items()]
+    conflicts, twins = _identical({key: (probe.sha256, wanted[key].raw_label) for key, probe in probes.items()})
+    errors |= conflicts
+    kept = {key: probe for key, probe in probes.items() if key not in conflicts}
+    usual = _usual_rate(kept.values())
+    utterances = [_row(key, wanted[key], probe, card, usual, twins.get(key)) for key, probe in kept.items()]
+    quarantine = [_quarantined(item.path, None, item.reason) for item in items if isinstance(item, Finding)]
+    quarantine += [_quarantined(wanted[key].path, key, reason) for key, reason in errors.items()]
     quarantine.sort(key=lambda row: str(row["path"]))
     figures = _figures(utterances, quarantine, spoken, len(excluded), usual)
-    return _frame(utterances, COLUMNS), _frame(quarantine, QUARANTINE_COLUMNS), figures
+    return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
 
 
-def _id(card: Card, spoken: Spoken) -> str:
-    return f"{card.name}/{spoken.name}"
+def _examine(spoken: Spoken, *, root: Path, sha256: Mapping[str, str], card: Card, config: IndexConfig) -> Probe | str:
+    if spoken.raw_label not in card.labels:
+        return f"the card's label map does not know the raw label {spoken.raw_label}"
+    return probe_file(root / spoken.path, sha256.get(spoken.path), config)
 
 
-def _probe_all(
-    root: Path,
-    wanted: Mapping[str, Spoken],
-    sha256: Mapping[str, str],
-    card: Card,
-    config: IndexConfig,
-    workers: int,
-    progress: Progress,
-) -> dict[str, _Probe | str]:
-    """Return what each file holds, or why it can't be used."""
-
-    def probe(spoken: Spoken) -> _Probe | str:
-        if spoken.raw_label not in card.labels:
-            return f"the card's label map does not know the raw label {spoken.raw_label}"
-        try:
-            return _probe(root / spoken.path, sha256.get(spoken.path), config)
-        except (IndexingError, OSError) as error:
-            return str(error).splitlines()[0]
-
-    results: dict[str, _Probe | str] = {}
-    with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
-        for key, result in zip(wanted, pool.map(probe, wanted.values()), strict=True):
-            results[key] = result
-            progress(len(results), len(wanted))
-    return results
+def _quarantined(path: str, utterance_id: str | None, reason: str) -> Row:
+    return {"path": path, "utterance_id": utterance_id, "reason": reason}
 
 
 def _identical(facts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
@@ -131,12 +125,12 @@ def _identical(facts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], di
     return conflicts, twins
 
 
-def _usual_rate(probes: Iterable[_Probe]) -> int | None:
+def _usual_rate(probes: Iterable[Probe]) -> int | None:
     counts = Counter(probe.sample_rate for probe in probes)
     return max(counts, key=lambda rate: (counts[rate], -rate), default=None)
 
 
-def _row(key: str, spoken: Spoken, probe: _Probe, card: Card, usual: int | None, twin: str | None) -> Row:
+def _row(key: str, spoken: Spoken, probe: Probe, card: Card, usual: int | None, twin: str | None) -> Row:
     odd = ["odd rate"] if probe.sample_rate != usual else []
     return {
         "utterance_id": key,
@@ -218,7 +212,8 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
     files = figures["utterances"] + quarantined
     if quarantined <= card.allowed_errors * files:
         return []
-    return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {figures['reasons']}"]
+    reasons = "; ".join(figures["reasons"])
+    return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {reasons}"]
 
 
 def _differences(figures: Mapping[str, Any], card: Card) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from clepdg.audio import Waveform, decode, to_mono
 from clepdg.config import IndexConfig
+from clepdg.errors import IndexingError
 from clepdg.store import digest_file
 
 POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
@@ -25,30 +26,43 @@ class Probe:
 
 
 def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | str:
-    """Decode one file; return what it holds, or why it can't be used."""
-    with path.open("rb") as file:
-        head = file.read(len(POINTER))
+    """Decode one file; return what it holds, or why it can't be used: the same sentence wherever the file lies.
+
+    Args:
+        sha256: the file's, where it is known.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(POINTER))
+        return _refuse(head) or _listen(*decode(path), sha256 or digest_file(path), config)
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+    except IndexingError as error:
+        return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # what stands before names the path
+
+
+def _refuse(head: bytes) -> str | None:
     if not head:
         return "the file is empty (0 bytes)"
     if head == POINTER:
         return "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
-    samples, rate = decode(path)
-    seconds = len(samples) / rate
+    return None
+
+
+def _listen(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
     if not len(samples):
         return "holds no samples"
     if not np.isfinite(samples).all():
         return "holds samples that are not finite (NaN or infinity)"
+    seconds = len(samples) / rate
     if seconds < config.min_seconds:
         return f"too short: {seconds:.3f} s, at least {config.min_seconds} s"
     if seconds > config.max_seconds:
         return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
-    if _rms(to_mono(samples)) < config.silence_rms:  # of the mono that shards hold: opposite channels cancel
+    # Of the mono that shards hold, since opposite channels cancel; about the mean, since an offset is no sound.
+    if np.std(to_mono(samples), dtype=np.float64) < config.silence_rms:
         return f"silent: rms below {config.silence_rms}"
     notes = ["stereo"] if samples.shape[1] > 1 else []
     if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
         notes.append("clipped")
-    return Probe(sample_rate=rate, num_samples=len(samples), sha256=sha256 or digest_file(path), notes=tuple(notes))
-
-
-def _rms(waveform: Waveform) -> float:
-    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+    return Probe(sample_rate=rate, num_samples=len(samples), sha256=sha256, notes=tuple(notes))

@@ -12,38 +12,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clepdg.errors import ClepError, StoreError
+from clepdg.reporting import Reporting
 from clepdg.tensors import load_tensors
 
 CHECKPOINT = "training.resume"  # the store drops *.resume when it commits
-
-
-class LogMetrics(Protocol):
-    """How metrics leave the library."""
-
-    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record metrics at a step."""
-
-
-def no_metrics(metrics: Mapping[str, float], step: int) -> None:
-    """Drop metrics."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """Show nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reporting:
-    """Where metrics and progress of a stage go."""
-
-    log_metrics: LogMetrics = no_metrics
-    progress: Callable[[int, int], None] = no_progress
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -15,8 +15,8 @@ from prefect.utilities.annotations import quote
 
 from clepdg.config import Config
 from clepdg.errors import ClepError
+from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
-from clepdg.training import Reporting
 from flows.checks import check, plan
 from tasks import runs, stages
 from tasks.registry import Registry, git_commit
@@ -128,7 +128,7 @@ def _silent() -> Show:
     return Show(bar=bar, done=lambda node, outcome: None, failed=lambda node, message: None)
 
 
-SHOW: ContextVar[Show] = ContextVar("SHOW", default=_silent())  # the command line sets its own
+SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
@@ -209,7 +209,7 @@ def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
     )
     last = runs.last_keys(store)
     log.write()
-    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get(), last)
+    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 
 
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:

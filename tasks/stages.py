@@ -18,8 +18,8 @@ from typing import Any
 from filelock import FileLock
 
 from clepdg.errors import StoreError
+from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain, stage_key
-from clepdg.training import Reporting
 from tasks.settings import Settings, resolve_device
 from tasks.versions import VERSIONS
 

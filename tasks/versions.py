@@ -31,6 +31,7 @@ VERSIONS: Final[dict[str, int]] = {
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
 USED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "clepdg/answers.py": ("evaluate",),
     "clepdg/acpt.py": ("acpt", "text_embeddings"),
     "clepdg/archives.py": ("source",),
     "clepdg/audio.py": ("index", "shard", "clep", "audio_embeddings"),
@@ -42,9 +43,11 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/corpora/__init__.py": ("index",),
     "clepdg/corpora/crema_d.py": ("index",),
     "clepdg/corpora/emodb.py": ("index",),
+    "clepdg/corpora/grammar.py": ("index",),
     "clepdg/corpora/ravdess.py": ("index",),
     "clepdg/corpora/synthetic.py": ("source",),
     "clepdg/corpora/tess.py": ("index",),
+    "clepdg/downloads.py": ("source",),
     "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
     "clepdg/evaluate.py": ("evaluate",),
     "clepdg/index.py": ("index",),
@@ -53,6 +56,8 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/protocols.py": ("classifier", "evaluate"),
     "clepdg/prompts.py": ("backbone", "clep", "acpt", "text_embeddings"),
     "clepdg/report.py": ("report",),
+    "clepdg/report_cells.py": ("report",),
+    "clepdg/report_page.py": ("report",),
     "clepdg/shards.py": ("shard", "clep", "audio_embeddings"),
     "clepdg/sources.py": ("source",),
     "clepdg/tensors.py": ("backbone", *_MODELS, "classifier"),

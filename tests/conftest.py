@@ -1,0 +1,47 @@
+"""Shared fixtures: no network, no telemetry, one micro backbone, synthetic audio."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    DO_NOT_TRACK="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    PREFECT_LOGGING_LEVEL="CRITICAL",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import numpy as np
+import pytest
+
+CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
+
+
+@pytest.fixture(scope="session")
+def micro_factory() -> Callable[[], object]:
+    """Return a function that builds a fresh micro backbone."""
+    from clepdg.clap import build_micro
+
+    return lambda: build_micro(0)
+
+
+@pytest.fixture(scope="session")
+def micro(micro_factory):
+    """Return one micro backbone that no test may change."""
+    return micro_factory()
+
+
+@pytest.fixture
+def tone() -> Callable[..., np.ndarray]:
+    """Return a function that makes a voiced-like waveform (T,)."""
+
+    def make(seconds: float, rate: int, pitch: float = 140.0, seed: int = 0) -> np.ndarray:
+        time = np.arange(int(seconds * rate)) / rate
+        noise = np.random.default_rng(seed).normal(0, 0.01, len(time))
+        voice = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 8) if pitch * k < rate / 2)
+        return (0.1 * voice * (1 + 0.5 * np.sin(2 * np.pi * 3 * time)) + noise).astype(np.float32)
+
+    return make

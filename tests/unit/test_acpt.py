@@ -1,0 +1,128 @@
+"""Protects ACPT: its losses against plain loops, that only V learns, and resuming bit for bit."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from clepdg import acpt
+from clepdg.config import AcptConfig, ComputeConfig, faithful_acpt
+from clepdg.errors import BackboneError, StoreError
+from clepdg.reporting import Reporting
+
+EMOTIONS = ("angry", "happy", "sad")
+JOINT = AcptConfig(contexts=6, tokens=2, epochs=3, batch_size=4, checkpoint_steps=2)
+FAITHFUL = replace(faithful_acpt(), contexts=3, epochs=4, checkpoint_steps=3)
+
+
+def fit(clap, config, folder, seed=0, reporting=None):
+    folder.mkdir(exist_ok=True)
+    return acpt.fit(clap, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting())
+
+
+def test_diversity_loss_equals_a_plain_loop():
+    torch.manual_seed(0)
+    every = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    own = torch.tensor([3, 1])
+    pairs = [abs(float(every[k] @ every[j])) for k in (3, 1) for j in range(5) if j != k]
+    assert acpt.diversity_loss(every[own], every, own).item() == pytest.approx(np.mean(pairs), abs=1e-6)
+    earlier = [abs(float(every[4] @ every[j])) for j in range(3)]
+    assert acpt.diversity_loss(every[4:], every[:3]).item() == pytest.approx(np.mean(earlier), abs=1e-6)
+    assert acpt.diversity_loss(every[:1], every[:0]).item() == 0
+
+
+def test_diversity_has_no_gradient_for_the_others():
+    contexts, others = torch.randn(2, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    acpt.diversity_loss(contexts, others).backward()
+    assert contexts.grad is not None
+    assert others.grad is None
+
+
+def test_content_loss_equals_a_plain_loop():
+    torch.manual_seed(0)
+    u = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=2)
+    c = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    total = 0.0
+    for k in range(2):
+        for m in range(3):
+            odds = [np.exp(float(u[k, m] @ c[n]) / 0.1) for n in range(3)]
+            total -= np.log(odds[m] / sum(odds)) / 6
+    assert acpt.content_loss(u, c, 0.1).item() == pytest.approx(total, abs=1e-5)
+
+
+@pytest.mark.parametrize("config", [JOINT, FAITHFUL, replace(JOINT, method="random")], ids=lambda c: c.method)
+def test_only_the_context_vectors_learn(micro_factory, tmp_path, config):
+    clap = micro_factory()
+    before = clap.digest()
+    vectors, figures = fit(clap, config, tmp_path / "a")
+    start = acpt.initial_vectors(clap, config, 0)
+    assert vectors.shape == (config.contexts, config.tokens, 128)
+    assert clap.digest() == before
+    assert not any(p.requires_grad or p.grad is not None for p in clap.model.parameters())
+    moved = (vectors != start).flatten(1).any(dim=1)
+    assert moved.all() if config.method != "random" else not moved.any()
+    assert all(np.isfinite(list(figures.values())))
+
+
+def test_contexts_outside_a_step_do_not_move(micro, tmp_path, monkeypatch):
+    """Of 6 contexts in steps of 4, each step moves its own alone: Adam's momentum must not carry the others along."""
+    held = []
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda params, lr: held.append(params) or adam(params, lr=lr))
+    snapshots = [acpt.initial_vectors(micro, JOINT, 0)]
+
+    def remember(done, total):
+        snapshots.append(torch.stack([v.detach().clone() for v in held[0]]))
+
+    fit(micro, JOINT, tmp_path / "a", reporting=Reporting(progress=remember))
+    moved = [(after != before).flatten(1).any(dim=1) for before, after in pairwise(snapshots)]
+    assert [int(m.sum()) for m in moved] == [4, 2, 4, 2, 4, 2]
+    assert all(not bool((a & b).any()) for a, b in (moved[0:2], moved[2:4], moved[4:6]))
+
+
+def test_each_loss_does_what_it_is_for(micro, tmp_path):
+    config = AcptConfig(contexts=8, tokens=2, epochs=60, batch_size=8)
+    _, random = fit(micro, replace(config, method="random"), tmp_path / "random")
+    _, spread = fit(micro, replace(config, content_weight=0.0), tmp_path / "spread")
+    _, agreeing = fit(micro, replace(config, diversity_weight=0.0), tmp_path / "agreeing")
+    assert spread["context_mean_abs_cosine"] < random["context_mean_abs_cosine"] - 0.1
+    assert agreeing["content_top1"] > max(random["content_top1"], spread["content_top1"])
+
+
+@pytest.mark.parametrize("config", [JOINT, FAITHFUL], ids=lambda c: c.method)
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_a_killed_training_goes_on_bit_for_bit(micro, tmp_path, config, killed_after):
+    whole, _ = fit(micro, config, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total):
+        if done == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(micro, config, tmp_path / "broken", reporting=Reporting(progress=kill))
+    resumed, _ = fit(micro, config, tmp_path / "broken")
+    assert torch.equal(resumed, whole)
+
+
+def test_effective_rank():
+    assert acpt.effective_rank(torch.eye(5)) == pytest.approx(5)
+    assert acpt.effective_rank(torch.ones(5, 3)) == pytest.approx(1)
+
+
+def test_placeholders_are_counted_after_tokenising(micro):
+    with pytest.raises(BackboneError, match="placeholders"):
+        acpt.ContextPrompts(micro, ["x speech recorded in {context}"], 2)
+
+
+def test_save_and_load(micro, tmp_path):
+    vectors = acpt.initial_vectors(micro, JOINT, 0)
+    assert acpt.save(tmp_path, vectors, JOINT, EMOTIONS) == acpt.save(tmp_path, vectors, JOINT, EMOTIONS)
+    assert torch.equal(acpt.load(tmp_path), vectors)
+    (tmp_path / "contexts.safetensors").write_bytes(b"no")
+    with pytest.raises(StoreError, match="can't be read"):
+        acpt.load(tmp_path)

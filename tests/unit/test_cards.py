@@ -1,0 +1,113 @@
+"""Protects the cards: each agrees with itself, with its grammar and with the canonical emotions."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clepdg import cards
+from clepdg.cards import Split, corpus_names, load_card
+from clepdg.config import PRESETS
+from clepdg.corpora import CORPORA, crema_d, emodb, ravdess
+from clepdg.errors import ConfigError
+
+REAL = ("ravdess", "tess", "emodb", "crema-d")
+SPEAKERS = {
+    "ravdess": {f"{actor:02d}" for actor in range(1, 25)},
+    "tess": {"OAF", "YAF"},
+    "emodb": set(emodb.GENDERS),
+    "crema-d": {str(actor) for actor in range(1001, 1092)},
+}
+RAW_LABELS = {
+    "ravdess": set(ravdess.LABELS.values()),
+    "tess": {"angry", "disgust", "fear", "happy", "neutral", "ps", "sad"},
+    "emodb": set(emodb.LABELS.values()),
+    "crema-d": {"ANG", "DIS", "FEA", "HAP", "NEU", "SAD"},
+}
+
+
+def test_every_corpus_of_a_preset_has_a_card() -> None:
+    assert {*REAL} | {f"synthetic-{n}" for n in range(1, 6)} == set(corpus_names())
+    assert {name for preset in PRESETS.values() for name in preset().corpora} <= set(corpus_names())
+
+
+@pytest.mark.parametrize("name", corpus_names())
+def test_a_card_agrees_with_itself_and_its_grammar(name: str) -> None:
+    card = load_card(name)
+    assert card.grammar in CORPORA
+    assert set(card.expected.emotions) == set(card.labels) <= RAW_LABELS[card.grammar]
+    assert sum(card.expected.emotions.values()) == card.expected.utterances
+    assert {*card.split.test, *card.split.validation} <= SPEAKERS[card.grammar]
+    assert not set(card.split.test) & set(card.split.validation)
+    assert card.split.validation or card.split.validation_text_share > 0
+    assert card.licence and card.citation and card.title
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_card_maps_every_label_and_marks_its_evidence(name: str) -> None:
+    card = load_card(name)
+    assert set(card.labels) == RAW_LABELS[name]
+    assert all(card.labels.values())
+    assert card.expected.speakers == len(SPEAKERS[name])
+    assert card.faults and all(re.search(r"\[(S|M|mem)\]", fault) for fault in card.faults)
+    assert card.sources or card.apply
+
+
+def test_labels_that_other_corpora_lack_keep_their_emotion() -> None:
+    assert load_card("ravdess").labels["calm"] == "calm"
+    assert load_card("emodb").labels["boredom"] == "bored"
+    assert load_card("tess").labels["ps"] == "surprised"
+
+
+def test_the_actresses_and_actors_of_crema_d_are_as_many_as_it_says() -> None:
+    assert len(crema_d.FEMALE) == 43
+    assert crema_d.FEMALE < SPEAKERS["crema-d"]
+
+
+def test_a_checksum_has_the_length_of_its_kind() -> None:
+    for name in REAL:
+        for address in load_card(name).sources:
+            assert address.md5 is None or re.fullmatch(r"[0-9a-f]{32}", address.md5)
+            assert address.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", address.sha256)
+
+
+def test_a_split_by_text_keeps_a_text_in_one_part_and_near_its_share() -> None:
+    split = Split(unit="text", test=("YAF",), validation_text_share=0.2)
+    words = [f"word{n}" for n in range(2000)]
+    share = sum(split.part("OAF", word) == "validation" for word in words) / len(words)
+    assert share == pytest.approx(0.2, abs=0.03)
+    assert {split.part("YAF", word) for word in words} == {"test"}
+
+
+@pytest.fixture
+def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(cards, "MANIFESTS", tmp_path)
+    load_card.cache_clear()
+    yield tmp_path
+    load_card.cache_clear()
+
+
+GOOD = (cards.MANIFESTS / "emodb.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace('language = "de"', 'langauge = "de"'), "langauge"),
+        (GOOD.replace('grammar = "emodb"\n', ""), "grammar"),
+        (GOOD.replace("[split]", "[parts]"), "split"),
+        (GOOD.replace('boredom = "bored"', 'boredom = "boring"'), "boring"),
+        (GOOD.replace('name = "emodb"', 'name = "emo"'), "emo"),
+    ],
+)
+def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, manifests: Path) -> None:
+    assert text != GOOD
+    (manifests / "emodb.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_card("emodb")
+
+
+def test_an_unknown_corpus_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="crema-d, emodb, ravdess"):
+        load_card("iemocap-2")

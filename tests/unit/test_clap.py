@@ -1,0 +1,121 @@
+"""Protects the backbone: batch = single, inputs_embeds = input_ids, save and load, and clear errors."""
+
+import json
+
+import pytest
+import torch
+
+from clepdg import prompts
+from clepdg.acpt import ContextPrompts
+from clepdg.clap import build_micro, load_clap
+from clepdg.errors import BackboneError
+
+TEXTS = ["happy speech", "a person speaking in a angry tone, recorded in a quiet studio", "this voice is calm"]
+
+
+def test_micro_is_a_small_clap(micro):
+    assert 2.7e6 < sum(p.numel() for p in micro.model.parameters()) < 2.9e6
+    assert micro.encode_text(TEXTS).shape == (3, 128)
+
+
+def test_text_does_not_depend_on_its_batch(micro):
+    with torch.no_grad():
+        together = micro.encode_text(TEXTS)
+        alone = torch.cat([micro.encode_text([text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_audio_does_not_depend_on_its_batch(micro, tone):
+    waveforms = [(tone(s, 16000, seed=n), 16000) for n, s in enumerate((1.0, 9.0, 3.0))]
+    together = micro.encode_waveforms(waveforms)
+    alone = torch.cat([micro.encode_waveforms([w]) for w in waveforms])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+
+
+def test_long_audio_is_the_mean_over_windows(micro, tone):
+    from clepdg.audio import windows
+
+    waveform = tone(9.0, 16000)
+    parts = micro.encode_waveforms([(w, 16000) for w in windows(waveform, 16000, micro.front_end)])
+    whole = micro.encode_waveforms([(waveform, 16000)])
+    torch.testing.assert_close(torch.nn.functional.normalize(parts.mean(0, keepdim=True)), whole)
+
+
+def test_context_vectors_of_real_words_equal_those_words(micro):
+    """inputs_embeds = input_ids: put the embeddings of "a quiet studio" where the placeholders stand."""
+    joint = "a person speaking in a {} tone, recorded in {{context}}"
+    templates = [joint.format(emotion) for emotion in ("angry", "sad")]
+    words = micro.tokenizer.convert_tokens_to_ids(["a", "quiet", "studio"])
+    with torch.no_grad():
+        vectors = micro.word_embeddings(torch.tensor(words))[None]  # (1, 3, H)
+        by_vectors = ContextPrompts(micro, templates, 3).encode(vectors)[0]
+        by_words = micro.encode_text([t.format(context="a quiet studio") for t in templates])
+    torch.testing.assert_close(by_vectors, by_words, atol=1e-5, rtol=0)
+
+
+def test_save_and_load_keep_the_model(micro, tmp_path, tone):
+    micro.save(tmp_path / "model")
+    loaded = load_clap(tmp_path / "model")
+    assert loaded.digest() == micro.digest()
+    assert loaded.front_end == micro.front_end
+    waveform = [(tone(2.0, 16000), 16000)]
+    torch.testing.assert_close(loaded.encode_waveforms(waveform), micro.encode_waveforms(waveform), atol=0, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode_text(TEXTS), micro.encode_text(TEXTS), atol=0, rtol=0)
+    assert not list((tmp_path / "model").glob("*.bin"))
+    assert loaded.model.logit_scale_t == loaded.model.logit_scale_a
+
+
+def test_same_seed_same_model_and_another_seed_another():
+    assert build_micro(3).digest() == build_micro(3).digest() != build_micro(4).digest()
+
+
+def test_every_prompt_of_the_project_is_in_micro_words(micro):
+    from clepdg.emotions import EMOTIONS
+
+    texts = [text for emotion in EMOTIONS for text in prompts.captions(emotion, prompts.CAPTION_TEMPLATES)]
+    texts += [
+        prompts.JOINT_TEMPLATE.format(emotion=prompts.class_word(e), context=c)
+        for e in EMOTIONS
+        for c in prompts.HANDWRITTEN_CONTEXTS
+    ]
+    assert micro.tokenize(texts)["input_ids"].min() >= 0
+
+
+def test_unknown_words_are_named(micro):
+    with pytest.raises(BackboneError, match="zebra"):
+        micro.encode_text(["a zebra speaking"])
+
+
+def test_hub_name_without_network_says_what_to_do():
+    with pytest.raises(BackboneError, match="--backbone FOLDER"):
+        load_clap("laion/clap-htsat-unfused", revision="8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a")
+
+
+def test_folder_without_all_weights_is_refused(micro, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    micro.save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["audio_projection.linear1.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"audio_projection\.linear1\.weight"):
+        load_clap(tmp_path)
+
+
+def test_pickled_weights_are_never_loaded(micro, tmp_path):
+    micro.save(tmp_path)
+    torch.save(micro.model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(BackboneError):
+        load_clap(tmp_path)
+
+
+def test_tokenizer_of_another_model_is_refused(micro, tmp_path):
+    micro.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer.json").read_text())
+    config["model"]["vocab"] |= {f"word{n}": len(config["model"]["vocab"]) + n for n in range(5)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="do not fit together"):
+        load_clap(tmp_path)

@@ -1,0 +1,190 @@
+"""Protects the classifier: ArcFace with its guard against a peer, centring, temperature, and heads on disk."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clepdg import classifier
+from clepdg.classifier import Head, arcface_logits, fit_audio, fit_text, majority
+from clepdg.config import ClassifierConfig
+from clepdg.errors import StoreError
+from clepdg.reporting import Reporting
+
+CONFIG = ClassifierConfig(steps=50, centring="none", checkpoint_steps=20)
+
+
+def blobs(n=4, per=20, d=16, spread=0.05, cone=0.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    centres = F.normalize(torch.randn(n, d, generator=g), dim=1) + cone
+    y = torch.arange(n).repeat_interleave(per)
+    return F.normalize(centres[y] + spread * torch.randn(n * per, d, generator=g), dim=1), y
+
+
+def test_arcface_equals_pytorch_metric_learning():
+    """The peer takes the margin in degrees: 0.5 rad = 28.648."""
+    from pytorch_metric_learning.losses import ArcFaceLoss
+
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 16, dtype=torch.float64), torch.randint(0, 4, (32,))
+    peer = ArcFaceLoss(num_classes=4, embedding_size=16, margin=28.648, scale=5).double()
+    weight = peer.W.detach().T  # (N, D)
+    cosine = F.normalize(x, dim=1) @ F.normalize(weight, dim=1).T
+    guarded = cosine.gather(1, y[:, None]) <= math.cos(math.pi - 0.5)
+    assert not guarded.any()  # the peer's guard differs; beyond it see the next test
+    ours = F.cross_entropy(arcface_logits(cosine, y, 5.0, 0.5), y)
+    assert ours.item() == pytest.approx(peer(x, y).item(), abs=1e-4)
+
+
+def test_guard_keeps_the_logit_falling_all_the_way_round():
+    """cos(theta + m) rises again beyond pi; with the guard the own logit grows with the cosine everywhere."""
+    cosine = torch.linspace(-1, 1, 2001)[:, None]
+    own = arcface_logits(cosine, torch.zeros(2001, dtype=torch.long), 1.0, 0.5)[:, 0]
+    assert (own.diff() > -1e-6).all()
+    unguarded = torch.cos(torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6)) + 0.5)[:, 0]
+    assert (unguarded.diff() < -1e-4).any()
+    above = cosine[:, 0] > math.cos(math.pi - 0.5)
+    torch.testing.assert_close(own[above], unguarded[above], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_gradients_are_finite_where_x_is_a_class_weight(sign):
+    weight = torch.nn.Parameter(F.normalize(torch.randn(4, 16), dim=1))
+    x = sign * weight.detach().clone()
+    logits = arcface_logits(x @ F.normalize(weight, dim=1).T, torch.arange(4), 5.0, 0.5)
+    F.cross_entropy(logits, torch.arange(4)).backward()
+    assert torch.isfinite(logits).all()
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_scale_of_the_weights_does_not_matter():
+    """Public copies "normalise" by rebinding a loop variable, which does nothing."""
+    x, y = blobs()
+    w = torch.randn(4, 16)
+    losses = [
+        F.cross_entropy(arcface_logits(x @ F.normalize(scale * w, dim=1).T, y, 5.0, 0.5), y).item()
+        for scale in (0.01, 1.0, 100.0)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) == pytest.approx(losses[2], abs=1e-5)
+    head = Head(labels=("a", "b", "c", "d"), cosine=True, weight=w, bias=torch.zeros(4), mean=torch.zeros(16))
+    bigger = replace(head, weight=7 * w)
+    np.testing.assert_allclose(head.logits(x.numpy()), bigger.logits(x.numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("cone", [0.0, 0.6])
+def test_training_does_not_collapse_in_a_narrow_cone(cone, tmp_path):
+    x, y = blobs(cone=cone, spread=0.01)
+    _, figures = fit_text(x, y, 4, replace(CONFIG, steps=600), 0, tmp_path, Reporting())
+    assert figures["text_accuracy"] > 0.95
+    if cone:
+        assert (x @ x.T).mean() > 0.85
+
+
+def test_no_steps_give_the_class_means(tmp_path):
+    x, y = blobs()
+    weight, figures = fit_text(x, y, 4, replace(CONFIG, steps=0), 0, tmp_path, Reporting())
+    torch.testing.assert_close(weight, torch.stack([x[y == n].mean(0) for n in range(4)]))
+    assert figures["weight_change"] == 0
+
+
+def test_centring_subtracts_the_mean_of_class_means_then_normalises(tmp_path):
+    x, y = blobs(cone=0.5)
+    x, y = x[10:], y[10:]  # unbalanced: the mean over classes is not the mean over rows
+    weight, _ = fit_text(x, y, 4, replace(CONFIG, steps=0, centring="source"), 0, tmp_path, Reporting())
+    mean = torch.stack([x[y == n].mean(0) for n in range(4)]).mean(0)
+    centred = F.normalize(x - mean, dim=1)
+    torch.testing.assert_close(weight, torch.stack([centred[y == n].mean(0) for n in range(4)]))
+
+
+def test_only_the_weight_learns_and_a_killed_training_goes_on(tmp_path):
+    x, y = blobs()
+    before = x.clone()
+    whole, _ = fit_text(x, y, 4, CONFIG, 0, tmp_path, Reporting())
+    assert torch.equal(x, before)
+
+    def kill(done, total):
+        if done == 33:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        fit_text(x, y, 4, CONFIG, 0, folder, Reporting(progress=kill))
+    resumed, _ = fit_text(x, y, 4, CONFIG, 0, folder, Reporting())
+    assert torch.equal(resumed, whole)
+
+
+def test_softmax_is_another_loss(tmp_path):
+    x, y = blobs(spread=0.3)
+    arc, _ = fit_text(x, y, 4, CONFIG, 0, tmp_path, Reporting())
+    (tmp_path / "b").mkdir()
+    soft, figures = fit_text(x, y, 4, replace(CONFIG, loss="softmax"), 0, tmp_path / "b", Reporting())
+    assert not torch.equal(arc, soft)
+    assert figures["text_accuracy"] > 0.9
+
+
+def test_source_mean_weighs_corpora_and_classes_equally():
+    x = np.array([[0.0], [0.0], [0.0], [4.0], [8.0]], dtype=np.float32)
+    y, corpora = np.array([0, 0, 0, 1, 0]), ["a", "a", "a", "a", "b"]
+    assert classifier.source_mean(x, y, corpora)[0] == pytest.approx(((0 + 4) / 2 + 8) / 2)
+
+
+def test_weights_give_every_corpus_and_class_the_same():
+    y, corpora = np.array([0, 0, 0, 1, 0, 1]), ["a", "a", "a", "a", "b", "b"]
+    np.testing.assert_allclose(classifier.weights(y, corpora), [1 / 12, 1 / 12, 1 / 12, 1 / 4, 1 / 4, 1 / 4])
+
+
+def test_temperature_is_the_best_one():
+    x, y = blobs(spread=0.4)
+    weight = torch.stack([x[y == n].mean(0) for n in range(4)])
+    head = Head(labels=tuple("abcd"), cosine=True, weight=weight, bias=torch.zeros(4), mean=torch.zeros(16))
+    corpora = ["a"] * len(y)
+    found = classifier.fit_temperature(head, x.numpy(), y.numpy(), corpora)
+
+    def nll(log_temperature):
+        p = replace(head, log_temperature=log_temperature).probabilities(x.numpy())
+        return -np.log(p[np.arange(len(y)), y.numpy()]).mean()
+
+    grid = np.linspace(0, math.log(100), 200)
+    assert nll(found) <= min(map(nll, grid)) + 1e-6
+    assert 0 <= found <= math.log(100)
+
+
+def test_logistic_head_equals_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = (t.numpy() for t in blobs(spread=0.4))
+    head = fit_audio(x, y, tuple("abcd"))
+    scaled = StandardScaler().fit_transform(x)
+    peer = LogisticRegression(max_iter=2000, class_weight="balanced").fit(scaled, y)
+    np.testing.assert_allclose(head.probabilities(x), peer.predict_proba(scaled), atol=1e-3)
+
+
+def test_logistic_head_never_predicts_a_label_it_has_not_seen():
+    x, y = (t.numpy() for t in blobs(n=2))
+    head = fit_audio(x, y + 1, tuple("abcd"))
+    p = head.probabilities(x)
+    assert (p.argmax(1) == y + 1).mean() > 0.95
+    assert p[:, [0, 3]].max() < 1e-9
+
+
+def test_majority_gives_the_label_frequencies():
+    head = majority(np.array([0, 0, 0, 1]), ("a", "b", "c"), 5)
+    p = head.probabilities(np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32))
+    np.testing.assert_allclose(p, [[0.75, 0.25, 0.0]] * 3, atol=1e-4)
+
+
+def test_head_survives_the_disk(tmp_path):
+    x, y = (t.numpy() for t in blobs())
+    head = fit_audio(x, y, tuple("abcd"))
+    digest = head.save(tmp_path)
+    loaded = classifier.load_head(tmp_path)
+    np.testing.assert_array_equal(loaded.probabilities(x), head.probabilities(x))
+    assert loaded.save(tmp_path / ".") == digest
+    (tmp_path / "head.json").write_text("{}")
+    with pytest.raises(StoreError):
+        classifier.load_head(tmp_path)

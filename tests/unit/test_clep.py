@@ -1,0 +1,148 @@
+"""Protects CLEP's training: what learns and what does not, selection on validation, and resuming bit for bit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clepdg import clep
+from clepdg.config import ClepConfig, ComputeConfig, ShardConfig, demo
+from clepdg.reporting import Reporting
+from clepdg.shards import read_offsets, write_shards
+
+EMOTIONS = ("angry", "sad")
+CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4, checkpoint_steps=2)
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory):
+    """Two tiny corpora of tones: high ones are angry, low ones sad."""
+    import soundfile
+
+    root = tmp_path_factory.mktemp("tones")
+    rows = []
+    for corpus in ("one", "two"):
+        for n in range(12):
+            emotion = EMOTIONS[n % 2]
+            time = np.arange(16000) / 16000
+            wave = 0.3 * np.sin(2 * np.pi * (900 if n % 2 == 0 else 150) * (1 + 0.02 * n) * time)
+            soundfile.write(root / f"{corpus}{n}.wav", wave, 16000)
+            split = "validation" if n >= 8 else "train"
+            rows.append((f"{corpus}/{n}", corpus, emotion, split, f"{corpus}{n}.wav", emotion))
+    table = pd.DataFrame(rows, columns=["utterance_id", "corpus", "emotion", "split", "path", "raw_label"])
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, root, table, ShardConfig())
+    offsets = read_offsets(folder).drop(columns=["split", "raw_label"])
+    return table.merge(offsets, on="utterance_id").assign(folder=str(folder))
+
+
+def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None):
+    folder.mkdir(exist_ok=True)
+    return clep.fit(clap, utterances, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting())
+
+
+def test_frozen_parts_keep_their_bytes_and_the_rest_learns(micro_factory, utterances, tmp_path):
+    clap = micro_factory()
+    before = {name: tensor.clone() for name, tensor in clap.model.state_dict().items()}
+    fit(clap, utterances, tmp_path / "a", replace(CONFIG, train_text_encoder=False, from_scratch=False))
+    changed = {n for n, tensor in clap.model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert not {name for name in changed if name.startswith("text_model") or "batch_norm" in name}
+    assert {name for name in changed if name.startswith(("audio_projection", "text_projection"))}
+    assert {name for name in changed if name.startswith("audio_model")}
+    assert "logit_scale_a" in changed
+
+
+def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_factory, utterances):
+    for train_text in (True, False):
+        config = replace(CONFIG, train_text_encoder=train_text)
+        clap = micro_factory()
+        groups = clep.trainable_groups(clap, config)
+        grouped = [id(p) for group in groups for p in group["params"]]
+        trainable = {id(p): name for name, p in clap.model.named_parameters() if p.requires_grad}
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped) == set(trainable)
+        clep.train_mode(clap, config)
+        text = clep.TextSide(clap, EMOTIONS, config)
+        audio = clap.encode_log_mel(torch.randn(2, 1, 256, 64))
+        captions, prototypes = text.with_prototypes(["angry speech", "sad speech"])
+        (clap.logit_scale.exp() * audio @ torch.cat([captions, prototypes]).T).square().sum().backward()
+        without = [name for name, p in clap.model.named_parameters() if p.requires_grad and p.grad is None]
+        assert not without
+        no_decay = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+        assert {id(p) for p in clap.model.parameters() if p.requires_grad and p.ndim < 2} <= no_decay
+        assert id(clap.logit_scale) in no_decay
+
+
+def test_frozen_text_encoder_and_batch_norm_stay_in_eval(micro_factory):
+    clap = micro_factory()
+    clep.train_mode(clap, replace(CONFIG, train_text_encoder=False))
+    assert not any(module.training for module in clap.model.text_model.modules())
+    assert not clap.model.audio_model.audio_encoder.batch_norm.training
+    assert clap.model.audio_model.training
+
+
+def test_cached_text_equals_encoded_text(micro_factory):
+    clap = micro_factory()
+    clap.model.eval()
+    texts = ["angry speech", "sad speech", "angry speech"]
+    cached = clep.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=False)).features(texts)
+    fresh = clep.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=True)).features(texts)
+    torch.testing.assert_close(cached, fresh, atol=1e-5, rtol=0)
+
+
+def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utterances, tmp_path):
+    clap = micro_factory()
+    figures = fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=4, steps_per_epoch=8, batch_size=8))
+    scores = figures["validation_uar"]
+    assert max(scores) == 1.0
+    assert scores[figures["best_epoch"] - 1] == max(scores)
+    validation = utterances[utterances.split == "validation"].reset_index(drop=True)
+    text = clep.TextSide(clap, EMOTIONS, CONFIG)
+    labels = validation.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
+    assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, killed_after):
+    whole = micro_factory()
+    fit(whole, utterances, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total):
+        if done == killed_after:
+            raise Killed
+
+    broken = micro_factory()
+    with pytest.raises(Killed):
+        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill))
+    resumed = micro_factory()
+    fit(resumed, utterances, tmp_path / "broken")
+    assert resumed.digest() == whole.digest()
+    other = micro_factory()
+    fit(other, utterances, tmp_path / "other", seed=1)
+    assert other.digest() != whole.digest()
+
+
+def test_logit_scale_is_clamped_in_place(micro_factory, utterances, tmp_path):
+    clap = micro_factory()
+    with torch.no_grad():
+        clap.logit_scale.fill_(50.0)
+    fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=1))
+    assert 0 <= clap.logit_scale.item() <= np.log(100.0) + 1e-6
+    clap.save(tmp_path / "model")
+    assert clap.model.logit_scale_t == clap.model.logit_scale_a
+
+
+def test_unlabelled_utterances_are_not_trained_on(micro_factory, utterances, tmp_path):
+    extra = utterances.head(1).assign(utterance_id="one/x", emotion=None)
+    figures = fit(micro_factory(), pd.concat([utterances, extra]), tmp_path / "a", replace(CONFIG, epochs=1))
+    assert figures["train_utterances"] == 16
+
+
+def test_config_refuses_few_templates():
+    with pytest.raises(ValueError, match="templates"):
+        ClepConfig(templates=("{emotion} speech",))

@@ -1,0 +1,175 @@
+"""Protects the reading of file names: every audio file of a tree becomes the right utterance or a finding."""
+
+import csv
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from clepdg.cards import load_card
+from clepdg.corpora import CORPORA, Finding, Spoken, crema_d
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def read(grammar: str, root: Path, *paths: str) -> list[Spoken | Finding]:
+    return list(CORPORA[grammar](touch(root, *paths)))
+
+
+EXAMPLES = {
+    "ravdess": Spoken(
+        path="Actor_12/03-01-06-02-02-01-12.wav",
+        name="03-01-06-02-02-01-12",
+        speaker="12",
+        gender="female",
+        language="en",
+        raw_label="fearful",
+        text="02",
+        transcript="Dogs are sitting by the door",
+    ),
+    "tess": Spoken(
+        path="YAF_angry/YAF_mop_ps.wav",  # the folder is wrong: the file decides
+        name="YAF_mop_ps",
+        speaker="YAF",
+        gender="female",
+        language="en",
+        raw_label="ps",
+        text="mop",
+        transcript="Say the word mop",
+    ),
+    "emodb": Spoken(
+        path="wav/10b03Ta.wav",
+        name="10b03Ta",
+        speaker="10",
+        gender="male",
+        language="de",
+        raw_label="sadness",
+        text="b03",
+        transcript="An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
+    ),
+    "crema-d": Spoken(
+        path="AudioWAV/1091_IEO_DIS_LO.wav",
+        name="1091_IEO_DIS_LO",
+        speaker="1091",
+        gender="female",
+        language="en",
+        raw_label="DIS",
+        text="IEO",
+        transcript="It's eleven o'clock",
+    ),
+}
+
+
+@pytest.mark.parametrize("grammar", CORPORA)
+def test_a_file_name_gives_its_utterance(grammar: str, tmp_path: Path) -> None:
+    assert read(grammar, tmp_path, EXAMPLES[grammar].path) == [EXAMPLES[grammar]]
+
+
+@pytest.mark.parametrize(
+    ("grammar", "path"),
+    [
+        ("ravdess", "03-01-09-01-01-01-01.wav"),  # no such emotion
+        ("ravdess", "03-01-05-01-01-01-25.wav"),  # no such actor
+        ("ravdess", "03-01-05-01-01-01-01 (copy).wav"),
+        ("ravdess", "03-01-05-01-01-01-00.flac"),
+        ("tess", "OAF_back_surprised.wav"),
+        ("tess", "XAF_back_sad.wav"),
+        ("emodb", "04a01Fa.wav"),  # no such speaker
+        ("emodb", "03a03Fa.wav"),  # no such text
+        ("emodb", "03a01Xa.wav"),  # no such emotion
+        ("crema-d", "1092_IEO_ANG_LO.wav"),
+        ("crema-d", "1000_IEO_ANG_LO.wav"),
+        ("crema-d", "1001_IEO_SUR_LO.wav"),
+    ],
+)
+def test_a_name_outside_the_grammar_is_a_finding(grammar: str, path: str, tmp_path: Path) -> None:
+    (finding,) = read(grammar, tmp_path, path)
+    assert isinstance(finding, Finding)
+    assert finding.path == path
+    assert "grammar" in finding.reason
+
+
+def test_song_and_video_of_ravdess_are_findings_that_say_so(tmp_path: Path) -> None:
+    song, video = read("ravdess", tmp_path, "a/03-02-05-01-01-01-01.wav", "b/01-01-05-01-01-01-01.wav")
+    assert isinstance(song, Finding) and "song" in song.reason
+    assert isinstance(video, Finding) and "modality 01" in video.reason
+
+
+def test_misnamed_files_keep_their_speaker_and_are_noted(tmp_path: Path) -> None:
+    (tess,) = read("tess", tmp_path / "tess", "OAF_neutral/OA_bite_neutral.wav")
+    (crema,) = read("crema-d", tmp_path / "crema-d", "1040_ITH_SAD_X.wav")
+    assert isinstance(tess, Spoken) and (tess.speaker, tess.notes) == ("OAF", ("misnamed",))
+    assert isinstance(crema, Spoken) and (crema.speaker, crema.notes) == ("1040", ("misnamed",))
+
+
+def test_of_a_doubled_tree_the_second_copy_is_found(tmp_path: Path) -> None:
+    first, second = read(
+        "ravdess", tmp_path, "Actor_01/03-01-05-01-01-01-01.wav", "again/Actor_01/03-01-05-01-01-01-01.wav"
+    )
+    assert isinstance(first, Spoken)
+    assert isinstance(second, Finding)
+    assert second.path.startswith("again/") and first.path in second.reason
+
+
+def test_only_what_is_no_audio_is_passed_over(tmp_path: Path) -> None:
+    items = read(
+        "crema-d",
+        tmp_path,
+        "AudioWAV/1001_DFA_ANG_XX.WAV",
+        "AudioWAV/._1001_DFA_ANG_XX.wav",  # AppleDouble
+        "__MACOSX/AudioWAV/1001_DFA_ANG_XX.wav",
+        ".cache/1001_DFA_ANG_XX.wav",
+        "AudioMP3/1001_DFA_ANG_XX.mp3",  # the same recordings once more
+        "README.md",
+        "stray.mp3",
+    )
+    assert [item.path for item in items] == ["AudioWAV/1001_DFA_ANG_XX.WAV", "stray.mp3"]
+    assert isinstance(items[0], Spoken) and isinstance(items[1], Finding)
+
+
+def test_utterances_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    paths = ["wav/16b10Wb.wav", "wav/03a01Fa.wav", "a/08a01Na.wav", "wav/03a01Nc.wav"]
+    assert [item.path for item in read("emodb", tmp_path, *paths)] == sorted(paths)
+
+
+def test_all_names_of_crema_d_are_read_and_give_the_counts_of_its_card() -> None:
+    listing = SHARED / "crema_d_sha256.csv"
+    if not listing.exists():
+        pytest.skip(f"{listing} is not here")
+    with listing.open() as file:
+        items = [crema_d.parse(row["filename"]) for row in csv.DictReader(file)]
+    spoken = [item for item in items if isinstance(item, Spoken)]
+    card = load_card("crema-d")
+    genders = Counter({item.speaker: item.gender for item in spoken}.values())
+    assert len(spoken) == len(items) == card.expected.utterances
+    assert Counter(item.raw_label for item in spoken) == card.expected.emotions
+    assert genders == {"male": 48, "female": 43}
+    parts = Counter({item.speaker: card.split.part(item.speaker, item.text) for item in spoken}.values())
+    assert parts == {"train": 56, "validation": 17, "test": 18}
+
+
+@pytest.mark.parametrize(
+    ("archive", "grammar", "utterances", "speakers"),
+    [
+        ("ravdess_actors_01-06.zip", "ravdess", 360, 6),
+        ("tess_36_words.zip", "tess", 503, 2),
+        ("emodb_resampled_5_speakers.zip", "emodb", 243, 5),
+    ],
+)
+def test_all_names_of_real_archives_are_read(
+    archive: str, grammar: str, utterances: int, speakers: int, tmp_path: Path
+) -> None:
+    if not (SHARED / archive).exists():
+        pytest.skip(f"{SHARED / archive} is not here")
+    names = [name for name in zipfile.ZipFile(SHARED / archive).namelist() if not name.endswith("/")]
+    spoken = [item for item in read(grammar, tmp_path, *names) if isinstance(item, Spoken)]
+    assert len(spoken) == utterances
+    assert len({item.speaker for item in spoken}) == speakers
