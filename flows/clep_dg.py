@@ -1,5 +1,6 @@
 """The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,7 +10,8 @@ from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
@@ -101,7 +103,7 @@ class Run:
                 self.show.done(node, outcome)
         elif state is not None:
             error = state.result(raise_on_failure=False)
-            self.failures[node.id] = str(error) if isinstance(error, BaseException) else str(state.message)
+            self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
             facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
             self.show.failed(node, self.failures[node.id])
         else:
@@ -109,6 +111,13 @@ class Run:
             facts = {"key": None, "outcome": "Skipped", "reason": f"depends on {broken}, which is not there"}
         self.log.stages[node.id] = facts
         self.log.write()
+
+
+def _trace(error: Any) -> str:
+    """Return a fault of the program with its traceback: nobody foresaw it, so all of it is needed."""
+    if not isinstance(error, BaseException):
+        return str(error)
+    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
 @flow(
     name="clep-dg",
     flow_run_name="{preset}",
-    task_runner=ThreadPoolTaskRunner(max_workers=4),
+    task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]
     persist_result=False,
 )
 def clep_dg(

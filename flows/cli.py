@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def prefect_environment(settings: Settings) -> None:
         "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "TOKENIZERS_PARALLELISM": "false",
     }
     for name, value in defaults.items():
@@ -128,18 +130,13 @@ def run_command(options: argparse.Namespace) -> None:
     from flows import clep_dg as flow_module
 
     flow_module.SHOW.set(_show(flow_module))
-    result = flow_module.clep_dg(
-        preset=arguments.preset,  # type: ignore[arg-type]
-        backbone=arguments.backbone,
-        corpora=list(arguments.corpora) if arguments.corpora else None,
-        sources=arguments.sources,
-        folds=list(arguments.folds) if arguments.folds else None,
-        until=arguments.until,  # type: ignore[arg-type]
-        redo=list(arguments.redo),  # type: ignore[arg-type]
-        allow_partial=arguments.allow_partial,
-        overrides=arguments.overrides,
-    )
+    result = flow_module.clep_dg(**flow_parameters(arguments))
     _print_result(result, arguments, settings, time.monotonic() - started)
+
+
+def flow_parameters(arguments: Arguments) -> dict[str, Any]:
+    """Return a run's arguments as the flow takes them: plain JSON values."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
 
 
 def _print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:

@@ -20,7 +20,7 @@ from clepdg.config import Config
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 from clepdg.protocols import MAIN_ROW, SUPERVISED, Fold, Row, folds, rows
-from clepdg.store import digest
+from clepdg.store import Record, digest
 from tasks import data, evaluation, training
 from tasks.stages import STAGES, Node
 
@@ -79,8 +79,9 @@ def source(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
             config={
                 "corpus": corpus,
                 "synthetic": config.synthetic,
+                "grammar": card.grammar,
                 "acoustics": card.acoustics,
-                "labels": card.labels,
+                "sample_rate": card.expected.sample_rate,
             },
         )
     return Node(
@@ -121,11 +122,16 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
     """Let the index's counts be held against the card on every run, reused or not."""
     if node.stage != "index":
         return node
-    from clepdg import index as indexing
 
-    card = load_card(node.name)
-    lenient = allow_partial or (bool(card.acoustics) and config.synthetic.utterances != card.expected.utterances)
-    return replace(node, accept=lambda record: indexing.check(record.figures, card, allow_partial=lenient))
+    def accept(record: Record) -> None:
+        from clepdg import index as indexing
+        from clepdg.corpora import synthetic
+
+        card = load_card(node.name)
+        card = synthetic.sized(card, config.synthetic) if card.acoustics else card
+        indexing.check(record.figures, card, allow_partial=allow_partial)
+
+    return replace(node, accept=accept)
 
 
 def backbone(config: Config) -> Node:
@@ -175,14 +181,13 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                 yield acpt(config, fold, model, contexts, later)
                 yield text_embeddings(config, model, f"clep/{model}", contexts, later)
         for row_name, row in clep_rows.items():
-            for later in config.later_seeds if row.head == "text" else (None,):
-                seed = f"c{clep_seed}" + (f".l{later}" if later is not None else "")
+            for later_seed in config.later_seeds if row.head == "text" else (None,):
+                seed = f"c{clep_seed}" + (f".l{later_seed}" if later_seed is not None else "")
                 learnt = row.contexts in ("random", "acpt")
-                text = f"text_embeddings/{model}.{row.contexts}" + (f".l{later}" if learnt else "")
+                text = f"text_embeddings/{model}.{row.contexts}" + (f".l{later_seed}" if learnt else "")
+                text_or_none = None if row.head == "logistic" else text
                 heads.append((row_name, seed, model))
-                yield classifier(
-                    config, fold, row_name, row, model, seed, later or 0, text if row.head != "logistic" else None
-                )
+                yield classifier(config, fold, row_name, row, model, seed, later_seed or 0, text_or_none)
     yield evaluate(config, fold, wanted, heads)
 
 

@@ -28,7 +28,7 @@ def compute_synthetic(work: Work) -> Computed:
 
     card = load_card(work.config["corpus"])
     synthetic.write(card, SyntheticConfig(**asdict(work.config["synthetic"])), work.folder / "tree")
-    figures = sources.list_tree(work.folder, work.folder / "tree")
+    figures = sources.list_tree(work.folder, work.reporting.progress)
     return Computed(digests={"content": sources.content_digest(work.folder)}, figures=figures)
 
 

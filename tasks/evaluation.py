@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compute_evaluate(work: Work) -> Computed:
-    """Apply every row's heads to the fold's targets; write predictions.parquet and cells.json."""
+    """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
     import pandas as pd
 
     from clepdg import evaluate
@@ -33,9 +33,9 @@ def compute_evaluate(work: Work) -> Computed:
         confidence=config.confidence,
         split_units=work.config["split_units"],
     )
-    cells.to_json(work.folder / "cells.json", orient="records", indent=1, double_precision=10)
+    cells.to_parquet(work.folder / "cells.parquet", index=False)
     return Computed(
-        digests={"content": _digest(predictions, work.folder / "cells.json"), "test": _test_digest(table)},
+        digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
         figures={"headline": _headline(cells), "utterances": len(table)},
     )
 
@@ -49,7 +49,7 @@ def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.Dat
 
     loaded = classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"])
     targets = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, f"audio/{head['model']}/")]
-    x = embeddings.select(targets, table.utterance_id)
+    x = embeddings.select(targets, table.utterance_id.tolist())
     if head["centring"] == "target":  # the mean of unlabelled target test audio, corpus by corpus: transductive
         for corpus in sorted(set(table.corpus)):
             mine = (table.corpus == corpus).to_numpy()
@@ -69,14 +69,14 @@ def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.Dat
     )
 
 
-def _digest(predictions: "pd.DataFrame", cells: "object") -> str:
+def _digest(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> str:
     import numpy as np
 
     total = hashlib.sha256()
     for name in predictions.columns.drop("probabilities"):
         total.update("\n".join(predictions[name]).encode() + b"\0")
     total.update(np.stack(list(predictions.probabilities)).tobytes())
-    total.update(cells.read_bytes())  # type: ignore[attr-defined]
+    total.update(cells.to_json(orient="records", double_precision=15).encode())
     return total.hexdigest()
 
 
@@ -110,22 +110,13 @@ def compute_report(work: Work) -> Computed:
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
-    cells = pd.concat([read_cells(folder) for folder in folders], ignore_index=True)
+    cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders], ignore_index=True)
     predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
     facts = {**work.config["facts"], "corpora": [_corpus_facts(work, corpus) for corpus in work.config["corpora"]]}
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
     targets = ("pooled", *work.config["corpora"])
     (work.folder / "table.txt").write_text(report.table(cells, work.config["rows"], targets=targets))
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
-
-
-def read_cells(folder: "object") -> "pd.DataFrame":
-    """Read the cells that compute_evaluate wrote."""
-    import json
-
-    import pandas as pd
-
-    return pd.DataFrame(json.loads((folder / "cells.json").read_text()))  # type: ignore[operator]
 
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import mlflow
 from mlflow.pyfunc import PythonModel
 
 
-class EmotionClassifier(PythonModel):
+class EmotionClassifier(PythonModel):  # type: ignore[misc]
     """Audio to emotion and probabilities."""
 
     def load_context(self, context: Any) -> None:
@@ -18,7 +18,7 @@ class EmotionClassifier(PythonModel):
         self.clap = load_clap(Path(context.artifacts["clep"]))
         self.head = load_head(Path(context.artifacts["head"]))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints ask for a signature
         """Return a table with `emotion` and one column of probabilities per label.
 
         Args:
@@ -28,7 +28,7 @@ class EmotionClassifier(PythonModel):
         import pandas as pd
 
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
-        embeddings = self.clap.encode_waveforms([_waveform(row) for row in table.to_dict(orient="records")])
+        embeddings = self.clap.encode_waveforms([_waveform(dict(row)) for _, row in table.iterrows()])
         probabilities = self.head.probabilities(embeddings.cpu().numpy())
         answer = pd.DataFrame(probabilities, columns=list(self.head.labels))
         answer.insert(0, "emotion", [self.head.labels[n] for n in probabilities.argmax(axis=1)])

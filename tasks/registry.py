@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clepdg.cards import load_card
@@ -194,11 +195,13 @@ class Registry:
         fold = _fold_tags(node).get("fold")
         servable = record.stage == "classifier" and fold == SUPERVISED and _fold_tags(node).get("row") == MAIN_ROW
         if servable:
-            from tasks.serving import log_classifier
+            from tasks.serving import save_classifier
 
             clep = records[_clep_id(node)]
-            return log_classifier(run_id, folder, self.store.local(clep.stage, clep.key), record)
-        if fold == SUPERVISED or record.stage in ("acpt", "text_embeddings"):
+            with TemporaryDirectory() as scratch:
+                save_classifier(Path(scratch) / "model", folder, self.store.local(clep.stage, clep.key), record)
+                client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
+        elif fold == SUPERVISED or record.stage in ("acpt", "text_embeddings"):
             for name in record.files:
                 client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
         else:  # a leave-out CLEP is recorded by digest and place, not copied: there are many, and nobody serves them

@@ -2,7 +2,6 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from clepdg.store import Record
 from tasks.settings import PROJECT
@@ -11,17 +10,15 @@ SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = ("mlflow", "torch", "torchaudio", "transformers", "safetensors", "numpy", "pandas", "soundfile", "soxr")
 
 
-def log_classifier(run_id: str, head: Path, clep: Path, record: Record) -> str:
-    """Log the head and CLEP's model folder as one servable model of a run; return its address."""
+def save_classifier(folder: Path, head: Path, clep: Path, record: Record) -> None:
+    """Write the head and CLEP's model folder as one servable MLflow model into a folder."""
     import mlflow
 
-    logged: Any = mlflow.pyfunc.log_model(
-        name="classifier",
+    mlflow.pyfunc.save_model(
+        path=str(folder),
         python_model=str(SCRIPT),
         artifacts={"head": str(head), "clep": str(clep)},
         code_paths=[str(PROJECT / "clepdg")],
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in (*REQUIREMENTS, "scipy", "tqdm", "filelock")],
-        metadata={"stage_key": record.key, "labels": list(record.figures)},
-        run_id=run_id,
+        metadata={"stage_key": record.key},
     )
-    return str(logged.model_uri)

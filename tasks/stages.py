@@ -5,6 +5,7 @@ A stage is a Node: what it is called, the configuration it reads and nothing els
 """
 
 import contextlib
+import errno
 import logging
 import shutil
 import threading
@@ -24,6 +25,8 @@ from tasks.settings import Settings, resolve_device
 from tasks.versions import VERSIONS
 
 log = logging.getLogger("clepdg")
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 STAGES = tuple(VERSIONS)  # in the order of the pipeline
 DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have the device to themselves
@@ -244,7 +247,14 @@ def _compute(
                 )
             )
         except OSError as error:
-            raise StoreError("A stage could not write its output.", got=error, where=folder) from error
+            if error.errno not in UNWRITABLE:
+                raise
+            raise StoreError(
+                "A stage could not write its output.",
+                got=error,
+                where=folder,
+                do="make room (or the folder writable) and run the same command again: what is done is kept",
+            ) from error
 
 
 def _clear(folder: Path) -> None:

@@ -10,9 +10,12 @@ from clepdg.emotions import LABEL_SETS, labels
 from tasks.stages import Computed, Work
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from clepdg.clap import Clap
+    from clepdg.classifier import Head
 
 
 def quiet_transformers() -> None:
@@ -158,14 +161,15 @@ def compute_classifier(work: Work) -> Computed:
     torch.set_num_threads(1)  # small matrices: threads would only cost
     sources = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, "audio/")]
     parts = {s: labelled(inputs_like(work, "index/"), label_set, (s,)) for s in ("train", "validation")}
-    x = {split: embeddings.select(sources, table.utterance_id) for split, table in parts.items()}
+    x = {split: embeddings.select(sources, table.utterance_id.tolist()) for split, table in parts.items()}
     y = {split: table.label_index.to_numpy() for split, table in parts.items()}
+    figures: dict[str, float] = {}
     if kind == "majority":
-        head, figures = classifier.majority(y["train"], names, x["train"].shape[1]), {}
+        head = classifier.majority(y["train"], names, x["train"].shape[1])
     elif kind == "logistic":
-        head, figures = classifier.fit_audio(x["train"], y["train"], names), {}
+        head = classifier.fit_audio(x["train"], y["train"], names)
     else:
-        head, figures = _fit_text(work, sources, x["train"], y["train"], parts["train"].corpus.tolist())
+        head, figures = _fit_text(work, x["train"], y["train"], parts["train"].corpus.tolist())
         corpora = parts["validation"].corpus.tolist()
         log_temperature = classifier.fit_temperature(head, x["validation"], y["validation"], corpora)
         head = replace(head, log_temperature=log_temperature)
@@ -175,7 +179,10 @@ def compute_classifier(work: Work) -> Computed:
     return Computed(digests={"content": head.save(work.folder)}, figures=figures)
 
 
-def _fit_text(work, sources, x, y, corpora):  # type: ignore[no-untyped-def]
+def _fit_text(
+    work: Work, x: "NDArray[np.float32]", y: "NDArray[np.int64]", corpora: list[str]
+) -> tuple["Head", dict[str, float]]:
+    """Learn a cosine head from text embeddings; source-training audio gives its mean alone."""
     import torch
 
     from clepdg import classifier, embeddings
