@@ -58,6 +58,7 @@ class Run:
     show: "Show"
     last: dict[str, str] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def bring_up_to_date(self, node: Node) -> Outcome:
@@ -87,20 +88,22 @@ class Run:
         outcome = stages.run(
             node, self.records, self.store, self.settings, last=self.last, redo=self.redo, reporting=reporting
         )
-        self.records[node.id] = outcome.record
+        self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
         return outcome
 
     def note(self, node: Node, state: State[Any] | None) -> None:
         """Write down what became of a node; None: it was not started, since something it needs failed."""
         facts: dict[str, Any] = {}
-        if node.id in self.records:
-            outcome = state.data if state is not None and isinstance(state.data, Outcome) else None
-            record = self.records[node.id]
-            facts = {"key": record.key, "outcome": state.name if state else "Completed"}
-            if outcome is not None:
-                facts |= {"reason": outcome.reason, "seconds": round(outcome.seconds, 3)}
-                self.show.done(node, outcome)
+        if node.id in self.outcomes:
+            outcome = self.outcomes[node.id]
+            facts = {
+                "key": outcome.record.key,
+                "outcome": "Reused" if outcome.reused else "Completed",
+                "reason": outcome.reason,
+                "seconds": round(outcome.seconds, 3),
+            }
+            self.show.done(node, outcome)
         elif state is not None:
             error = state.result(raise_on_failure=False)
             self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
@@ -145,7 +148,7 @@ def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
     """Compute or reuse one stage."""
     outcome = run.bring_up_to_date(node)
     name = "Reused" if outcome.reused else "Completed"
-    return Completed(name=name, message=outcome.reason, data=outcome)
+    return Completed(name=name, message=outcome.reason)
 
 
 @flow(

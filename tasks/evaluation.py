@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from clepdg.config import EvaluateConfig
 from clepdg.emotions import labels
+from clepdg.evaluate import POOLED
+from clepdg.protocols import SUPERVISED
 from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
 
@@ -91,7 +93,7 @@ def _test_digest(table: "pd.DataFrame") -> str:
 def _headline(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
     """Return {row: figures} of the fold's headline target: all of supervised pooled, or the corpus left out."""
     targets = list(cells.target.unique())
-    target = "pooled" if "pooled" in targets else targets[0]
+    target = POOLED if POOLED in targets else targets[0]
     chosen = cells[cells.target == target]
     names = ["uar", "low", "high", "war", "macro_f1", "nll", "ece", "n", "chance"]
     return {
@@ -114,8 +116,8 @@ def compute_report(work: Work) -> Computed:
     predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
     facts = {**work.config["facts"], "corpora": [_corpus_facts(work, corpus) for corpus in work.config["corpora"]]}
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
-    targets = ("pooled", *work.config["corpora"])
-    (work.folder / "table.txt").write_text(report.table(cells, work.config["rows"], targets=targets))
+    headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
+    (work.folder / "table.txt").write_text(report.table(headline, work.config["rows"]))
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
 
 

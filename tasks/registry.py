@@ -9,6 +9,7 @@ import logging
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,6 +257,7 @@ class Registry:
 def connect(settings: Settings, preset: str) -> "MlflowClient":
     """Return a client of MLflow's tracking server, or of the SQLite file below var/."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"mlflow\.pyfunc")  # it asks for type hints that our table has no word for
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
