@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OFFSETS = "offsets.parquet"
 SPLITS = ("train", "validation", "test")
+FEW = 200  # utterances below which starting processes costs more than it saves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def write_shards(
     for old in folder.glob("*.tar"):  # of a killed run
         old.unlink()
     rows: list[dict[str, Any]] = []
-    with _executor(workers if len(utterances) >= 200 else 1) as pool:  # starting processes costs about a second
+    with _executor(workers if len(utterances) >= FEW else 1) as pool:
         for split in SPLITS:
             part = utterances[utterances.split == split].sort_values("utterance_id")
             jobs = [
@@ -242,7 +243,7 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
         try:
             for sample in WebDataset(str(folder / str(tar)), shardshuffle=False):
                 samples, rate = decode(sample["flac"])
-                found.append(sample["__key__"])
+                found.append(json.loads(sample["json"])["utterance_id"])
                 yield sample["__key__"], to_mono(samples), rate
         except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError) as error:
             raise ShardError("A shard is truncated or damaged.", got=error, where=folder / str(tar)) from error

@@ -1,7 +1,9 @@
 """What a run's arguments mean: its configuration, its graph, and what can be checked before work starts."""
 
+from clepdg.cards import load_card
 from clepdg.config import Config, build
 from clepdg.errors import ConfigError
+from clepdg.protocols import folds, rows
 from flows.graph import graph, source_checks
 from tasks import preflight
 from tasks.runs import Arguments
@@ -41,6 +43,10 @@ def configure(arguments: Arguments) -> Config:
         corpora=arguments.corpora,
         overrides=arguments.overrides,
     )
+    for corpus in config.corpora:
+        load_card(corpus)
+    folds(config.corpora, config.protocols, arguments.folds)
+    rows(config.rows)
     unknown = sorted(set(arguments.sources) - set(config.corpora))
     if unknown:
         raise ConfigError(

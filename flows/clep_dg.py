@@ -219,7 +219,7 @@ def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
         parameters=plain(config),
         tags={"prefect.flow_run_id": str(flow_run.id), "git_commit": git_commit(), "run": log.path.stem},
     )
-    last = runs.last_keys(store)
+    last = runs.last_keys(store, plain(config))
     log.write()
     return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 

@@ -223,7 +223,7 @@ def _write(line: str) -> None:
 
 def status_command(options: argparse.Namespace) -> None:
     """Print what is up to date, what is stale and why, without running anything."""
-    from clepdg.store import Record
+    from clepdg.store import Record, plain
     from flows.checks import plan
     from tasks import runs
     from tasks.stages import decide
@@ -234,8 +234,8 @@ def status_command(options: argparse.Namespace) -> None:
     if arguments is None:
         print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
         return
-    last, records, stale = runs.last_keys(store), dict[str, Record](), 0
-    _, nodes = plan(arguments)
+    config, nodes = plan(arguments)
+    last, records, stale = runs.last_keys(store, plain(config)), dict[str, Record](), 0
     for node in nodes:
         decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
         reason = decision.reason

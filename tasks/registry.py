@@ -293,13 +293,13 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     Raises:
         ConfigError: there is none.
     """
-    import mlflow
-
     name = model_name("classifier", preset)
     do = f"run the pipeline first (clep-dg run --preset {preset})"
     if not settings.tracking_url and not (_folder(settings, preset) / "mlflow.db").exists():
         raise ConfigError("No classifier is registered yet.", where=_folder(settings, preset), do=do)
     connect(settings, preset)
+    import mlflow
+
     try:
         return mlflow.pyfunc.load_model(f"models:/{name}/{version}" if version else f"models:/{name}@{CHAMPION}")
     except mlflow.exceptions.MlflowException as error:

@@ -66,14 +66,20 @@ def _logs(store: Store) -> list[dict[str, Any]]:
     return found
 
 
-def last_keys(store: Store) -> dict[str, str]:
-    """Return node id -> its key in the newest run that reached it."""
+def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
+    """Return node id -> its key in the newest run of this preset, backbone and corpora that reached it."""
     keys: dict[str, str] = {}
     for log in _logs(store):
+        if _kind(log["config"]) != _kind(config):
+            continue
         for node_id, facts in log["stages"].items():
             if facts.get("key"):
                 keys.setdefault(node_id, facts["key"])
     return keys
+
+
+def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
+    return config["preset"], config["backbone"]["name"], sorted(config["corpora"])
 
 
 def last_arguments(store: Store) -> Arguments | None:

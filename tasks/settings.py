@@ -51,7 +51,7 @@ def load_settings() -> Settings:
     if unknown:
         raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
-    workers = str(chosen["workers"] or os.cpu_count() or 1)
+    workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:
         raise ConfigError("workers is not a number of processes.", got=workers, expected="1 or more", where=path)
     return Settings(

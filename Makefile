@@ -1,0 +1,44 @@
+# Every target does its own set-up: Python 3.11 or 3.12, git and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format versions lock clean
+
+demo: $(VENV)/.installed ## the main job on synthetic speech
+	$(BIN)/clep-dg run --preset demo
+
+test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-extras ## formatting, rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-extras
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+versions: $(VENV)/.installed ## record raised stage versions; SAME=1: results stay the same
+	$(BIN)/python -m tasks.versions $(if $(SAME),--same-results)
+
+lock: $(VENV)/.installed ## resolve the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml requirements.lock -q --all-extras --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements-extras.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, %s is Python %d.%d; try: make PYTHON=python3.11 ..." % (sys.executable, *v))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-extras: $(VENV)/.installed requirements-extras.lock
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements-extras.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+clean: ## remove the environment; all state stays in var/
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

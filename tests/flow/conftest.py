@@ -1,0 +1,29 @@
+"""A Prefect server for the session, and a small project state of its own for each module."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """Run flows against one temporary server: starting one for each flow would cost ten seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Return a folder with a space in its name that holds all state of the module's runs."""
+    return tmp_path_factory.mktemp("a home")
+
+
+@pytest.fixture(autouse=True)
+def settings(home, monkeypatch):
+    """Point the settings at the module's home."""
+    monkeypatch.setenv("CLEPDG_HOME", str(home))
+    for name in ("STORE", "TRACKING_URL", "DEVICE", "WORKERS"):
+        monkeypatch.delenv(f"CLEPDG_{name}", raising=False)
+    monkeypatch.setenv("CLEPDG_DEVICE", "cpu")

@@ -1,0 +1,279 @@
+"""Protects the whole flow on a tiny fold: what runs again after which change, MLflow, the registry, and failures."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clepdg import cards
+from clepdg.cards import load_card
+from clepdg.config import SyntheticConfig
+from clepdg.errors import ClepError
+from clepdg.store import plain
+from flows import checks, graph
+from tasks import registry, runs
+from tasks.settings import load_settings
+from tasks.stages import decide
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+TINY = {
+    "clep.epochs": 1,
+    "clep.steps_per_epoch": 2,
+    "clep.batch_size": 8,
+    "acpt.contexts": 2,
+    "acpt.epochs": 2,
+    "acpt.tokens": 1,
+    "classifier.steps": 5,
+    "evaluate.resamples": 100,
+    "rows": "majority,log-mel,clep-zero-shot,clep-probe,text-none,text-acpt",
+}
+DATA = {"source", "index", "shard"}
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory) -> dict[str, str]:
+    """Folders in the layouts of two real corpora, from the generator."""
+    from clepdg.corpora import synthetic
+
+    folders = {}
+    for corpus, like in (("ravdess", "synthetic-1"), ("emodb", "synthetic-3")):
+        folder = tmp_path_factory.mktemp("corpora") / f"a {corpus}"
+        synthetic.write(load_card(like), SyntheticConfig(utterances=40), folder)
+        folders[corpus] = str(folder)
+    return folders
+
+
+@pytest.fixture
+def real_cards(monkeypatch):
+    """Give RAVDESS's and EmoDB's cards splits that the small trees have utterances for."""
+    original = load_card
+
+    def load(name: str):
+        like = {"ravdess": "synthetic-1", "emodb": "synthetic-3"}.get(name)
+        card = original(name)
+        return replace(card, split=original(like).split) if like else card
+
+    for module in (cards, graph):
+        monkeypatch.setattr(module, "load_card", load)
+    import tasks.data
+    import tasks.evaluation
+    import tasks.registry
+
+    for module in (tasks.data, tasks.registry):
+        monkeypatch.setattr(module, "load_card", load)
+    return load
+
+
+def run(trees, overrides=None, **options):
+    from flows.clep_dg import clep_dg
+
+    return clep_dg(
+        preset="open",
+        backbone="micro",
+        corpora=["ravdess", "emodb"],
+        sources=trees,
+        allow_partial=True,
+        overrides={**TINY, **(overrides or {})},
+        **options,
+    )
+
+
+def last_log() -> dict[str, dict[str, str]]:
+    """Return node id -> facts of the newest run."""
+    store = load_settings().open_store()
+    newest = max((store.root / "runs").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
+    return json.loads(newest.read_text())["stages"]
+
+
+def computed() -> set[str]:
+    return {node_id for node_id, facts in last_log().items() if facts["outcome"] == "Completed"}
+
+
+def stages_of(nodes: set[str]) -> set[str]:
+    return {node.partition("/")[0] for node in nodes}
+
+
+@pytest.fixture
+def stood(trees, real_cards):
+    """Have everything computed once."""
+    result = run(trees)
+    return result
+
+
+def mlflow_client():
+    return registry.connect(load_settings(), "open")
+
+
+def test_first_run_registers_everything_once(trees, real_cards):
+    result = run(trees)
+    log = last_log()
+    assert {facts["outcome"] for facts in log.values()} == {"Completed"}
+    assert {n for n in log if n.startswith("evaluate/")} == {
+        "evaluate/supervised",
+        "evaluate/leave-out-ravdess",
+        "evaluate/leave-out-emodb",
+    }
+    client = mlflow_client()
+    experiment = client.get_experiment_by_name("clep-dg")
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{result['mlflow_run']}'", max_results=1000
+    )
+    assert len(children) == len(log)
+    assert {run.info.status for run in children} == {"FINISHED"}
+    by_name = {run.info.run_name: run for run in children}
+    clep = by_name["clep leave-out-emodb.c0"]
+    assert {d.dataset.name for d in clep.inputs.dataset_inputs} == {"shard ravdess", "index ravdess"}
+    assert clep.data.params["clep.epochs"] == "1"
+    assert "loss" in clep.data.metrics
+    assert clep.data.tags["stage_key"] == log["clep/leave-out-emodb.c0"]["key"]
+    for stage, count in (("clep", 3), ("acpt", 3), ("text_embeddings", 6), ("classifier", 18)):
+        versions = client.search_model_versions(f"name = '{registry.model_name(stage, 'open')}'")
+        assert len(versions) == count == sum(n.startswith(f"{stage}/") for n in log)
+        assert {v.tags["stage_key"] for v in versions} == {
+            f["key"] for n, f in log.items() if n.startswith(f"{stage}/")
+        }
+    leave_out = [
+        v for v in client.search_model_versions("name = 'clep-dg-clep'") if v.tags["fold"] == "leave-out-emodb"
+    ]
+    assert leave_out[0].tags["licences"] == f"ravdess: {load_card('ravdess').licence}"
+
+
+def test_second_run_computes_nothing_and_opens_no_mlflow_run(trees, stood):
+    result = run(trees)
+    assert result["computed"] == 0
+    assert result["mlflow_run"] is None
+    before = len(mlflow_client().search_model_versions("name = 'clep-dg-classifier'"))
+    run(trees)
+    assert len(mlflow_client().search_model_versions("name = 'clep-dg-classifier'")) == before
+
+
+def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
+    model = mlflow_client().get_registered_model("clep-dg-classifier")
+    version = mlflow_client().get_model_version("clep-dg-classifier", model.aliases["champion"])
+    assert (version.tags["fold"], version.tags["row"], version.tags["seed"]) == ("supervised", "text-acpt", "c0.l0")
+    assert 0 <= float(version.tags["uar"]) <= 1
+    assert len(version.tags["test_digest"]) == 64
+    loaded = registry.load_classifier(load_settings(), "open")
+    audio = sorted(Path(trees["emodb"]).rglob("*.wav"))[:2]
+    answer = loaded.predict([{"path": str(path)} for path in audio])
+    assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
+    assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
+    by_bytes = loaded.predict([{"audio": audio[0].read_bytes()}])
+    assert by_bytes.iloc[0].tolist()[1:] == pytest.approx(answer.iloc[0].tolist()[1:], abs=1e-6)
+
+
+def test_classifier_steps_touch_nothing_before_the_classifier(trees, stood):
+    run(trees, {"classifier.steps": 6})
+    assert stages_of(computed()) == {"classifier", "evaluate", "report"}
+    rows = {n.split(".")[1] for n in computed() if n.startswith("classifier/")}
+    assert rows == {"text-none", "text-acpt"}
+    assert last_log()["classifier/supervised.text-none.c0.l0"]["reason"] == "config classifier.steps 5 -> 6"
+
+
+def test_adding_a_file_runs_that_corpus_and_what_depends_on_it(trees, stood, tmp_path):
+    grown = {**trees, "emodb": str(shutil.copytree(trees["emodb"], tmp_path / "grown"))}
+    wav = sorted(Path(grown["emodb"]).rglob("*.wav"))[0]
+    shutil.copy(wav, wav.with_name(wav.stem[:-1] + "f.wav"))
+    run(grown)
+    done = computed()
+    assert {n for n in done if n.partition("/")[0] in DATA} == {"source/emodb", "index/emodb", "shard/emodb"}
+    assert "clep/leave-out-emodb.c0" not in done
+    assert "clep/leave-out-ravdess.c0" in done
+    assert "audio_embeddings/leave-out-emodb.c0.ravdess" not in done
+    assert "audio_embeddings/leave-out-emodb.c0.emodb" in done
+
+
+def test_a_moved_corpus_only_lists_its_files_again(trees, stood, tmp_path):
+    moved = {**trees, "emodb": str(shutil.copytree(trees["emodb"], tmp_path / "moved"))}
+    run(moved)
+    assert computed() == {"source/emodb"}
+
+
+def test_an_edited_label_map_encodes_no_audio(trees, stood, real_cards, monkeypatch):
+    def edited(name):
+        card = real_cards(name)
+        return replace(card, labels={**card.labels, "03": "sad"}) if name == "ravdess" else card
+
+    import tasks.data
+
+    for module in (cards, graph, tasks.data, registry):
+        monkeypatch.setattr(module, "load_card", edited)
+    run(trees)
+    assert {n for n in computed() if n.partition("/")[0] in DATA} == {"index/ravdess"}
+    assert "clep/supervised.c0" in computed()
+    assert not {n for n in computed() if n.startswith("audio_embeddings/log-mel")}
+
+
+def test_a_deleted_and_a_truncated_output_are_redone_and_nothing_else(trees, stood):
+    store, log = load_settings().open_store(), last_log()
+    shutil.rmtree(store.local("text_embeddings", log["text_embeddings/supervised.c0.none"]["key"]))
+    tar = next(store.local("shard", log["shard/emodb"]["key"]).glob("*.tar"))
+    tar.write_bytes(tar.read_bytes()[:-700])
+    run(trees)
+    assert computed() == {"text_embeddings/supervised.c0.none", "shard/emodb"}
+    assert "truncated or altered" in last_log()["shard/emodb"]["reason"]
+
+
+def test_until_and_redo(trees, stood):
+    run(trees, until="shard", redo=["shard"])
+    assert computed() == {"shard/ravdess", "shard/emodb"}
+    assert stages_of(set(last_log())) == DATA
+
+
+def test_status_agrees_without_running(trees, stood):
+    arguments = runs.last_arguments(load_settings().open_store())
+    store = load_settings().open_store()
+
+    def stale(asked):
+        config, nodes = checks.plan(asked)
+        records, reasons = {}, {}
+        for node in nodes:
+            decision = decide(node, records, store, runs.last_keys(store, plain(config)))
+            if decision.record:
+                records[node.id] = decision.record
+            else:
+                reasons[node.id] = decision.reason
+        return reasons
+
+    assert stale(arguments) == {}
+    reasons = stale(replace(arguments, overrides={**arguments.overrides, "clep.epochs": 2}))
+    assert reasons["clep/supervised.c0"] == "config clep.epochs 1 -> 2"
+    assert reasons["report/report"].startswith("depends on evaluate")
+    assert not {n for n in reasons if n.partition("/")[0] in DATA}
+
+
+def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_path):
+    from flows.clep_dg import StagesFailed
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("no audio here")
+    with pytest.raises(StagesFailed, match="index/emodb") as caught:
+        run({**trees, "emodb": str(tmp_path / "empty")}, {"rows": "majority,log-mel"})
+    assert "ravdess" not in str(caught.value)
+    log = last_log()
+    assert log["index/emodb"]["outcome"] == "Failed"
+    assert log["shard/emodb"]["outcome"] == "Skipped"
+    assert log["shard/ravdess"]["outcome"] == "Reused"
+    run(trees)
+    assert computed() == set()
+
+
+def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
+    from flows.clep_dg import clep_dg
+
+    (tmp_path / "not.zip").write_text("<html>")
+    before = len(list((load_settings().open_store().root / "runs").glob("*.json")))
+    with pytest.raises(ClepError) as caught:
+        clep_dg(
+            preset="open",
+            backbone=str(tmp_path / "no model"),
+            corpora=["ravdess", "emodb", "crema-d"],
+            sources={"ravdess": str(tmp_path / "not.zip"), "emodb": str(tmp_path / "missing")},
+        )
+    message = str(caught.value)
+    assert "4 things" in message
+    assert all(name in message for name in ("not.zip", "missing", "crema-d", "no model"))
+    assert len(list((load_settings().open_store().root / "runs").glob("*.json"))) == before

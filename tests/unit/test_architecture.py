@@ -1,0 +1,67 @@
+"""Protects the house's rules: imports go one way, starting is cheap, and the stage names agree."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "torchaudio", "transformers", "mlflow", "pandas", "webdataset", "sklearn", "scipy", "matplotlib"}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("clepdg", {"tasks", "flows", "prefect", "mlflow"}), ("tasks", {"flows", "prefect"}), ("flows", {"mlflow"})],
+)
+def test_imports_go_one_way(package, forbidden):
+    for path in (PROJECT / package).rglob("*.py"):
+        assert not imported(path) & forbidden, path
+
+
+def test_only_the_registry_and_what_it_serves_speak_to_mlflow():
+    speakers = {path.name for path in (PROJECT / "tasks").glob("*.py") if "mlflow" in imported(path)}
+    assert speakers == {"registry.py", "serving.py", "pyfunc_model.py"}
+
+
+@pytest.mark.parametrize(
+    "module", ["flows.cli", "flows.graph", "flows.checks", "clepdg.config", "tasks.stages", "tasks.registry"]
+)
+def test_starting_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print(sorted({HEAVY | {'prefect'}!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_importing_the_flow_loads_nothing_heavy():
+    code = f"import sys, flows.clep_dg; print(sorted({HEAVY!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_stage_names_are_the_same_everywhere():
+    from flows.clep_dg import StageName
+    from tasks.stages import STAGES
+
+    assert get_args(StageName) == STAGES
+
+
+def test_no_pickle_is_read():
+    for package in ("clepdg", "tasks", "flows"):
+        for path in (PROJECT / package).rglob("*.py"):
+            text = path.read_text()
+            assert "pickle" not in imported(path), path
+            assert "torch.load(" not in text, path
+            assert "allow_pickle=True" not in text, path

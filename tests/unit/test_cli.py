@@ -1,0 +1,120 @@
+"""Protects the command line's answers to wrong input: one clear message, exit code 2, no traceback, nothing started."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from flows.cli import main
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "var"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(capsys, *argv: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("run", "--preset", "full"), ("full", "demo, open")),
+        (("run", "--preset", "demo", "--until", "train"), ("train", "text_embeddings")),
+        (("run", "--preset", "demo", "--redo", "train"), ("train", "text_embeddings")),
+        (("run", "--preset", "demo", "--folds", "leave-out-x"), ("leave-out-x", "leave-out-synthetic-1")),
+        (("run", "--corpora", "radvess"), ("radvess", "ravdess", "emodb")),
+        (("run", "--preset", "demo", "--set", "clep.epoch=3"), ("clep.epoch", "did you mean clep.epochs")),
+        (("run", "--preset", "demo", "--set", "clep.epochs=x"), ("clep.epochs", "'x'", "int")),
+        (("run", "--preset", "demo", "--set", "clep.epochs"), ("--set", "NAME=VALUE")),
+        (("run", "--preset", "demo", "--set", "rows=acpt"), ("acpt", "text-acpt")),
+        (("run", "--preset", "demo", "--source", "tess=x.zip"), ("tess", "synthetic-1")),
+        (("run", "--preset", "demo", "--backbone", "laion/x"), ("micro",)),
+        (("status", "--preset", "full"), ("full", "demo, open")),
+        ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
+        (("predict", "--preset", "full", "a.wav"), ("full", "demo, open")),
+        (("predict", "a.wav"), ("a.wav", "no such file")),
+    ],
+)
+def test_wrong_arguments(capsys, argv, words):
+    text = complaint(capsys, *argv)
+    assert all(word in text for word in words), text
+    assert not Path("var/store/runs").exists()
+
+
+def test_wrong_archives_are_all_named_at_once(capsys):
+    Path("page.zip").write_text("<html>Not found</html>")
+    Path("empty").mkdir()
+    text = complaint(capsys, *REAL, "--source", "ravdess=page.zip", "--source", "tess=empty")
+    assert "2 things must be mended" in text
+    assert all(word in text for word in ("page.zip", "neither a folder nor an archive", "empty"))
+
+
+def test_an_escaping_zip_is_refused_and_writes_nothing(capsys):
+    with zipfile.ZipFile("evil.zip", "w") as archive:
+        archive.writestr("Actor_01/03-01-01-01-01-01-01.wav", b"x")
+        archive.writestr("../../escaped.wav", b"x")
+    from clepdg import sources
+    from clepdg.cards import load_card
+    from clepdg.errors import SourceError
+
+    with pytest.raises(SourceError, match="escaped"):
+        sources.fetch(load_card("ravdess"), str(Path("evil.zip").absolute()), Path("out"))
+    assert not list(Path().resolve().parent.rglob("escaped.wav"))
+
+
+def test_files_that_can_not_be_heard_are_all_named(capsys):
+    Path("text.wav").write_text("hello")
+    Path("nothing.wav").write_bytes(b"")
+    soundfile.write("empty.wav", np.zeros(0), 16000)
+    soundfile.write("nan.wav", np.array([0.0, np.nan], dtype=np.float32), 16000, subtype="FLOAT")
+    text = complaint(capsys, "predict", "text.wav", "nothing.wav", "empty.wav", "nan.wav")
+    for name, reason in (("text", "not readable"), ("nothing", "not readable"), ("empty", "empty"), ("nan", "finite")):
+        line = next(line for line in text.splitlines() if f"{name}.wav" in line)
+        assert reason in line
+
+
+def test_predict_without_a_registered_classifier_says_what_to_run(capsys, tmp_path):
+    soundfile.write("a.wav", np.zeros(16000), 16000)
+    assert "clep-dg run --preset demo" in complaint(capsys, "predict", "--preset", "demo", "a.wav")
+    assert not (tmp_path / "var" / "mlflow-demo").exists()
+
+
+def test_wrong_settings_are_named(capsys, tmp_path, monkeypatch):
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "settings.toml").write_text('stroe = "x"\n')
+    assert "stroe" in complaint(capsys, "status")
+    (tmp_path / "var" / "settings.toml").write_text("workers = 0\n")
+    assert "workers" in complaint(capsys, "status")
+    (tmp_path / "var" / "settings.toml").write_text("workers = ")
+    assert "can't be read" in complaint(capsys, "status")
+
+
+def test_an_unusable_device_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("CLEPDG_DEVICE", "abacus")
+    assert "abacus" in complaint(capsys, "run", "--preset", "demo")
+
+
+def test_status_before_any_run(capsys):
+    main(["status"])
+    assert "clep-dg run --preset demo" in capsys.readouterr().out
+
+
+def test_status_of_a_preset_lists_every_stage(capsys):
+    main(["status", "--preset", "demo"])
+    out = capsys.readouterr().out
+    assert "0 of 166 stages are up to date" in out
+    assert "depends on source synthetic-1" in out

@@ -1,0 +1,94 @@
+"""Protects the configuration: METHOD's defaults, dotted overrides, and errors that list what is valid."""
+
+import pytest
+
+from clepdg.config import PRESETS, build, faithful_acpt, option_names
+from clepdg.errors import ConfigError
+
+
+def test_presets_are_what_they_say():
+    demo, real = build("demo"), build("open")
+    assert demo.backbone.name == "micro"
+    assert len(demo.corpora) == 5
+    assert demo.acpt.contexts == 16
+    assert demo.acpt.epochs == 100
+    assert real.backbone.name == "laion/clap-htsat-unfused"
+    assert len(real.backbone.revision) == 40
+    assert not real.clep.train_text_encoder
+    assert (real.acpt.contexts, real.acpt.tokens, real.acpt.temperature) == (80, 4, 0.1)
+    assert (faithful_acpt().tokens, faithful_acpt().learning_rate, faithful_acpt().temperature) == (1, 0.002, 1.0)
+
+
+def test_micro_brings_its_own_training():
+    config = build("open", backbone="micro")
+    assert config.clep.from_scratch
+    assert config.clep.train_text_encoder
+    assert config.clep.learning_rate == 5e-4
+
+
+def test_a_pinned_revision_stays_with_its_name():
+    assert build("open", backbone="laion/larger_clap_general").backbone.revision is None
+    assert build("open", backbone="laion/larger_clap_general@abc").backbone.revision == "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("clep.epochs", "15", 15),
+        ("clep.learning_rate", "1e-3", 1e-3),
+        ("clep.train_text_encoder", "true", True),
+        ("shard.band_limit_hz", "none", None),
+        ("clep_seeds", "0,1,2", (0, 1, 2)),
+        ("text.handwritten_contexts", ["a car"], ("a car",)),
+        ("classifier.loss", "softmax", "softmax"),
+        ("acpt.method", "faithful", "faithful"),
+        ("rows", "majority,log-mel", ("majority", "log-mel")),
+    ],
+)
+def test_overrides_take_the_type_of_their_field(name, text, value):
+    config = build("demo", overrides={name: text})
+    found = config
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"clep.epoch": 1}, "did you mean clep.epochs"),
+        ({"clep": 1}, "no such setting"),
+        ({"clep.epochs.more": 1}, "no such setting"),
+        ({"preset": "open"}, "no such setting"),
+        ({"clep.epochs": "many"}, "wrong type"),
+        ({"clep.epochs": "1.5"}, "wrong type"),
+        ({"clep.epochs": True}, "wrong type"),
+        ({"clep.epochs": 0}, "out of range"),
+        ({"clep.learning_rate": "nan"}, "wrong type"),
+        ({"classifier.loss": "hinge"}, "arcface, softmax"),
+        ({"clep.train_text_encoder": "yes"}, "wrong type"),
+        ({"text.label_set": "5"}, "out of range"),
+        ({"clep_seeds": "1,1"}, "out of range"),
+        ({"protocols": "supervized"}, "out of range"),
+    ],
+)
+def test_wrong_overrides_are_one_clear_error(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        build("demo", overrides=overrides)
+    assert message in str(caught.value)
+
+
+def test_unknown_settings_are_answered_with_all_valid_ones():
+    with pytest.raises(ConfigError) as caught:
+        build("demo", overrides={"nonsense": 1})
+    assert all(name in str(caught.value) for name in option_names())
+
+
+def test_unknown_preset_lists_the_presets():
+    with pytest.raises(ConfigError, match=", ".join(PRESETS)):
+        build("full")
+
+
+def test_demo_keeps_to_micro():
+    with pytest.raises(ConfigError, match="micro"):
+        build("demo", backbone="laion/clap-htsat-unfused")

@@ -1,0 +1,218 @@
+"""Protects the running of one stage: reuse, reasons that a person can read, damage, and failures that leave nothing."""
+
+import contextlib
+import errno
+
+import pytest
+
+from clepdg.errors import StoreError
+from clepdg.reporting import Reporting
+from clepdg.store import MARKER, Store
+from tasks import stages
+from tasks.settings import Settings
+from tasks.stages import Computed, Node, decide
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A store and three stages in a row; each writes what its config says, from what its inputs hold."""
+    store = Store.open(str(tmp_path / "store"))
+    settings = Settings(home=tmp_path, store=str(store.root), tracking_url=None, device="cpu", workers=1)
+    return World(store, settings)
+
+
+class World:
+    def __init__(self, store, settings):
+        self.store, self.settings = store, settings
+        self.calls, self.records, self.last = [], {}, {}
+        self.config = {"source": {"text": "a", "noise": 0}, "index": {"upper": False}, "shard": {"times": 2}}
+
+    def nodes(self):
+        def compute(work):
+            name = work.folder.parent.name
+            self.calls.append(name)
+            if name == "source":
+                text = work.config["text"]
+            else:
+                text = (next(iter(work.inputs.values())) / "out.txt").read_text()
+                text = text.upper() if work.config.get("upper") else text * work.config.get("times", 1)
+            (work.folder / "out.txt").write_text(text)
+            return Computed(digests={"content": text}, figures={"length": len(text)})
+
+        chain = [("source", None), ("index", "source"), ("shard", "index")]
+        return [
+            Node(
+                stage=stage,
+                name="c",
+                compute=compute,
+                config=self.config[stage],
+                inputs={need: f"{need}/c"} if need else {},
+            )
+            for stage, need in chain
+        ]
+
+    def run(self, redo=frozenset()):
+        """Run all; return stage -> reason."""
+        self.calls.clear()
+        self.records = {}
+        reasons = {}
+        for node in self.nodes():
+            outcome = stages.run(
+                node,
+                self.records,
+                self.store,
+                self.settings,
+                last=self.last,
+                redo=redo,
+                reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
+            )
+            self.records[node.id] = outcome.record
+            reasons[node.stage] = outcome.reason
+        self.last = {node_id: record.key for node_id, record in self.records.items()}
+        return reasons
+
+    def folder(self, stage):
+        return self.store.local(stage, self.last[f"{stage}/c"])
+
+
+def test_the_second_run_reuses_all(world):
+    assert world.run() == {"source": "new", "index": "new", "shard": "new"}
+    assert world.run() == {"source": "reused", "index": "reused", "shard": "reused"}
+    assert world.calls == []
+
+
+def test_a_changed_setting_is_named_and_only_what_depends_on_it_runs(world):
+    world.run()
+    world.config["index"] = {"upper": True}
+    assert world.run() == {
+        "source": "reused",
+        "index": "config upper False -> True",
+        "shard": "input index changed",
+    }
+
+
+def test_equal_results_stop_the_change(world):
+    world.run()
+    world.config["source"]["noise"] = 1  # in the key, but not in what comes out
+    assert world.run() == {"source": "config noise 0 -> 1", "index": "reused", "shard": "reused"}
+    assert world.calls == ["source"]
+
+
+def test_going_back_reuses_what_was_there(world):
+    world.run()
+    world.config["index"] = {"upper": True}
+    world.run()
+    world.config["index"] = {"upper": False}
+    assert set(world.run().values()) == {"reused"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "out.txt").unlink(), "file missing: out.txt"),
+        (lambda folder: (folder / "out.txt").write_text(""), "file truncated or altered"),
+        (lambda folder: (folder / MARKER).unlink(), f"file missing: {MARKER}"),
+    ],
+)
+def test_damaged_output_is_redone_and_what_follows_is_reused(world, damage, reason):
+    world.run()
+    damage(world.folder("index"))
+    reasons = world.run()
+    assert reason in reasons.pop("index")
+    assert set(reasons.values()) == {"reused"}
+    assert world.calls == ["index"]
+
+
+def test_redo_computes_again(world):
+    world.run()
+    reasons = world.run(redo=frozenset({"index"}))
+    assert reasons == {"source": "reused", "index": "asked to be computed again", "shard": "reused"}
+
+
+def test_a_raised_version_is_named(world, monkeypatch):
+    world.run()
+    monkeypatch.setitem(stages.VERSIONS, "index", stages.VERSIONS["index"] + 1)
+    before = stages.VERSIONS["index"] - 1
+    assert world.run()["index"] == f"version {before} -> {before + 1}"
+
+
+def test_deciding_says_what_a_stale_stage_holds_up(world):
+    world.run()
+    world.config["source"]["text"] = "b"
+    nodes, records = world.nodes(), {}
+    first = decide(nodes[0], records, world.store, world.last)
+    assert (first.record, first.reason) == (None, "config text a -> b")
+    assert decide(nodes[1], records, world.store, world.last).reason == "depends on source c"
+
+
+def test_a_failed_stage_leaves_no_output_and_its_error_passes(world):
+    def broken(work):
+        (work.folder / "out.txt").write_text("half")
+        raise ValueError("bug")
+
+    node = Node(stage="source", name="c", compute=broken, config={})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bug"):
+            run_one(world, node)
+    assert decide(node, {}, world.store, {}).record is None
+
+
+def test_leftovers_of_a_killed_run_are_cleared_but_for_its_resume_files(world):
+    seen = []
+
+    def compute(work):
+        seen.append(sorted(p.name for p in work.folder.iterdir()))
+        (work.folder / "out.txt").write_text("whole")
+        return Computed(digests={"content": "x"})
+
+    node = Node(stage="source", name="c", compute=compute, config={})
+    key = decide(node, {}, world.store, {}).key
+    partial = world.store.partial("source", key)
+    (partial / "half.tar").write_text("half")
+    (partial / "tree").mkdir()
+    (partial / "tree" / "x").write_text("x")
+    (partial / "training.resume").write_text("state")
+    run_one(world, node)
+    assert seen == [["training.resume"]]
+    assert set(world.store.lookup("source", key).files) == {"out.txt"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_one_clear_error(world, number):
+    def full(work):
+        raise OSError(number, "no")
+
+    with pytest.raises(StoreError, match="what is done is kept"):
+        run_one(world, Node(stage="source", name="c", compute=full, config={}))
+
+
+def test_another_os_error_is_not_called_a_disk_error(world):
+    def missing(work):
+        (work.folder / "nothing").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        run_one(world, Node(stage="source", name="c", compute=missing, config={}))
+
+
+def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
+    def refuse(record):
+        raise StoreError("refused")
+
+    node = world.nodes()[0]
+    refused = Node(**{**node.__dict__, "accept": refuse})
+    for _ in range(2):
+        with pytest.raises(StoreError, match="refused"):
+            run_one(world, refused)
+    assert world.calls == ["source"]
+    assert run_one(world, node).reused
+
+
+def run_one(world, node):
+    return stages.run(
+        node,
+        {},
+        world.store,
+        world.settings,
+        last={},
+        reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
+    )
