@@ -195,7 +195,7 @@ def test_a_moved_corpus_only_lists_its_files_again(trees, stood, tmp_path):
 def test_an_edited_label_map_encodes_no_audio(trees, stood, real_cards, monkeypatch):
     def edited(name):
         card = real_cards(name)
-        return replace(card, labels={**card.labels, "03": "sad"}) if name == "ravdess" else card
+        return replace(card, labels={**card.labels, "happy": "excited"}) if name == "ravdess" else card
 
     import tasks.data
 
