@@ -6,7 +6,7 @@ project's choice (its README says so): soft targets by emotion, plus a prototype
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BEST = "best.resume"
+Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B, samples)
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
@@ -156,9 +157,12 @@ def fit(
     text = TextSide(clap, emotions, config)
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
     steps = config.epochs * config.steps_per_epoch
-    load = Prefetch(
-        lambda step: _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step), steps
-    )
+    pool = ThreadPoolExecutor(1)
+
+    def draw(step: int) -> Batch:
+        return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step)
+
+    load = prefetch(pool, draw, steps)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         train_mode(clap, config)
@@ -193,7 +197,7 @@ def fit(
             save_atomically(folder / BEST, trained, {"done": done})
         return {"validation_uar": scores}
 
-    memory = Training(
+    training = Training(
         tensors=trained,
         optimiser=optimiser,
         loss=loss,
@@ -207,7 +211,9 @@ def fit(
         at=select,
         every=config.steps_per_epoch,
         reporting=reporting,
-    ).run()
+    )
+    with pool:
+        memory = training.run()
     best = load_tensors(folder / BEST)
     with torch.no_grad():
         for name, parameter in trained.items():
@@ -233,23 +239,20 @@ def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
     norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
 
 
-class Prefetch:
-    """Load the next step's batch in a thread while this one is computed; the batch is the same either way."""
+def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callable[[int], Batch]:
+    """Return a function like load that also loads the next step's batch in the pool; the batches are the same."""
+    waiting: dict[int, Future[Batch]] = {}
 
-    def __init__(self, load: Callable[[int], Any], steps: int) -> None:
-        self.load, self.steps = load, steps
-        self.pool = ThreadPoolExecutor(1)
-        self.waiting: dict[int, Any] = {}
+    def ready(step: int) -> Batch:
+        batch = waiting.pop(step, None) or pool.submit(load, step)
+        if step + 1 < steps:
+            waiting[step + 1] = pool.submit(load, step + 1)
+        return batch.result()
 
-    def __call__(self, step: int) -> Any:
-        """Return the batch of a step."""
-        ready = self.waiting.pop(step, None) or self.pool.submit(self.load, step)
-        if step + 1 < self.steps:
-            self.waiting[step + 1] = self.pool.submit(self.load, step + 1)
-        return ready.result()
+    return ready
 
 
-def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int) -> tuple[np.ndarray, Tensor]:
+def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
     cut = [
         crop(*_waveform(row), clap.front_end, draw) for row, draw in zip(_rows(train.iloc[batch]), draws, strict=True)

@@ -119,3 +119,62 @@ def test_tokenizer_of_another_model_is_refused(micro, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(config))
     with pytest.raises(BackboneError, match="do not fit together"):
         load_clap(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def laion_folder(tmp_path_factory):
+    """A folder as transformers saves a CLAP: LAION's shapes, made small, with a byte-level BPE like RoBERTa's."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import ClapConfig, ClapModel, RobertaTokenizerFast
+
+    from clepdg.emotions import EMOTIONS
+
+    folder = tmp_path_factory.mktemp("a laion folder")
+    bpe = ByteLevelBPETokenizer()
+    texts = [
+        prompts.JOINT_TEMPLATE.format(emotion=e, context=c) for e in EMOTIONS for c in prompts.HANDWRITTEN_CONTEXTS
+    ]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe.train_from_iterator(
+        [*texts, "speech x recorded x x x"], vocab_size=600, min_frequency=1, special_tokens=special
+    )
+    bpe.save_model(str(folder))
+    tokenizer = RobertaTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    torch.manual_seed(0)
+    config = ClapConfig(
+        audio_config={"patch_embeds_hidden_size": 16, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 4, 8],
+                      "hidden_size": 128, "enable_fusion": False},
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 64, "num_hidden_layers": 2,
+                     "num_attention_heads": 4, "intermediate_size": 128},
+        projection_dim=64,
+    )  # fmt: skip
+    ClapModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_transformers_folder_gives_transformers_own_embeddings(laion_folder, tone):
+    from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+    peer = ClapModel.from_pretrained(laion_folder).eval()
+    clap = load_clap(laion_folder)
+    waveform = tone(3.0, 48000)
+    extractor = ClapFeatureExtractor(
+        truncation="rand_trunc", padding="repeatpad", frequency_min=50, frequency_max=14000
+    )
+    features = extractor(waveform, sampling_rate=48000, return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(laion_folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        audio = peer.get_audio_features(**features).pooler_output
+        text = peer.get_text_features(**tokens).pooler_output
+        torch.testing.assert_close(clap.encode_waveforms([(waveform, 48000)]), audio, atol=1e-4, rtol=0)
+        torch.testing.assert_close(clap.encode_text(TEXTS), text, atol=1e-5, rtol=0)
+
+
+def test_placeholders_are_one_token_each_in_a_byte_level_vocabulary(laion_folder):
+    clap = load_clap(laion_folder)
+    templates = [prompts.CONTEXT_TEMPLATE, prompts.JOINT_TEMPLATE.replace("{emotion}", "angry")]
+    vectors = clap.word_embeddings(torch.tensor([[9, 10, 11, 12]])).detach()
+    with torch.no_grad():
+        encoded = ContextPrompts(clap, templates, 4).encode(vectors)
+    assert encoded.shape == (1, 2, 64)
