@@ -103,7 +103,6 @@ class Run:
                 "reason": outcome.reason,
                 "seconds": round(outcome.seconds, 3),
             }
-            self.show.done(node, outcome)
         elif state is not None:
             error = state.result(raise_on_failure=False)
             self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
@@ -113,7 +112,6 @@ class Run:
             broken = next(need for need in node.needs if need not in self.records)
             facts = {"key": None, "outcome": "Skipped", "reason": f"depends on {broken}, which is not there"}
         self.log.stages[node.id] = facts
-        self.log.write()
 
 
 def _trace(error: Any) -> str:
@@ -128,7 +126,7 @@ class Show:
     """How a run shows itself to a person; the command line gives its own."""
 
     bar: Callable[[Node, str], Any]
-    done: Callable[[Node, Outcome], None]
+    done: Callable[[list[tuple[Node, Outcome]]], None]
     failed: Callable[[Node, str], None]
 
 
@@ -137,7 +135,7 @@ def _silent() -> Show:
     def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
 
-    return Show(bar=bar, done=lambda node, outcome: None, failed=lambda node, message: None)
+    return Show(bar=bar, done=lambda outcomes: None, failed=lambda node, message: None)
 
 
 SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
@@ -234,16 +232,12 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
             future.wait()
         states = [future.state for future in futures]
     else:
-        states = []
-        for node, call in zip(ready, calls, strict=True):
-            states.append(bring_up_to_date(*call, return_state=True))
-            run.note(node, states[-1])
-    if parallel:
-        for node, state in zip(ready, states, strict=True):
-            run.note(node, state)
+        states = [bring_up_to_date(*call, return_state=True) for call in calls]
+    ended = dict(zip((node.id for node in ready), states, strict=True))
     for node in nodes:
-        if node not in ready:
-            run.note(node, None)
+        run.note(node, ended.get(node.id))
+    run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
+    run.log.write()
 
 
 def close_run(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,14 @@ def _show(flow_module: Any) -> Any:
 
             yield update
 
-    def done(node: Any, outcome: Any) -> None:
-        if not outcome.reused:
-            _write(f"{node.stage:17s} {node.name:44s} {outcome.seconds:7.1f} s  {outcome.reason}")
+    def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
+        computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
+        for reason, group in groupby(computed, key=lambda pair: pair[1].reason):
+            nodes, ends = zip(*group, strict=True)
+            name = (
+                nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
+            )
+            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}")
 
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")

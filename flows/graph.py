@@ -19,7 +19,7 @@ from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
-from clepdg.protocols import MAIN_ROW, SUPERVISED, Fold, Row, folds, rows
+from clepdg.protocols import SUPERVISED, Fold, Row, folds, rows
 from clepdg.store import Record, digest
 from tasks import data, evaluation, training
 from tasks.stages import STAGES, Node
@@ -322,7 +322,7 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
         config={
             "folds": [fold.name for fold in chosen],
             "corpora": config.corpora,
-            "rows": {name: _title(config, name, row) for name, row in wanted.items()},
+            "rows": {name: _title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
         },
         inputs={
@@ -332,11 +332,11 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
     )
 
 
-def _title(config: Config, name: str, row: Row) -> str:
+def _title(config: Config, row: Row) -> str:
     untrained = row.model == "backbone" and config.backbone.name == "micro"
     title = row.title.replace("CLAP zero-shot", "untrained encoder, zero-shot") if untrained else row.title
     transductive = row.centring and config.classifier.centring == "target"
-    return title + (" (transductive)" if transductive else "") + (" *" if name == MAIN_ROW else "")
+    return title + (" (transductive)" if transductive else "")
 
 
 def facts(config: Config) -> dict[str, Any]:
@@ -364,6 +364,7 @@ def facts(config: Config) -> dict[str, Any]:
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
         "audio": "clean",
+        "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
     }
 
 

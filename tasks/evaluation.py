@@ -114,7 +114,10 @@ def compute_report(work: Work) -> Computed:
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
     cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders], ignore_index=True)
     predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
-    facts = {**work.config["facts"], "corpora": [_corpus_facts(work, corpus) for corpus in work.config["corpora"]]}
+    facts = {
+        **work.config["facts"],
+        "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
+    }
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
     headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
     (work.folder / "table.txt").write_text(report.table(headline, work.config["rows"]))
@@ -126,12 +129,11 @@ def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
 
     card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
     return {
-        "name": corpus,
         "title": card.title,
         "utterances": figures["utterances"],
         "quarantined": figures["quarantined"],
         "expected": card.expected.utterances,
         "licence": card.licence,
         "citation": card.citation,
-        "split_unit": card.split.unit,
+        "split by": card.split.unit,
     }
