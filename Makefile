@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo test lint format versions lock clean
+.PHONY: demo up down test lint format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
+
+up: $(VENV)/.installed ## Prefect server, MLflow server and a worker on 127.0.0.1, deployments in place
+	@$(BIN)/python -m tasks.services up
+
+down: $(VENV)/.installed ## stop what `make up` started
+	@$(BIN)/python -m tasks.services down
 
 test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
 	$(BIN)/python -m pytest

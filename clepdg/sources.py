@@ -67,6 +67,17 @@ def state(card: Card, given: str | None) -> dict[str, Any]:
         return {"kind": "archive", "name": path.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
 
 
+def reach(card: Card, given: str | None) -> None:
+    """Raise where a source that has to be downloaded can't be reached; one attempt of a few seconds.
+
+    Raises:
+        SourceError: the address does not answer, or answers with an error.
+    """
+    address = _address(card, given)
+    if _local(card, address.url) is None:
+        look(card, address.url)
+
+
 def fetch(
     card: Card,
     given: str | None,

@@ -1,14 +1,19 @@
 """What a run's arguments mean: its configuration, its graph, and what can be checked before work starts."""
 
+from collections.abc import Callable
+from functools import partial
+
+from clepdg import sources
 from clepdg.cards import load_card
 from clepdg.config import Config, build
 from clepdg.errors import ConfigError
 from clepdg.protocols import folds, rows
-from flows.graph import graph, source_checks
+from clepdg.store import Store
+from flows.graph import graph, source
 from tasks import preflight
 from tasks.runs import Arguments
 from tasks.settings import Settings
-from tasks.stages import STAGES, Node
+from tasks.stages import STAGES, Node, decide
 
 
 def plan(arguments: Arguments) -> tuple[Config, list[Node]]:
@@ -58,4 +63,16 @@ def configure(arguments: Arguments) -> Config:
 def check(arguments: Arguments, settings: Settings) -> None:
     """Raise everything that can be known before work starts, in one error."""
     config = configure(arguments)
-    preflight.check(config, settings, source_checks(config, arguments.sources))
+    store = settings.open_store()
+    checks: dict[str, Callable[[], object]] = {
+        corpus: partial(_check_source, config, corpus, arguments, store) for corpus in config.corpora
+    }
+    preflight.check(config, settings, checks)
+
+
+def _check_source(config: Config, corpus: str, arguments: Arguments, store: Store) -> None:
+    """Raise where a source can't be had; one that lies in the store already need not be reached."""
+    card, given = load_card(corpus), arguments.sources.get(corpus)
+    node = source(config, corpus, arguments.sources)
+    if not card.acoustics and decide(node, {}, store, {}).record is None:
+        sources.reach(card, given)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -19,9 +19,11 @@ from clepdg.config import Config
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
+from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, plan
 from tasks import runs, stages
-from tasks.registry import Registry, git_commit
+from tasks.lineage import git_commit
+from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
 from tasks.settings import Settings, load_settings
 from tasks.stages import DATA_STAGES, Decision, Node, Outcome
@@ -78,7 +80,13 @@ class Run:
                     points.clear()
 
             try:
-                with self.show.bar(node, decision.reason) as progress:
+                with self.show.bar(node, decision.reason) as shown:
+                    kept = progress_artifact(node)
+
+                    def progress(done: int, total: int) -> None:
+                        shown(done, total)
+                        kept(done, total)
+
                     yield Reporting(log_metrics=log_metrics, progress=progress)
             except BaseException as error:
                 self.registry.fail(run_id, error)
@@ -145,6 +153,7 @@ SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command 
 def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
     """Compute or reuse one stage."""
     outcome = run.bring_up_to_date(node)
+    get_run_logger().info("%s: %s", node.id, outcome.reason)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
 
@@ -249,6 +258,7 @@ def close_run(run: Run) -> dict[str, Any]:
     run.log.outcome = "failed" if run.failures else "completed"
     run.log.write()
     run.registry.close(run.log.stages, failed=bool(run.failures))
+    run_artifacts(run.log.stages, run.store, run.registry.url, run.registry.parent)
     if run.failures:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
         lines = [f"{node_id}: {message}" for node_id, message in run.failures.items()]

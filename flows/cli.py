@@ -1,4 +1,4 @@
-"""The command line: clep-dg run | status | predict."""
+"""The command line: clep-dg run | status | predict | compare | promote."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ from typing import Any
 
 from clepdg.config import PRESETS
 from clepdg.errors import ClepError, ConfigError
+from tasks.preflight import check_tracking
 from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
 from tasks.stages import STAGES
@@ -50,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
     predict.add_argument("--version", help="a registered version (default: the champion)")
+    compare = commands.add_parser("compare", help="registered classifiers side by side, and what changed")
+    compare.set_defaults(command=compare_command)
+    compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+    promote = commands.add_parser("promote", help="make a registered classifier the champion")
+    promote.set_defaults(command=promote_command)
+    promote.add_argument("version", type=int)
+    promote.add_argument("--why", required=True, help="kept with the version")
+    promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
     return parser
 
 
@@ -101,20 +110,11 @@ def read_arguments(options: argparse.Namespace) -> Arguments:
     )
 
 
-def prefect_environment(settings: Settings) -> None:
+def set_environment(settings: Settings) -> None:
     """Let Prefect keep its state below var/ and leave the terminal to us, unless the user set it up otherwise."""
-    defaults = {
-        "PREFECT_HOME": str(settings.home / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # two first starts at once take longer than 20 s
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    for name, value in defaults.items():
+    from tasks.services import environment
+
+    for name, value in {**environment(settings), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
         os.environ.setdefault(name, value)
 
 
@@ -122,16 +122,20 @@ def run_command(options: argparse.Namespace) -> None:
     """Run the flow and print its table."""
     started = time.monotonic()
     settings = load_settings()
-    prefect_environment(settings)
+    set_environment(settings)
     arguments = read_arguments(options)
     from flows.checks import check, configure
 
     configure(arguments)
     check(arguments, settings)
-    from flows import clep_dg as flow_module
+    from tasks.services import prefect_for_one_run
 
-    flow_module.SHOW.set(_show(flow_module))
-    result = flow_module.clep_dg(**flow_parameters(arguments))
+    with prefect_for_one_run(settings) as address:
+        os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
+        from flows import clep_dg as flow_module
+
+        flow_module.SHOW.set(_show(flow_module))
+        result = flow_module.clep_dg(**flow_parameters(arguments))
     _print_result(result, arguments, settings, time.monotonic() - started)
 
 
@@ -141,7 +145,7 @@ def flow_parameters(arguments: Arguments) -> dict[str, Any]:
 
 
 def _print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
-    from tasks.registry import tracking_url
+    from tasks.tracking import tracking_url
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
@@ -151,7 +155,8 @@ def _print_result(result: dict[str, Any], arguments: Arguments, settings: Settin
     folder = store.local("report", key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
-    print(f"MLflow   mlflow ui --backend-store-uri {tracking_url(settings, arguments.preset)}")
+    address = tracking_url(settings)
+    print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
     audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     print(f"next     clep-dg predict{preset} {audio}")
@@ -254,12 +259,34 @@ def status_command(options: argparse.Namespace) -> None:
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
 
 
+def compare_command(options: argparse.Namespace) -> None:
+    """Print the registered classifiers side by side."""
+    settings = _registry_settings(options.preset)
+    from tasks.compare import compare
+
+    print(compare(settings, options.preset))
+
+
+def promote_command(options: argparse.Namespace) -> None:
+    """Make a registered classifier the champion."""
+    settings = _registry_settings(options.preset)
+    from tasks.compare import promote
+
+    print(promote(settings, options.preset, options.version, options.why))
+
+
+def _registry_settings(preset: str) -> Settings:
+    settings = load_settings()
+    set_environment(settings)
+    if preset not in PRESETS:
+        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+    check_tracking(settings.tracking_url)
+    return settings
+
+
 def predict_command(options: argparse.Namespace) -> None:
     """Print emotion and probabilities of audio files with the registered classifier."""
-    settings = load_settings()
-    prefect_environment(settings)
-    if options.preset not in PRESETS:
-        raise ConfigError("There is no such preset.", got=options.preset, expected=tuple(PRESETS))
+    settings = _registry_settings(options.preset)
     check_audio(options.files)
     from tasks.registry import load_classifier
     from tasks.training import quiet_transformers

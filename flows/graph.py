@@ -8,9 +8,8 @@ Corpus by corpus down to the shards; then fold by fold, for every seed; then one
 `inputs` exactly what its key is made of, so that what is not there can't change its result.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,6 @@ def graph(
     nodes.append(report(config, chosen, wanted))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
-
-
-def source_checks(config: Config, given: Mapping[str, str]) -> dict[str, Callable[[], object]]:
-    """Return corpus -> a function that raises where its source can't be had."""
-    return {corpus: partial(source, config, corpus, given) for corpus in config.corpora}
 
 
 def source(config: Config, corpus: str, given: Mapping[str, str]) -> Node:

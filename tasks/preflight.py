@@ -28,6 +28,7 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
         **{f"source {corpus}": function for corpus, function in source_checks.items()},
         "backbone": lambda: check_backbone(config),
         "store": lambda: check_store(settings.open_store()),
+        "tracking": lambda: check_tracking(settings.tracking_url),
         "device": lambda: check_device(settings.device),
     }
     with ThreadPoolExecutor(8) as pool:
@@ -90,6 +91,26 @@ def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:
             return None
     except OSError as error:
         return f"{host}: {error}"
+
+
+def check_tracking(url: str | None) -> None:
+    """Raise where MLflow's server does not answer."""
+    if url is None or not url.startswith("http"):
+        return
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+        problem = None if answer.status_code == 200 else f"status {answer.status_code}"
+    except httpx.HTTPError as error:
+        problem = str(error)
+    if problem:
+        raise ClepError(
+            "MLflow's server does not answer.",
+            got=problem,
+            where=url,
+            do="start it (make up), or run without one: remove tracking_url from var/settings.toml",
+        )
 
 
 def check_store(store: Store) -> None:

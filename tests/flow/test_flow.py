@@ -13,7 +13,7 @@ from clepdg.config import SyntheticConfig
 from clepdg.errors import ClepError
 from clepdg.store import plain
 from flows import checks, graph
-from tasks import registry, runs
+from tasks import registry, runs, tracking
 from tasks.settings import load_settings
 from tasks.stages import decide
 
@@ -60,9 +60,9 @@ def real_cards(monkeypatch):
         monkeypatch.setattr(module, "load_card", load)
     import tasks.data
     import tasks.evaluation
-    import tasks.registry
+    import tasks.lineage
 
-    for module in (tasks.data, tasks.registry):
+    for module in (tasks.data, tasks.lineage):
         monkeypatch.setattr(module, "load_card", load)
     return load
 
@@ -104,7 +104,7 @@ def stood(trees, real_cards):
 
 
 def mlflow_client():
-    return registry.connect(load_settings(), "open")
+    return tracking.connect(load_settings())
 
 
 def test_first_run_registers_everything_once(trees, real_cards):
@@ -199,7 +199,7 @@ def test_an_edited_label_map_encodes_no_audio(trees, stood, real_cards, monkeypa
 
     import tasks.data
 
-    for module in (cards, graph, tasks.data, registry):
+    for module in (cards, graph, tasks.data, tasks.lineage):
         monkeypatch.setattr(module, "load_card", edited)
     run(trees)
     assert {n for n in computed() if n.partition("/")[0] in DATA} == {"index/ravdess"}

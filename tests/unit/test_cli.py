@@ -45,6 +45,9 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("run", "--preset", "demo", "--backbone", "laion/x"), ("micro",)),
         (("status", "--preset", "full"), ("full", "demo, open")),
         ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
+        (("compare", "--preset", "full"), ("full", "demo, open")),
+        (("compare",), ("No classifier is registered yet", "clep-dg run")),
+        (("promote", "1", "--why", "x"), ("No classifier is registered yet", "clep-dg run")),
         (("predict", "--preset", "full", "a.wav"), ("full", "demo, open")),
         (("predict", "a.wav"), ("a.wav", "no such file")),
     ],
@@ -90,7 +93,7 @@ def test_files_that_can_not_be_heard_are_all_named(capsys):
 def test_predict_without_a_registered_classifier_says_what_to_run(capsys, tmp_path):
     soundfile.write("a.wav", np.zeros(16000), 16000)
     assert "clep-dg run --preset demo" in complaint(capsys, "predict", "--preset", "demo", "a.wav")
-    assert not (tmp_path / "var" / "mlflow-demo").exists()
+    assert not (tmp_path / "var" / "mlflow").exists()
 
 
 def test_wrong_settings_are_named(capsys, tmp_path, monkeypatch):

@@ -1,0 +1,73 @@
+"""What a node's place in the graph says: fold, row and seeds, the CLEP behind a classifier, licences, the commit."""
+
+import subprocess
+from collections.abc import Mapping
+
+from clepdg.cards import load_card
+from clepdg.store import Record
+from tasks.settings import PROJECT
+from tasks.stages import Node
+
+FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifier", "evaluate")
+
+
+def fold_tags(node: Node) -> dict[str, str]:
+    """Return fold, row and seed of a node's name, "<fold>.<row or contexts>.<seeds>"."""
+    if node.stage not in FOLD_STAGES:
+        return {}
+    parts = node.name.split(".")
+    seeds = [part for part in parts[1:] if part[:1] in "cl-" and (part == "-" or part[1:].isdigit())]
+    named = [part for part in parts[1:] if part not in seeds]
+    tags = {"fold": parts[0], "seed": ".".join(seeds) or "-"}
+    return {**tags, **({"row" if node.stage == "classifier" else "of": named[0]} if named else {})}
+
+
+def seeds_of(node: Node, kind: str) -> list[int]:
+    """Return the CLEP seeds (kind "c") or later seeds ("l") of an evaluation."""
+    seeds = {part for head in node.config["heads"] for part in head["seed"].split(".") if part[:1] == kind}
+    return [int(part[1:]) for part in seeds if part[1:].isdigit()]
+
+
+def first_seed(node: Node) -> str:
+    """Return the seed, "c0.l0", that alone may be champion in an evaluation."""
+    return f"c{min(seeds_of(node, 'c'))}.l{min(seeds_of(node, 'l'))}"
+
+
+def clep_id(node: Node) -> str:
+    """Return the id of the CLEP whose audio embeddings a classifier learns from or is applied to."""
+    ref = next(ref for name, ref in node.inputs.items() if name.startswith("audio/"))
+    return "clep/" + ref.removeprefix("audio_embeddings/").rsplit(".", 1)[0]
+
+
+def licences_of(node: Node, records: Mapping[str, Record]) -> str:
+    """Return the licences of the corpora that an output was learnt from, found through its inputs."""
+    corpora: set[str] = set()
+    waiting, seen = list(node.needs), set[str]()
+    while waiting:
+        node_id = waiting.pop()
+        if node_id in seen or node_id not in records:
+            continue
+        seen.add(node_id)
+        stage, _, name = node_id.partition("/")
+        if stage == "index":
+            corpora.add(name)
+        elif stage == "clep":
+            corpora |= {name.removeprefix("index/") for name in records[node_id].inputs if name.startswith("index/")}
+        elif stage == "acpt":
+            waiting.append("clep/" + name.rsplit(".", 2)[0])
+    return "; ".join(f"{corpus}: {load_card(corpus).licence}" for corpus in sorted(corpora)) or "none"
+
+
+def git_commit() -> str:
+    """Return the checkout's commit, with "-dirty" where files differ; "unknown" outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip() or "unknown"

@@ -1,0 +1,304 @@
+"""Servers on this machine, all on 127.0.0.1: Prefect, MLflow and one worker; or a Prefect server for one run alone.
+
+`python -m tasks.services up` starts what is not running, deploys prefect.yaml and writes prefect.toml and
+var/settings.toml; `down` stops what up started, and only that. What runs is written in var/services.json by pid and
+time of start, so that a pid that now belongs to another program is left alone.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg.errors import ClepError
+from clepdg.store import write_json
+from tasks.settings import PROJECT, Settings, load_settings
+
+BIN: Final = Path(sys.executable).parent
+STATE: Final = "services.json"
+POOL: Final = "clep-dg"
+PATIENCE_SECONDS: Final = 180.0  # a cold MLflow server takes half a minute, on a busy machine more
+MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A server that was started: its process, where it answers, and where it logs."""
+
+    pid: int
+    started: float  # seconds since the epoch: pid and this name one process
+    url: str
+    log: str
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return what Prefect and MLflow need to keep their state below var/ and to send nothing home."""
+    return {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return the wanted port of 127.0.0.1 if it is free, otherwise any that is."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise ClepError("There is no free port on 127.0.0.1.")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies, kill -9 included (Linux alone knows how)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+
+
+def _prefect_command(port: int) -> list[str]:
+    factory = "prefect.server.api.server:create_app"
+    options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
+    return [sys.executable, "-m", "uvicorn", "--factory", factory, *options]
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
+    return False
+
+
+def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
+            _end(process.pid)
+            tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
+            raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log)
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def prefect_for_one_run(settings: Settings) -> Iterator[str]:
+    """Give the address of a Prefect server: the running one, or one that lives as long as this process.
+
+    A server of our own dies with its parent even by kill -9, which Prefect's built-in ephemeral one does not.
+    """
+    running = os.environ.get("PREFECT_API_URL") or running_url(settings, "prefect")
+    if running:
+        yield running
+        return
+    log = settings.home / "logs" / "prefect-one-run.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            _prefect_command(port),
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment(settings), "PREFECT_UI_ENABLED": "0"},
+            preexec_fn=_die_with_parent,
+        )
+    try:
+        _wait("Prefect's server", f"http://127.0.0.1:{port}/api/health", process, log)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        _end(process.pid)
+
+
+def read_services(settings: Settings) -> dict[str, Service]:
+    """Return the services that `up` started and that still run."""
+    try:
+        written = json.loads((settings.home / STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    services = {name: Service(**facts) for name, facts in written.items()}
+    return {name: service for name, service in services.items() if _lives(service)}
+
+
+def running_url(settings: Settings, name: str) -> str | None:
+    """Return the address of a service that `up` started, if it still runs."""
+    service = read_services(settings).get(name)
+    return service.url if service else None
+
+
+def _lives(service: Service) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(service.pid)
+        return bool(abs(process.create_time() - service.started) < 2 and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _end(pid: int) -> None:
+    """End a process and its children: ask, wait, then kill."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(family, timeout=10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _start(
+    settings: Settings, name: str, command: list[str], url: str, health: str, extra: Mapping[str, str]
+) -> Service:
+    import psutil
+
+    log = settings.home / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=PROJECT,
+            env={**os.environ, **environment(settings), **extra},
+            start_new_session=True,
+        )
+    started = psutil.Process(process.pid).create_time()
+    _wait(name, health, process, log)
+    return Service(pid=process.pid, started=started, url=url, log=str(log))
+
+
+def up() -> dict[str, Service]:
+    """Start Prefect, MLflow and a worker where they are not running, and deploy prefect.yaml; return what runs.
+
+    Raises:
+        ClepError: one of them could not be started; what was started before stays and is stopped by `down`.
+    """
+    settings = load_settings()
+    services = read_services(settings)
+    started: list[tuple[str, Callable[[], Service]]] = [
+        ("prefect", lambda: _start_prefect(settings)),
+        ("mlflow", lambda: _start_mlflow(settings)),
+        ("worker", lambda: _start_worker(settings, services["prefect"].url)),
+    ]
+    for name, start in started:
+        if name not in services:
+            services[name] = start()
+            write_json(settings.home / STATE, {n: asdict(s) for n, s in services.items()})
+            if name == "prefect":
+                _prepare_prefect(settings, services["prefect"].url)
+    return services
+
+
+def _start_prefect(settings: Settings) -> Service:
+    port = free_port(4200)
+    extra = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+    url = f"http://127.0.0.1:{port}/api"
+    return _start(settings, "prefect", _prefect_command(port), url, f"{url}/health", extra)
+
+
+def _start_mlflow(settings: Settings) -> Service:
+    port, folder = free_port(5000), settings.home / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--default-artifact-root", (folder / "artifacts").as_uri(), "--no-serve-artifacts"),
+    ]
+    url = f"http://127.0.0.1:{port}"
+    service = _start(settings, "mlflow", command, url, f"{url}/health", {})
+    write_settings(settings, url)
+    return service
+
+
+def _start_worker(settings: Settings, api: str) -> Service:
+    port = free_port(8080)
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--with-healthcheck"]
+    extra = {"PREFECT_API_URL": api, "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+    health = f"http://127.0.0.1:{port}/health"
+    return _start(settings, "worker", [*command, "--limit", "1"], health, health, extra)
+
+
+def _prepare_prefect(settings: Settings, url: str) -> None:
+    """Write prefect.toml, where Prefect looks for its address, create the work pool and deploy."""
+    (PROJECT / "prefect.toml").write_text(f'{MADE_BY_UP}[api]\nurl = "{url}"\n')
+    _prefect(settings, url, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    _prefect(settings, url, "--no-prompt", "deploy", "--all")
+
+
+def _prefect(settings: Settings, url: str, *words: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "prefect"), *words],
+        cwd=PROJECT,
+        env={**os.environ, **environment(settings), "PREFECT_API_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    if done.returncode:
+        raise ClepError(f"prefect {' '.join(words)} failed.", got=(done.stdout + done.stderr)[-2000:])
+
+
+def write_settings(settings: Settings, tracking_url: str | None) -> None:
+    """Set (or, with None, remove) tracking_url in var/settings.toml; other lines stay as they are."""
+    path = settings.home / "settings.toml"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if tracking_url and any(line.startswith("tracking_url") and MADE_BY_UP.strip() not in line for line in lines):
+        return  # the user's own server stays the one in use
+    lines = [line for line in lines if MADE_BY_UP.strip() not in line]
+    if tracking_url:
+        lines.insert(0, f'tracking_url = "{tracking_url}"  {MADE_BY_UP}')
+    path.write_text("".join(lines))
+
+
+def down() -> list[str]:
+    """Stop what `up` started and is still running; return the names. Files it wrote are removed."""
+    settings = load_settings()
+    services = read_services(settings)
+    for name in ("worker", "mlflow", "prefect"):
+        if name in services:
+            _end(services[name].pid)
+    (settings.home / STATE).unlink(missing_ok=True)
+    toml = PROJECT / "prefect.toml"
+    if toml.exists() and toml.read_text().startswith(MADE_BY_UP):
+        toml.unlink()
+    if (settings.home / "settings.toml").exists():
+        write_settings(settings, None)
+    return list(services)
+
+
+def main() -> None:
+    """Run up or down and say what happened."""
+    say: Callable[[str], Any] = lambda line: sys.stdout.write(line + "\n")  # noqa: E731
+    try:
+        if sys.argv[1:] == ["up"]:
+            for name, service in up().items():
+                shown = service.url.removesuffix("/api").removesuffix("/health")
+                say(f"{name:8s} {shown}   log {service.log}")
+        elif sys.argv[1:] == ["down"]:
+            stopped = down()
+            say(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+        else:
+            sys.exit("usage: python -m tasks.services up | down")
+    except ClepError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""MLflow's address, client and experiments, and what is written into one of its runs."""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from clepdg.store import Record, Store, plain
+from tasks.settings import Settings
+from tasks.stages import Node
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def tracking_url(settings: Settings) -> str:
+    """Return MLflow's address: a server, or without one an SQLite file below var/."""
+    return settings.tracking_url or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
+
+
+def tracking_identity(settings: Settings) -> str:
+    """Return what stays the same while MLflow's address changes: our own server reads the SQLite file below var/."""
+    from tasks.services import running_url
+
+    if settings.tracking_url and settings.tracking_url != running_url(settings, "mlflow"):
+        return settings.tracking_url
+    return str(settings.home / "mlflow")
+
+
+def connect(settings: Settings) -> "MlflowClient":
+    """Return a client of MLflow's tracking server, or of the SQLite file below var/."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"mlflow\.pyfunc")  # it asks for type hints that our table has no word for
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
+    url = tracking_url(settings)
+    mlflow.set_tracking_uri(url)
+    mlflow.set_registry_uri(url)
+    return mlflow.MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> str:
+    """Return the experiment's id, made if need be; its artifacts never land in the current folder."""
+    name = "clep-dg-demo" if preset == "demo" else "clep-dg"
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    own = tracking_identity(settings) == str(settings.home / "mlflow")
+    folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
+    location = folder.as_uri() if own else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping[str, Record], store: Store) -> None:
+    """Log the corpora that a stage reads as dataset inputs, with their digests."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = []
+    for name, ref in node.inputs.items():
+        kind, _, corpus = name.partition("/")
+        if kind not in ("shard", "index") or not corpus:
+            continue
+        node_id, _, part = ref.partition("#")
+        record = records[node_id]
+        dataset = Dataset(
+            name=f"{kind} {corpus}",
+            digest=record.digests[part or "content"][:36],
+            source_type="local",
+            source=json.dumps({"uri": str(store.local(record.stage, record.key))}),
+        )
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part or "evaluation")]))
+    if inputs:
+        client.log_inputs(run_id, inputs)
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested values as one level of dotted names."""
+    if not prefix:
+        value = plain(value)
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {n: v for key, item in value.items() for n, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def log_params(client: "MlflowClient", run_id: str, values: Mapping[str, Any]) -> None:
+    """Log nested values as a run's params."""
+    from mlflow.entities import Param
+
+    params = [Param(metric_name(name), str(value)[:6000]) for name, value in flat(values).items()]
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+
+
+def metric_name(name: str) -> str:
+    """Return a name with MLflow's characters only."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)[:250]
+
+
+def shown(value: Any) -> str:
+    """Return a tag's text."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
