@@ -1,0 +1,102 @@
+"""How fast a run is that has nothing to do: against a flow of as many empty tasks, measured in the same run."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.flow.conftest import prefect_server  # noqa: F401  (a fixture)
+
+OVERRIDES = {
+    "synthetic.utterances": 32,
+    "clep.epochs": 1,
+    "clep.steps_per_epoch": 1,
+    "clep.batch_size": 4,
+    "acpt.contexts": 2,
+    "acpt.epochs": 1,
+    "classifier.steps": 2,
+    "evaluate.resamples": 100,
+}
+
+DRIVER = """
+import json, sys, time
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
+from flows.clep_dg import clep_dg
+
+overrides = json.loads(sys.argv[1])
+
+
+def run():
+    return clep_dg(preset="demo", overrides=overrides)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def empty(name):
+    return None
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+def empty_tasks(count):
+    for number in range(count):
+        empty(str(number))
+
+
+result = run()
+if sys.argv[2] == "measure":
+    count, ours, peer = len(result["stages"]), [], []
+    for _ in range(3):
+        start = time.perf_counter(); result = run(); ours.append(time.perf_counter() - start)
+        assert result["computed"] == 0
+        start = time.perf_counter(); empty_tasks(count); peer.append(time.perf_counter() - start)
+    loaded = sorted({"torch", "mlflow", "transformers"} & set(sys.modules))
+    from clepdg.store import plain
+    from flows import checks
+    from tasks import runs
+    from tasks.settings import load_settings
+    from tasks.stages import decide
+    store = load_settings().open_store()
+    start = time.perf_counter()
+    config, nodes = checks.plan(runs.last_arguments(store))
+    last, records = runs.last_keys(store, plain(config)), {}
+    for node in nodes:
+        records[node.id] = decide(node, records, store, last).record
+    keys = time.perf_counter() - start
+    assert all(records.values())
+    print(json.dumps({"stages": count, "ours": min(ours), "peer": min(peer), "keys": keys, "loaded": loaded}))
+"""
+
+
+def test_an_up_to_date_run_costs_little_more_than_empty_tasks(tmp_path, prefect_server):  # noqa: F811
+    import json
+    import os
+
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {**os.environ, "CLEPDG_HOME": str(tmp_path), "PREFECT_API_URL": PREFECT_API_URL.value()}
+
+    def driver(what: str) -> str:
+        command = [sys.executable, "-c", DRIVER, json.dumps(OVERRIDES), what]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.splitlines()[-1] if what == "measure" else ""
+
+    driver("fill")
+    figures = json.loads(driver("measure"))
+    print(figures)  # noqa: T201
+    assert figures["loaded"] == []
+    assert figures["keys"] <= 0.3
+    assert figures["ours"] <= 1.3 * figures["peer"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status"]])
+def test_the_command_line_answers_in_under_a_second(tmp_path, monkeypatch, words):
+    from pathlib import Path
+
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
+    command = [str(Path(sys.executable).with_name("clep-dg")), *words]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert time.perf_counter() - start < 1.0
