@@ -78,7 +78,7 @@ def test_shards_do_not_depend_on_labels():
         ({"classifier.steps": 7}, {"classifier"}),
         ({"clep.epochs": 7}, {"clep"}),
         ({"acpt.epochs": 7}, {"acpt"}),
-        ({"evaluate.resamples": 777}, {"evaluate"}),
+        ({"evaluate.resamples": 777}, {"evaluate", "report"}),
         ({"shard.max_megabytes": 7.0}, {"shard"}),
         ({"index.silence_rms": 0.01}, {"index"}),
         ({"text.handwritten_contexts": "a car,an office"}, {"text_embeddings"}),
