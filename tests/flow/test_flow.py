@@ -10,7 +10,7 @@ import pytest
 from clepdg import cards
 from clepdg.cards import load_card
 from clepdg.config import SyntheticConfig
-from clepdg.errors import ClepError
+from clepdg.errors import ClepError, ConfigError
 from clepdg.store import plain
 from flows import checks, graph
 from tasks import registry, runs, tracking
@@ -277,3 +277,61 @@ def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
     assert "4 things" in message
     assert all(name in message for name in ("not.zip", "missing", "crema-d", "no model"))
     assert len(list((load_settings().open_store().root / "runs").glob("*.json"))) == before
+
+
+def test_compare_and_promote(trees, stood):
+    from tasks import compare
+
+    settings = load_settings()
+    run(trees, {"classifier.steps": 9})
+    versions = compare.read_versions(mlflow_client(), "open")
+    eligible = [v for v in versions if v.place[:2] == ("supervised", "text-acpt")]
+    champion, newest = next(v for v in eligible if v.champion), eligible[-1]
+    assert newest.number != champion.number
+    text = compare.compare(settings, "open")
+    block = text.partition(f"version {newest.number} against the champion, version {champion.number}")[2]
+    assert "UAR difference: " in block
+    assert "ignores speakers" in block  # few speakers: such a difference promotes nobody by itself
+    assert "setting classifier.steps" in block
+    with pytest.raises(ConfigError, match="can't be the champion"):
+        compare.promote(settings, "open", next(v.number for v in versions if v.place[1] == "majority"), "no")
+    with pytest.raises(ConfigError, match="no such version"):
+        compare.promote(settings, "open", 9999, "no")
+    assert f"version {newest.number} is the champion now" in compare.promote(settings, "open", newest.number, "better")
+    after = {v.number: v for v in compare.read_versions(mlflow_client(), "open")}
+    assert after[newest.number].champion
+    assert after[newest.number].tags["champion_why"] == "better"
+    assert not after[champion.number].champion
+
+
+def test_lineage_leads_from_a_version_to_the_corpora(trees, stood):
+    from tasks import compare
+
+    store = load_settings().open_store()
+    version = compare.read_versions(mlflow_client(), "open")[-1]
+    log = json.loads((store.root / "runs" / f"{version.tags['run']}.json").read_text())
+    digests = compare.corpus_digests(store, log)
+    assert set(digests) == {"ravdess", "emodb"}
+    assert all(len(digest) == 64 for digest in digests.values())
+
+
+def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplog):
+    def down(self):
+        raise ConnectionError("MLflow went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(registry.Registry, "client", down)
+        run(trees, {"classifier.steps": 11})
+    assert "MLflow went away" in caplog.text
+    log = last_log()
+    keys = {f["key"] for n, f in log.items() if n.startswith("classifier/") and f["outcome"] == "Completed"}
+    assert keys
+
+    def registered() -> set[str]:
+        versions = mlflow_client().search_model_versions("name = 'clep-dg-classifier'")
+        return {v.tags["stage_key"] for v in versions}
+
+    assert not keys & registered()
+    result = run(trees, {"classifier.steps": 11})
+    assert result["computed"] == 0
+    assert keys <= registered()

@@ -1,0 +1,127 @@
+"""Protects `make up` and `make down`: three servers that answer, deployments that run, and nothing left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks import services
+from tasks.settings import PROJECT, load_settings
+
+BIN = Path(sys.executable).parent
+
+
+def test_every_entrypoint_loads_for_real():
+    from prefect.flows import load_flow_from_entrypoint
+
+    deployments = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    assert {d["name"] for d in deployments} == {
+        *("full", "demo", "data", "clep", "acpt", "text-embeddings", "classifier", "evaluate"),
+    }
+    parameters = set()
+    for deployment in deployments:
+        path, _, name = deployment["entrypoint"].partition(":")
+        flow = load_flow_from_entrypoint(f"{PROJECT / path}:{name}", use_placeholder_flow=False)
+        assert flow.name == "clep-dg"
+        flow.validate_parameters(deployment.get("parameters", {}))
+        parameters |= set(deployment.get("parameters", {}))
+    assert parameters == {"preset", "until"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder whose prefect.toml is not the checkout's."""
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    for name in ("flows", "prefect.yaml"):
+        (folder / name).symlink_to(PROJECT / name)
+    monkeypatch.setattr(services, "PROJECT", folder)
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    return folder
+
+
+@pytest.fixture
+def taken():
+    """Hold the ports that `up` would like best."""
+    held = []
+    for port in (4200, 5000, 8080):
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", port))
+            holder.listen()
+        except OSError:  # somebody else holds it: as good
+            pass
+        held.append(holder)
+    yield
+    for holder in held:
+        holder.close()
+
+
+def test_up_run_a_deployment_up_again_and_down(project, taken, home):
+    settings = load_settings()
+    (settings.home / "settings.toml").write_text("workers = 1\n")
+    try:
+        started = services.up()
+        assert set(started) == {"prefect", "mlflow", "worker"}
+        assert not {4200, 5000, 8080} & {int(s.url.split(":")[2].split("/")[0]) for s in started.values()}
+        assert tomllib.loads((project / "prefect.toml").read_text())["api"]["url"] == started["prefect"].url
+        written = tomllib.loads((settings.home / "settings.toml").read_text())
+        assert written == {"workers": 1, "tracking_url": started["mlflow"].url}
+        assert services.up() == started
+        run = ["prefect", "deployment", "run", "clep-dg/data", "--param", "preset=demo", "--watch"]
+        small = ["--param", 'overrides={"synthetic.utterances": 16}']
+        done = deployment(run + small, project)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(list((settings.home / "store" / "shard").glob("*/stage.json"))) == 5
+        again = deployment(run + small, project)
+        assert "Reused * shard synthetic-1" in " ".join(again.stdout.split())
+        wrong = deployment([*run[:4], "--param", "preset=full"], project)
+        assert wrong.returncode != 0
+        assert "'full' is not one of" in wrong.stdout + wrong.stderr
+    finally:
+        stopped = services.down()
+    assert set(stopped) == {"prefect", "mlflow", "worker"}
+    assert services.read_services(settings) == {}
+    assert not (project / "prefect.toml").exists()
+    assert tomllib.loads((settings.home / "settings.toml").read_text()) == {"workers": 1}
+    assert not any(services._answers(service.url) for service in started.values())
+    assert services.down() == []
+
+
+def deployment(words: list[str], project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / words[0]), *words[1:]],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ),
+    )
+
+
+def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
+    settings = load_settings()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        service = services.Service(pid=other.pid, started=1.0, url="http://127.0.0.1:1", log="")
+        services.write_json(settings.home / services.STATE, {"prefect": service.__dict__})
+        assert services.read_services(settings) == {}
+        services.down()
+        assert other.poll() is None
+    finally:
+        other.kill()
+
+
+def test_a_server_that_can_not_start_says_why(home, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(
+        services, "_prefect_command", lambda port: [sys.executable, "-c", "raise SystemExit('no luck')"]
+    )
+    with pytest.raises(services.ClepError, match="no luck"), services.prefect_for_one_run(load_settings()):
+        pass

@@ -1,0 +1,95 @@
+"""Protects who becomes champion by itself: only a difference over speakers that lies wholly above 0."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clepdg.config import EvaluateConfig
+from clepdg.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
+from clepdg.store import Record, Store
+from tasks.compare import convinces, paired_difference
+
+LABELS = ("angry", "happy", "neutral", "sad")
+
+
+def difference(low, high, method):
+    return Interval(value=(low + high) / 2, low=low, high=high, method=method)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "method", "expected"),
+    [
+        (0.01, 0.1, BOOTSTRAP, True),
+        (0.01, 0.1, JACKKNIFE, True),
+        (0.01, 0.1, UTTERANCES, False),
+        (-0.01, 0.1, BOOTSTRAP, False),
+        (-0.2, -0.1, BOOTSTRAP, False),
+    ],
+)
+def test_only_an_interval_over_speakers_above_zero_convinces(low, high, method, expected):
+    assert convinces(difference(low, high, method)) is expected
+
+
+def test_another_test_set_never_convinces():
+    assert not convinces("not on the same test utterances")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with two evaluations of 30 speakers: one always right, one right in half of the cases."""
+    opened = Store.open(str(tmp_path))
+    rng = np.random.default_rng(0)
+    truth = np.array([LABELS[n % 4] for n in range(240)])
+    for key, share in (("good", 1.0), ("half", 0.5)):
+        right = rng.random(240) < share
+        predictions = pd.DataFrame(
+            {
+                "utterance_id": [f"c/{n:03d}" for n in range(240)],
+                "corpus": "c",
+                "speaker": [f"c/{n % 30}" for n in range(240)],
+                "split": "test",
+                "fold": "supervised",
+                "row": "text-acpt",
+                "seed": "c0.l0",
+                "condition": "clean",
+                "emotion": truth,
+                "label": np.where(right, truth, rng.choice(LABELS, 240)),
+                "probabilities": [[0.25] * 4] * 240,
+            }
+        )
+        with opened.lock("evaluate", key):
+            predictions.to_parquet(opened.partial("evaluate", key) / "predictions.parquet")
+            opened.commit(
+                Record(
+                    stage="evaluate",
+                    name="supervised",
+                    key=key,
+                    version=1,
+                    config={"label_set": "4", "evaluate": EvaluateConfig().__dict__},
+                    inputs={},
+                    digests={"content": key},
+                    figures={},
+                    files={},
+                    seconds=0.0,
+                )
+            )
+    return opened
+
+
+def tags(key, digest="d"):
+    return {"row": "text-acpt", "seed": "c0.l0", "test_digest": digest, "evaluate_key": key}
+
+
+def test_the_difference_is_paired_and_signed(store):
+    found = paired_difference(store, tags("good"), tags("half"))
+    assert found.method == BOOTSTRAP
+    assert 0.2 < found.low < found.value < found.high < 0.6
+    assert convinces(found)
+    reverse = paired_difference(store, tags("half"), tags("good"))
+    assert reverse.value == pytest.approx(-found.value)
+    assert not convinces(reverse)
+
+
+def test_what_can_not_be_compared_says_why(store):
+    assert paired_difference(store, tags("good", "x"), tags("half")) == "not on the same test utterances"
+    assert "not in the store" in paired_difference(store, tags("good"), tags("gone"))
