@@ -107,7 +107,10 @@ def load_card(name: str) -> Card:
     if name not in corpus_names():
         raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=MANIFESTS)
     path = MANIFESTS / f"{name}.toml"
-    raw = tomllib.loads(path.read_text())
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("A card can't be read.", got=error, expected="TOML", where=path) from error
     try:
         card = Card(
             **{

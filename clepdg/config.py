@@ -20,7 +20,9 @@ def _require(owner: object, **checks: bool) -> None:
     for name, valid in checks.items():
         if not valid:
             raise ConfigError(
-                f"{type(owner).__name__}.{name} is out of range.", got=repr(getattr(owner, name)), where="configuration"
+                f"{type(owner).__name__}.{name} is out of range (or empty, or names a thing twice).",
+                got=repr(getattr(owner, name)),
+                where="configuration",
             )
 
 
@@ -235,7 +237,7 @@ class Config:
     def __post_init__(self) -> None:
         _require(
             self,
-            corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),
+            corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),  # none, or one twice
             protocols=bool(self.protocols) and set(self.protocols) <= {"supervised", "leave-one-corpus-out"},
             clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
             later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),

@@ -20,6 +20,7 @@ POOLED = "pooled"
 LEFT_OUT = 3  # a class with fewer utterances in the test part is left out of UAR
 FEW = 20  # a class with fewer utterances stays and is marked
 COLLAPSED = 0.9
+NO_WIDTH = 1e-9
 CLEP_SEEDS, LATER_SEEDS = 3, 5  # fewer are marked
 
 
@@ -66,6 +67,8 @@ def cells(
                 answers = read_answers(whole, labels)
                 cell |= {"uar_whole": _uar(answers, keep), "n_whole": answers.truth.size}
             collapsed = ["collapsed"] if cell["largest_share"] > COLLAPSED else []
+            if not collapsed and cell["high"] - cell["low"] < NO_WIDTH:
+                collapsed = ["interval without width: each class is all right or all wrong"]
             cell["marks"] = [
                 *_disjoint(corpora, split_units),
                 *_class_marks(test, labels),

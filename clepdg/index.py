@@ -196,7 +196,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> Non
         )
     differences = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
     if not allow_partial:
-        differences += [*_too_many_errors(figures, card), *_differences(figures, card)]
+        differences += [*_too_many_errors(figures, card), *card_differences(figures, card)]
     if differences:
         whole = f"get the whole corpus ({card.homepage})"
         raise CorpusError(
@@ -216,8 +216,8 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
     return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {reasons}"]
 
 
-def _differences(figures: Mapping[str, Any], card: Card) -> list[str]:
-    """Compare what the names tell with the card: a quarantined or excluded utterance is there all the same."""
+def card_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
+    """Return how a copy differs from its card; a quarantined or excluded utterance is there all the same."""
     found, expected = figures["found"], card.expected
     pairs = {
         "utterances": (found["utterances"], expected.utterances),

@@ -84,8 +84,7 @@ def _letter(number: int) -> str:
 
 
 def _remarks(cell: Cell) -> list[str]:
-    redrawn = [f"{cell['redrawn']} resamples lacked a class and were redrawn"] if cell["redrawn"] else []
-    return [INTERVALS[cell["interval"]], *redrawn, *cell["marks"]]
+    return [INTERVALS[cell["interval"]], *cell["marks"]]
 
 
 def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Section]:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,15 +77,20 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+    items = tuple(item.strip() for item in text.split(",") if item.strip())
+    if not items or len(set(items)) < len(items):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a thing twice")
+    return items
 
 
 def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
             raise ConfigError(f"{option} needs a name and a value.", got=item, expected="NAME=VALUE")
+        if name in pairs:
+            raise ConfigError(f"{option} is given twice for {name}.", got=[pairs[name], value])
         pairs[name] = value
     return pairs
 
@@ -91,12 +98,12 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
 def read_arguments(options: argparse.Namespace) -> Arguments:
     """Return a run's arguments from the command line's options; local sources become absolute paths."""
     sources = {
-        corpus: place if "://" in place else str(Path(place).expanduser().absolute())
+        corpus: place if "://" in place else str(Path(place).expanduser().resolve())
         for corpus, place in _pairs(options.source, "--source").items()
     }
     backbone = options.backbone
     if backbone is not None and Path(backbone).expanduser().is_dir():
-        backbone = str(Path(backbone).expanduser().absolute())
+        backbone = str(Path(backbone).expanduser().resolve())
     return Arguments(
         preset=options.preset or "open",
         backbone=backbone,
@@ -159,7 +166,10 @@ def _print_result(result: dict[str, Any], arguments: Arguments, settings: Settin
     print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
     audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
-    print(f"next     clep-dg predict{preset} {audio}")
+    activate = (
+        "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
+    )
+    print(f"next     {activate}clep-dg predict{preset} {shlex.quote(audio)}")
 
 
 def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
@@ -305,17 +315,18 @@ def check_audio(files: Sequence[Path]) -> None:
     """Raise one error that names every file that can't be heard.
 
     Raises:
-        ClepError: a file is missing, is not audio, is empty, or holds samples that are not finite.
+        ClepError: a file is missing, is not audio, is empty, too short or silent, or holds samples that are not finite.
     """
     import numpy as np
 
-    from clepdg.audio import decode
+    from clepdg.audio import decode, to_mono
+    from clepdg.config import IndexConfig
     from clepdg.errors import IndexingError
 
-    faults = []
+    faults, usable = [], IndexConfig()
     for path in files:
         try:
-            samples, _ = decode(path)
+            samples, rate = decode(path)
         except IndexingError as error:
             faults.append(f"{path}: {'no such file' if not path.exists() else error}")
             continue
@@ -323,6 +334,10 @@ def check_audio(files: Sequence[Path]) -> None:
             faults.append(f"{path}: empty")
         elif not np.isfinite(samples).all():
             faults.append(f"{path}: samples that are not finite")
+        elif len(samples) < usable.min_seconds * rate:
+            faults.append(f"{path}: shorter than {usable.min_seconds} s")
+        elif np.sqrt(np.mean(np.square(to_mono(samples), dtype=np.float64))) < usable.silence_rms:
+            faults.append(f"{path}: silent")
     if faults:
         raise IndexingError("Some files can't be used.\n- " + "\n- ".join(faults))
 

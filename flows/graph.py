@@ -318,6 +318,8 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
             "corpora": config.corpora,
             "rows": {name: _title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
+            "synthetic_utterances": config.synthetic.utterances,
+            "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },
         inputs={
             **{f"evaluate/{fold.name}": f"evaluate/{fold.name}" for fold in chosen},
@@ -336,13 +338,15 @@ def _title(config: Config, row: Row) -> str:
 def facts(config: Config) -> dict[str, Any]:
     """Return what the report says about the run, and the one line that says what its numbers are not."""
     micro = config.backbone.name == "micro"
-    synthetic = all(load_card(corpus).acoustics for corpus in config.corpora)
-    caption = (
-        "Synthetic speech: these scores show that every stage works and that its parts fit together; "
-        "they say nothing about real emotional speech."
-        if synthetic
-        else f"Real speech: {', '.join(config.corpora)}."
-    )
+    synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
+    real = [corpus for corpus in config.corpora if corpus not in synthetic]
+    captions = [f"Real speech: {', '.join(real)}."] if real else []
+    if synthetic:
+        captions.append(
+            f"Synthetic speech ({', '.join(synthetic)}): its scores show that every stage works and that its parts fit"
+            " together; they say nothing about real emotional speech."
+        )
+    caption = " ".join(captions)
     if micro:
         caption += (
             " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"

@@ -1,10 +1,11 @@
 """The last stages: evaluate every row of a fold, and report over all folds."""
 
 import hashlib
+import textwrap
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clepdg.config import EvaluateConfig
+from clepdg.config import EvaluateConfig, SyntheticConfig
 from clepdg.emotions import labels
 from clepdg.evaluate import POOLED
 from clepdg.protocols import SUPERVISED
@@ -118,21 +119,32 @@ def compute_report(work: Work) -> Computed:
         **work.config["facts"],
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
+    partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
+    if partial:
+        facts["caption"] += f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}."
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
     headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
-    (work.folder / "table.txt").write_text(report.table(headline, work.config["rows"]))
+    table = report.table(headline, work.config["rows"])
+    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
 
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
     from clepdg.cards import load_card
+    from clepdg.corpora import synthetic
+    from clepdg.index import card_differences
 
     card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
+    expected = card
+    if card.acoustics:
+        utterances = work.config["synthetic_utterances"]
+        expected = synthetic.sized(card, SyntheticConfig(utterances=utterances))
+    differences = [line for line in card_differences(figures, expected) if not line.startswith("raw label")]
     return {
         "title": card.title,
         "utterances": figures["utterances"],
         "quarantined": figures["quarantined"],
-        "expected": card.expected.utterances,
+        "differs from the whole corpus": "; ".join(differences) or "no",
         "licence": card.licence,
         "citation": card.citation,
         "split by": card.split.unit,

@@ -1,6 +1,7 @@
 """Everything that can be known before work starts: all faults in one error, each with what to do."""
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def check_backbone(config: Config) -> None:
         if missing:
             raise BackboneError("The backbone's folder is not whole.", got=f"no {', '.join(missing)}", where=folder)
         return
-    if folder.is_absolute() or name.startswith("."):
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise BackboneError(
             "There is no such folder.", got=name, do="give a folder, or a name like laion/clap-htsat-unfused"
         )

@@ -48,6 +48,7 @@ MODELS = {
     "classifier": "clep-dg-classifier",
 }
 CHAMPION = "champion"
+AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's codes of a server that does not answer
 
 
 def model_name(stage: str, preset: str) -> str:
@@ -67,7 +68,8 @@ class Registry:
     parent: str | None = None
     _client: Any = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _open: dict[str, str] = field(default_factory=dict)
+    _experiment: str = ""
+    _down: bool = False
 
     @property
     def url(self) -> str:
@@ -83,16 +85,24 @@ class Registry:
         """Return the client, connected; the first call opens the experiment and the parent run."""
         with self._lock:
             if self._client is None:
-                self._client = connect(self.settings)
-                experiment = experiment_id(self._client, self.settings, self.preset)
-                run = self._client.create_run(experiment, run_name=f"clep-dg {self.preset}", tags=dict(self.tags))
-                self.parent, self._experiment = run.info.run_id, experiment
-                log_params(self._client, self.parent, self.parameters)
+                opened = connect(self.settings)
+                experiment = experiment_id(opened, self.settings, self.preset)
+                run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags=dict(self.tags))
+                log_params(opened, run.info.run_id, self.parameters)
+                self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
             client: MlflowClient = self._client
             return client
 
+    def _missed(self, what: str, error: Exception) -> None:
+        """Say what MLflow did not take; if it is away, leave it alone for the rest of the run."""
+        ours = isinstance(error, TypeError | KeyError | AttributeError | IndexError)
+        self._down = not ours and getattr(error, "error_code", "INTERNAL_ERROR") in AWAY
+        log.warning("MLflow did not take %s; the next run makes up what is missing: %s", what, first_line(error))
+
     def start(self, node: Node, key: str) -> str | None:
         """Open the MLflow run of a stage that is being computed; None if MLflow does not answer."""
+        if self._down:
+            return None
         try:
             with self._lock:
                 client = self.client()
@@ -108,12 +118,12 @@ class Registry:
                 log_params(client, run.info.run_id, flat(node.config))
                 return str(run.info.run_id)
         except Exception as error:  # MLflow raises many kinds; none of them may cost a training
-            log.warning("MLflow did not take the start of %s: %s", node.id, first_line(error))
+            self._missed(f"the start of {node.id}", error)
             return None
 
     def log_metrics(self, run_id: str | None, points: list[tuple[str, float, int]]) -> None:
         """Record metrics (name, value, step) of a stage's run."""
-        if run_id is None or not points:
+        if run_id is None or not points or self._down:
             return
         from mlflow.entities import Metric
 
@@ -124,20 +134,22 @@ class Registry:
                     batch = [Metric(name, value, now, step) for name, value, step in points[start : start + 900]]
                     self.client().log_batch(run_id, metrics=batch)
         except Exception as error:
-            log.warning("MLflow did not take metrics: %s", first_line(error))
+            self._missed("metrics", error)
 
     def fail(self, run_id: str | None, error: BaseException) -> None:
         """End a stage's run as failed."""
-        if run_id is not None:
+        if run_id is not None and not self._down:
             try:
                 with self._lock:
                     self.client().set_tag(run_id, "error", str(error)[:4000])
                     self.client().set_terminated(run_id, "FAILED")
             except Exception as second:
-                log.warning("MLflow did not take a failure: %s", first_line(second))
+                self._missed("a failure", second)
 
     def finish(self, node: Node, record: Record, records: Mapping[str, Record], run_id: str | None) -> None:
         """Record a stage's output and register its model, unless MLflow already has it."""
+        if self._down:
+            return
         folder = self.store.local(record.stage, record.key)
         marker = read_marker(folder)
         if run_id is None and marker is not None and marker.get("tracking") == self.identity:
@@ -167,7 +179,7 @@ class Registry:
                 client.set_terminated(run_id, "FINISHED")
                 write_json(folder / MARKER, facts)
         except Exception as error:
-            log.warning("MLflow did not take %s; the next run makes it up: %s", node.id, first_line(error))
+            self._missed(node.id, error)
 
     def _register(
         self,
@@ -270,7 +282,7 @@ class Registry:
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, "FAILED" if failed else "FINISHED")
         except Exception as error:
-            log.warning("MLflow did not take the end of the run: %s", first_line(error))
+            self._missed("the end of the run", error)
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -299,6 +311,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
         return mlflow.pyfunc.load_model(f"models:/{name}/{version}" if version else f"models:/{name}@{CHAMPION}")
     except mlflow.exceptions.MlflowException as error:
         where = f"{name}, {version or CHAMPION}"
+        do = f"clep-dg compare --preset {preset} lists the versions" if version else do
         raise ConfigError(
             "There is no such registered classifier.", got=first_line(error), where=where, do=do
         ) from error

@@ -48,6 +48,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # what a server misses is made up by the next run: no long waits
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -114,6 +116,7 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
             stderr=out,
             env={**os.environ, **environment(settings), "PREFECT_UI_ENABLED": "0"},
             preexec_fn=_die_with_parent,
+            start_new_session=True,  # Ctrl-C is for the run alone: without its server it could not end well
         )
     try:
         _wait("Prefect's server", f"http://127.0.0.1:{port}/api/health", process, log)

@@ -53,7 +53,12 @@ def load_settings() -> Settings:
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:
-        raise ConfigError("workers is not a number of processes.", got=workers, expected="1 or more", where=path)
+        raise ConfigError(
+            "workers is not a number of processes.",
+            got=workers,
+            expected="1 or more",
+            where=f"CLEPDG_WORKERS, or {path}",
+        )
     return Settings(
         home=home,
         store=chosen["store"] or str(home / "store"),

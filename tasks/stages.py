@@ -137,7 +137,9 @@ def decide(
         if node.stage not in redo:
             return Decision(key=key, record=found, reason="reused", digests=digests)
         return Decision(key=key, record=None, reason="asked to be computed again", digests=digests)
-    if found == "new" and node.id in last:
+    if found == "new" and last.get(node.id) == key:
+        found = "its output was deleted"
+    elif found == "new" and node.id in last:
         before = store.previous(node.stage, last[node.id])
         found = _difference(before, node, digests) if before else found
     return Decision(key=key, record=None, reason=found, digests=digests)

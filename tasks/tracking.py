@@ -31,7 +31,8 @@ def tracking_identity(settings: Settings) -> str:
 def connect(settings: Settings) -> "MlflowClient":
     """Return a client of MLflow's tracking server, or of the SQLite file below var/."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"mlflow\.pyfunc")  # it asks for type hints that our table has no word for
+    # MLflow asks for type hints that our table has no word for
+    warnings.filterwarnings("ignore", message=r"(?s).*type hints to the `predict` method")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)

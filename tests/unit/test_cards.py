@@ -111,3 +111,13 @@ def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, manifest
 def test_an_unknown_corpus_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="crema-d, emodb, ravdess"):
         load_card("iemocap-2")
+
+
+def test_a_card_that_is_not_toml_is_one_clear_error(tmp_path, monkeypatch):
+    from clepdg import cards
+    from clepdg.errors import ConfigError
+
+    (tmp_path / "broken.toml").write_text("[labels")
+    monkeypatch.setattr(cards, "MANIFESTS", tmp_path)
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        cards.load_card("broken")

@@ -45,6 +45,10 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("run", "--preset", "demo", "--backbone", "laion/x"), ("micro",)),
         (("status", "--preset", "full"), ("full", "demo, open")),
         ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
+        (("run", "--corpora", ","), ("names nothing",)),
+        (("run", "--folds", "supervised,supervised"), ("a thing twice",)),
+        (("run", "--corpora", "tess,emodb", "--source", "tess=a", "--source", "tess=b"), ("twice", "tess")),
+        (("run", "--corpora", "tess,emodb", "--backbone", "no/such/folder"), ("no/such/folder", "no such folder")),
         (("compare", "--preset", "full"), ("full", "demo, open")),
         (("compare",), ("No classifier is registered yet", "clep-dg run")),
         (("promote", "1", "--why", "x"), ("No classifier is registered yet", "clep-dg run")),
@@ -83,15 +87,24 @@ def test_files_that_can_not_be_heard_are_all_named(capsys):
     Path("text.wav").write_text("hello")
     Path("nothing.wav").write_bytes(b"")
     soundfile.write("empty.wav", np.zeros(0), 16000)
+    soundfile.write("silent.wav", np.zeros(16000), 16000)
+    soundfile.write("short.wav", np.ones(50) * 0.1, 16000)
     soundfile.write("nan.wav", np.array([0.0, np.nan], dtype=np.float32), 16000, subtype="FLOAT")
-    text = complaint(capsys, "predict", "text.wav", "nothing.wav", "empty.wav", "nan.wav")
-    for name, reason in (("text", "not readable"), ("nothing", "not readable"), ("empty", "empty"), ("nan", "finite")):
+    text = complaint(capsys, "predict", "text.wav", "nothing.wav", "empty.wav", "nan.wav", "silent.wav", "short.wav")
+    for name, reason in (
+        ("text", "not readable"),
+        ("nothing", "not readable"),
+        ("empty", "empty"),
+        ("nan", "finite"),
+        ("silent", "silent"),
+        ("short", "shorter"),
+    ):
         line = next(line for line in text.splitlines() if f"{name}.wav" in line)
         assert reason in line
 
 
 def test_predict_without_a_registered_classifier_says_what_to_run(capsys, tmp_path):
-    soundfile.write("a.wav", np.zeros(16000), 16000)
+    soundfile.write("a.wav", 0.1 * np.sin(np.arange(16000)), 16000)
     assert "clep-dg run --preset demo" in complaint(capsys, "predict", "--preset", "demo", "a.wav")
     assert not (tmp_path / "var" / "mlflow").exists()
 
@@ -109,6 +122,12 @@ def test_wrong_settings_are_named(capsys, tmp_path, monkeypatch):
 def test_an_unusable_device_is_named(capsys, monkeypatch):
     monkeypatch.setenv("CLEPDG_DEVICE", "abacus")
     assert "abacus" in complaint(capsys, "run", "--preset", "demo")
+
+
+def test_a_tracking_server_that_does_not_answer_is_named_in_seconds(capsys, monkeypatch):
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://127.0.0.1:1")
+    assert "127.0.0.1:1" in complaint(capsys, "run", "--preset", "demo")
+    assert "make up" in complaint(capsys, "compare", "--preset", "demo")
 
 
 def test_status_before_any_run(capsys):

@@ -10,7 +10,7 @@ from clepdg.errors import ConfigError
 from clepdg.protocols import ROWS
 from clepdg.store import canonical
 from flows.checks import configure
-from flows.graph import graph
+from flows.graph import facts, graph
 from tasks.runs import Arguments
 from tasks.stages import STAGES
 
@@ -152,3 +152,11 @@ def test_every_row_is_evaluated_once_per_seed():
         *(r for r, row in ROWS.items() if row.model != "clep"),
         *(r for r, row in ROWS.items() if row.model == "clep"),
     ]
+
+
+def test_the_caption_says_what_is_real_and_what_is_synthetic():
+    mixed = facts(replace(CONFIG, corpora=("ravdess", "synthetic-1")))["caption"]
+    assert "Real speech: ravdess." in mixed
+    assert "Synthetic speech (synthetic-1)" in mixed
+    assert "no pretraining" in mixed
+    assert "Real speech" not in facts(CONFIG)["caption"]

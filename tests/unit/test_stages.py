@@ -123,6 +123,14 @@ def test_damaged_output_is_redone_and_what_follows_is_reused(world, damage, reas
     assert world.calls == ["index"]
 
 
+def test_a_deleted_output_is_not_called_new(world):
+    import shutil
+
+    world.run()
+    shutil.rmtree(world.folder("index"))
+    assert world.run() == {"source": "reused", "index": "its output was deleted", "shard": "reused"}
+
+
 def test_redo_computes_again(world):
     world.run()
     reasons = world.run(redo=frozenset({"index"}))
