@@ -139,10 +139,15 @@ def run_command(options: argparse.Namespace) -> None:
 
     with prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
+        from prefect.logging.handlers import APILogHandler
+
         from flows import clep_dg as flow_module
 
         flow_module.SHOW.set(_show(flow_module))
-        result = flow_module.clep_dg(**flow_parameters(arguments))
+        try:
+            result = flow_module.clep_dg(**flow_parameters(arguments))
+        finally:
+            APILogHandler().flush()  # while the server is still there
     _print_result(result, arguments, settings, time.monotonic() - started)
 
 
