@@ -5,8 +5,9 @@ from functools import partial
 
 from clepdg import sources
 from clepdg.cards import load_card
-from clepdg.config import Config, build
+from clepdg.config import Config
 from clepdg.errors import ConfigError
+from clepdg.presets import build
 from clepdg.protocols import folds, rows
 from clepdg.store import Store
 from flows.graph import graph, source

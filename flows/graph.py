@@ -20,6 +20,7 @@ from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 from clepdg.protocols import SUPERVISED, Fold, Row, folds, rows
 from clepdg.store import Record, digest
+from flows.captions import facts, title
 from tasks import data, evaluation, training
 from tasks.stages import STAGES, Node
 
@@ -316,7 +317,7 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
         config={
             "folds": [fold.name for fold in chosen],
             "corpora": config.corpora,
-            "rows": {name: _title(config, row) for name, row in wanted.items()},
+            "rows": {name: title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
             "synthetic_utterances": config.synthetic.utterances,
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
@@ -326,47 +327,3 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
             **{f"index/{corpus}": f"index/{corpus}" for corpus in config.corpora},
         },
     )
-
-
-def _title(config: Config, row: Row) -> str:
-    untrained = row.model == "backbone" and config.backbone.name == "micro"
-    title = row.title.replace("CLAP zero-shot", "untrained encoder, zero-shot") if untrained else row.title
-    transductive = row.centring and config.classifier.centring == "target"
-    return title + (" (transductive)" if transductive else "")
-
-
-def facts(config: Config) -> dict[str, Any]:
-    """Return what the report says about the run, and the one line that says what its numbers are not."""
-    micro = config.backbone.name == "micro"
-    synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
-    real = [corpus for corpus in config.corpora if corpus not in synthetic]
-    captions = [f"Real speech: {', '.join(real)}."] if real else []
-    if synthetic:
-        captions.append(
-            f"Synthetic speech ({', '.join(synthetic)}): its scores show that every stage works and that its parts fit"
-            " together; they say nothing about real emotional speech."
-        )
-    caption = " ".join(captions)
-    if micro:
-        caption += (
-            " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"
-            "written contexts are random ones here, and ACPT's credit is not testable (no pretrained text)."
-        )
-    seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
-    return {
-        "caption": caption,
-        "preset": config.preset,
-        "backbone": config.backbone.name + (" (no pretraining)" if micro else f" at {config.backbone.revision}"),
-        "label set": ", ".join(dict.fromkeys(_labels(config))),
-        "seeds": seeds,
-        "centring": config.classifier.centring
-        + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
-        "audio": "clean",
-        "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
-    }
-
-
-def _labels(config: Config) -> tuple[str, ...]:
-    from clepdg.emotions import labels
-
-    return labels(config.text.label_set)

@@ -75,6 +75,7 @@ NO_RESULTS: Final = (
     "clepdg/config.py",
     "clepdg/emotions.py",
     "clepdg/errors.py",
+    "clepdg/presets.py",
     "clepdg/reporting.py",
     "clepdg/store.py",
 )

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from clepdg import acpt
-from clepdg.config import AcptConfig, ComputeConfig, faithful_acpt
+from clepdg.config import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
+from clepdg.presets import faithful_acpt
 from clepdg.reporting import Reporting
 
 EMOTIONS = ("angry", "happy", "sad")

@@ -8,9 +8,9 @@ import pytest
 
 from clepdg import cards
 from clepdg.cards import Split, corpus_names, load_card
-from clepdg.config import PRESETS
 from clepdg.corpora import CORPORA, crema_d, emodb, ravdess
 from clepdg.errors import ConfigError
+from clepdg.presets import PRESETS
 
 REAL = ("ravdess", "tess", "emodb", "crema-d")
 SPEAKERS = {

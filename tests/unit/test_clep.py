@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from clepdg import clep
-from clepdg.config import ClepConfig, ComputeConfig, ShardConfig, demo
+from clepdg.config import ClepConfig, ComputeConfig, ShardConfig
+from clepdg.presets import demo
 from clepdg.reporting import Reporting
 from clepdg.shards import read_offsets, write_shards
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clepdg.config import PRESETS, build, faithful_acpt, option_names
 from clepdg.errors import ConfigError
+from clepdg.presets import PRESETS, build, faithful_acpt, option_names
 
 
 def test_presets_are_what_they_say():

@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from clepdg.config import build
 from clepdg.errors import ConfigError
+from clepdg.presets import build
 from clepdg.protocols import ROWS
 from clepdg.store import canonical
+from flows.captions import facts
 from flows.checks import configure
-from flows.graph import facts, graph
+from flows.graph import graph
 from tasks.runs import Arguments
 from tasks.stages import STAGES
 

@@ -1,0 +1,47 @@
+"""What the report says about a run: titles of rows, facts, and the line on what its numbers are not."""
+
+from typing import Any
+
+from clepdg.cards import load_card
+from clepdg.config import Config
+from clepdg.emotions import labels
+from clepdg.protocols import Row
+
+
+def title(config: Config, row: Row) -> str:
+    """Return a row's title in the tables, with what is particular to it in this run."""
+    untrained = row.model == "backbone" and config.backbone.name == "micro"
+    text = row.title.replace("CLAP zero-shot", "untrained encoder, zero-shot") if untrained else row.title
+    transductive = row.centring and config.classifier.centring == "target"
+    return text + (" (transductive)" if transductive else "")
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """Return what the report says about the run, and the one line that says what its numbers are not."""
+    micro = config.backbone.name == "micro"
+    synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
+    real = [corpus for corpus in config.corpora if corpus not in synthetic]
+    captions = [f"Real speech: {', '.join(real)}."] if real else []
+    if synthetic:
+        captions.append(
+            f"Synthetic speech ({', '.join(synthetic)}): its scores show that every stage works and that its parts fit"
+            " together; they say nothing about real emotional speech."
+        )
+    caption = " ".join(captions)
+    if micro:
+        caption += (
+            " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"
+            "written contexts are random ones here, and ACPT's credit is not testable (no pretrained text)."
+        )
+    seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
+    return {
+        "caption": caption,
+        "preset": config.preset,
+        "backbone": config.backbone.name + (" (no pretraining)" if micro else f" at {config.backbone.revision}"),
+        "label set": ", ".join(labels(config.text.label_set)),
+        "seeds": seeds,
+        "centring": config.classifier.centring
+        + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
+        "audio": "clean",
+        "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
+    }

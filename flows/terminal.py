@@ -1,0 +1,107 @@
+"""How a run shows itself on a terminal: bars, a line for each group of stages, and the result at its end."""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tasks.runs import Arguments
+from tasks.settings import Settings
+
+
+def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
+    """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
+    from tasks.tracking import tracking_url
+
+    store = settings.open_store()
+    key = result["stages"].get("report/report")
+    print(f"\n{result['computed']} stages computed, {result['reused']} reused, in {seconds:.0f} s.")
+    if key is None:
+        return
+    folder = store.local("report", key)
+    print("\n" + (folder / "table.txt").read_text())
+    print(f"report   {folder / 'report.html'}")
+    address = tracking_url(settings)
+    print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
+    audio = _an_utterance(settings, result)
+    preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
+    activate = (
+        "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
+    )
+    print(f"next     {activate}clep-dg predict{preset} {shlex.quote(audio)}")
+
+
+def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
+    """Return an audio file of the run that a user can try."""
+    from clepdg.sources import root
+
+    for node_id, key in result["stages"].items():
+        if node_id.startswith("source/"):
+            folder = root(settings.open_store().local("source", key))
+            found = next((path for path in sorted(folder.rglob("*.wav")) if not path.name.startswith(".")), None)
+            if found:
+                return str(found)
+    return "FILE.wav"
+
+
+def show(flow_module: Any) -> Any:
+    """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
+    terminal = sys.stderr.isatty()
+
+    @contextmanager
+    def bar(node: Any, reason: str) -> Iterator[Callable[[int, int], None]]:
+        title = f"{node.stage} {node.name}"
+        if not terminal:
+            yield _lines(title)
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=title, leave=False, file=sys.stderr, mininterval=0.2, disable=None) as progress:
+
+            def update(done: int, total: int) -> None:
+                progress.total = total or None
+                progress.update(done - progress.n)
+
+            yield update
+
+    def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
+        computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
+        for reason, group in groupby(computed, key=lambda pair: pair[1].reason):
+            nodes, ends = zip(*group, strict=True)
+            name = (
+                nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
+            )
+            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}")
+
+    def failed(node: Any, message: str) -> None:
+        _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
+
+    return flow_module.Show(bar=bar, done=done, failed=failed)
+
+
+def _lines(title: str, every: float = 30.0) -> Callable[[int, int], None]:
+    """Return a progress function that prints a line now and then, for output that goes to a file."""
+    last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(f"{title}: {done} of {total or 'unknown'}", file=sys.stderr, flush=True)
+
+    return update
+
+
+def _write(line: str) -> None:
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line)
+    else:
+        print(line, flush=True)
