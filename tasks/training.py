@@ -199,7 +199,7 @@ def _fit_text(
         work.reporting,
     )
     mean = torch.zeros(weight.shape[1])
-    if config.centring == "source":
+    if config.centring != "none":  # `target` replaces it in the evaluation; the temperature is fitted with this one
         mean = torch.from_numpy(classifier.source_mean(x, y, corpora))
     head = classifier.Head(labels=text.labels, cosine=True, weight=weight, bias=torch.zeros(len(weight)), mean=mean)
     return head, figures
