@@ -48,7 +48,7 @@ class CorpusError(ClepError):
 
 
 class IndexingError(ClepError):
-    """Too many utterances of a corpus can't be used."""
+    """A file or an utterance that can't be used as audio."""
 
 
 class ShardError(ClepError):

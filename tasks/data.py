@@ -1,9 +1,7 @@
 """The data stages: source, index, shard."""
 
-from dataclasses import asdict
-
 from clepdg.cards import load_card
-from clepdg.config import IndexConfig, ShardConfig, SyntheticConfig
+from clepdg.config import IndexConfig, ShardConfig
 from tasks.stages import Computed, Work
 
 
@@ -27,7 +25,7 @@ def compute_synthetic(work: Work) -> Computed:
     from clepdg.corpora import synthetic
 
     card = load_card(work.config["corpus"])
-    synthetic.write(card, SyntheticConfig(**asdict(work.config["synthetic"])), work.folder / "tree")
+    synthetic.write(card, work.config["synthetic"], work.folder / "tree")
     figures = sources.list_tree(work.folder, work.reporting.progress)
     return Computed(digests={"content": sources.content_digest(work.folder)}, figures=figures)
 

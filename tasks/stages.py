@@ -6,7 +6,6 @@ A stage is a Node: what it is called, the configuration it reads and nothing els
 
 import contextlib
 import errno
-import logging
 import shutil
 import threading
 import time
@@ -23,8 +22,6 @@ from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain, stage_key
 from tasks.settings import Settings, resolve_device
 from tasks.versions import VERSIONS
-
-log = logging.getLogger("clepdg")
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
