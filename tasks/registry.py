@@ -219,7 +219,7 @@ class Registry:
 
             clep = records[clep_id(node)]
             with TemporaryDirectory() as scratch:
-                save_classifier(Path(scratch) / "model", folder, self.store.local(clep.stage, clep.key), record)
+                save_classifier(Path(scratch) / "model", folder, self.store.local(clep.stage, clep.key), record.key)
                 client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
         elif fold == SUPERVISED or record.stage in ("acpt", "text_embeddings"):
             for name in record.files:

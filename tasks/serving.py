@@ -3,14 +3,13 @@
 from importlib import metadata
 from pathlib import Path
 
-from clepdg.store import Record
 from tasks.settings import PROJECT
 
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = ("mlflow", "torch", "torchaudio", "transformers", "safetensors", "numpy", "pandas", "soundfile", "soxr")
 
 
-def save_classifier(folder: Path, head: Path, clep: Path, record: Record) -> None:
+def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
     """Write the head and CLEP's model folder as one servable MLflow model into a folder."""
     import mlflow
 
@@ -20,5 +19,5 @@ def save_classifier(folder: Path, head: Path, clep: Path, record: Record) -> Non
         artifacts={"head": str(head), "clep": str(clep)},
         code_paths=[str(PROJECT / "clepdg")],
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in (*REQUIREMENTS, "scipy", "tqdm", "filelock")],
-        metadata={"stage_key": record.key},
+        metadata={"stage_key": key},
     )
