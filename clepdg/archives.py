@@ -17,8 +17,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
 from clepdg.errors import SourceError
@@ -82,11 +82,15 @@ def is_archive(path: Path) -> bool:
         return False
 
 
-def extract(archive: Path, out: Path, *, progress: Progress) -> list[File]:
+def extract(archive: Path, out: Path, *, progress: Progress, nested: bool = False) -> list[File]:
     """Extract an archive into the new folder out and return its files, sorted by path.
 
     All files get the time 0, so that the same archive gives the same facts on every day. The folder appears under its
     name only when it is whole; after any failure nothing of it is left.
+
+    Args:
+        progress: called with (bytes done, bytes in all or 0) of each archive.
+        nested: archives in the archive are extracted where they lie, one level deep, and not kept.
 
     Raises:
         SourceError: not an archive, corrupt, truncated, without files, or with members that may not be extracted.
@@ -97,12 +101,28 @@ def extract(archive: Path, out: Path, *, progress: Progress) -> list[File]:
     try:
         aside.mkdir(parents=True)
         files = _extract(archive, aside, progress)
+        if nested:
+            files = [found for file in files for found in _unpacked(file, archive, aside, progress)]
         if not files:
             raise SourceError("The archive holds no files.", where=archive, do="look whether it is the right one")
         os.rename(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return sorted(files, key=lambda file: file.path)
+
+
+def _unpacked(file: File, outer: Path, aside: Path, progress: Progress) -> list[File]:
+    """Return a file of an archive or, if it is an archive itself, what that holds, extracted into its folder."""
+    path = aside / file.path
+    if not file.path.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        return [file]
+    above = PurePosixPath(file.path).parent
+    try:
+        found = [replace(inner, path=str(above / inner.path)) for inner in _extract(path, path.parent, progress)]
+    except SourceError as error:
+        raise SourceError("An archive in the archive can't be extracted.", got=error, where=outer) from error
+    path.unlink()
+    return found
 
 
 def _extract(archive: Path, folder: Path, progress: Progress) -> list[File]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 Waveform = NDArray[np.float32]
+VIDEO_SUFFIXES = (".mp4", ".m4a", ".aac")
 
 
 def decode(source: Path | bytes) -> tuple[Waveform, int]:
@@ -32,6 +33,8 @@ def decode(source: Path | bytes) -> tuple[Waveform, int]:
     """
     import soundfile
 
+    if isinstance(source, Path) and source.suffix.lower() in VIDEO_SUFFIXES:
+        return _decode_av(source)
     try:
         samples, rate = soundfile.read(
             io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
@@ -39,6 +42,26 @@ def decode(source: Path | bytes) -> tuple[Waveform, int]:
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise IndexingError(f"not readable as audio: {error}") from error
     return samples, int(rate)
+
+
+def _decode_av(path: Path) -> tuple[Waveform, int]:
+    """Decode the first audio stream of a container that libsndfile does not know; the video is not decoded."""
+    import av
+
+    try:
+        with av.open(path) as container:
+            if not container.streams.audio:
+                raise IndexingError("not readable as audio: there is no audio stream")
+            stream = container.streams.audio[0]
+            converter = av.AudioResampler(format="fltp")
+            frames = [part for frame in container.decode(stream) for part in converter.resample(frame)]
+            frames += converter.resample(None)
+            if not frames:
+                raise IndexingError("not readable as audio: the audio stream holds nothing")
+            samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
+            return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise IndexingError(f"not readable as audio: {error}") from error
 
 
 def to_mono(samples: Waveform) -> Waveform:

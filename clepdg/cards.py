@@ -20,12 +20,28 @@ MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """One published address of a corpus. A checksum binds this address, never a user's own --source."""
+    """One published address of a corpus. A checksum binds this address, never a user's own --source.
+
+    Attributes:
+        url: of an archive; with `files`, of the folder that they lie in; with `dataverse`, of the repository.
+        bytes: of the archive, as md5 and sha256 are.
+        files: a table in data_manifests: path, bytes and sha256 of every single file below url.
+        dataverse: persistent id of a dataset whose audio files are taken one by one.
+        recorded: where checksums come from that the publisher does not give; never in a card.
+    """
 
     url: str
     bytes: int | None = None
     md5: str | None = None
     sha256: str | None = None
+    files: str | None = None
+    dataverse: str | None = None
+    recorded: str | None = None
+
+    @property
+    def many(self) -> bool:
+        """Whether single files are taken, not an archive."""
+        return bool(self.files or self.dataverse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +52,28 @@ class Split:
         unit: what keeps the parts apart: "speaker", "text" or "official"; tables mark what is not "speaker".
         test: speakers of the test part.
         validation: speakers of the validation part.
+        parts: the corpus's own part ("Development") -> "train", "validation", "test" or, for what is left out, "";
+            where this is given, speakers and texts decide nothing.
         validation_text_share: share in [0, 1) of the remaining speakers' texts that go to validation, by sha256 of the
             text's id, for corpora with too few speakers for a validation speaker.
     """
 
     unit: Literal["speaker", "text", "official"]
-    test: tuple[str, ...]
+    test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_text_share: float = 0.0
+    parts: dict[str, str] = field(default_factory=dict)
 
-    def part(self, speaker: str, text: str) -> str:
-        """Return "train", "validation" or "test" for a speaker (without the corpus's prefix) and a text id."""
+    def part(self, speaker: str, text: str, official: str | None = None) -> str | None:
+        """Return "train", "validation", "test" or, for an official part that is left out, None.
+
+        Args:
+            speaker: without the corpus's prefix.
+            text: id of the text.
+            official: the corpus's own part; `parts` must know it.
+        """
+        if self.parts:
+            return self.parts[official or ""] or None
         if speaker in self.test:
             return "test"
         if speaker in self.validation:
@@ -79,7 +106,8 @@ class Card:
     labels: dict[str, str]  # raw_label -> canonical emotion, "" = names no emotion
     split: Split
     expected: Expected
-    sources: tuple[Address, ...] = ()
+    sources: tuple[Address, ...] = ()  # tried in this order
+    nested: bool = False  # the archive holds archives that hold the corpus
     apply: str | None = None  # what to do to get the corpus where no address is open
     exclude: tuple[str, ...] = ()  # utterance ids or speakers withdrawn
     allowed_errors: float = 0.01  # share of files that may be quarantined

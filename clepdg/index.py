@@ -68,6 +68,7 @@ def build_index(
     items = list(CORPORA[card.grammar](root))
     spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Spoken)}
     excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
+    excluded |= {key for key, item in spoken.items() if card.split.parts.get(item.part or "") == ""}  # left out
     wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
 
     errors: dict[str, str] = {}
@@ -96,6 +97,8 @@ def build_index(
 def _examine(spoken: Spoken, *, root: Path, sha256: Mapping[str, str], card: Card, config: IndexConfig) -> Probe | str:
     if spoken.raw_label not in card.labels:
         return f"the card's label map does not know the raw label {spoken.raw_label}"
+    if card.split.parts and (spoken.part or "") not in card.split.parts:
+        return f"the card's split does not know the part {spoken.part}"
     return probe_file(root / spoken.path, sha256.get(spoken.path), config)
 
 
@@ -137,10 +140,11 @@ def _row(key: str, spoken: Spoken, probe: Probe, card: Card, usual: int | None, 
         "corpus": card.name,
         "speaker": f"{card.name}/{spoken.speaker}",
         "gender": spoken.gender,
-        "language": spoken.language,
+        "language": spoken.language or card.language,
         "raw_label": spoken.raw_label,
         "emotion": card.labels[spoken.raw_label] or None,
-        "split": card.split.part(spoken.speaker, spoken.text),
+        "split": card.split.part(spoken.speaker, spoken.text, spoken.part),
+        "cluster": f"{card.name}/{spoken.cluster or spoken.speaker}",
         "path": spoken.path,
         "sample_rate": probe.sample_rate,
         "num_samples": probe.num_samples,

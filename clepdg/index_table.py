@@ -21,6 +21,7 @@ COLUMNS: Final = {  # of an utterance's row
     "raw_label": "string",
     "emotion": "string",  # canonical; null where the raw label names none
     "split": "string",
+    "cluster": "string",  # what intervals are over: the speaker, or a session or dialogue
     "path": "string",  # relative to the corpus's root
     "sample_rate": "int64",  # Hz
     "num_samples": "int64",

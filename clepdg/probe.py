@@ -8,10 +8,10 @@ import numpy as np
 
 from clepdg.audio import Waveform, decode, to_mono
 from clepdg.config import IndexConfig
+from clepdg.downloads import LFS_POINTER
 from clepdg.errors import IndexingError
 from clepdg.store import digest_file
 
-POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
 FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
 
 
@@ -33,7 +33,7 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
     """
     try:
         with path.open("rb") as file:
-            head = file.read(len(POINTER))
+            head = file.read(len(LFS_POINTER))
         return _refuse(head) or _listen(*decode(path), sha256 or digest_file(path), config)
     except OSError as error:
         return f"not readable: {error.strerror}"
@@ -44,7 +44,7 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
 def _refuse(head: bytes) -> str | None:
     if not head:
         return "the file is empty (0 bytes)"
-    if head == POINTER:
+    if head == LFS_POINTER:
         return "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
     return None
 

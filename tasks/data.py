@@ -7,12 +7,13 @@ from tasks.stages import Computed, Work
 
 def compute_source(work: Work) -> Computed:
     """Bring a corpus's files here: download and extract, extract, or only list a folder."""
-    from clepdg import sources
+    from clepdg import fetching, sources
 
-    figures = sources.fetch(
+    figures = fetching.fetch(
         load_card(work.config["corpus"]),
         work.config["given"],
         work.folder,
+        pins=work.pins,
         previous=work.previous,
         progress=work.reporting.progress,
     )

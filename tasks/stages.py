@@ -47,6 +47,7 @@ class Work:
         inputs: input name -> folder of that output.
         records: input name -> its record.
         previous: folder of the last run's output of this node, if it stands.
+        pins: folder of what holds from the first download on; it outlives every output.
     """
 
     config: Mapping[str, Any]
@@ -54,6 +55,7 @@ class Work:
     inputs: Mapping[str, Path]
     records: Mapping[str, Record]
     previous: Path | None
+    pins: Path
     device: str
     workers: int
     reporting: Reporting
@@ -225,6 +227,7 @@ def _compute(
                     inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
                     records={name: records[ref] for name, ref in refs.items()},
                     previous=previous if previous and previous.exists() else None,
+                    pins=store.root / "pins",
                     device=device or "cpu",
                     workers=settings.workers,
                     reporting=report,

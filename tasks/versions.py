@@ -16,8 +16,8 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
-    "source": 1,
-    "index": 1,
+    "source": 2,
+    "index": 2,
     "shard": 1,
     "backbone": 1,
     "clep": 1,
@@ -31,6 +31,7 @@ VERSIONS: Final[dict[str, int]] = {
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
 USED_BY: Final[dict[str, tuple[str, ...]]] = {
+    "clepdg/addresses.py": ("source",),
     "clepdg/answers.py": ("evaluate",),
     "clepdg/acpt.py": ("acpt", "text_embeddings"),
     "clepdg/archives.py": ("source",),
@@ -51,13 +52,17 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/downloads.py": ("source",),
     "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
     "clepdg/evaluate.py": ("evaluate",),
+    "clepdg/fetching.py": ("source",),
+    "clepdg/folders.py": ("source",),
     "clepdg/index.py": ("index",),
     "clepdg/index_table.py": ("index",),
     "clepdg/intervals.py": ("evaluate",),
     "clepdg/metrics.py": ("clep", "evaluate"),
+    "clepdg/objects.py": ("source",),
     "clepdg/protocols.py": ("classifier", "evaluate"),
     "clepdg/probe.py": ("index",),
     "clepdg/prompts.py": ("backbone", "clep", "acpt", "text_embeddings"),
+    "clepdg/remote.py": ("source",),
     "clepdg/report.py": ("report",),
     "clepdg/report_cells.py": ("report",),
     "clepdg/report_page.py": ("report",),

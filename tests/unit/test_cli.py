@@ -74,12 +74,12 @@ def test_an_escaping_zip_is_refused_and_writes_nothing(capsys):
     with zipfile.ZipFile("evil.zip", "w") as archive:
         archive.writestr("Actor_01/03-01-01-01-01-01-01.wav", b"x")
         archive.writestr("../../escaped.wav", b"x")
-    from clepdg import sources
+    from clepdg import fetching
     from clepdg.cards import load_card
     from clepdg.errors import SourceError
 
     with pytest.raises(SourceError, match="escaped"):
-        sources.fetch(load_card("ravdess"), str(Path("evil.zip").absolute()), Path("out"))
+        fetching.fetch(load_card("ravdess"), str(Path("evil.zip").absolute()), Path("out"))
     assert not list(Path().resolve().parent.rglob("escaped.wav"))
 
 

@@ -80,6 +80,7 @@ def test_a_sound_corpus_gives_one_row_each_sorted_and_nothing_in_quarantine(root
         "raw_label": "sad",
         "emotion": "sad",
         "split": "train",
+        "cluster": "ravdess/01",
         "path": "Actor_01/03-01-04-01-01-01-01.wav",
         "sample_rate": RATE,
         "num_samples": RATE // 2,

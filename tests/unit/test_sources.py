@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from clepdg import archives, downloads, sources, store
+from clepdg import archives, downloads, fetching, sources, store
 from clepdg.cards import Address, Card, Expected, Split
 from clepdg.errors import SourceError
 
@@ -150,7 +150,7 @@ def bound(server: Server) -> Card:
 def fetch(card: Card, given: str | None, out: Path, **options: Any) -> tuple[dict[str, Any], list[float]]:
     """Fetch without waiting; return the figures and the seconds that it would have waited."""
     waits: list[float] = []
-    return sources.fetch(card, given, out, sleep=waits.append, **options), waits
+    return fetching.fetch(card, given, out, sleep=waits.append, **options), waits
 
 
 def assert_whole(out: Path) -> None:
@@ -169,7 +169,7 @@ def assert_whole(out: Path) -> None:
 
 
 def assert_nothing_whole(out: Path) -> None:
-    assert {path.name for path in out.iterdir()} <= {"download.resume"}
+    assert all(path.suffix == ".resume" for path in out.iterdir())
 
 
 FIGURES = {"files": 3, "bytes": sum(map(len, CONTENT.values()))}
@@ -211,14 +211,15 @@ def test_state_of_an_archive(tmp_path: Path) -> None:
     assert sources.state(CARD, str(path)) == sources.state(CARD, path.as_uri()) == facts
 
 
-def test_state_of_an_address_with_a_checksum_needs_no_network() -> None:
-    card = card_of("http://127.0.0.1:1/c.zip", md5="ab", bytes=3)
-    assert sources.state(card, None) == {"kind": "url", "url": "http://127.0.0.1:1/c.zip", "md5": "ab"}
+def test_state_of_a_cards_addresses_needs_no_network() -> None:
+    url = "http://127.0.0.1:1/c.zip"
+    card = replace(CARD, sources=(Address(url=url, md5="ab", bytes=3), Address(url=url + "2")))
+    assert sources.state(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
 
 
-def test_state_of_an_address_without_a_checksum_asks_the_server(server: Server) -> None:
+def test_state_of_the_users_own_address_asks_the_server(server: Server) -> None:
     said = {"kind": "url", "url": server.url, "etag": ETAG, "bytes": len(ARCHIVE)}
-    assert sources.state(CARD, server.url) == sources.state(card_of(server.url), None) == said
+    assert sources.state(CARD, server.url) == said
     server.answers = [Answer(headers={"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, etag=None)]
     assert sources.state(CARD, server.url)["last_modified"] == "Mon, 01 Jan 2024 00:00:00 GMT"
     assert {method for method, _ in server.requests} == {"HEAD"}
@@ -250,7 +251,7 @@ def both(card: Card, given: str | None, out: Path, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         sources.state(card, given)
     with pytest.raises(SourceError, match=words):
-        sources.fetch(card, given, out)
+        fetching.fetch(card, given, out)
 
 
 def test_missing_path(tmp_path: Path) -> None:
@@ -276,7 +277,9 @@ def test_corpus_to_be_applied_for_says_how(tmp_path: Path) -> None:
     both(card, None, tmp_path / "out", "(?s)sign the form and send it.*corpus.invalid.*--source ravdess=")
 
 
-@pytest.mark.parametrize("given", ["", "  ", "s3://bucket/c.zip", "http://", "http://[1/c.zip", "file://host/c.zip"])
+@pytest.mark.parametrize(
+    "given", ["", "  ", "s3://", "nonsense://bucket/c.zip", "http://", "http://[1/c.zip", "file://host/c.zip"]
+)
 def test_what_is_no_address(tmp_path: Path, given: str) -> None:
     both(CARD, given, tmp_path / "out", "(?s)not an address.*http://.*--source")
 
@@ -391,7 +394,7 @@ def test_hashes_of_no_folder_are_not_reused(folder: Path, tmp_path: Path, spoil:
         os.utime(folder / name, ns=(0, 0))
     if spoil != "missing":
         previous.mkdir()
-        sources._write_files(previous / "files.parquet", wrong)
+        sources.write_files(previous / "files.parquet", wrong)
         store.write_json(previous / "root.json", {"root": "tree" if spoil == "extracted" else str(folder)})
     if spoil == "files":
         (previous / "files.parquet").write_bytes(b"PAR1")
@@ -569,7 +572,7 @@ def test_other_bytes_than_the_cards_are_refused_and_forgotten(server: Server, tm
     server.answers = [Answer(body=body)]
     with pytest.raises(SourceError, match="(?s)not the one that its card names.*got: .*expected: "):
         fetch(bound(server), None, tmp_path / "out")
-    assert not (tmp_path / "out" / "download.resume" / "part").exists()
+    assert not list((tmp_path / "out").glob("*.resume/part"))
     server.answers = [Answer()]
     fetch(bound(server), None, tmp_path / "out")
     assert server.requests[-1] == ("GET", None)
@@ -603,9 +606,9 @@ def test_corrupt_download_without_checksum_is_read_anew_next_time(server: Server
 def test_web_page_is_named_as_such(server: Server, tmp_path: Path, page: bytes) -> None:
     server.answers = [Answer(body=page)]
     for card, given in ((bound(server), None), (CARD, server.url)):
-        with pytest.raises(SourceError, match="(?s)web page, not an archive.*--source ravdess="):
+        with pytest.raises(SourceError, match="(?s)web page, not its data.*--source ravdess="):
             fetch(card, given, tmp_path / "out")
-        assert not (tmp_path / "out" / "download.resume" / "part").exists()
+        assert not list((tmp_path / "out").glob("*.resume/part"))
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "login or a licence"), (403, "licence"), (404, "HTTP 404")])

@@ -1,0 +1,88 @@
+"""Addresses of corpora: a card's own, and what a user names in their place."""
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from clepdg.cards import Address, Card
+from clepdg.errors import SourceError
+
+HASHES: Final = ("md5", "sha256")
+
+
+def by_hand(card: Card) -> str:
+    """Return what a user can do to get a corpus and to name it."""
+    how = f"{card.apply} ({card.homepage})" if card.apply else f"get it from {card.homepage}"
+    return f"{how}, then give it with --source {card.name}=FOLDER_OR_ARCHIVE"
+
+
+def shown(url: str) -> str:
+    """Return an address without a user's name and password."""
+    return re.sub(r"^(https?://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
+
+
+def is_web(url: str) -> bool:
+    """Tell whether an address is http or https."""
+    return re.match("https?://", url, re.IGNORECASE) is not None
+
+
+def checksums(address: Address) -> dict[str, str]:
+    """Return the checksums that are known of an address, by name."""
+    return {name: value for name in HASHES if (value := getattr(address, name))}
+
+
+def of_card(card: Card) -> tuple[Address, ...]:
+    """Return a card's addresses, in the order in which they are tried.
+
+    Raises:
+        SourceError: there is none, the corpus has to be asked for.
+    """
+    if not card.sources:
+        raise SourceError(f"{card.name} can't be downloaded: it has to be asked for.", do=by_hand(card))
+    return card.sources
+
+
+def own(card: Card, given: str) -> str:
+    """Return the user's own address.
+
+    Raises:
+        SourceError: it is not one.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", given)
+    with contextlib.suppress(ValueError):  # from urlsplit
+        host = urlsplit(given).hostname if scheme else None
+        valid = {"http": bool(host), "https": bool(host), "file": host in (None, "localhost")}
+        if not scheme and given.strip():
+            return given
+        if scheme and valid.get(scheme[1].lower(), scheme[1] in _protocols() and len(given) > scheme.end()):
+            return given
+    raise SourceError(
+        f"The source of {card.name} is not an address.",
+        got=repr(given),
+        expected="a folder, an archive (zip, tar), a .csv list of files, or an address (http://, https://, s3://, file:///)",
+        where="--source",
+    )
+
+
+def _protocols() -> set[str]:
+    import fsspec
+
+    return set(fsspec.available_protocols()) - {"memory", "data"}
+
+
+def local(card: Card, url: str) -> Path | None:
+    """Return the existing path that an address names, or None for one on the web.
+
+    Raises:
+        SourceError: there is no such path.
+    """
+    if is_web(url) or ("://" in url and not re.match("file://", url, re.IGNORECASE)):
+        return None
+    path = Path(url2pathname(urlsplit(url).path) if re.match("file://", url, re.IGNORECASE) else url)
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=by_hand(card))
+    return path

@@ -1,0 +1,215 @@
+"""Stage source: bring a corpus's files here.
+
+Folders are referenced, archives extracted, a card's addresses tried one after another. Downloads are resumed and held
+to the card's checksums; where a publisher gives none, what came first is recorded and holds from then on.
+"""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clepdg import addresses, archives, downloads, objects, remote, sources, store
+from clepdg.addresses import checksums, is_web, shown
+from clepdg.archives import File, Progress
+from clepdg.cards import Address, Card
+from clepdg.errors import SourceError
+from clepdg.folders import hash_folder
+from clepdg.remote import Remote
+from clepdg.sources import none_left, os_errors
+
+
+def fetch(
+    card: Card,
+    given: str | None,
+    out: Path,
+    *,
+    pins: Path | None = None,
+    previous: Path | None = None,
+    progress: Progress = lambda done, total: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Bring a source into out: files.parquet, root.json and, unless it is a folder, the tree.
+
+    Args:
+        card: the corpus's card.
+        given: as in `state`.
+        out: the working folder of the output; a broken download in it is resumed.
+        pins: folder of records of what the card's addresses without a checksum gave first; they hold from then on.
+        previous: an earlier output of this stage: what is the same there is neither hashed nor downloaded again.
+        progress: called with (bytes done, bytes in all, 0 = unknown) of the download, extraction or hashing under way.
+        sleep: waits between attempts, in seconds.
+
+    Returns:
+        The figures {"files", "bytes"}.
+
+    Raises:
+        SourceError: the source can't be read, reached or extracted, is not what the card says, or the disk is full.
+    """
+    with os_errors(out):
+        _clear(out)
+        brought = _Bringing(card, out, pins, previous, progress, sleep)
+        if given is None:
+            brought.from_card()
+        else:
+            brought.from_own(addresses.own(card, given))
+    return brought.figures
+
+
+@dataclass
+class _Bringing:
+    """One fetch: what all ways of bringing a source need."""
+
+    card: Card
+    out: Path
+    pins: Path | None
+    previous: Path | None
+    progress: Progress
+    sleep: Callable[[float], None]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def from_card(self) -> None:
+        """Try the card's addresses in their order; each keeps what it brought for the next run."""
+        faults: list[str] = []
+        for address in addresses.of_card(self.card):
+            try:
+                bound = self._pinned(address)
+                if address.many:
+                    self._files(self._listed(bound), shown(address.url))
+                else:
+                    self._archive(bound, addresses.local(self.card, address.url))
+                return
+            except SourceError as error:
+                _clear(self.out)
+                faults.append(str(error))
+        raise none_left(self.card, faults, "downloaded")
+
+    def from_own(self, url: str) -> None:
+        """Bring what the user names, which no checksum of the card binds."""
+        path = addresses.local(self.card, url)
+        if path is None:
+            if not is_web(url) and objects.look(self.card, url).get("folder"):
+                self._files(remote.of_folder(self.card, url), url)
+            else:
+                self._archive(Address(url=url), None)
+        elif path.is_dir():
+            self._finish(str(path), hash_folder(path, _known(self.previous), self.progress))
+        elif path.suffix.lower() == ".csv":
+            self._files(remote.of_table(self.card, path), str(path))
+        else:
+            self._archive(Address(url=url), path)
+
+    def _archive(self, address: Address, path: Path | None) -> None:
+        """Download an archive unless it lies here, and extract it."""
+        card = self.card
+        if path is not None:
+            downloads.verify(card, address, path.stat().st_size, downloads.hash_file(address, path))
+            files = archives.extract(path, self.out / sources.TREE, progress=self.progress, nested=card.nested)
+        else:
+            folder = self.out / f"download-{store.digest(address.url)[:8]}.resume"
+            part = downloads.download(card, address, folder, self.progress, self.sleep)
+            try:
+                files = archives.extract(part, self.out / sources.TREE, progress=self.progress, nested=card.nested)
+            except SourceError as error:
+                if not checksums(address):  # perhaps the download is at fault: the next run takes it anew
+                    part.unlink()
+                raise SourceError(
+                    f"What was downloaded for {card.name} can't be extracted.", got=error, where=shown(address.url)
+                ) from error
+            if address in card.sources and not checksums(address):
+                self._pin(address, store.digest_file(part), part.stat().st_size)
+        self._finish(sources.TREE, files)
+
+    def _files(self, files: list[Remote], where: str) -> None:
+        """Download single files, several at once."""
+        folder = self.out / f"files-{store.digest(where)[:8]}.resume"
+        known = _known_remote(self.previous)
+        brought = remote.download_all(
+            self.card, files, folder, self.out / sources.TREE, known, self.progress, self.sleep
+        )
+        found = hash_folder(self.out / sources.TREE, {}, self.progress)
+        self._finish(sources.TREE, [replace(file, mtime_ns=0) for file in found], remote=brought)
+
+    def _listed(self, address: Address) -> list[Remote]:
+        """Return the files of a card's address, and hold a repository's listing to what it was at first."""
+        files = remote.of_card(self.card, address)
+        if address.dataverse:
+            digest, size = store.digest_lines(remote.lines(files)), sum(file.address.bytes or 0 for file in files)
+            if address.sha256 and digest != address.sha256:
+                raise SourceError(
+                    f"The files that {self.card.name}'s publisher lists are not what they were at the first download.",
+                    got=f"{len(files)} files, {size} bytes, listing {digest}",
+                    expected=f"{address.bytes} bytes, listing {address.sha256}, {address.recorded}",
+                    where=shown(address.url),
+                    do="compare, and delete that record to take the new ones",
+                )
+            self._pin(address, digest, size)
+        return files
+
+    def _pinned(self, address: Address) -> Address:
+        """Return an address with the checksum that was recorded for it, where its publisher gives none."""
+        if self.pins is None or checksums(address) or address.files:
+            return address
+        path = self.pins / f"{self.card.name}.json"
+        record = _records(path).get(_pin_name(address))
+        if record is None:
+            return address
+        where = f"recorded {record['date']} in {path}"
+        return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
+
+    def _pin(self, address: Address, sha256: str, size: int) -> None:
+        if self.pins is None or address.recorded:
+            return
+        path = self.pins / f"{self.card.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records = _records(path)
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        records[_pin_name(address)] = {"bytes": size, "sha256": sha256, "date": date}
+        store.write_json(path, records)
+
+    def _finish(self, root: str, files: list[File], remote: dict[str, str] | None = None) -> None:
+        sources.write_files(self.out / sources.FILES, files)
+        store.write_json(self.out / sources.ROOT, {"root": root} | ({"remote": remote} if remote else {}))
+        self.figures = {"files": len(files), "bytes": sum(file.bytes for file in files)}
+
+
+def _records(path: Path) -> dict[str, Any]:
+    try:
+        records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return records
+    except ValueError as error:
+        do = "mend it, or delete it: the next download is recorded anew"
+        raise SourceError("The record of first downloads is damaged.", got=error, where=path, do=do) from error
+
+
+def _pin_name(address: Address) -> str:
+    return f"{shown(address.url)} {address.dataverse or ''}".strip()
+
+
+def _clear(out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / sources.TREE, ignore_errors=True)
+    for name in (sources.FILES, sources.ROOT):
+        (out / name).unlink(missing_ok=True)
+
+
+def _known(previous: Path | None) -> dict[tuple[str, int, int], str]:
+    """Return {(path, bytes, mtime_ns): sha256} of an earlier output for a folder; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if previous is not None and json.loads((previous / sources.ROOT).read_text())["root"] != sources.TREE:
+            return {(file.path, file.bytes, file.mtime_ns): file.sha256 for file in sources.file_rows(previous)}
+    return {}
+
+
+def _known_remote(previous: Path | None) -> dict[str, tuple[Path, str]]:
+    """Return {identity: (path, sha256)} of the single files that an earlier output holds."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if previous is not None:
+            sums = {file.path: file.sha256 for file in sources.file_rows(previous)}
+            brought = json.loads((previous / sources.ROOT).read_text()).get("remote", {})
+            return {identity: (previous / sources.TREE / path, sums[path]) for path, identity in brought.items()}
+    return {}
