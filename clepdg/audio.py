@@ -61,7 +61,7 @@ def _decode_av(path: Path) -> tuple[Waveform, int]:
             samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
             return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise IndexingError(f"not readable as audio: {error}") from error
+        raise IndexingError(f"not readable as audio: {getattr(error, 'strerror', None) or error}") from error
 
 
 def to_mono(samples: Waveform) -> Waveform:

@@ -16,6 +16,7 @@ from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Split:
         test: speakers of the test part.
         validation: speakers of the validation part.
         parts: the corpus's own part ("Development") -> "train", "validation", "test" or, for what is left out, "";
-            where this is given, speakers and texts decide nothing.
+            where this is given, speakers and texts decide nothing. Unit "official" without it takes the three names.
         validation_text_share: share in [0, 1) of the remaining speakers' texts that go to validation, by sha256 of the
             text's id, for corpora with too few speakers for a validation speaker.
     """
@@ -63,6 +64,10 @@ class Split:
     validation: tuple[str, ...] = ()
     validation_text_share: float = 0.0
     parts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.unit == "official" and not self.parts:
+            object.__setattr__(self, "parts", {name: name for name in SPLITS})
 
     def part(self, speaker: str, text: str, official: str | None = None) -> str | None:
         """Return "train", "validation", "test" or, for an official part that is left out, None.
@@ -84,11 +89,11 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a complete copy holds; a copy that differs is refused unless --allow-partial."""
+    """What a complete copy holds, as far as it is known; a copy that differs is refused unless --allow-partial."""
 
-    utterances: int
-    speakers: int
-    sample_rate: int  # Hz, the usual rate; single odd files are notes
+    utterances: int | None = None
+    speakers: int | None = None
+    sample_rate: int | None = None  # Hz, the usual rate; single odd files are notes
     emotions: dict[str, int] = field(default_factory=dict)  # raw_label -> utterances
 
 
@@ -144,7 +149,7 @@ def load_card(name: str) -> Card:
             **{
                 **_tuples(raw),
                 "split": Split(**_tuples(raw["split"])),
-                "expected": Expected(**raw["expected"]),
+                "expected": Expected(**raw.get("expected", {})),
                 "sources": tuple(Address(**source) for source in raw.get("sources", ())),
             }
         )

@@ -1,8 +1,8 @@
 """Stage index: one row per utterance of a corpus, and what is wrong with the rest.
 
 A fault of a file is an error (the file is quarantined, with a reason) or a note (it is kept, and counted): stereo, odd
-rate, clipped, misnamed, identical. Nothing is skipped silently: every audio file of the tree is an utterance, a row of
-the quarantine, or excluded by the card.
+rate, clipped, misnamed, the same as another. Nothing is skipped silently: every audio file of the tree is an utterance,
+a row of the quarantine, or excluded by the card.
 """
 
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.cards import Card
+from clepdg.cards import SPLITS, Card
 from clepdg.config import IndexConfig
 from clepdg.corpora import CORPORA, Finding, Spoken
 from clepdg.errors import CorpusError
@@ -27,13 +27,13 @@ from clepdg.index_table import (
     write_index,
 )
 from clepdg.probe import Probe, probe_file
+from clepdg.twins import Sound, find_twins
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["build_index", "check", "digests", "read_quarantine", "read_utterances", "write_index"]
 
-SPLITS: Final = ("train", "validation", "test")
 REASONS_SHOWN: Final = 5
 
 Progress = Callable[[int, int], None]
@@ -53,7 +53,8 @@ def build_index(
     1. Names: the parser of the card's grammar reads each one; what is not of the grammar is quarantined.
     2. Exclusions and labels: what the card excludes is left out, a label that its map does not know is quarantined.
     3. Audio: every file is decoded, in `workers` threads.
-    4. Twins: byte-identical files with different labels are both quarantined, with the same label noted.
+    4. Twins: of files that are identical or sound the same, all are quarantined where their labels differ; where they
+       agree, those that lie in a later part of the split (it would test what was trained on), and the others noted.
 
     Args:
         root: folder that the corpus's paths are relative to.
@@ -82,9 +83,9 @@ def build_index(
                 errors[key] = result
             progress(done, len(wanted))
 
-    conflicts, twins = _identical({key: (probe.sha256, wanted[key].raw_label) for key, probe in probes.items()})
-    errors |= conflicts
-    kept = {key: probe for key, probe in probes.items() if key not in conflicts}
+    refused, twins = find_twins({key: _sound(probe, wanted[key], card) for key, probe in probes.items()})
+    errors |= refused
+    kept = {key: probe for key, probe in probes.items() if key not in refused}
     usual = _usual_rate(kept.values())
     utterances = [_row(key, wanted[key], probe, card, usual, twins.get(key)) for key, probe in kept.items()]
     quarantine = [_quarantined(item.path, None, item.reason) for item in items if isinstance(item, Finding)]
@@ -106,26 +107,23 @@ def _quarantined(path: str, utterance_id: str | None, reason: str) -> Row:
     return {"path": path, "utterance_id": utterance_id, "reason": reason}
 
 
-def _identical(facts: Mapping[str, tuple[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Find byte-identical files in {utterance_id: (sha256, raw_label)}.
+def _sound(probe: Probe, spoken: Spoken, card: Card) -> Sound:
+    part = SPLITS.index(_split(spoken, card))
+    return Sound(sha256=probe.sha256, sound=probe.sound, raw_label=spoken.raw_label, part=part)
 
-    Returns:
-        {utterance_id: reason} where their labels differ, and {utterance_id: first utterance_id} where they agree.
-    """
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for key, (sha256, _) in facts.items():
-        groups[sha256].append(key)
-    conflicts: dict[str, str] = {}
-    twins: dict[str, str] = {}
-    for keys in groups.values():
-        labels = {key: facts[key][1] for key in keys}
-        for key in keys:
-            other = next((twin for twin in keys if labels[twin] != labels[key]), None)
-            if other is not None:
-                conflicts[key] = f"byte-identical to {other}, which is labelled {labels[other]}, not {labels[key]}"
-            elif key != keys[0]:
-                twins[key] = keys[0]
-    return conflicts, twins
+
+def _split(spoken: Spoken, card: Card) -> str:
+    part = card.split.part(spoken.speaker, spoken.text, spoken.part)
+    assert part is not None, "what the card leaves out is not wanted"
+    return part
+
+
+def _crossing(utterances: Iterable[Row]) -> list[str]:
+    """Return the speakers that are in more than one part of the split."""
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for row in utterances:
+        parts[row["speaker"]].add(row["split"])
+    return sorted(speaker for speaker, own in parts.items() if len(own) > 1)
 
 
 def _usual_rate(probes: Iterable[Probe]) -> int | None:
@@ -143,15 +141,16 @@ def _row(key: str, spoken: Spoken, probe: Probe, card: Card, usual: int | None, 
         "language": spoken.language or card.language,
         "raw_label": spoken.raw_label,
         "emotion": card.labels[spoken.raw_label] or None,
-        "split": card.split.part(spoken.speaker, spoken.text, spoken.part),
+        "split": _split(spoken, card),
         "cluster": f"{card.name}/{spoken.cluster or spoken.speaker}",
         "path": spoken.path,
         "sample_rate": probe.sample_rate,
         "num_samples": probe.num_samples,
+        "rms_db": probe.rms_db,
         "sha256": probe.sha256,
         "text": spoken.text,
         "transcript": spoken.transcript,
-        "notes": [*spoken.notes, *probe.notes, *odd, *([f"identical to {twin}"] if twin else [])],
+        "notes": [*spoken.notes, *probe.notes, *odd, *([twin] if twin else [])],
     }
 
 
@@ -161,7 +160,7 @@ def _figures(
     def count(column: str) -> dict[str, int]:
         return dict(sorted(Counter(row[column] or "none" for row in utterances).items()))
 
-    notes = Counter(note.partition(" to ")[0] for row in utterances for note in row["notes"])
+    notes = Counter(note.partition(" as ")[0] for row in utterances for note in row["notes"])
     return {
         "found": {
             "utterances": len(spoken),
@@ -175,6 +174,7 @@ def _figures(
         "emotions": count("emotion"),
         "raw_labels": count("raw_label"),
         "speakers": len({row["speaker"] for row in utterances}),
+        "crossing": _crossing(utterances),
         "sample_rate": usual,
         "seconds": round(sum(row["num_samples"] / row["sample_rate"] for row in utterances), 3),
         "notes": dict(sorted(notes.items())),
@@ -194,11 +194,14 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> Non
         raise CorpusError(
             f"{card.name} holds no usable utterance.",
             got=figures["reasons"] or "no audio file",
-            expected=f"{card.expected.utterances} utterances of {card.title}",
+            expected=f"{card.expected.utterances or 'the'} utterances of {card.title}",
             where=f"the source of {card.name}",
             do=f"look whether --source {card.name}=FOLDER is the corpus's folder",
         )
     differences = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
+    if card.split.unit == "speaker" and figures["crossing"]:
+        crossing = figures["crossing"]
+        differences.append(f"{len(crossing)} speakers in more than one part of the split: {', '.join(crossing[:5])}")
     if not allow_partial:
         differences += [*_too_many_errors(figures, card), *card_differences(figures, card)]
     if differences:
@@ -228,6 +231,7 @@ def card_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
         "speakers": (found["speakers"], expected.speakers),
         "usual rate in Hz": (figures["sample_rate"], expected.sample_rate),
     }
-    for raw_label in sorted({*found["raw_labels"], *expected.emotions}):
-        pairs[f"raw label {raw_label}"] = (found["raw_labels"].get(raw_label, 0), expected.emotions.get(raw_label, 0))
-    return [f"{name}: {got}, not {wanted}" for name, (got, wanted) in pairs.items() if got != wanted]
+    if expected.emotions:
+        for label in sorted({*found["raw_labels"], *expected.emotions}):
+            pairs[f"raw label {label}"] = (found["raw_labels"].get(label, 0), expected.emotions.get(label, 0))
+    return [f"{name}: {got}, not {wanted}" for name, (got, wanted) in pairs.items() if wanted not in (None, got)]

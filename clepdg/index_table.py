@@ -25,6 +25,7 @@ COLUMNS: Final = {  # of an utterance's row
     "path": "string",  # relative to the corpus's root
     "sample_rate": "int64",  # Hz
     "num_samples": "int64",
+    "rms_db": "float64",  # of the mono mix, full scale = 0
     "sha256": "string",  # of the file
     "text": "string",  # id of what was spoken
     "transcript": "string",  # null where unknown
@@ -80,7 +81,12 @@ def _read(path: Path, columns: Mapping[str, str]) -> "pd.DataFrame":
 def _table(frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pa.Table":
     import pyarrow
 
-    types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "list": pyarrow.list_(pyarrow.string())}
+    types = {
+        "string": pyarrow.string(),
+        "int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "list": pyarrow.list_(pyarrow.string()),
+    }
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     return pyarrow.Table.from_pydict({name: frame[name].tolist() for name in columns}, schema=schema)
 
@@ -91,7 +97,7 @@ def build_frame(rows: list[Row], columns: Mapping[str, str]) -> "pd.DataFrame":
 
     return pd.DataFrame(
         {
-            name: pd.Series([row[name] for row in rows], dtype="int64" if kind == "int64" else "object")
+            name: pd.Series([row[name] for row in rows], dtype=kind if kind in ("int64", "float64") else "object")
             for name, kind in columns.items()
         }
     )

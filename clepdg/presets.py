@@ -47,7 +47,7 @@ def demo() -> Config:
 
 def open_corpora() -> Config:
     """Return the run on the corpora that anyone can download, with LAION's CLAP."""
-    return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb"))
+    return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb", "meld"))
 
 
 PRESETS: dict[str, Callable[[], Config]] = {"demo": demo, "open": open_corpora}

@@ -1,12 +1,14 @@
 """Probe one audio file: what it holds, or why it can't be used."""
 
+import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from clepdg.audio import Waveform, decode, to_mono
+from clepdg.audio import Waveform, decode, to_mono, to_pcm
 from clepdg.config import IndexConfig
 from clepdg.downloads import LFS_POINTER
 from clepdg.errors import IndexingError
@@ -23,6 +25,8 @@ class Probe:
     num_samples: int
     sha256: str
     notes: tuple[str, ...]
+    rms_db: float  # of the mono that shards hold, over the whole file; full scale = 0
+    sound: str  # sha256 over rate and 16-bit mono samples: equal where files of other bytes sound the same
 
 
 def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | str:
@@ -35,6 +39,8 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
         return _refuse(head) or _listen(*decode(path), sha256 or digest_file(path), config)
+    except FileNotFoundError:
+        return "its file is missing"
     except OSError as error:
         return f"not readable: {error.strerror}"
     except IndexingError as error:
@@ -60,9 +66,18 @@ def _listen(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> P
     if seconds > config.max_seconds:
         return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
     # Of the mono that shards hold, since opposite channels cancel; about the mean, since an offset is no sound.
-    if np.std(to_mono(samples), dtype=np.float64) < config.silence_rms:
+    mono = to_mono(samples)
+    if (rms := float(np.std(mono, dtype=np.float64))) < config.silence_rms:
         return f"silent: rms below {config.silence_rms}"
     notes = ["stereo"] if samples.shape[1] > 1 else []
     if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
         notes.append("clipped")
-    return Probe(sample_rate=rate, num_samples=len(samples), sha256=sha256, notes=tuple(notes))
+    sound = hashlib.sha256(f"{rate} ".encode() + to_pcm(mono).astype("<i2").tobytes()).hexdigest()
+    return Probe(
+        sample_rate=rate,
+        num_samples=len(samples),
+        sha256=sha256,
+        notes=tuple(notes),
+        rms_db=round(20 * math.log10(rms), 2),
+        sound=sound,
+    )

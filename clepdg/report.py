@@ -65,6 +65,7 @@ def write_report(
     predictions: "pd.DataFrame",
     facts: Mapping[str, Any],
     rows: Mapping[str, str],
+    pictures: Mapping[str, Path] | None = None,
 ) -> None:
     """Write report.html, results.csv and results.md into a folder.
 
@@ -74,6 +75,7 @@ def write_report(
         facts: what was run: "caption" is the line under the title; every other entry is a line of the first table, or
             a table of its own where its value maps names to mappings.
         rows: row -> title, in the order of the tables.
+        pictures: corpus -> its quality report's picture (PNG), which the page shows.
 
     Raises:
         ConfigError: a row has no title.
@@ -81,7 +83,7 @@ def write_report(
     sections = group(cells, rows)
     folder.mkdir(parents=True, exist_ok=True)
     speakers = evaluate.speaker_uars(predictions, cells)
-    (folder / "report.html").write_text(page(sections, speakers, facts, rows), encoding="utf-8")
+    (folder / "report.html").write_text(page(sections, speakers, facts, rows, pictures or {}), encoding="utf-8")
     (folder / "results.md").write_text(_markdown(sections, facts, rows), encoding="utf-8")
     flat = cells.assign(
         labels=cells["labels"].map(" ".join),

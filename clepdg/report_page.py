@@ -1,8 +1,10 @@
 """The report's page: one HTML file without scripts or links to anything, its charts drawn into it as SVG."""
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.report_cells import FIGURES, Cell, Footnotes, Section, by_protocol, counts, figure, is_table, text
@@ -19,12 +21,16 @@ td:first-child,th:first-child,.facts td,.facts th{text-align:left;vertical-align
 .group th{text-align:left;background:#f3f5f8;padding-top:.5rem}
 .main td{font-weight:600}.wide{overflow-x:auto}.side{display:flex;flex-wrap:wrap;gap:1.5rem}
 caption{text-align:left;font-weight:600}.caption{font-size:17px}.notes{font-size:13px;color:#444}
-small{color:#666}svg{max-width:100%;height:auto}
+small{color:#666}svg,img{max-width:100%;height:auto}
 """
 
 
 def page(
-    sections: Sequence[Section], speakers: "pd.DataFrame", facts: Mapping[str, Any], rows: Mapping[str, str]
+    sections: Sequence[Section],
+    speakers: "pd.DataFrame",
+    facts: Mapping[str, Any],
+    rows: Mapping[str, str],
+    pictures: Mapping[str, Path],
 ) -> str:
     """Return the whole page. `speakers` is what `evaluate.speaker_uars` returns; the rest as in `write_report`."""
     main = MAIN_ROW if MAIN_ROW in rows else list(rows)[-1]
@@ -39,6 +45,10 @@ def page(
     if len(speakers):
         parts.append("<h2>Speaker by speaker</h2><p>UAR where speakers are too few for a test.</p>")
         parts.append(f"<div class='side'>{_speakers(speakers, rows)}</div>")
+    parts += ["<h2>The corpora</h2>"] * bool(pictures)
+    for corpus, picture in pictures.items():
+        data = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f"<img alt='what the utterances of {escape(corpus)} are like' src='data:image/png;base64,{data}'>")
     head = f"<meta charset='utf-8'><title>CLEP-DG results</title><style>{STYLE}</style>"
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{chr(10).join(parts)}</body></html>\n"
 

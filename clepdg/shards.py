@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.audio import Waveform, decode, encode_flac, resample, to_mono, to_pcm
+from clepdg.cards import SPLITS
 from clepdg.config import ShardConfig
 from clepdg.errors import IndexingError, ShardError
 from clepdg.store import digest_lines
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OFFSETS = "offsets.parquet"
-SPLITS = ("train", "validation", "test")
 FEW = 200  # utterances below which starting processes costs more than it saves
 
 

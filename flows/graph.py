@@ -304,8 +304,19 @@ def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[
             **{f"classifier/{row}.{seed}": f"classifier/{fold.name}.{row}.{seed}" for row, seed, _ in heads},
             **{f"audio/{m}/{corpus}": f"audio_embeddings/{m}.{corpus}" for m in models for corpus in fold.targets},
             **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
+            **_shards(fold),
         },
     )
+
+
+def _shards(fold: Fold) -> dict[str, str]:
+    """Return what tells whether a target that is left out holds audio of its sources."""
+    if fold.name == SUPERVISED:
+        return {}
+    return {
+        **{f"shard/{corpus}": f"shard/{corpus}" for corpus in fold.targets},
+        **{f"learnt/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
+    }
 
 
 def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Node:

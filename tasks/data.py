@@ -32,8 +32,8 @@ def compute_synthetic(work: Work) -> Computed:
 
 
 def compute_index(work: Work) -> Computed:
-    """Read every utterance of a corpus; write the utterance table and the quarantine."""
-    from clepdg import index, sources
+    """Read every utterance of a corpus; write the utterance table, the quarantine and the quality report."""
+    from clepdg import index, quality, sources
 
     source = work.inputs["source"]
     files = sources.read_files(source)
@@ -47,6 +47,7 @@ def compute_index(work: Work) -> Computed:
         progress=work.reporting.progress,
     )
     index.write_index(work.folder, utterances, quarantine)
+    quality.write_quality(work.folder, work.config["card"]["name"], utterances, quarantine, figures)
     return Computed(digests=index.digests(utterances, quarantine), figures=figures)
 
 

@@ -25,6 +25,8 @@ def compute_evaluate(work: Work) -> Computed:
     label_set = work.config["label_set"]
     splits = ("test",) if work.config["test_only"] else ("train", "validation", "test")
     table = labelled(inputs_like(work, "index/"), label_set, splits).sort_values("utterance_id", ignore_index=True)
+    copies = _copies_of_sources(work, table)
+    table = table[~copies].reset_index(drop=True)
     parts = [_predict(work, table, head) for head in work.config["heads"]]
     predictions = pd.concat(parts, ignore_index=True)
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
@@ -39,8 +41,26 @@ def compute_evaluate(work: Work) -> Computed:
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     return Computed(
         digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
-        figures={"headline": _headline(cells), "utterances": len(table)},
+        figures={"headline": _headline(cells), "utterances": len(table), "copies": int(copies.sum())},
     )
+
+
+def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
+    """Mark the target utterances whose audio a source corpus holds too: the fold has learnt from them.
+
+    They are dropped here, from the target alone: a target never decides what its sources are.
+    """
+    import pandas as pd
+
+    from clepdg import shards
+
+    sources, targets = inputs_like(work, "learnt/"), inputs_like(work, "shard/")
+    if not sources:
+        return pd.Series(False, index=table.index)
+    learnt = pd.concat([shards.read_offsets(folder) for folder in sources])
+    heard = pd.concat([shards.read_offsets(folder) for folder in targets])
+    same = set(heard.utterance_id[heard.pcm_sha256.isin(learnt.pcm_sha256[learnt.split != "test"])])
+    return table.utterance_id.isin(same)
 
 
 def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.DataFrame":
@@ -61,7 +81,7 @@ def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.Dat
         loaded = replace(loaded, mean=torch.zeros_like(loaded.mean))
     probabilities = loaded.probabilities(x)
     predicted = np.array(loaded.labels)[probabilities.argmax(axis=1)]
-    return table[["utterance_id", "corpus", "speaker", "split"]].assign(
+    return table[["utterance_id", "corpus", "speaker", "cluster", "split"]].assign(
         fold=work.config["fold"],
         row=head["row"],
         seed=head["seed"],
@@ -109,7 +129,7 @@ def compute_report(work: Work) -> Computed:
     """Write report.html, results.csv and results.md over all folds."""
     import pandas as pd
 
-    from clepdg import report
+    from clepdg import quality, report
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
@@ -122,11 +142,18 @@ def compute_report(work: Work) -> Computed:
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
     if partial:
         facts["caption"] += f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}."
-    report.write_report(work.folder, cells, predictions, facts, work.config["rows"])
+    pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
+    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures)
     headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
     table = report.table(headline, work.config["rows"])
     (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
+
+
+def _copies(work: Work, corpus: str) -> dict[str, object]:
+    """Return how many utterances were left out of a leave-out fold's target, where the run has that fold."""
+    record = work.records.get(f"evaluate/leave-out-{corpus}")
+    return {"left out of its fold: copies of source audio": record.figures["copies"]} if record else {}
 
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
@@ -143,7 +170,11 @@ def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
     return {
         "title": card.title,
         "utterances": figures["utterances"],
+        "speakers": figures["speakers"],
+        "hours": round(figures["seconds"] / 3600, 2),
         "quarantined": figures["quarantined"],
+        "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
+        **_copies(work, corpus),
         "differs from the whole corpus": "; ".join(differences) or "no",
         "licence": card.licence,
         "citation": card.citation,

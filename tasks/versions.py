@@ -17,7 +17,7 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
-    "index": 2,
+    "index": 3,
     "shard": 1,
     "backbone": 1,
     "clep": 1,
@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 1,
     "audio_embeddings": 1,
     "classifier": 1,
-    "evaluate": 1,
-    "report": 1,
+    "evaluate": 2,
+    "report": 2,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
@@ -44,10 +44,16 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/corpora/__init__.py": ("index",),
     "clepdg/corpora/crema_d.py": ("index",),
     "clepdg/corpora/emodb.py": ("index",),
+    "clepdg/corpora/esd.py": ("index",),
     "clepdg/corpora/grammar.py": ("index",),
+    "clepdg/corpora/iemocap.py": ("index",),
+    "clepdg/corpora/meld.py": ("index",),
+    "clepdg/corpora/msp_podcast.py": ("index",),
     "clepdg/corpora/ravdess.py": ("index",),
+    "clepdg/corpora/savee.py": ("index",),
     "clepdg/corpora/speech.py": ("source",),
     "clepdg/corpora/synthetic.py": ("source",),
+    "clepdg/corpora/table.py": ("index",),
     "clepdg/corpora/tess.py": ("index",),
     "clepdg/downloads.py": ("source",),
     "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
@@ -62,6 +68,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/protocols.py": ("classifier", "evaluate"),
     "clepdg/probe.py": ("index",),
     "clepdg/prompts.py": ("backbone", "clep", "acpt", "text_embeddings"),
+    "clepdg/quality.py": ("index",),
     "clepdg/remote.py": ("source",),
     "clepdg/report.py": ("report",),
     "clepdg/report_cells.py": ("report",),
@@ -69,6 +76,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/shards.py": ("shard", "clep", "audio_embeddings"),
     "clepdg/sources.py": ("source",),
     "clepdg/tensors.py": ("backbone", *_MODELS, "classifier"),
+    "clepdg/twins.py": ("index",),
     "clepdg/training.py": ("clep", "acpt", "classifier"),
     "tasks/data.py": ("source", "index", "shard"),
     "tasks/evaluation.py": ("evaluate", "report"),

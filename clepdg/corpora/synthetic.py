@@ -111,7 +111,7 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
 
     plan = _plan(card, config)
     emotions = LAYOUTS[card.grammar].emotions
-    rate = card.expected.sample_rate
+    rate = _rate(card)
     room = _impulse_response(card)
     for spoken in plan:
         path = root / spoken.path
@@ -120,6 +120,11 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
         signal = _record(speech, card, spoken, room, config.seed)
         pcm = np.round(signal * 32767).astype(np.int16)
         soundfile.write(path, pcm, rate, format="WAV", subtype="PCM_16")
+
+
+def _rate(card: Card) -> int:
+    assert card.expected.sample_rate, "a synthetic corpus's card says its rate"
+    return card.expected.sample_rate
 
 
 def _plan(card: Card, config: SyntheticConfig) -> list[Spoken]:
@@ -149,7 +154,7 @@ def _utterances(layout: Layout, speakers: tuple[str, ...], each: int) -> Iterato
 
 def _impulse_response(card: Card) -> Signal:
     """Return the room's reverberation (T,), of unit energy."""
-    rate, seconds = card.expected.sample_rate, card.acoustics["reverb_seconds"]
+    rate, seconds = _rate(card), card.acoustics["reverb_seconds"]
     time = np.arange(int(rate * seconds)) / rate
     tail = generator(card.name, "room").standard_normal(len(time)) * 10 ** (-3 * time / seconds)  # -60 dB at the end
     response: Signal = tail / np.sqrt(np.sum(tail**2))
@@ -160,7 +165,7 @@ def _record(speech: Signal, card: Card, spoken: Spoken, room: Signal, seed: int)
     """Return speech (T,) as this corpus's room, noise and microphone give it, within [-0.95, 0.95]."""
     from scipy.signal import fftconvolve
 
-    rate, acoustics = card.expected.sample_rate, card.acoustics
+    rate, acoustics = _rate(card), card.acoustics
     rng = generator(seed, card.name, spoken.name, "noise")
     level = 10 ** ((acoustics["noise_db"] + rng.normal(0, 1.5)) / 20)
     signal = speech + acoustics["reverb_share"] * fftconvolve(speech, room)[: len(speech)]

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from clepdg import cards
@@ -184,6 +185,41 @@ def test_adding_a_file_runs_that_corpus_and_what_depends_on_it(trees, stood, tmp
     assert "clep/leave-out-ravdess.c0" in done
     assert "audio_embeddings/leave-out-emodb.c0.ravdess" not in done
     assert "audio_embeddings/leave-out-emodb.c0.emodb" in done
+
+
+def test_copies_of_source_audio_are_dropped_from_the_target_alone(trees, stood, tmp_path):
+    copied = {**trees, "emodb": str(shutil.copytree(trees["emodb"], tmp_path / "copied"))}
+    learnt = sorted(Path(trees["ravdess"]).rglob("03-01-05-*-01.wav"))[0]  # an actor of train, angry
+    victim = sorted(Path(copied["emodb"]).rglob("09*W?.wav"))[0]  # a test speaker, angry
+    shutil.copy(learnt, victim)
+    run(copied)
+    store, log = load_settings().open_store(), last_log()
+    record = store.lookup("evaluate", log["evaluate/leave-out-emodb"]["key"])
+    assert record.figures["copies"] == 1
+    assert store.lookup("evaluate", log["evaluate/leave-out-ravdess"]["key"]).figures["copies"] == 0
+    assert not {n for n in computed() if n.startswith(("clep/leave-out-emodb", "classifier/leave-out-emodb"))}
+    tested = pd.read_parquet(store.local("evaluate", record.key) / "predictions.parquet")
+    assert f"emodb/{victim.stem}" not in set(tested.utterance_id)
+    page = store.local("report", log["report/report"]["key"]) / "report.html"
+    assert "copies of source audio" in page.read_text()
+
+
+def test_an_utterance_that_the_card_withdraws_makes_what_depends_on_it_stale(trees, stood, real_cards, monkeypatch):
+    index = load_settings().open_store().local("index", last_log()["index/ravdess"]["key"])
+    withdrawn = pd.read_parquet(index / "utterances.parquet").query("split == 'train'").utterance_id.iloc[0]
+
+    def edited(name):
+        card = real_cards(name)
+        return replace(card, exclude=(withdrawn,)) if name == "ravdess" else card
+
+    import tasks.data
+
+    for module in (cards, graph, tasks.data, tasks.lineage):
+        monkeypatch.setattr(module, "load_card", edited)
+    run(trees)
+    done = computed()
+    assert {n for n in done if n.partition("/")[0] in DATA} == {"index/ravdess", "shard/ravdess"}
+    assert {"clep/supervised.c0", "clep/leave-out-emodb.c0"} <= done and "clep/leave-out-ravdess.c0" not in done
 
 
 def test_a_moved_corpus_only_lists_its_files_again(trees, stood, tmp_path):

@@ -55,6 +55,27 @@ EXAMPLES = {
         text="b03",
         transcript="An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
     ),
+    "savee": Spoken(
+        path="AudioData/KL/su15.wav",
+        name="KL_su15",
+        speaker="KL",
+        gender="male",
+        language="en",
+        raw_label="surprise",
+        text="su15",
+        transcript=None,
+    ),
+    "esd": Spoken(
+        path="0003/Sad/0003_001053.wav",
+        name="0003_001053",
+        speaker="0003",
+        gender=None,
+        language="zh",
+        raw_label="sad",
+        text="zh003",
+        transcript=None,
+        notes=("no line in the speaker's text file",),
+    ),
     "crema-d": Spoken(
         path="AudioWAV/1091_IEO_DIS_LO.wav",
         name="1091_IEO_DIS_LO",
@@ -68,7 +89,7 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("grammar", CORPORA)
+@pytest.mark.parametrize("grammar", EXAMPLES)  # the others read tables as well: test_trees.py
 def test_a_file_name_gives_its_utterance(grammar: str, tmp_path: Path) -> None:
     assert read(grammar, tmp_path, EXAMPLES[grammar].path) == [EXAMPLES[grammar]]
 
@@ -85,6 +106,10 @@ def test_a_file_name_gives_its_utterance(grammar: str, tmp_path: Path) -> None:
         ("emodb", "04a01Fa.wav"),  # no such speaker
         ("emodb", "03a03Fa.wav"),  # no such text
         ("emodb", "03a01Xa.wav"),  # no such emotion
+        ("savee", "DC/s01.wav"),  # neither sadness nor surprise
+        ("savee", "DC/n31.wav"),
+        ("esd", "0021/Sad/0021_001053.wav"),
+        ("esd", "0011/Neutral/0011_000000.wav"),
         ("crema-d", "1092_IEO_ANG_LO.wav"),
         ("crema-d", "1000_IEO_ANG_LO.wav"),
         ("crema-d", "1001_IEO_SUR_LO.wav"),

@@ -57,6 +57,16 @@ def test_nothing_learnt_in_a_leave_out_fold_sees_its_target():
         assert f"shard/{corpus}" in evaluated
 
 
+def test_only_the_evaluation_of_a_leave_out_fold_looks_for_copies_and_only_among_what_its_sources_learn():
+    nodes = by_id()
+    for corpus in CONFIG.corpora:
+        inputs = nodes[f"evaluate/leave-out-{corpus}"].inputs
+        learnt = {name: ref for name, ref in inputs.items() if name.startswith("learnt/")}
+        assert set(learnt) == {f"learnt/{other}" for other in CONFIG.corpora if other != corpus}
+        assert all(ref == f"shard/{name.removeprefix('learnt/')}#learning" for name, ref in learnt.items())
+    assert not [name for name in nodes["evaluate/supervised"].inputs if name.startswith(("learnt/", "shard/"))]
+
+
 def test_learning_depends_on_train_and_validation_alone():
     for node in graph(CONFIG, {}):
         if node.stage == "clep":

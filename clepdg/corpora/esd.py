@@ -1,0 +1,88 @@
+"""ESD, the Emotional Speech Database (for voice conversion).
+
+Ten Mandarin (0001-0010) and ten English speakers (0011-0020) say 350 sentences each in five emotions: 35,000 files of
+16 kHz, mono. The sentences are the same in every emotion and for every speaker of a language.
+
+Address:  https://github.com/HLTSingapore/Emotional-Speech-Data (on a form to the authors; no open address)
+Licence:  research only
+Citation: Zhou K, Sisman B, Liu R, Li H (2022). Emotional voice conversion: Theory, databases and ESD.
+          Speech Communication 137: 1-18.
+
+Name: speaker/emotion/speaker_number: 0011/Angry/0011_000351.wav; some copies add train, test and evaluation folders
+    number  1-350 neutral, then 350 each: angry, happy, sad, surprise
+speaker/speaker.txt has id, text and emotion on each line; its emotion words are Chinese for Mandarin speakers, and some
+of these files are not UTF-8. The label is that of the text file, or the folder's where the text file lacks the line.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from clepdg.corpora.grammar import Finding, Spoken, matched, parse_tree, read_text
+
+LABELS: Final = {
+    "neutral": "neutral",
+    "angry": "angry",
+    "happy": "happy",
+    "sad": "sad",
+    "surprise": "surprise",
+    "surprised": "surprise",
+    "中立": "neutral",
+    "生气": "angry",
+    "快乐": "happy",
+    "伤心": "sad",
+    "惊喜": "surprise",
+}
+FEMALE: Final = frozenset(f"00{number}" for number in range(15, 20))  # of the English speakers [mem]
+NAME: Final = re.compile(r"(00(?:0[1-9]|1\d|20))_((?!000000)00(?:0\d{3}|1[0-6]\d\d|17[0-4]\d|1750))")
+SENTENCES: Final = 350
+Lines = dict[str, tuple[str, str]]  # id -> (text, emotion)
+
+
+def utterances(root: Path) -> Iterator[Spoken | Finding]:
+    """Yield the utterances and findings of an ESD tree, ordered by path."""
+    lines: Lines = {}
+    for path in sorted(root.rglob("00[012][0-9].txt")):
+        lines |= _read(path)
+    return parse_tree(root, partial(parse, lines=lines))
+
+
+def _read(path: Path) -> Lines:
+    """Read speaker.txt: some are UTF-8, with or without a mark, some UTF-16 or GB 18030."""
+    data = path.read_bytes()
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = read_text(path, *(("utf-16",) if utf16 else ("utf-8-sig", "gb18030")))
+    cells = [re.split(r"\t+", line.strip()) for line in text.splitlines()]
+    return {row[0].strip(): (row[1].strip(), row[-1].strip()) for row in cells if len(row) >= 3}
+
+
+def parse(path: str, lines: Lines | None = None) -> Spoken | Finding:
+    """Return what a file's path and its speaker's text file say, or why it is no utterance."""
+    match = matched(NAME, path)
+    if isinstance(match, Finding):
+        return match
+    speaker, number = match[1], int(match[2])
+    folder = next((LABELS[part.lower()] for part in PurePosixPath(path).parts[-2::-1] if part.lower() in LABELS), None)
+    transcript, emotion = (lines or {}).get(match[0], (None, ""))
+    told = LABELS.get(emotion.lower())
+    if emotion and not told:
+        return Finding(path=path, reason=f"{speaker}.txt gives it an emotion that is not one: {emotion}")
+    if told and folder and told != folder:
+        return Finding(path=path, reason=f"{speaker}.txt says {told}, its folder {folder}")
+    label = told or folder
+    if not label:
+        return Finding(path=path, reason=f"neither {speaker}.txt nor its folder says its emotion")
+    mandarin = int(speaker) <= 10
+    return Spoken(
+        path=path,
+        name=match[0],
+        speaker=speaker,
+        gender=None if mandarin else "female" if speaker in FEMALE else "male",
+        language="zh" if mandarin else "en",
+        raw_label=label,
+        text=f"{'zh' if mandarin else 'en'}{(number - 1) % SENTENCES + 1:03d}",
+        transcript=transcript,
+        notes=() if told else ("no line in the speaker's text file",),
+    )

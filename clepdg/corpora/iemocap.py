@@ -1,0 +1,87 @@
+"""IEMOCAP, the Interactive Emotional Dyadic Motion Capture database.
+
+Ten actors in five sessions, a woman and a man each, play scripts and improvise: 10,039 turns of 16 kHz, mono, about
+12 hours. American English. Three raters or more per turn; xxx is where no majority agrees.
+
+Address:  https://sail.usc.edu/iemocap/ (on a request form; no open address)
+Licence:  academic agreement
+Citation: Busso C, Bulut M, Lee CC, Kazemzadeh A, Mower E, Kim S, Chang JN, Lee S, Narayanan SS (2008). IEMOCAP:
+          interactive emotional dyadic motion capture database. Language Resources and Evaluation 42: 335-359.
+
+Tree: SessionN/sentences/wav/<dialogue>/<turn>.wav, SessionN/dialog/EmoEvaluation/<dialogue>.txt (labels),
+      SessionN/dialog/transcriptions/<dialogue>.txt
+Name: Ses01F_impro01_M000: session 1; F wears the markers, which is not who speaks; improvisation or script; then the
+      SPEAKER's letter and the turn's number.
+The recordings of whole dialogues (dialog/wav) are not read. AppleDouble files (._Ses...) are not UTF-8 and not read.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from clepdg.corpora.grammar import Finding, Spoken, audio_files, nearest, read_text, relative, with_strays
+from clepdg.errors import CorpusError
+
+NAME: Final = re.compile(r"(Ses0[1-5])[FM]_((?:impro|script)\d\d(?:_\d)?[a-z]?)_([FM])(\d{3})")
+LABEL: Final = re.compile(r"\[\d+\.?\d* - \d+\.?\d*\]\s+(Ses\S+)\s+(\w+)\s+\[.*\]\s*")
+WORDS: Final = re.compile(r"(Ses\S+) \[[\d. -]+\]:\s*(.*)")
+
+
+def utterances(root: Path) -> Iterator[Spoken | Finding]:
+    """Yield the utterances and findings of an IEMOCAP tree, session by session.
+
+    Raises:
+        CorpusError: there is no session's folder, or one without labels.
+    """
+    for session in nearest(root, "Session[1-5]", needed_by="IEMOCAP"):
+        yield from _session(root, session)
+
+
+def _session(root: Path, session: Path) -> Iterator[Spoken | Finding]:
+    wavs = session / "sentences" / "wav"
+    audio = {Path(path).stem: relative(root, wavs / path) for path in audio_files(wavs)}
+    tables = _tables(session / "dialog" / "EmoEvaluation")
+    if not tables:
+        raise CorpusError(
+            "A session of IEMOCAP has no labels.",
+            expected="files <dialogue>.txt",
+            where=session / "dialog" / "EmoEvaluation",
+            do="give the whole release, not only its wav files",
+        )
+    words = [line for table in _tables(session / "dialog" / "transcriptions") for line in _lines(table)]
+    transcripts = {match[1]: match[2] for match in map(WORDS.fullmatch, words) if match}
+    told = []
+    for table in tables:
+        for match in filter(None, map(LABEL.fullmatch, _lines(table))):
+            turn, code = match.groups()
+            path = audio.get(turn) or relative(root, wavs / table.stem / f"{turn}.wav")
+            told.append(_turn(path, turn, code, transcripts.get(turn)))
+    yield from with_strays(told, audio.values())
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Return the text files of a folder; EmoEvaluation has folders of single raters' votes beside them."""
+    return sorted(path for path in folder.glob("Ses*.txt") if path.is_file())
+
+
+def _lines(path: Path) -> list[str]:
+    return read_text(path, "utf-8-sig", "latin-1").splitlines()
+
+
+def _turn(path: str, turn: str, code: str, transcript: str | None) -> Spoken | Finding:
+    match = NAME.fullmatch(turn)
+    if match is None:
+        return Finding(path=path, reason=f"its name is not of the corpus's grammar {NAME.pattern}")
+    session, scenario, letter, _ = match.groups()
+    return Spoken(
+        path=path,
+        name=turn,
+        speaker=session + letter,
+        gender="female" if letter == "F" else "male",
+        language="en",
+        raw_label=code,
+        text=scenario,
+        transcript=transcript,
+        cluster=session,  # both of a session play the same scenes
+    )

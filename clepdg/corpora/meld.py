@@ -1,0 +1,61 @@
+"""MELD, the Multimodal EmotionLines Dataset: utterances of the series Friends.
+
+13,708 utterances of 1,433 dialogues in seven emotions, cut from the series as mp4 (48 kHz AAC), with laughter and
+music. Its own split: train, dev, test. The main cast speaks in all three: nothing on MELD is speaker-independent.
+
+Address:  https://affective-meld.github.io, https://github.com/declare-lab/MELD (MELD.Raw.tar.gz, about 10 GB)
+Licence:  GPL-3.0 file in the repository; the series itself is its owner's
+Citation: Poria S, Hazarika D, Majumder N, Naik G, Cambria E, Mihalcea R (2019). MELD: A Multimodal Multi-Party Dataset
+          for Emotion Recognition in Conversations. ACL.
+
+Tree: MELD.Raw holds train.tar.gz, dev.tar.gz and test.tar.gz, with folders train_splits, dev_splits_complete and
+      output_repeated_splits_test, and a table <part>_sent_emo.csv for each
+Name: dia125_utt3.mp4: dialogue and utterance; they repeat in other parts, so that a name here has its part before it.
+Some clips are missing or broken, some have no label, some are cut minutes too long (the card says which).
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from clepdg.corpora.grammar import Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
+
+FOLDERS: Final = {
+    "train": "train_splits",
+    "dev": "dev_splits_complete",
+    "test": "output_repeated_splits_test",
+}
+COLUMNS: Final = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+NAME: Final = re.compile(r"dia\d+_utt\d+")
+
+
+def utterances(root: Path) -> Iterator[Spoken | Finding]:
+    """Yield the utterances and findings of a MELD tree, part by part.
+
+    Raises:
+        CorpusError: a part's folder or table is missing, or a table lacks a column.
+    """
+    for part, name in FOLDERS.items():
+        folder, *_ = nearest(root, name, needed_by="MELD")
+        table, *_ = nearest(root, f"{part}_sent_emo.csv", needed_by="MELD")
+        found = [relative(root, folder / path) for path in audio_files(folder)]
+        audio = {Path(path).stem: path for path in found if NAME.fullmatch(Path(path).stem)}
+        told = [_utterance(row, part, audio, relative(root, folder)) for row in read_rows(table, COLUMNS)]
+        yield from with_strays(told, found, table=f"{table.name} does not name it")
+
+
+def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Spoken:
+    dialogue, stem = f"{part}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+    return Spoken(
+        path=audio.get(stem) or f"{folder}/{stem}.mp4",
+        name=f"{part}_{stem}",
+        speaker=row["Speaker"],
+        gender=None,
+        language="en",
+        raw_label=row["Emotion"],
+        text=f"{part}_{stem}",
+        transcript=row["Utterance"],
+        part=part,
+        cluster=dialogue,
+    )

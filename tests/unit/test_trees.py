@@ -1,0 +1,214 @@
+"""Protects the reading of whole trees: corpora in their real layout, each known fault found and named."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from clepdg import fetching, sources
+from clepdg.cards import Card, Expected, Split, load_card
+from clepdg.config import IndexConfig
+from clepdg.corpora import CORPORA
+from clepdg.errors import CorpusError
+from clepdg.index import build_index, check
+from tests.unit import trees
+
+
+def build(root: Path, card: Card) -> tuple[pd.DataFrame, dict[str, str], dict[str, Any]]:
+    utterances, quarantine, figures = build_index(root, {}, card, IndexConfig())
+    assert len(utterances) + len(quarantine) + figures["excluded"] >= figures["found"]["utterances"]
+    return utterances.set_index("utterance_id"), dict(zip(quarantine.path, quarantine.reason, strict=True)), figures
+
+
+def counts(utterances: pd.DataFrame) -> dict[str, int]:
+    return utterances.split.value_counts().to_dict()
+
+
+def test_savee_speaker_is_the_folder_and_two_letter_codes_are_their_own(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.savee(tmp_path), load_card("savee"))
+    assert len(utterances) == 56 and set(utterances.speaker) == {"savee/DC", "savee/JE", "savee/JK", "savee/KL"}
+    assert utterances.raw_label["savee/DC_sa01"] == "sadness" and utterances.raw_label["savee/DC_su01"] == "surprise"
+    assert figures["raw_labels"] == dict.fromkeys(load_card("savee").labels, 8)
+    assert counts(utterances) == {"train": 28, "validation": 14, "test": 14}
+    assert "speaker" in refused.pop("AudioData/XX/a01.wav")
+    assert "grammar" in refused.pop("AudioData/DC/a16.wav")
+    assert not refused
+
+
+def test_savee_flattened_gives_the_same_utterances(tmp_path: Path) -> None:
+    for path in sorted(trees.savee(tmp_path / "tree").glob("AudioData/??/*.wav")):
+        (tmp_path / "flat" / "ALL").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "flat" / "ALL" / f"{path.parent.name}_{path.name}")
+    official, _, _ = build(tmp_path / "tree", load_card("savee"))
+    flat, _, _ = build(tmp_path / "flat", load_card("savee"))
+    assert flat.drop(columns="path").equals(official.drop(columns="path"))
+
+
+def test_esd_reads_labels_and_texts_in_whatever_encoding(tmp_path: Path) -> None:
+    utterances, refused, _ = build(trees.esd(tmp_path), load_card("esd"))
+    assert len(utterances) == 31
+    mandarin = utterances[utterances.language == "zh"]
+    assert set(mandarin.speaker) == {"esd/0002", "esd/0005", "esd/0007"}
+    assert set(mandarin.transcript.dropna()) == {"打远一看，它们的确很是美丽，"}
+    assert set(utterances.raw_label) == set(load_card("esd").labels)
+    assert utterances.loc["esd/0005_001407", ["raw_label", "text"]].tolist() == ["surprise", "zh007"]
+    assert utterances.loc["esd/0013_000007", ["gender", "text", "split"]].tolist() == ["male", "en007", "test"]
+    assert utterances.notes["esd/0002_000008"] == ["no line in the speaker's text file"]
+    assert refused == {
+        "0012/Sad/0012_000357.wav": "0012.txt says angry, its folder sad",
+        "0016/Angry/0016_001751.wav": refused["0016/Angry/0016_001751.wav"],
+    }
+    assert "grammar" in refused["0016/Angry/0016_001751.wav"]
+
+
+def test_esd_folder_that_contradicts_the_text_file_is_refused(tmp_path: Path) -> None:
+    root = trees.esd(tmp_path)
+    (root / "0016/Angry/0016_000357.wav").rename(root / "0016/Sad/0016_000357.wav")
+    _, refused, _ = build(root, load_card("esd"))
+    assert refused["0016/Sad/0016_000357.wav"] == "0016.txt says angry, its folder sad"
+
+
+def test_iemocap_speaker_is_the_last_letter_and_sessions_are_its_split(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.iemocap(tmp_path), load_card("iemocap"))
+    turn = utterances.loc["iemocap/Ses03M_script01_1b_F002"]
+    assert (turn.speaker, turn.gender, turn.cluster) == ("iemocap/Ses03F", "female", "iemocap/Ses03")
+    assert (turn.raw_label, turn.transcript, turn.text) == ("sad", "Excuse me.", "script01_1b")
+    assert figures["found"]["speakers"] == 10 and figures["found"]["utterances"] == 80
+    by_split = utterances.groupby("split").cluster.agg(set)
+    assert by_split["test"] == {"iemocap/Ses05"} and by_split["validation"] == {"iemocap/Ses04"}
+    nameless = utterances[utterances.raw_label.isin(["xxx", "oth"])]
+    assert len(nameless) == 20 and nameless.emotion.isna().all()
+    folder = "IEMOCAP_full_release/Session1/sentences/wav/Ses01F_impro01"
+    assert refused == {
+        f"{folder}/Ses01F_impro01_F002.wav": "its file is missing",
+        f"{folder}/Ses01F_impro01_F099.wav": "the corpus's labels do not name it",
+    }
+
+
+def test_iemocap_without_labels_is_one_clear_error(tmp_path: Path) -> None:
+    root = trees.iemocap(tmp_path)
+    shutil.rmtree(root / "IEMOCAP_full_release/Session2/dialog/EmoEvaluation")
+    with pytest.raises(CorpusError, match="has no labels"):
+        build(root, load_card("iemocap"))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_msp_podcast_takes_its_own_partition_and_leaves_out_two_of_its_tests(older: bool, tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.msp_podcast(tmp_path, older=older), load_card("msp-podcast"))
+    assert counts(utterances) == {"train": 12, "validation": 7, "test": 8}
+    assert figures["excluded"] == 8 and figures["found"]["raw_labels"]["hidden"] == 4
+    first, fourth = (
+        utterances.loc["msp-podcast/MSP-PODCAST_0001_0000"],
+        utterances.loc["msp-podcast/MSP-PODCAST_0001_0003"],
+    )
+    assert (first.speaker, first.gender, first.raw_label) == ("msp-podcast/Unknown", None, "A")
+    assert (fourth.transcript, fourth.gender, fourth.emotion) == ("so that is that", "male", "surprised")
+    folder = "Audio" if older else "Audios"
+    assert refused == {
+        f"{folder}/MSP-PODCAST_0002_0001.wav": "its file is missing",
+        f"{folder}/MSP-PODCAST_0009_0001.wav": "the corpus's labels do not name it",
+    }
+
+
+def test_meld_keeps_its_parts_apart_and_names_what_is_missing_broken_or_unlabelled(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.meld(tmp_path), load_card("meld"))
+    assert counts(utterances) == {"train": 7, "validation": 7, "test": 7}
+    train, test = utterances.loc["meld/train_dia0_utt1"], utterances.loc["meld/test_dia0_utt1"]
+    assert train.sha256 != test.sha256 and (train.split, test.split) == ("train", "test")
+    assert (train.speaker, train.cluster, train.sample_rate) == ("meld/Ross", "meld/train_dia0", 48000)
+    assert abs(train.num_samples / 48000 - 0.4) < 0.05
+    assert figures["excluded"] == 1  # the clip of five minutes
+    assert "meld/Joey" in figures["crossing"]
+    reasons = {Path(path).name: reason for path, reason in refused.items()}
+    assert "not readable as audio" in reasons.pop("dia125_utt3.mp4")
+    assert "too short" in reasons.pop("dia1_utt0.mp4")
+    assert reasons == {
+        "dia110_utt7.mp4": "its file is missing",
+        "dia66_utt9.mp4": "dev_sent_emo.csv does not name it",
+        "final_videos_testdia101_utt0.mp4": "test_sent_emo.csv does not name it",
+    }
+
+
+def test_meld_as_it_is_published_is_unpacked_twice(tmp_path: Path) -> None:
+    archive = trees.meld_archive(trees.meld(tmp_path / "made"), tmp_path / "MELD.Raw.tar.gz")
+    fetching.fetch(load_card("meld"), str(archive), tmp_path / "out")
+    unpacked, refused, _ = build(sources.root(tmp_path / "out"), load_card("meld"))
+    made, made_refused, _ = build(tmp_path / "made", load_card("meld"))
+    assert unpacked.drop(columns="path").equals(made.drop(columns="path"))
+    assert sorted(refused.values()) == sorted(made_refused.values())
+
+
+ANY = Card(
+    name="my-corpus",
+    title="mine",
+    grammar="table",
+    language="en",
+    licence="mine",
+    citation="none",
+    homepage="none",
+    labels={"cross": "angry", "glad": "happy"},
+    split=Split(unit="official"),
+    expected=Expected(),
+)
+
+
+def test_any_folder_with_a_table_is_a_corpus(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.any_corpus(tmp_path), ANY)
+    assert counts(utterances) == {"train": 4, "validation": 4, "test": 4}
+    assert utterances.emotion["my-corpus/eve_take_1"] == "happy"
+    assert refused == {
+        "ann/gone.wav": "its file is missing",
+        "stray.wav": "utterances.csv does not name it",
+        "utterances.csv line 15": "../secret.wav leads out of the corpus's folder",
+        "utterances.csv line 16": "no speaker",
+    }
+    check(figures, ANY, allow_partial=True)
+    with pytest.raises(CorpusError, match="4 of 16 files can't be used"):
+        check(figures, ANY, allow_partial=False)
+
+
+def test_speakers_that_cross_a_split_by_speaker_are_refused(tmp_path: Path) -> None:
+    root = trees.any_corpus(tmp_path)
+    crossed = (root / "utterances.csv").read_text().replace("take.3.wav,bob,", "take.3.wav,ann,")
+    (root / "utterances.csv").write_text(crossed)
+    card = replace(ANY, split=replace(ANY.split, unit="speaker"))
+    _, _, figures = build(root, card)
+    with pytest.raises(CorpusError, match="1 speakers in more than one part of the split: my-corpus/ann"):
+        check(figures, card, allow_partial=True)
+    check(figures, ANY, allow_partial=True)
+
+
+def test_a_line_that_is_there_twice_counts_once_and_not_at_all_where_labels_differ(tmp_path: Path) -> None:
+    root = trees.any_corpus(tmp_path)
+    lines = (root / "utterances.csv").read_text().splitlines()
+    again = [lines[1], lines[2].replace("glad", "cross")]
+    (root / "utterances.csv").write_text("\n".join([*lines, *again]) + "\n")
+    utterances, refused, _ = build(root, ANY)
+    assert "my-corpus/ann_take_0" in utterances.index and "my-corpus/ann_take_1" not in utterances.index
+    assert refused["ann/take.1.wav"] == "named twice, as cross and glad"
+
+
+def test_an_unknown_split_and_label_are_named(tmp_path: Path) -> None:
+    root = trees.any_corpus(tmp_path)
+    changed = (root / "utterances.csv").read_text()
+    changed = changed.replace("ann,cross,train", "ann,cross,dev").replace("bob,cross", "bob,livid")
+    (root / "utterances.csv").write_text(changed)
+    _, refused, _ = build(root, ANY)
+    assert refused["ann/take.0.wav"] == "the card's split does not know the part dev"
+    assert refused["bob/take.0.wav"] == "the card's label map does not know the raw label livid"
+
+
+@pytest.mark.parametrize("grammar", ["iemocap", "meld", "msp-podcast", "table"])
+def test_a_folder_that_is_not_the_corpus_is_one_clear_error(grammar: str, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(CorpusError, match=r"(?s)not the folder of.*holiday.jpg"):
+        list(CORPORA[grammar](tmp_path))
+
+
+def test_a_table_without_its_columns_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "utterances.csv").write_text("file,who,emotion\na.wav,x,y\n")
+    with pytest.raises(CorpusError, match="lacks columns"):
+        list(CORPORA["table"](tmp_path))
