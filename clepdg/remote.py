@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -199,9 +199,11 @@ def download_all(
 
     with downloads.client(downloads.STALL_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            for _ in pool.map(bring, files):
-                pass
-        except BaseException:  # a full disk, Ctrl-C: what is not begun is not begun any more
+            tasks = [pool.submit(bring, file) for file in files]
+            for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+                task.result()
+        except BaseException:  # a full disk, Ctrl-C: what is under way ends as well
+            amount.stopped = True
             pool.shutdown(cancel_futures=True)
             raise
     if faults:
@@ -223,15 +225,18 @@ def download_all(
 
 
 class _Amount:
-    """Adds up the bytes of files that are under way at once."""
+    """Adds up the bytes of files that are under way at once, and ends them once one had to stop."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress, self.total = progress, total
         self.done: dict[str, int] = {}
         self.sum, self.lock = 0, threading.Lock()
+        self.stopped = False
 
     def of(self, name: str) -> Progress:
         def report(done: int, total: int) -> None:
+            if self.stopped:
+                raise SourceError("Stopped with the others.")
             with self.lock:
                 self.sum += done - self.done.get(name, 0)
                 self.done[name] = done

@@ -1,16 +1,11 @@
 """Protects how sources are found, identified and brought: breaks are resumed, lies are found out, hashes are reused."""
 
 import errno
-import io
 import json
 import os
-import random
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from hashlib import md5, sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +14,8 @@ import pytest
 from clepdg import archives, downloads, fetching, sources, store
 from clepdg.cards import Address, Card, Expected, Split
 from clepdg.errors import SourceError
+from tests.unit.servers import ARCHIVE, CONTENT, ETAG, Answer, Server
 
-CONTENT = {
-    "Actor 01/03-01.wav": random.Random(1).randbytes(300_000),
-    "Actor 01/03-02.wav": random.Random(2).randbytes(250_000),
-    "readme.txt": b"no speech",
-}
 CARD = Card(
     name="ravdess",
     title="RAVDESS",
@@ -37,95 +28,6 @@ CARD = Card(
     split=Split(unit="speaker", test=("24",)),
     expected=Expected(utterances=2, speakers=1, sample_rate=48000),
 )
-
-
-def packed() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in CONTENT.items():
-            file.writestr(zipfile.ZipInfo(name), data)
-    return buffer.getvalue()
-
-
-ARCHIVE = packed()
-ETAG = '"one"'
-
-
-@dataclass
-class Answer:
-    """How the server treats one request; the last one is repeated."""
-
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = ARCHIVE
-    etag: str | None = ETAG
-    ranges: bool = True
-    send: int | None = None  # bytes of this answer after which the connection breaks
-    stall: bool = False  # ... after which it falls silent instead
-    claim: int | None = None  # Content-Length, true or not
-
-
-class Server(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = [Answer()]
-        self.requests: list[tuple[str, str | None]] = []  # (method, Range)
-        self.awake = threading.Event()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that hangs up is what some tests want
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/corpus.zip"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.requests.append((self.command, asked))
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        status, body, headers = answer.status, answer.body, dict(answer.headers)
-        if status == 200 and asked and answer.ranges and self.headers.get("If-Range", answer.etag) == answer.etag:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            status = 206 if start < len(body) else 416
-            span = f"{start}-{len(body) - 1}" if status == 206 else "*"
-            headers["Content-Range"] = f"bytes {span}/{len(body)}"
-            body = body[start:]
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if answer.etag:
-            self.send_header("ETag", answer.etag)
-        self.send_header("Content-Length", str(len(body) if answer.claim is None else answer.claim))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[: answer.send])
-            self.wfile.flush()
-        if answer.stall:
-            self.server.awake.wait(10)
-        self.close_connection = answer.send is not None or answer.claim is not None
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.awake.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
