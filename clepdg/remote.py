@@ -195,7 +195,8 @@ def download_all(
                 shutil.rmtree(whole.with_suffix(".part"), ignore_errors=True)
             amount.of(file.identity)(whole.stat().st_size, 0)
         except SourceError as error:
-            faults.append(f"{file.path}: {' '.join(str(error).split())}")
+            said = str(error).partition("\n  do:")[0]  # what to do is said once, for all
+            faults.append(f"{file.path}: {' '.join(said.split())}")
 
     with downloads.client(downloads.STALL_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         try:
@@ -210,7 +211,7 @@ def download_all(
         kept = sum((folder / file.identity).exists() for file in files)
         raise SourceError(
             f"{len(faults)} or more of {len(files)} files of {card.name} could not be downloaded.",
-            got=faults[:FAILED_FILES],
+            got="; ".join(faults[:FAILED_FILES]),
             do=f"run again, {kept} files are kept; or {by_hand(card)}",
         )
     for file in files:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from clepdg.store import Store
+from flows.progress import describe
 from tasks.stages import Node
 
 FIRST_SECONDS = 2.0  # shorter stages need no bar
@@ -24,11 +25,11 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
         if not total or now - started < FIRST_SECONDS or (now - last < EVERY_SECONDS and done < total):
             return
         last = now
-        share = 100.0 * done / total
+        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, now - started)
         if made:
-            update_progress_artifact(artifact_id=made[0], progress=share)
+            update_progress_artifact(artifact_id=made[0], progress=share, description=said)
         else:
-            made.append(create_progress_artifact(progress=share, description=f"{node.stage} {node.name}"))  # type: ignore[arg-type]
+            made.append(create_progress_artifact(progress=share, description=said))  # type: ignore[arg-type]
 
     return update
 

@@ -1,7 +1,8 @@
-"""The command line: clep-dg run | status | predict | compare | promote."""
+"""The command line: clep-dg run | status | fetch | predict | compare | promote."""
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ from typing import Any
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
+from flows.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from flows.terminal import print_result, show
 from tasks.preflight import check_tracking
 from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
-from tasks.stages import STAGES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,10 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="bring a configuration's stages up to date, from the sources to the report")
     run.set_defaults(command=run_command)
-    _run_options(run)
+    add_run_options(run)
     status = commands.add_parser("status", help="say what is up to date, what is stale and why; runs nothing")
     status.set_defaults(command=status_command)
-    _run_options(status)
+    add_run_options(status)
+    fetch = commands.add_parser("fetch", help="bring corpora into a folder, for a machine without a network")
+    fetch.set_defaults(command=fetch_command)
+    fetch.add_argument("folder", type=Path, metavar="FOLDER")
+    add_corpora_options(fetch)
     predict = commands.add_parser("predict", help="print emotion and probabilities of audio files")
     predict.set_defaults(command=predict_command)
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -59,59 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
     return parser
-
-
-def _run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
-    parser.add_argument("--backbone", help="micro, a Hugging Face name (NAME@REVISION), or a folder")
-    parser.add_argument("--corpora", type=_list, metavar="A,B", help="which corpora (default: the preset's)")
-    parser.add_argument("--source", action="append", default=[], metavar="CORPUS=PLACE", help="folder, archive or URL")
-    parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
-    parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")
-    parser.add_argument("--redo", type=_list, default=(), metavar="A,B", help="stages to compute again")
-    parser.add_argument("--allow-partial", action="store_true", help="take corpora that are not complete")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for example clep.epochs=15")
-
-
-def _list(text: str) -> tuple[str, ...]:
-    items = tuple(item.strip() for item in text.split(",") if item.strip())
-    if not items or len(set(items)) < len(items):
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a thing twice")
-    return items
-
-
-def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"{option} needs a name and a value.", got=item, expected="NAME=VALUE")
-        if name in pairs:
-            raise ConfigError(f"{option} is given twice for {name}.", got=[pairs[name], value])
-        pairs[name] = value
-    return pairs
-
-
-def read_arguments(options: argparse.Namespace) -> Arguments:
-    """Return a run's arguments from the command line's options; local sources become absolute paths."""
-    sources = {
-        corpus: place if "://" in place else str(Path(place).expanduser().resolve())
-        for corpus, place in _pairs(options.source, "--source").items()
-    }
-    backbone = options.backbone
-    if backbone is not None and Path(backbone).expanduser().is_dir():
-        backbone = str(Path(backbone).expanduser().resolve())
-    return Arguments(
-        preset=options.preset or "open",
-        backbone=backbone,
-        corpora=options.corpora,
-        sources=sources,
-        folds=options.folds,
-        until=options.until,
-        redo=options.redo,
-        allow_partial=options.allow_partial,
-        overrides=_pairs(options.set, "--set"),
-    )
 
 
 def set_environment(settings: Settings) -> None:
@@ -178,6 +130,17 @@ def status_command(options: argparse.Namespace) -> None:
             stale += 1
         print(f"{node.stage:17s} {node.name:44s} {reason}")
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
+
+
+def fetch_command(options: argparse.Namespace) -> None:
+    """Bring corpora into a folder, and print how another machine takes them."""
+    from flows.fetch import fetch
+
+    folder = options.folder.expanduser().absolute()
+    corpora = options.corpora or PRESETS["open"]().corpora
+    brought = fetch(corpora, given_sources(options), folder, load_settings())
+    print(f"There, with their checksums ({folder}/<corpus>.sha256). On the other machine:")
+    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(path))}" for corpus, path in brought.items()))
 
 
 def compare_command(options: argparse.Namespace) -> None:

@@ -6,11 +6,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from flows.progress import describe, in_bytes
 from tasks.runs import Arguments
 from tasks.settings import Settings
 
@@ -52,23 +53,9 @@ def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
 
 def show(flow_module: Any) -> Any:
     """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
-    terminal = sys.stderr.isatty()
 
-    @contextmanager
-    def bar(node: Any, reason: str) -> Iterator[Callable[[int, int], None]]:
-        title = f"{node.stage} {node.name}"
-        if not terminal:
-            yield _lines(title)
-            return
-        from tqdm import tqdm
-
-        with tqdm(desc=title, leave=False, file=sys.stderr, mininterval=0.2, disable=None) as progress:
-
-            def update(done: int, total: int) -> None:
-                progress.total = total or None
-                progress.update(done - progress.n)
-
-            yield update
+    def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return bar(node.stage, node.name)
 
     def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
         computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
@@ -82,18 +69,37 @@ def show(flow_module: Any) -> Any:
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
 
-    return flow_module.Show(bar=bar, done=done, failed=failed)
+    return flow_module.Show(bar=of_node, done=done, failed=failed)
 
 
-def _lines(title: str, every: float = 30.0) -> Callable[[int, int], None]:
-    """Return a progress function that prints a line now and then, for output that goes to a file."""
-    last = time.monotonic()
+@contextmanager
+def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a progress function: a bar on a terminal, a line now and then where output goes to a file."""
+    if not sys.stderr.isatty():
+        yield _lines(stage, name)
+        return
+    from tqdm import tqdm
+
+    unit = "B" if in_bytes(stage) else "it"
+    with tqdm(
+        desc=f"{stage} {name}", leave=False, file=sys.stderr, mininterval=0.2, unit=unit, unit_scale=in_bytes(stage)
+    ) as progress:
+
+        def update(done: int, total: int) -> None:
+            progress.total = total or None
+            progress.update(done - progress.n)
+
+        yield update
+
+
+def _lines(stage: str, name: str, every: float = 30.0) -> Callable[[int, int], None]:
+    started = last = time.monotonic()
 
     def update(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= every:
             last = time.monotonic()
-            print(f"{title}: {done} of {total or 'unknown'}", file=sys.stderr, flush=True)
+            print(describe(stage, name, done, total, last - started), file=sys.stderr, flush=True)
 
     return update
 

@@ -1,0 +1,79 @@
+"""Protects clep-dg fetch: what it brings is whole, under checksums, and taken by another run as its source."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from clepdg import sources
+from clepdg.cards import load_card
+from clepdg.store import digest_file
+from flows.cli import main
+from tests.unit import trees
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "var"))
+
+
+def test_corpora_are_brought_with_checksums_and_taken_as_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meld = trees.meld_archive(trees.meld(tmp_path / "made"), tmp_path / "MELD.Raw.tar.gz")
+    folder = tmp_path / "to carry"
+    asked = ["fetch", str(folder), "--corpora", "savee,meld"]
+    main([*asked, "--source", f"savee={trees.savee(tmp_path / 'savee')}", "--source", f"meld={meld}"])
+    assert {path.name for path in folder.iterdir() if path.suffix != ".lock"} == {
+        "savee", "savee.sha256", "meld", "meld.sha256",
+    }  # fmt: skip
+    for corpus in ("savee", "meld"):
+        subprocess.run(["sha256sum", "-c", "--quiet", f"../{corpus}.sha256"], cwd=folder / corpus, check=True)
+        assert sources.state(load_card(corpus), str(folder / corpus))["kind"] == "folder"
+    assert f"--source savee='{folder}/savee'" in capsys.readouterr().out
+    before = {path: digest_file(path) for path in folder.rglob("*.wav")}
+    main(asked)  # all is there: nothing is brought again
+    assert {path: digest_file(path) for path in folder.rglob("*.wav")} == before
+
+
+def test_one_that_can_t_be_had_does_not_keep_the_others_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = f"savee={trees.savee(tmp_path / 'savee')}"
+    with pytest.raises(SystemExit) as caught:
+        main(["fetch", str(tmp_path / "out"), "--corpora", "iemocap,savee", "--source", source])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "1 of 2 corpora could not be fetched; the others are there" in said and "--source iemocap=" in said
+    assert (tmp_path / "out" / "savee" / "Info.txt").exists() and not (tmp_path / "out" / "iemocap").exists()
+
+
+def test_synthetic_corpora_are_not_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fetch", str(tmp_path / "out"), "--corpora", "synthetic-1,tess"])
+    assert "generated, not fetched" in capsys.readouterr().err
+
+
+def test_a_killed_fetch_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*args: object, **options: object) -> None:
+        raise Killed
+
+    source = f"savee={trees.savee(tmp_path / 'savee')}"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", killed)
+        with pytest.raises(Killed):
+            main(["fetch", str(tmp_path / "out"), "--corpora", "savee", "--source", source])
+    assert not (tmp_path / "out" / "savee").exists()
+    main(["fetch", str(tmp_path / "out"), "--corpora", "savee", "--source", source])
+    assert (tmp_path / "out" / "savee" / "Info.txt").exists()
+
+
+def test_a_place_that_is_no_folder_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(["fetch", str(tmp_path / "file"), "--corpora", "tess"])
+    assert "can't be read or stored" in capsys.readouterr().err
