@@ -53,10 +53,10 @@ def compute_index(work: Work) -> Computed:
 
 def compute_shard(work: Work) -> Computed:
     """Encode the utterances of a corpus as FLAC in tars, with an offset table."""
-    from clepdg import index, shards, sources
+    from clepdg import index, sharding, shards, sources
 
     config: ShardConfig = work.config["shard"]
-    figures = shards.write_shards(
+    figures = sharding.write_shards(
         work.folder,
         sources.root(work.inputs["source"]),
         index.read_utterances(work.inputs["index"]),

@@ -18,7 +18,7 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
     "index": 3,
-    "shard": 1,
+    "shard": 2,
     "backbone": 1,
     "clep": 1,
     "acpt": 1,
@@ -73,6 +73,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/report.py": ("report",),
     "clepdg/report_cells.py": ("report",),
     "clepdg/report_page.py": ("report",),
+    "clepdg/sharding.py": ("shard",),
     "clepdg/shards.py": ("shard", "clep", "audio_embeddings"),
     "clepdg/sources.py": ("source",),
     "clepdg/tensors.py": ("backbone", *_MODELS, "classifier"),

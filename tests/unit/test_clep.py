@@ -11,7 +11,8 @@ from clepdg import clep
 from clepdg.config import ClepConfig, ComputeConfig, ShardConfig
 from clepdg.presets import demo
 from clepdg.reporting import Reporting
-from clepdg.shards import read_offsets, write_shards
+from clepdg.sharding import write_shards
+from clepdg.shards import read_offsets
 
 EMOTIONS = ("angry", "sad")
 CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4, checkpoint_steps=2)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from clepdg import shards
+from clepdg import sharding, shards
 from clepdg.config import ShardConfig
 from clepdg.errors import ShardError
 
@@ -19,22 +19,22 @@ CONFIG = ShardConfig(max_megabytes=0.2)
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """24 utterances at three rates, mono and stereo, some of them long."""
+    """120 utterances at three rates, mono and stereo, some of them long."""
     root = tmp_path_factory.mktemp("a corpus")
     rng = np.random.default_rng(0)
     rows = []
-    for n in range(24):
+    for n in range(120):
         rate = (48000, 24414, 16000)[n % 3]
-        samples = rng.normal(0, 0.1, (int(rate * (0.5 + 0.1 * n)), 1 + n % 2))
+        samples = rng.normal(0, 0.1, (int(rate * (0.2 + 0.01 * n)), 1 + n % 2))
         soundfile.write(root / f"{n}.wav", samples, rate)
-        rows.append((f"c/{n:02d}", ("train", "validation", "test")[n % 3], f"{n}.wav", "A"))
+        rows.append((f"c/{n:03d}", ("train", "validation", "test")[n % 3], f"{n}.wav", "A"))
     return root, pd.DataFrame(rows, columns=["utterance_id", "split", "path", "raw_label"])
 
 
 @pytest.fixture(scope="module")
 def written(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    figures = shards.write_shards(folder, *corpus, CONFIG)
+    figures = sharding.write_shards(folder, *corpus, CONFIG)
     return folder, figures
 
 
@@ -42,8 +42,8 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
     root, utterances = corpus
     (tmp_path / "train-000000.tar").write_bytes(b"half")
     (tmp_path / "train-000099.tar").write_bytes(b"of a killed run")
-    monkeypatch.setattr(shards, "FEW", 1)
-    shards.write_shards(tmp_path, root, utterances.sample(frac=1, random_state=1), CONFIG, workers=2)
+    monkeypatch.setattr(sharding, "FEW", 1)
+    sharding.write_shards(tmp_path, root, utterances.sample(frac=1, random_state=1), CONFIG, workers=2)
     for path in sorted(written[0].iterdir()):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert len(list(tmp_path.iterdir())) == len(list(written[0].iterdir()))
@@ -52,9 +52,9 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
 
 def test_figures_and_several_tars(written):
     folder, figures = written
-    assert figures["utterances"] == 24
+    assert figures["utterances"] == 120
     assert figures["tars"] == len(list(folder.glob("*.tar"))) > 3
-    assert figures["seconds"] == pytest.approx(sum(0.5 + 0.1 * n for n in range(24)), abs=0.01)
+    assert figures["seconds"] == pytest.approx(sum(0.2 + 0.01 * n for n in range(120)), abs=0.01)
 
 
 def test_offsets_lead_to_the_audio(corpus, written):
@@ -66,7 +66,7 @@ def test_offsets_lead_to_the_audio(corpus, written):
         assert rate == row.sample_rate == 16000
         assert len(waveform) == row.num_samples
     original, _ = soundfile.read(root / "2.wav", dtype="float32")  # 16 kHz, mono: stored as it is
-    row = offsets[offsets.utterance_id == "c/02"].iloc[0]
+    row = offsets[offsets.utterance_id == "c/002"].iloc[0]
     waveform, _ = shards.read_waveform(written[0], row.tar, row.offset, row.bytes)
     assert np.abs(waveform - original).max() <= 1 / 65536
 
@@ -90,12 +90,12 @@ def test_stream_and_plain_tar_give_the_same(written):
 
 
 def test_native_rate_where_not_band_limited(corpus, tmp_path):
-    shards.write_shards(tmp_path, *corpus, replace(CONFIG, band_limit_hz=None))
+    sharding.write_shards(tmp_path, *corpus, replace(CONFIG, band_limit_hz=None))
     assert set(shards.read_offsets(tmp_path).sample_rate) == {48000, 24414, 16000}
 
 
 def test_a_truncated_tar_is_an_error_not_a_smaller_epoch(corpus, tmp_path):
-    shards.write_shards(tmp_path, *corpus, CONFIG)
+    sharding.write_shards(tmp_path, *corpus, CONFIG)
     tar = sorted(tmp_path.glob("*.tar"))[0]
     whole = tar.read_bytes()
     with tarfile.open(tar) as opened:
@@ -115,19 +115,19 @@ def test_an_offset_to_the_wrong_place_is_an_error(written):
 def test_a_file_that_vanished_is_named(corpus, tmp_path):
     root, utterances = corpus
     with pytest.raises(ShardError, match=r"gone\.wav"):
-        shards.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
+        sharding.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
 
 
 def test_learning_digest_ignores_the_test_part(corpus, tmp_path):
     root, utterances = corpus
     folders = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
     changed = utterances.copy()
-    changed.loc[changed.utterance_id == "c/02", "raw_label"] = "B"  # a test utterance
+    changed.loc[changed.utterance_id == "c/002", "raw_label"] = "B"  # a test utterance
     relearnt = utterances.copy()
-    relearnt.loc[relearnt.utterance_id == "c/00", "raw_label"] = "B"  # a training utterance
+    relearnt.loc[relearnt.utterance_id == "c/000", "raw_label"] = "B"  # a training utterance
     for folder, table in zip(folders, (utterances, changed, relearnt), strict=True):
         folder.mkdir()
-        shards.write_shards(folder, root, table, CONFIG)
+        sharding.write_shards(folder, root, table, CONFIG)
     a, b, c = (shards.digests(folder) for folder in folders)
     assert a["learning"] == b["learning"] != c["learning"]
     assert len({a["content"], b["content"], c["content"]}) == 3
