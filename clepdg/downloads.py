@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 5  # in a row without a new byte
 LOOK_SECONDS: Final = 5.0  # patience of `look`
 STALL_SECONDS = 30.0  # silence after which a download counts as broken
+SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
 LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
 LFS_POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
 BUSY: Final = (429, 500, 502, 503, 504)
@@ -209,8 +210,13 @@ def _receive(
     part.touch()
     done = _size(part)
     hashes = hash_file(address, part)
+    looked, then = time.monotonic(), done
     with part.open("ab") as file:
         for chunk in chunks:
+            if (waited := time.monotonic() - looked) > STALL_SECONDS:
+                if done - then < SLOWEST * waited:
+                    raise _Busy(f"{done - then} bytes in {waited:.0f} s")
+                looked, then = time.monotonic(), done
             if done == 0:
                 _require_data(card, address, chunk)
             done += len(chunk)

@@ -43,6 +43,7 @@ class Answer:
     stall: bool = False  # ... after which it falls silent instead
     claim: int | None = None  # Content-Length, true or not
     wait: float = 0.0  # seconds before it answers
+    drip: int | None = None  # bytes after which it sends 10 bytes a second
 
 
 class Server(ThreadingHTTPServer):
@@ -111,8 +112,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) if answer.claim is None else answer.claim))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: answer.send])
+            self.wfile.write(body[: answer.drip if answer.send is None else answer.send])
             self.wfile.flush()
+            for start in range(answer.drip or len(body), len(body)):
+                if self.server.awake.wait(0.1):
+                    break
+                self.wfile.write(body[start : start + 1])
+                self.wfile.flush()
         if answer.stall:
             self.server.awake.wait(10)
         self.close_connection = answer.send is not None or answer.claim is not None

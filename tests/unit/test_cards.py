@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards
+from clepdg import cards, remote
 from clepdg.cards import Split, corpus_names, load_card
-from clepdg.corpora import CORPORA, crema_d, emodb, esd, ravdess, savee
+from clepdg.corpora import CORPORA, Spoken, crema_d, emodb, esd, ravdess, savee
 from clepdg.errors import ConfigError
 from clepdg.presets import PRESETS
 
@@ -78,6 +78,15 @@ def test_labels_that_other_corpora_lack_keep_their_emotion() -> None:
 def test_the_actresses_and_actors_of_crema_d_are_as_many_as_it_says() -> None:
     assert len(crema_d.FEMALE) == 43
     assert crema_d.FEMALE < SPEAKERS["crema-d"]
+
+
+def test_crema_d_is_taken_file_by_file_under_gits_sums() -> None:
+    card = load_card("crema-d")
+    files = remote.of_card(card, card.sources[0])
+    assert len(files) == card.expected.utterances == 7442
+    assert sum(file.address.bytes or 0 for file in files) == 605_899_936
+    assert all(re.fullmatch(r"[0-9a-f]{64}", file.address.sha256 or "") for file in files)
+    assert all(isinstance(crema_d.parse(file.path), Spoken) for file in files)
 
 
 def test_a_checksum_has_the_length_of_its_kind() -> None:

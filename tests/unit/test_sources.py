@@ -456,6 +456,14 @@ def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: 
     assert_whole(tmp_path / "out")
 
 
+def test_a_trickle_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.4)
+    server.answers = [Answer(drip=200_000), Answer()]
+    fetch(bound(server), None, tmp_path)
+    assert_whole(tmp_path)
+    assert len(server.requests) == 2 and str(server.requests[1][1]) >= "bytes=200000-"
+
+
 @pytest.mark.parametrize("claim", [len(ARCHIVE) + 1000, len(ARCHIVE) - 1000])
 def test_wrong_content_length_is_found_out(server: Server, tmp_path: Path, claim: int) -> None:
     server.answers = [Answer(claim=claim, ranges=False)]

@@ -27,6 +27,34 @@ def counts(utterances: pd.DataFrame) -> dict[str, int]:
     return utterances.split.value_counts().to_dict()
 
 
+def test_crema_d_names_pointers_silence_and_pairs_with_two_labels(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.crema_d(tmp_path), load_card("crema-d"))
+    assert counts(utterances) == {"train": 19, "validation": 6, "test": 12}
+    assert utterances.notes["crema-d/1040_ITH_SAD_X"] == ["misnamed"]
+    reasons = {Path(path).stem: reason for path, reason in refused.items()}
+    assert "git lfs pointer" in reasons.pop("1003_DFA_ANG_XX")
+    assert "silent" in reasons.pop("1076_MTI_SAD_XX")
+    pairs = {"1006_TIE_HAP": "1006_TIE_NEU", "1013_WSI_DIS": "1013_WSI_SAD", "1017_IWW_ANG": "1017_IWW_FEA"}
+    for one, other in [*pairs.items(), *((b, a) for a, b in pairs.items())]:
+        assert f"the same bytes as crema-d/{other}_XX, which is labelled {other[-3:]}" in reasons.pop(f"{one}_XX")
+    assert not reasons and figures["found"]["utterances"] == 45
+
+
+def test_tess_labels_are_the_files_whatever_a_mirror_calls_its_folders(tmp_path: Path) -> None:
+    utterances, refused, figures = build(trees.tess(tmp_path), load_card("tess"))
+    assert figures["raw_labels"] == {"angry": 20, "fear": 21, "neutral": 1, "ps": 2, "sad": 20}
+    assert (utterances.speaker["tess/OA_bite_neutral"], figures["notes"]) == (
+        "tess/OAF",
+        {"misnamed": 1, "odd rate": 1},
+    )
+    assert utterances.notes["tess/OAF_food_fear"] == ["odd rate"]
+    assert set(utterances[utterances.split == "test"].speaker) == {"tess/YAF"}
+    words = utterances[utterances.speaker == "tess/OAF"].groupby("text").split.nunique()
+    assert (words == 1).all() and figures["splits"]["validation"] > 0
+    assert refused == {"again/OAF_Sad/OAF_back_sad.wav": refused["again/OAF_Sad/OAF_back_sad.wav"]}
+    assert "is the tree there twice?" in refused["again/OAF_Sad/OAF_back_sad.wav"]
+
+
 def test_savee_speaker_is_the_folder_and_two_letter_codes_are_their_own(tmp_path: Path) -> None:
     utterances, refused, figures = build(trees.savee(tmp_path), load_card("savee"))
     assert len(utterances) == 56 and set(utterances.speaker) == {"savee/DC", "savee/JE", "savee/JK", "savee/KL"}

@@ -245,3 +245,37 @@ def any_corpus(root: Path) -> Path:
     put(root / "stray.wav", 22050)
     table(root / "utterances.csv", rows)
     return root
+
+
+def crema_d(root: Path) -> Path:
+    """Two actors of each part of the split, with all faults that are known of the corpus's copies."""
+    for actor in (1001, 1002, 1049, 1050, 1063, 1068):
+        for emotion in ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD"):
+            put(root / "AudioWAV" / f"{actor}_DFA_{emotion}_XX.wav", 16000)
+    for one, other in (
+        ("1006_TIE_HAP", "1006_TIE_NEU"),
+        ("1013_WSI_DIS", "1013_WSI_SAD"),
+        ("1017_IWW_ANG", "1017_IWW_FEA"),
+    ):
+        for name in (one, other):
+            put(root / "AudioWAV" / f"{name}_XX.wav", 16000, sounds_like=one)
+    soundfile.write(root / "AudioWAV" / "1076_MTI_SAD_XX.wav", np.zeros(41093, np.float32), 16000)  # 2.57 s of nothing
+    put(root / "AudioWAV" / "1040_ITH_SAD_X.wav", 16000)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:c6f94b25\nsize 72862\n"
+    text(root / "AudioWAV" / "1003_DFA_ANG_XX.wav", pointer)
+    put(root / "AudioMP3" / "1001_DFA_ANG_XX.wav", 16000)  # repeats AudioWAV
+    return root
+
+
+def tess(root: Path) -> Path:
+    """Both actresses, with a mirror's folder names, the misnamed and the odd file, and a second copy of the tree."""
+    for speaker, folders in (("OAF", ("Fear", "Sad", "angry")), ("YAF", ("fear", "sad", "angry"))):
+        for folder in folders:
+            for word in ("back", "bar", "base", "bath", "bean", "beg", "bite", "boat", "bone", "book"):
+                put(root / f"{speaker}_{folder}" / f"{speaker}_{word}_{folder.lower()}.wav", 24414)
+    put(root / "OAF_neutral" / "OA_bite_neutral.wav", 24414)
+    put(root / "OAF_Pleasant_surprise" / "OAF_bite_ps.wav", 24414)
+    put(root / "YAF_pleasant_surprised" / "YAF_bite_ps.wav", 24414)
+    put(root / "OAF_Fear" / "OAF_food_fear.wav", 96000)
+    put(root / "again" / "OAF_Sad" / "OAF_back_sad.wav", 24414)
+    return root
