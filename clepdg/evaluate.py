@@ -187,10 +187,10 @@ def _count(n: int, what: str) -> str:
 
 
 def _disjoint(corpora: list[str], split_units: Mapping[str, str]) -> list[str]:
-    units = [
-        f"{corpus}'s own split is by {split_units[corpus]}" for corpus in corpora if split_units[corpus] != "speaker"
-    ]
-    return [f"not speaker-disjoint: {', '.join(units)}"] if units else []
+    by_text = [f"{corpus}'s own split is by text" for corpus in corpora if split_units[corpus] == "text"]
+    official = [corpus for corpus in corpora if split_units[corpus] == "official"]
+    marks = [f"not speaker-disjoint: {', '.join(by_text)}"] if by_text else []
+    return marks + ([f"the corpus's own split, speakers may cross: {', '.join(official)}"] if official else [])
 
 
 def _seed_marks(seeds: Iterable[str]) -> list[str]:

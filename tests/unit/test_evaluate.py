@@ -124,6 +124,14 @@ def test_what_is_not_split_by_speaker_is_marked_also_in_the_pool(table: pd.DataF
     assert marked == {"beta", "pooled"}
 
 
+def test_a_corpus_with_a_split_of_its_own_is_marked(predictions: pd.DataFrame) -> None:
+    units = {"alpha": "speaker", "beta": "official"}
+    table = cells(predictions, LABELS, resamples=50, confidence=0.95, split_units=units)
+    marked = {cell["target"] for cell in table.to_dict("records") if any("beta" in mark for mark in cell["marks"])}
+    assert marked == {"beta", "pooled"}
+    assert "the corpus's own split, speakers may cross: beta" in table[table.target == "beta"].iloc[0]["marks"]
+
+
 def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
     cell = table.loc[("supervised", "beta", "text-acpt", "clean")]
     assert "2 speakers: no test" in cell["marks"] and cell["interval"] == "ignores speakers"
