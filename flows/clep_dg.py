@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -14,7 +14,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
+from pydantic import WithJsonSchema
 
+from clepdg.cards import corpus_names
 from clepdg.config import Config
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
@@ -40,6 +42,13 @@ StageName = Literal[
     "classifier",
     "evaluate",
     "report",
+]
+# Prefect's server refuses other names before there is a run; here they are refused with the valid ones by the checks.
+CORPORA = list(corpus_names())
+CorpusName = Annotated[str, WithJsonSchema({"type": "string", "enum": CORPORA})]
+Sources = Annotated[
+    dict[str, str],
+    WithJsonSchema({"type": "object", "propertyNames": {"enum": CORPORA}, "additionalProperties": {"type": "string"}}),
 ]
 
 
@@ -167,8 +176,8 @@ def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
 def clep_dg(
     preset: Literal["demo", "open"] = "open",
     backbone: str | None = None,
-    corpora: list[str] | None = None,
-    sources: dict[str, str] | None = None,
+    corpora: list[CorpusName] | None = None,
+    sources: Sources | None = None,
     folds: list[str] | None = None,
     until: StageName | None = None,
     redo: list[StageName] | None = None,

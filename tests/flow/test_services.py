@@ -33,6 +33,31 @@ def test_every_entrypoint_loads_for_real():
     assert parameters == {"preset", "until"}
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"preset": "dmo"},
+        {"corpora": ["radvess"]},
+        {"sources": {"radvess": "x"}},
+        {"sources": {"ravdess": 5}},
+        {"until": "training"},
+        {"redo": ["training"]},
+        {"allow_partial": "maybe"},
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_the_schema_that_the_server_has(wrong):
+    from prefect.utilities.callables import parameter_schema
+    from prefect.utilities.schema_tools import validate
+
+    from flows.clep_dg import clep_dg
+
+    schema = parameter_schema(clep_dg).model_dump_for_openapi()
+    right = {"preset": "open", "corpora": ["tess"], "sources": {"tess": "x"}, "until": "shard", "redo": ["index"]}
+    validate(right, schema, raise_on_error=True)
+    with pytest.raises(Exception, match="radvess|dmo|training|maybe|5"):
+        validate(right | wrong, schema, raise_on_error=True)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project folder whose prefect.toml is not the checkout's."""
