@@ -10,6 +10,8 @@ from mlflow.pyfunc import PythonModel
 class EmotionClassifier(PythonModel):  # type: ignore[misc]
     """Audio to emotion and probabilities."""
 
+    _skip_type_hint_validation = True  # or MLflow warns at every load that it has no hints, which can't say our table
+
     def load_context(self, context: Any) -> None:
         """Load CLEP and the head from the logged artifacts."""
         from clepdg.clap import load_clap

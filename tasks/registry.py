@@ -311,6 +311,13 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
         return mlflow.pyfunc.load_model(f"models:/{name}/{version}" if version else f"models:/{name}@{CHAMPION}")
     except mlflow.exceptions.MlflowException as error:
         where = f"{name}, {version or CHAMPION}"
+        if "MLmodel" in str(error):
+            raise ConfigError(
+                "This version holds a head alone, no model that can be served.",
+                expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
+                where=where,
+                do=f"clep-dg compare --preset {preset} lists the versions",
+            ) from error
         do = f"clep-dg compare --preset {preset} lists the versions" if version else do
         raise ConfigError(
             "There is no such registered classifier.", got=first_line(error), where=where, do=do

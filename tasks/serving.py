@@ -6,7 +6,21 @@ from pathlib import Path
 from tasks.settings import PROJECT
 
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
-REQUIREMENTS = ("mlflow", "torch", "torchaudio", "transformers", "safetensors", "numpy", "pandas", "soundfile", "soxr")
+REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "soundfile",
+    "soxr",
+    "scipy",
+    "tqdm",
+    "filelock",
+    "av",
+)
 
 
 def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
@@ -18,6 +32,6 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
         python_model=str(SCRIPT),
         artifacts={"head": str(head), "clep": str(clep)},
         code_paths=[str(PROJECT / "clepdg")],
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in (*REQUIREMENTS, "scipy", "tqdm", "filelock")],
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
         metadata={"stage_key": key},
     )

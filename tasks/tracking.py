@@ -2,7 +2,6 @@
 
 import json
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +30,6 @@ def tracking_identity(settings: Settings) -> str:
 def connect(settings: Settings) -> "MlflowClient":
     """Return a client of MLflow's tracking server, or of the SQLite file below var/."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # MLflow asks for type hints that our table has no word for
-    warnings.filterwarnings("ignore", message=r"(?s).*type hints to the `predict` method")
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
