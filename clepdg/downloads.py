@@ -13,21 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg import objects, store
+from clepdg import objects, store, web
 from clepdg.addresses import by_hand, checksums, is_web, shown
-from clepdg.archives import CHUNK, Progress
+from clepdg.archives import Progress
 from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
+from clepdg.verification import Rejected, hash_file, require_data, unlike, verify
 
 if TYPE_CHECKING:
     import httpx
 
 ATTEMPTS: Final = 5  # in a row without a new byte
-LOOK_SECONDS: Final = 5.0  # patience of `look`
-STALL_SECONDS = 30.0  # silence after which a download counts as broken
 SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
 LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
-LFS_POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
 BUSY: Final = (429, 500, 502, 503, 504)
 
 
@@ -39,84 +37,18 @@ class _Busy(Exception):
         self.wait = wait
 
 
-class _Rejected(SourceError):
-    """What came is not what was asked for: going on with it makes no sense."""
-
-
-def client(seconds: float) -> "httpx.Client":
-    """Return a client that gives up after so many seconds of silence."""
-    import httpx
-
-    # "identity": sizes and ranges then count the archive's own bytes
-    return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
-
-
-def look(card: Card, url: str) -> dict[str, Any]:
-    """Return what a server says of an address that no checksum binds; one attempt.
-
-    Raises:
-        SourceError: it does not answer, or answers with an error.
-    """
-    import httpx
-
-    if not is_web(url):
-        return objects.look(card, url)
-    try:
-        with client(LOOK_SECONDS) as web:
-            response = web.head(url)
-            if response.status_code in (405, 501):
-                with web.stream("GET", url) as response:  # closed before the body is read
-                    pass
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SourceError(
-            f"The source of {card.name} can't be reached.",
-            got=f"{type(error).__name__}: {error}",
-            where=shown(url),
-            do=f"try again later, or give it with --source {card.name}=FOLDER_OR_ARCHIVE",
-        ) from error
-    if response.status_code != 200:
-        raise _refused(card, url, response.status_code)
-    said = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
-    size = response.headers.get("content-length")
-    return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
-
-
-def _refused(card: Card, url: str, status: int) -> SourceError:
-    what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
-    return SourceError(f"The server of {card.name} {what}.", got=f"HTTP {status}", where=shown(url), do=by_hand(card))
-
-
-def read_json(card: Card, url: str) -> Any:
-    """Return what an address answers as JSON; one attempt.
-
-    Raises:
-        SourceError: it does not answer, or not with JSON.
-    """
-    import httpx
-
-    try:
-        with client(STALL_SECONDS) as web:
-            response = web.get(url)
-        if response.status_code != 200:
-            raise _refused(card, url, response.status_code)
-        return response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise SourceError(f"The listing of {card.name} can't be read.", got=got, where=shown(url)) from error
-
-
 def download(
     card: Card,
     address: Address,
     folder: Path,
     progress: Progress,
     sleep: Callable[[float], None],
-    web: "httpx.Client | None" = None,
+    client: "httpx.Client | None" = None,
 ) -> Path:
     """Download into folder/part, going on where an earlier attempt or run broke off, and return that file.
 
     Args:
-        web: a client to use again; None: one of its own.
+        client: one to use again; None: one of its own.
 
     Raises:
         SourceError: it can't be had, or is not what the card says.
@@ -126,16 +58,16 @@ def download(
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "part"
     furthest, failures = _size(part), 0
-    with client(STALL_SECONDS) if web is None else contextlib.nullcontext(web) as web:
+    with web.client(web.STALL_SECONDS) if client is None else contextlib.nullcontext(client) as client:
         while True:
             try:
                 if is_web(address.url):
-                    hashes = _attempt(web, card, address, part, progress)
+                    hashes = _attempt(client, card, address, part, progress)
                 else:
                     hashes = _attempt_object(card, address, part, progress)
                 verify(card, address, _size(part), hashes)
                 return part
-            except _Rejected:
+            except Rejected:
                 part.unlink(missing_ok=True)
                 raise
             except (_Busy, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -152,11 +84,11 @@ def download(
 
 
 def _attempt(
-    web: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
+    client: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
 ) -> dict[str, "hashlib._Hash"]:
     """Read until the server has no more, and return the hashes of the whole file that the card wants to see."""
     done, headers = _resume(address, part)
-    with web.stream("GET", address.url, headers=headers) as response:
+    with client.stream("GET", address.url, headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
         if status in BUSY:
             raise _Busy(f"HTTP {status}", _retry_after(response.headers.get("retry-after", "")))
@@ -166,7 +98,7 @@ def _attempt(
             part.unlink(missing_ok=True)
             raise _Busy(f"the server does not go on from byte {done}")
         if status not in (200, 206):
-            raise _refused(card, address.url, status)
+            raise web.refused(card, address.url, status)
         if status == 200:
             done = 0
             part.write_bytes(b"")
@@ -213,15 +145,15 @@ def _receive(
     looked, then = time.monotonic(), done
     with part.open("ab") as file:
         for chunk in chunks:
-            if (waited := time.monotonic() - looked) > STALL_SECONDS:
+            if (waited := time.monotonic() - looked) > web.STALL_SECONDS:
                 if done - then < SLOWEST * waited:
                     raise _Busy(f"{done - then} bytes in {waited:.0f} s")
                 looked, then = time.monotonic(), done
             if done == 0:
-                _require_data(card, address, chunk)
+                require_data(card, address, chunk)
             done += len(chunk)
             if address.bytes is not None and max(done, announced) > address.bytes:
-                raise _unlike(card, address, f"{max(done, announced)} bytes", f"{address.bytes} bytes")
+                raise unlike(card, address, f"{max(done, announced)} bytes", f"{address.bytes} bytes")
             file.write(chunk)
             for value in hashes.values():
                 value.update(chunk)
@@ -258,57 +190,3 @@ def _retry_after(text: str) -> float:
     with contextlib.suppress(ValueError):
         seconds = float(text) if text.isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
-
-
-def hash_file(address: Address, path: Path) -> dict[str, "hashlib._Hash"]:
-    """Return the hashes, fed with the file so far, that an address has sums for."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in checksums(address)}
-    if hashes:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                for value in hashes.values():
-                    value.update(chunk)
-    return hashes
-
-
-def _require_data(card: Card, address: Address, start: bytes) -> None:
-    """Raise where the first bytes are not what was asked for, but what servers send in its place."""
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise _Rejected(
-            f"The address of {card.name} gave a web page, not its data.",
-            where=shown(address.url),
-            do=f"open it in a browser to see what it asks for; or {by_hand(card)}",
-        )
-    if start.startswith(LFS_POINTER):
-        raise _Rejected(
-            f"The address of {card.name} gave a git lfs pointer, not its data.",
-            where=shown(address.url),
-            do=f"take the address of the object itself; or {by_hand(card)}",
-        )
-
-
-def verify(card: Card, address: Address, size: int, hashes: dict[str, "hashlib._Hash"]) -> None:
-    """Raise where size or checksums are not those that bind an address."""
-    if address.bytes is not None and size != address.bytes:
-        raise _unlike(card, address, f"{size} bytes", f"{address.bytes} bytes")
-    for name, expected in checksums(address).items():
-        if hashes[name].hexdigest() != expected.lower():
-            raise _unlike(card, address, f"{name} {hashes[name].hexdigest()}", f"{name} {expected}")
-
-
-def _unlike(card: Card, address: Address, got: str, expected: str) -> _Rejected:
-    if address.recorded:
-        return _Rejected(
-            f"What {card.name}'s publisher gives is not what it was at the first download.",
-            got=got,
-            expected=f"{expected}, {address.recorded}",
-            where=shown(address.url),
-            do="run again; if it stays so, it changed: compare, and delete that record to take the new one",
-        )
-    return _Rejected(
-        f"A file of {card.name} is not the one that its card names.",
-        got=got,
-        expected=expected,
-        where=shown(address.url),
-        do=f"run again; if it stays so, the publisher changed it: {by_hand(card)}",
-    )

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clepdg import addresses, archives, downloads, objects, remote, sources, store
+from clepdg import addresses, archives, downloads, listings, objects, remote, sources, store
 from clepdg.addresses import checksums, is_web, shown
 from clepdg.archives import File, Progress
 from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
 from clepdg.folders import hash_folder
-from clepdg.remote import Remote
+from clepdg.listings import Remote
 from clepdg.sources import none_left, os_errors
+from clepdg.verification import hash_file, verify
 
 
 def fetch(
@@ -93,13 +94,13 @@ class _Bringing:
         path = addresses.local(self.card, url)
         if path is None:
             if not is_web(url) and objects.look(self.card, url).get("folder"):
-                self._files(remote.of_folder(self.card, url), url)
+                self._files(listings.of_folder(self.card, url), url)
             else:
                 self._archive(Address(url=url), None)
         elif path.is_dir():
             self._finish(str(path), hash_folder(path, _known(self.previous), self.progress))
         elif path.suffix.lower() == ".csv":
-            self._files(remote.of_table(self.card, path), str(path))
+            self._files(listings.of_table(self.card, path), str(path))
         else:
             self._archive(Address(url=url), path)
 
@@ -107,7 +108,7 @@ class _Bringing:
         """Download an archive unless it lies here, and extract it."""
         card = self.card
         if path is not None:
-            downloads.verify(card, address, path.stat().st_size, downloads.hash_file(address, path))
+            verify(card, address, path.stat().st_size, hash_file(address, path))
             files = archives.extract(path, self.out / sources.TREE, progress=self.progress, nested=card.nested)
         else:
             folder = self.out / f"download-{store.digest(address.url)[:8]}.resume"
@@ -136,9 +137,9 @@ class _Bringing:
 
     def _listed(self, address: Address) -> list[Remote]:
         """Return the files of a card's address, and hold a repository's listing to what it was at first."""
-        files = remote.of_card(self.card, address)
+        files = listings.of_card(self.card, address)
         if address.dataverse:
-            digest, size = store.digest_lines(remote.lines(files)), sum(file.address.bytes or 0 for file in files)
+            digest, size = store.digest_lines(listings.lines(files)), sum(file.address.bytes or 0 for file in files)
             if address.sha256 and digest != address.sha256:
                 raise SourceError(
                     f"The files that {self.card.name}'s publisher lists are not what they were at the first download.",

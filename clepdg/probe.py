@@ -10,9 +10,9 @@ import numpy as np
 
 from clepdg.audio import Waveform, decode, to_mono, to_pcm
 from clepdg.config import IndexConfig
-from clepdg.downloads import LFS_POINTER
 from clepdg.errors import IndexingError
 from clepdg.store import digest_file
+from clepdg.verification import LFS_POINTER
 
 FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
 

@@ -13,13 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg import addresses, archives, remote, store
+from clepdg import addresses, archives, listings, store
 from clepdg.addresses import checksums, shown
 from clepdg.archives import File, Progress
 from clepdg.cards import MANIFESTS, Address, Card
-from clepdg.downloads import look
 from clepdg.errors import SourceError
 from clepdg.folders import hash_folder, listing
+from clepdg.web import look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,13 +52,13 @@ def state(card: Card, given: str | None) -> dict[str, Any]:
     if path is None:
         said = look(card, url)
         if said.pop("folder", False):
-            said["listing"] = store.digest_lines(remote.lines(remote.of_folder(card, url)))
+            said["listing"] = store.digest_lines(listings.lines(listings.of_folder(card, url)))
         return {"kind": "url", "url": shown(url), **said}
     with os_errors(path):
         if path.is_dir():
             return {"kind": "folder", "folder": str(path), "listing": store.digest_lines(listing(path))}
         if path.suffix.lower() == ".csv":
-            remote.of_table(card, path)
+            listings.of_table(card, path)
             return {"kind": "list", "name": path.name, "sha256": store.digest_file(path)}
         if not archives.is_archive(path):
             raise SourceError(
@@ -93,7 +93,7 @@ def reach(card: Card, given: str | None) -> None:
     for address in addresses.of_card(card):
         try:
             if addresses.local(card, address.url) is None:
-                look(card, remote.of_card(card, address)[0].address.url if address.files else address.url)
+                look(card, listings.of_card(card, address)[0].address.url if address.files else address.url)
             return
         except SourceError as error:
             faults.append(str(error))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards, remote
+from clepdg import cards, listings
 from clepdg.cards import Split, corpus_names, load_card
 from clepdg.corpora import CORPORA, Spoken, crema_d, emodb, esd, ravdess, savee
 from clepdg.errors import ConfigError
@@ -82,7 +82,7 @@ def test_the_actresses_and_actors_of_crema_d_are_as_many_as_it_says() -> None:
 
 def test_crema_d_is_taken_file_by_file_under_gits_sums() -> None:
     card = load_card("crema-d")
-    files = remote.of_card(card, card.sources[0])
+    files = listings.of_card(card, card.sources[0])
     assert len(files) == card.expected.utterances == 7442
     assert sum(file.address.bytes or 0 for file in files) == 605_899_936
     assert all(re.fullmatch(r"[0-9a-f]{64}", file.address.sha256 or "") for file in files)

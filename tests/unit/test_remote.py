@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clepdg import downloads, fetching, remote, sources, store
+from clepdg import downloads, fetching, listings, remote, sources, store
 from clepdg.cards import Address, Card, load_card
 from clepdg.errors import SourceError
 from tests.unit.servers import Answer, Server
@@ -30,7 +30,7 @@ def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that stands for data_manifests."""
     folder = tmp_path / "manifests"
     folder.mkdir()
-    for module in (remote, sources):
+    for module in (listings, sources):
         monkeypatch.setattr(module, "MANIFESTS", folder)
     return folder
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clepdg import archives, downloads, fetching, sources, store
+from clepdg import archives, downloads, fetching, sources, store, web
 from clepdg.cards import Address, Card, Expected, Split
 from clepdg.errors import SourceError
 from tests.unit.servers import ARCHIVE, CONTENT, ETAG, Answer, Server
@@ -449,7 +449,7 @@ def test_server_that_always_breaks_at_the_same_byte(server: Server, tmp_path: Pa
 
 
 def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(web, "STALL_SECONDS", 0.2)
     server.answers = [Answer(send=200_000, stall=True), Answer()]
     fetch(bound(server), None, tmp_path / "out")
     assert [span for _, span in server.requests] == [None, "bytes=200000-"]
@@ -457,7 +457,7 @@ def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: 
 
 
 def test_a_trickle_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(web, "STALL_SECONDS", 0.4)
     server.answers = [Answer(drip=200_000), Answer()]
     fetch(bound(server), None, tmp_path)
     assert_whole(tmp_path)
