@@ -76,12 +76,16 @@ def build_index(
     probes: dict[str, Probe] = {}
     examine = partial(_examine, root=root, sha256=sha256, card=card, config=config)
     with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
-        for done, (key, result) in enumerate(zip(wanted, pool.map(examine, wanted.values()), strict=True), start=1):
-            if isinstance(result, Probe):
-                probes[key] = result
-            else:
-                errors[key] = result
-            progress(done, len(wanted))
+        try:
+            for done, (key, result) in enumerate(zip(wanted, pool.map(examine, wanted.values()), strict=True), start=1):
+                if isinstance(result, Probe):
+                    probes[key] = result
+                else:
+                    errors[key] = result
+                progress(done, len(wanted))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever stops the run does not wait for all files
+            raise
 
     refused, twins = find_twins({key: _sound(probe, wanted[key], card) for key, probe in probes.items()})
     errors |= refused

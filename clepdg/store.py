@@ -11,14 +11,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from clepdg.errors import StoreError
 
@@ -151,13 +151,19 @@ class Store:
         return None
 
     @contextlib.contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Hold the lock of one key on this host: a second run of it waits here, then finds the output."""
+    def lock(self, stage: str, key: str, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold the lock of one key on this host: a second run of it waits here, then finds the output.
+
+        Args:
+            give_up: asked while waiting; True ends the wait with a StoreError.
+        """
         folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / f"{stage}-{key}")  # the file stays: removing one that another waits on is a race
-            lock.acquire()
+            lock.acquire(cancel_check=give_up)
+        except Timeout as error:
+            raise StoreError("The wait for another run of the same stage was given up.", where=stage) from error
         except OSError as error:
             raise StoreError("The store can't be written.", got=error, where=folder) from error
         try:
@@ -203,11 +209,15 @@ class Store:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, whole: write aside, flush to disk, rename."""
     aside = path.with_name(path.name + ".writing")
-    with aside.open("w") as file:
-        json.dump(plain(value), file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with aside.open("w") as file:
+            json.dump(plain(value), file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # of a full disk
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
 
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
 from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, plan
-from tasks import runs, stages
+from tasks import living, runs, stages
 from tasks.lineage import git_commit
 from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
@@ -56,6 +57,10 @@ class StagesFailed(ClepError):
     """Some stages failed; the others were finished."""
 
 
+class Stopped(BaseException):
+    """Ends the stages that run side by side when the run is stopped: no thread can be ended from outside."""
+
+
 @dataclass
 class Run:
     """One run of the flow: what stands, what failed, and who is told."""
@@ -71,6 +76,7 @@ class Run:
     records: dict[str, Record] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def bring_up_to_date(self, node: Node) -> Outcome:
         """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
@@ -93,6 +99,8 @@ class Run:
                     kept = progress_artifact(node)
 
                     def progress(done: int, total: int) -> None:
+                        if self.stopping.is_set():
+                            raise Stopped("the run was stopped")
                         shown(done, total)
                         kept(done, total)
 
@@ -103,7 +111,14 @@ class Run:
             self.registry.log_metrics(run_id, points)
 
         outcome = stages.run(
-            node, self.records, self.store, self.settings, last=self.last, redo=self.redo, reporting=reporting
+            node,
+            self.records,
+            self.store,
+            self.settings,
+            last=self.last,
+            redo=self.redo,
+            reporting=reporting,
+            stopping=self.stopping,
         )
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
@@ -217,9 +232,14 @@ def clep_dg(
     check(arguments, settings)
     config, nodes = plan(arguments)
     run = open_run(arguments, config, settings)
-    for stage, group in groupby(nodes, key=lambda node: node.stage):
-        finish_group(run, list(group), parallel=stage in DATA_STAGES)
-    return close_run(run)
+    with living.hold(run.store, run.log.path.stem):
+        try:
+            for stage, group in groupby(nodes, key=lambda node: node.stage):
+                finish_group(run, list(group), parallel=stage in DATA_STAGES)
+        except BaseException:
+            stop_run(run)
+            raise
+        return close_run(run)
 
 
 def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
@@ -258,6 +278,14 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     run.log.write()
 
 
+def stop_run(run: Run) -> None:
+    """End what still runs side by side, the run's file and its MLflow run: it was cancelled or interrupted."""
+    run.stopping.set()
+    run.log.outcome = "stopped"
+    run.log.write()
+    run.registry.close(run.log.stages, "KILLED")
+
+
 def close_run(run: Run) -> dict[str, Any]:
     """End the run's file and its MLflow run.
 
@@ -266,7 +294,7 @@ def close_run(run: Run) -> dict[str, Any]:
     """
     run.log.outcome = "failed" if run.failures else "completed"
     run.log.write()
-    run.registry.close(run.log.stages, failed=bool(run.failures))
+    run.registry.close(run.log.stages, "FAILED" if run.failures else "FINISHED")
     run_artifacts(run.log.stages, run.store, run.registry.url, run.registry.parent)
     if run.failures:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]

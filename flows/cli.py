@@ -3,9 +3,11 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.command(arguments)
     except ClepError as error:
         sys.exit(_complain(str(error)))
-    except KeyboardInterrupt:
-        sys.exit(_complain("stopped; the same command goes on from here", 130))
+    except KeyboardInterrupt as stop:
+        code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        sys.exit(_complain("stopped; the same command goes on from here", code))
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    def terminated(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str, code: int = 2) -> int:
@@ -86,7 +105,7 @@ def run_command(options: argparse.Namespace) -> None:
     check(arguments, settings)
     from tasks.services import prefect_for_one_run
 
-    with prefect_for_one_run(settings) as address:
+    with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
         from prefect.logging.handlers import APILogHandler
 

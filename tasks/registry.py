@@ -8,22 +8,27 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from clepdg.errors import ConfigError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store, write_json
+from tasks import living
 from tasks.lineage import clep_id, first_seed, fold_tags, licences_of
 from tasks.model_cards import model_description, version_description
 from tasks.settings import Settings
 from tasks.stages import Node
 from tasks.tracking import (
     connect,
+    end_killed_runs,
     experiment_id,
     first_line,
     flat,
@@ -67,7 +72,7 @@ class Registry:
     tags: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     _client: Any = None
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _threads: threading.RLock = field(default_factory=threading.RLock)
     _experiment: str = ""
     _down: bool = False
 
@@ -81,17 +86,34 @@ class Registry:
         """Where the accepted outputs are registered, whatever the address."""
         return tracking_identity(self.settings)
 
+    @cached_property
+    def _processes(self) -> FileLock:
+        folder = self.store.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / "mlflow", thread_local=False)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one run at a time look what MLflow has and add what is missing: two would both add it."""
+        with self._threads, self._processes:
+            yield
+
     def client(self) -> "MlflowClient":
         """Return the client, connected; the first call opens the experiment and the parent run."""
-        with self._lock:
+        with self._threads:
             if self._client is None:
-                opened = connect(self.settings)
-                experiment = experiment_id(opened, self.settings, self.preset)
-                run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags=dict(self.tags))
-                log_params(opened, run.info.run_id, self.parameters)
-                self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
+                self._open()
             client: MlflowClient = self._client
             return client
+
+    def _open(self) -> None:
+        with self._alone():
+            opened = connect(self.settings)
+            end_killed_runs(opened, self.store)
+            experiment = experiment_id(opened, self.settings, self.preset)
+            run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags=dict(self.tags))
+            log_params(opened, run.info.run_id, self.parameters)
+            self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
 
     def _missed(self, what: str, error: Exception) -> None:
         """Say what MLflow did not take; if it is away, leave it alone for the rest of the run."""
@@ -104,7 +126,7 @@ class Registry:
         if self._down:
             return None
         try:
-            with self._lock:
+            with self._threads:
                 client = self.client()
                 tags = {
                     **self.tags,
@@ -129,7 +151,7 @@ class Registry:
 
         now = int(time.time() * 1000)
         try:
-            with self._lock:
+            with self._threads:
                 for start in range(0, len(points), 900):
                     batch = [Metric(name, value, now, step) for name, value, step in points[start : start + 900]]
                     self.client().log_batch(run_id, metrics=batch)
@@ -137,12 +159,12 @@ class Registry:
             self._missed("metrics", error)
 
     def fail(self, run_id: str | None, error: BaseException) -> None:
-        """End a stage's run as failed."""
+        """End a stage's run as failed, or as killed where the whole run was stopped."""
         if run_id is not None and not self._down:
             try:
-                with self._lock:
+                with self._threads:
                     self.client().set_tag(run_id, "error", str(error)[:4000])
-                    self.client().set_terminated(run_id, "FAILED")
+                    self.client().set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
             except Exception as second:
                 self._missed("a failure", second)
 
@@ -151,11 +173,12 @@ class Registry:
         if self._down:
             return
         folder = self.store.local(record.stage, record.key)
-        marker = read_marker(folder)
-        if run_id is None and marker is not None and marker.get("tracking") == self.identity:
+        if run_id is None and self._accepted(folder):
             return
         try:
-            with self._lock:
+            with self._alone():
+                if run_id is None and self._accepted(folder):
+                    return
                 run_id = run_id or self.start(node, record.key)
                 if run_id is None:
                     return
@@ -180,6 +203,10 @@ class Registry:
                 write_json(folder / MARKER, facts)
         except Exception as error:
             self._missed(node.id, error)
+
+    def _accepted(self, folder: Path) -> bool:
+        marker = read_marker(folder)
+        return marker is not None and marker.get("tracking") == self.identity
 
     def _register(
         self,
@@ -269,9 +296,10 @@ class Registry:
                 why = f"UAR {compare.shown_difference(difference)} against version {champion}"
                 set_champion(client, name, number, why)
 
-    def close(self, stages: Mapping[str, Mapping[str, Any]], failed: bool) -> None:
+    def close(self, stages: Mapping[str, Mapping[str, Any]], status: str) -> None:
         """End the parent run, if one was opened, with the list of all stages and the runs that computed them."""
         if self._client is None or self.parent is None:
+            living.told(self.store, self.tags["run"])
             return
         try:
             linked = {}
@@ -280,7 +308,8 @@ class Registry:
                 marker = read_marker(self.store.local(stage, facts["key"])) if facts.get("key") else None
                 linked[node_id] = {**facts, "mlflow_run": marker["run_id"] if marker else None}
             self._client.log_dict(self.parent, linked, "stages.json")
-            self._client.set_terminated(self.parent, "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(self.parent, status)
+            living.told(self.store, self.tags["run"])
         except Exception as error:
             self._missed("the end of the run", error)
 

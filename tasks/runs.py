@@ -1,13 +1,24 @@
-"""What each run leaves: runs/<time>-<id>.json with its arguments, configuration, stage -> key, and outcome."""
+"""What each run leaves: runs/<time>-<id>.json with its arguments, configuration, stage -> key, and outcome.
 
+The names give the order of the runs, whatever the clock does.
+"""
+
+import calendar
+import contextlib
 import json
+import logging
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clepdg.store import Store, write_json
+
+log = logging.getLogger("clepdg")
+
+STAMP = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +47,43 @@ class RunLog:
     outcome: str = "running"
 
     def write(self) -> None:
-        """Write the file whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.path,
-            {
-                "arguments": asdict(self.arguments),
-                "config": self.config,
-                "stages": self.stages,
-                "outcome": self.outcome,
-            },
-        )
+        """Write the file whole; where the disk is full the old one stays, and no stage's output is lost for it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(
+                self.path,
+                {
+                    "arguments": asdict(self.arguments),
+                    "config": self.config,
+                    "stages": self.stages,
+                    "outcome": self.outcome,
+                },
+            )
+        except OSError as error:
+            log.warning("The run's file can't be written: %s: %s", self.path, error)
 
 
 def start(store: Store, arguments: Arguments, config: dict[str, Any]) -> RunLog:
     """Open a new run's file."""
-    name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
+    name = f"{stamp(store)}-{uuid.uuid4().hex[:8]}.json"
     return RunLog(path=store.root / "runs" / name, arguments=arguments, config=config)
+
+
+def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
+    """Return the time of a new run, later than that of all runs before it: a clock may stand, or be set back.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+    before = [seconds for path in (store.root / "runs").glob("*.json") if (seconds := _seconds(path.name)) is not None]
+    return time.strftime(STAMP, time.gmtime(max([int(clock()), *(seconds + 1 for seconds in before)])))
+
+
+def _seconds(name: str) -> int | None:
+    """Return the time in the name of a run's file, in seconds since the epoch; None where there is none."""
+    with contextlib.suppress(ValueError):
+        return calendar.timegm(time.strptime(name.partition("-")[0], STAMP))
+    return None
 
 
 def _logs(store: Store) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Servers on this machine, all on 127.0.0.1: Prefect, MLflow and one worker; or a Prefect server for one run alone.
 
 `python -m tasks.services up` starts what is not running, deploys prefect.yaml and writes prefect.toml and
-var/settings.toml; `down` stops what up started, and only that. What runs is written in var/services.json by pid and
-time of start, so that a pid that now belongs to another program is left alone.
+var/settings.toml; `down` stops what up started, and only that. What runs is written in var/services.json by pid and a
+token of its own, so that a pid that now belongs to another program is left alone.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ BIN: Final = Path(sys.executable).parent
 STATE: Final = "services.json"
 POOL: Final = "clep-dg"
 PATIENCE_SECONDS: Final = 180.0  # a cold MLflow server takes half a minute, on a busy machine more
+TOKEN: Final = "CLEPDG_SERVICE"  # in the environment of what `up` starts
 MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
 
 
@@ -35,7 +37,7 @@ class Service:
     """A server that was started: its process, where it answers, and where it logs."""
 
     pid: int
-    started: float  # seconds since the epoch: pid and this name one process
+    token: str  # in its environment: pid and this name one process, whatever the clock does
     url: str
     log: str
 
@@ -104,6 +106,7 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
     """
     running = os.environ.get("PREFECT_API_URL") or running_url(settings, "prefect")
     if running:
+        check_prefect(running)
         yield running
         return
     log = settings.home / "logs" / "prefect-one-run.log"
@@ -125,13 +128,29 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
         _end(process.pid)
 
 
+def check_prefect(url: str) -> None:
+    """Raise where nothing answers at the address of Prefect's server."""
+    import httpx
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ClepError(
+            "Prefect's server does not answer.",
+            got=error,
+            where=url,
+            do="start it (make up), or let this run start its own: unset PREFECT_API_URL",
+        ) from error
+
+
 def read_services(settings: Settings) -> dict[str, Service]:
     """Return the services that `up` started and that still run."""
     try:
         written = json.loads((settings.home / STATE).read_text())
     except (OSError, ValueError):
         return {}
-    services = {name: Service(**facts) for name, facts in written.items()}
+    known = Service.__annotations__.keys()  # an older version wrote others
+    services = {name: Service(**facts) for name, facts in written.items() if facts.keys() == known}
     return {name: service for name, service in services.items() if _lives(service)}
 
 
@@ -146,7 +165,8 @@ def _lives(service: Service) -> bool:
 
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(service.pid)
-        return bool(abs(process.create_time() - service.started) < 2 and process.status() != psutil.STATUS_ZOMBIE)
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return bool(alive and process.environ().get(TOKEN) == service.token)
     return False
 
 
@@ -168,9 +188,7 @@ def _end(pid: int) -> None:
 def _start(
     settings: Settings, name: str, command: list[str], url: str, health: str, extra: Mapping[str, str]
 ) -> Service:
-    import psutil
-
-    log = settings.home / "logs" / f"{name}.log"
+    log, token = settings.home / "logs" / f"{name}.log", uuid.uuid4().hex
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -179,12 +197,15 @@ def _start(
             stdout=out,
             stderr=out,
             cwd=PROJECT,
-            env={**os.environ, **environment(settings), **extra},
+            env={**os.environ, **environment(settings), **extra, TOKEN: token},
             start_new_session=True,
         )
-    started = psutil.Process(process.pid).create_time()
-    _wait(name, health, process, log)
-    return Service(pid=process.pid, started=started, url=url, log=str(log))
+    try:
+        _wait(name, health, process, log)
+    except BaseException:
+        _end(process.pid)  # nobody would know of it
+        raise
+    return Service(pid=process.pid, token=token, url=url, log=str(log))
 
 
 def up() -> dict[str, Service]:

@@ -177,11 +177,13 @@ def run(
     last: Mapping[str, str],
     redo: frozenset[str] = frozenset(),
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
+    stopping: threading.Event | None = None,
 ) -> Outcome:
     """Bring a node up to date: reuse its output if it stands, otherwise compute and commit it.
 
     Args:
         reporting: opens where metrics and progress of a computed stage go.
+        stopping: set where the run is being stopped: what waits for a lock of another run gives up.
 
     Raises:
         ClepError: the stage failed, or its output is refused; nothing half-done is kept as done.
@@ -192,7 +194,8 @@ def run(
         raise StoreError("A stage was started before its inputs.", got=decision.reason, where=node.id)
     record, reason, reused = decision.record, decision.reason, decision.record is not None
     if record is None:
-        with store.lock(node.stage, decision.key):
+        give_up = stopping.is_set if stopping else lambda: False
+        with store.lock(node.stage, decision.key, give_up), _clear_disk_errors(store, node):
             found = store.lookup(node.stage, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run meanwhile", True
@@ -219,44 +222,50 @@ def _compute(
     data = node.stage in DATA_STAGES
     with contextlib.nullcontext() if data else _device(store, settings) as device, reporting(node, decision) as report:
         started = time.monotonic()
-        try:
-            computed = node.compute(
-                Work(
-                    config=node.config,
-                    folder=folder,
-                    inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
-                    records={name: records[ref] for name, ref in refs.items()},
-                    previous=previous if previous and previous.exists() else None,
-                    pins=store.root / "pins",
-                    device=device or "cpu",
-                    workers=settings.workers,
-                    reporting=report,
-                )
+        computed = node.compute(
+            Work(
+                config=node.config,
+                folder=folder,
+                inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
+                records={name: records[ref] for name, ref in refs.items()},
+                previous=previous if previous and previous.exists() else None,
+                pins=store.root / "pins",
+                device=device or "cpu",
+                workers=settings.workers,
+                reporting=report,
             )
-            return store.commit(
-                Record(
-                    stage=node.stage,
-                    name=node.name,
-                    key=decision.key,
-                    version=VERSIONS[node.stage],
-                    config=plain(node.config),
-                    inputs=dict(decision.digests),
-                    digests=dict(computed.digests),
-                    figures=plain(computed.figures),
-                    files={},
-                    seconds=round(time.monotonic() - started, 3),
-                    versions=library_versions(),
-                )
+        )
+        return store.commit(
+            Record(
+                stage=node.stage,
+                name=node.name,
+                key=decision.key,
+                version=VERSIONS[node.stage],
+                config=plain(node.config),
+                inputs=dict(decision.digests),
+                digests=dict(computed.digests),
+                figures=plain(computed.figures),
+                files={},
+                seconds=round(time.monotonic() - started, 3),
+                versions=library_versions(),
             )
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            raise StoreError(
-                "A stage could not write its output.",
-                got=error,
-                where=folder,
-                do="make room (or the folder writable) and run the same command again: what is done is kept",
-            ) from error
+        )
+
+
+@contextlib.contextmanager
+def _clear_disk_errors(store: Store, node: Node) -> Iterator[None]:
+    """Say what to do where a stage can't write; what is done, a training's last checkpoint included, is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise StoreError(
+            "A stage could not write its output.",
+            got=error,
+            where=f"{node.id}, {store.root}",
+            do="make room (or the folder writable) and run the same command again: what is done is kept",
+        ) from error
 
 
 def _clear(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clepdg.store import Record, Store, plain
+from tasks import living
 from tasks.settings import Settings
 from tasks.stages import Node
 
@@ -50,6 +51,16 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
     folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
     location = folder.as_uri() if own else None
     return str(client.create_experiment(name, artifact_location=location))
+
+
+def end_killed_runs(client: "MlflowClient", store: Store) -> None:
+    """End the MLflow runs of runs that were killed, or whose end MLflow was not there to hear."""
+    for name in living.ended_untold(store):
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        mine = f"tags.run = '{name}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs(experiments, mine, max_results=10_000):
+            client.set_terminated(run.info.run_id, "KILLED")
+        living.told(store, name)
 
 
 def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping[str, Record], store: Store) -> None:

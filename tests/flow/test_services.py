@@ -134,7 +134,7 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
     settings = load_settings()
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        service = services.Service(pid=other.pid, started=1.0, url="http://127.0.0.1:1", log="")
+        service = services.Service(pid=other.pid, token="mine", url="http://127.0.0.1:1", log="")
         services.write_json(settings.home / services.STATE, {"prefect": service.__dict__})
         assert services.read_services(settings) == {}
         services.down()

@@ -1,0 +1,92 @@
+"""A small run of the real graph without Prefect and MLflow, each in a process of its own that is quick to start."""
+
+import json
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import groupby
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+OVERRIDES = {
+    "synthetic.utterances": 24,
+    "clep.epochs": 2,
+    "clep.steps_per_epoch": 3,
+    "clep.batch_size": 8,
+    "clep.checkpoint_steps": 2,
+    "acpt.contexts": 4,
+    "acpt.epochs": 6,
+    "acpt.tokens": 1,
+    "acpt.checkpoint_steps": 2,
+    "classifier.steps": 25,
+    "classifier.checkpoint_steps": 10,
+    "evaluate.resamples": 100,
+    "rows": "majority,log-mel,clep-zero-shot,text-acpt",
+    "protocols": "supervised",
+}
+PRELOADED = [
+    *("torch", "transformers.models.clap.modeling_clap", "pandas", "pyarrow.parquet", "matplotlib.figure", "sklearn"),
+    *("scipy.stats", "soundfile", "soxr", "clepdg.clep", "clepdg.acpt", "clepdg.classifier", "clepdg.index"),
+    *("clepdg.quality", "clepdg.sharding", "clepdg.evaluate", "clepdg.report_page", "clepdg.intervals"),
+    *("clepdg.corpora.synthetic", "flows.checks", "tasks.evaluation", "tests.soak.pipeline"),
+]
+TOKEN = "CLEPDG_SOAK"  # in the environment of every process that a run starts
+
+
+def start(home: Path, *, token: str = "", processes: bool = False) -> BaseProcess:
+    """Start a run in a process forked from one that has torch already: tenths of a second instead of many."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=bring_up_to_date, args=(home, token, processes))
+    process.start()
+    return process
+
+
+def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
+    """Run all stages as the flow does: data stages side by side, the others one by one.
+
+    Args:
+        processes: let shards be encoded by processes, however few the utterances are.
+    """
+    os.environ |= {"CLEPDG_HOME": str(home), "CLEPDG_DEVICE": "cpu", "CLEPDG_WORKERS": "2", TOKEN: token}
+    from clepdg import sharding
+    from clepdg.reporting import Reporting
+    from clepdg.store import Record, plain, write_json
+    from flows.checks import plan
+    from tasks import runs, stages
+    from tasks.settings import load_settings
+
+    if processes:
+        sharding.FEW = 0
+    arguments = runs.Arguments(preset="demo", corpora=("synthetic-1", "synthetic-3"), overrides=OVERRIDES)
+    config, nodes = plan(arguments)
+    settings = load_settings()
+    store = settings.open_store()
+    log, last = runs.start(store, arguments, plain(config)), runs.last_keys(store, plain(config))
+    log.write()
+    records: dict[str, Record] = {}
+
+    def run(node: stages.Node) -> None:
+        outcome = stages.run(
+            node, records, store, settings, last=last, reporting=lambda node, decision: nullcontext(Reporting())
+        )
+        records[node.id] = outcome.record
+        log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
+
+    for stage, group in groupby(nodes, key=lambda node: node.stage):
+        with ThreadPoolExecutor(4 if stage in stages.DATA_STAGES else 1) as pool:
+            for future in [pool.submit(run, node) for node in group]:
+                future.result()
+        log.write()
+    write_json(home / "done.json", log.stages)
+
+
+def outputs(home: Path) -> dict[str, object]:
+    """Return node id -> (content digests, {file: (bytes, sha256)}) of a run that ended."""
+    found = {}
+    for node_id, facts in json.loads((home / "done.json").read_text()).items():
+        folder = home / "store" / node_id.partition("/")[0] / facts["key"]
+        record = json.loads((folder / "stage.json").read_text())
+        found[node_id] = (facts["key"], record["digests"], record["files"])
+    return found
