@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test bench lint format versions lock clean
+.PHONY: demo up down test bench soak lint format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
 
 bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run
 	$(BIN)/python -m pytest -s tests/benchmark
+
+soak: $(VENV)/.installed-extras ## 200 kills at random moments (COUNT=n, SEED=n), a power cut; an hour
+	COUNT=$(COUNT) SEED=$(SEED) $(BIN)/python -m pytest -s tests/soak
 
 lint: $(VENV)/.installed-extras ## formatting, rules, types
 	$(BIN)/ruff format --check .

@@ -25,7 +25,7 @@ from clepdg.metrics import confusion, uar
 from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform
 from clepdg.tensors import load_tensors
-from clepdg.training import Training, save_atomically, warmup_cosine
+from clepdg.training import CHECKPOINT, Training, save_atomically, warmup_cosine, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,6 +158,8 @@ def fit(
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
+    if (folder / BEST).exists() and not whole(folder / BEST):
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # it would go on without the best
 
     def draw(step: int) -> Batch:
         return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step)

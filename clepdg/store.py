@@ -183,18 +183,20 @@ class Store:
     def commit(self, record: Record) -> Record:
         """Turn the working folder of record's key into its output: hash the files, write stage.json, rename once.
 
-        The caller holds the key's lock. Files named *.resume are working state and are dropped.
+        The caller holds the key's lock. Files named *.resume are working state and are dropped, but not before
+        stage.json stands: on a full disk they are what the next run goes on from.
         """
         partial, final = self.partial(record.stage, record.key), self.local(record.stage, record.key)
-        for leftover in [*partial.glob("*.resume")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        state = [*partial.glob("*.resume")]
         files = {
             path.relative_to(partial).as_posix(): (path.stat().st_size, digest_file(path))
             for path in sorted(partial.rglob("*"))
-            if path.is_file() and path != partial / MARKER
+            if path.is_file() and path != partial / MARKER and not {path, *path.parents} & {*state}
         }
         record = Record(**{**asdict(record), "files": files})
         write_json(partial / MARKER, record)
+        for leftover in state:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         if final.exists():
             trash = final.with_name(f"{record.key}.stale-{time.time_ns()}")
             os.rename(final, trash)

@@ -7,6 +7,7 @@ equals an uninterrupted one bit for bit.
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from torch import Tensor
 from clepdg.errors import ClepError, StoreError
 from clepdg.reporting import Reporting
 from clepdg.tensors import load_tensors
+
+log = logging.getLogger("clepdg")
 
 CHECKPOINT = "training.resume"  # the store drops *.resume when it commits
 
@@ -111,7 +114,7 @@ class Training:
 
     def _resume(self) -> int:
         path = self.folder / CHECKPOINT
-        if not path.exists():
+        if not whole(path):
             return 0
         tensors, facts = load_tensors(path), read_facts(path)
         with torch.no_grad():
@@ -149,7 +152,23 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise StoreError("A checkpoint can't be written.", got=error, where=path) from error
+        do = "make room and run the same command again: training goes on from the checkpoint before"
+        raise StoreError("A checkpoint can't be written.", got=error, where=path, do=do) from error
+
+
+def whole(path: Path) -> bool:
+    """Tell whether a file of save_atomically is there and whole; one that is not is removed: training begins anew."""
+    from safetensors import SafetensorError
+
+    try:
+        read_facts(path)
+    except FileNotFoundError:
+        return False
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # after a power cut, for instance
+        log.warning("A checkpoint is damaged, so training begins anew: %s: %s", path, error)
+        path.unlink()
+        return False
+    return True
 
 
 def read_facts(path: Path) -> dict[str, Any]:

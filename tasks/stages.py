@@ -6,6 +6,7 @@ A stage is a Node: what it is called, the configuration it reads and nothing els
 
 import contextlib
 import errno
+import re
 import shutil
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from clepdg.errors import StoreError
+from clepdg.errors import ClepError, StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain, stage_key
 from tasks.settings import Settings, resolve_device
@@ -257,8 +258,8 @@ def _clear_disk_errors(store: Store, node: Node) -> Iterator[None]:
     """Say what to do where a stage can't write; what is done, a training's last checkpoint included, is kept."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        if isinstance(error, ClepError) or _errno(error) not in UNWRITABLE:
             raise
         raise StoreError(
             "A stage could not write its output.",
@@ -266,6 +267,14 @@ def _clear_disk_errors(store: Store, node: Node) -> Iterator[None]:
             where=f"{node.id}, {store.root}",
             do="make room (or the folder writable) and run the same command again: what is done is kept",
         ) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of an error; what is written in Rust (safetensors) has it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    return int(named[1]) if named else None
 
 
 def _clear(folder: Path) -> None:

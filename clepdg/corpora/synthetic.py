@@ -5,6 +5,7 @@ the same for all emotions. The files lie as those of a real corpus do (`grammar`
 parser.
 """
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -119,7 +120,9 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
         speech = speak(spoken, emotions[spoken.raw_label], card.name, rate, config.seed)
         signal = _record(speech, card, spoken, room, config.seed)
         pcm = np.round(signal * 32767).astype(np.int16)
-        soundfile.write(path, pcm, rate, format="WAV", subtype="PCM_16")
+        audio = io.BytesIO()  # libsndfile does not say why it can't write a file
+        soundfile.write(audio, pcm, rate, format="WAV", subtype="PCM_16")
+        path.write_bytes(audio.getvalue())
 
 
 def _rate(card: Card) -> int:

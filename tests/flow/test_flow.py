@@ -297,6 +297,34 @@ def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_
     assert computed() == set()
 
 
+def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkeypatch):
+    import tasks.training
+    from flows.clep_dg import StagesFailed
+
+    fit = tasks.training.compute_clep
+
+    def broken(work):
+        if set(work.records) == {"backbone", "shard/ravdess", "index/ravdess"}:
+            raise ClepError("The loss is not a number.")
+        return fit(work)
+
+    monkeypatch.setattr(tasks.training, "compute_clep", broken)
+    with pytest.raises(StagesFailed) as caught:
+        run(trees, {"clep.weight_decay": 0.02})
+    assert "clep/leave-out-emodb.c0: The loss is not a number." in str(caught.value)
+    assert str(caught.value).startswith("1 of ")
+    log = last_log()
+    for fold in ("supervised", "leave-out-ravdess"):
+        assert log[f"clep/{fold}.c0"]["outcome"] == log[f"evaluate/{fold}"]["outcome"] == "Completed"
+    assert log["clep/leave-out-emodb.c0"]["outcome"] == "Failed"
+    assert log["evaluate/leave-out-emodb"]["outcome"] == log["report/report"]["outcome"] == "Skipped"
+    monkeypatch.undo()
+    run(trees, {"clep.weight_decay": 0.02})
+    assert {n for n in computed() if n.startswith(("clep/", "evaluate/", "report/"))} == {
+        *("clep/leave-out-emodb.c0", "evaluate/leave-out-emodb", "report/report"),
+    }
+
+
 def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
     from flows.clep_dg import clep_dg
 

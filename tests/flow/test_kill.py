@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,14 @@ def outputs(home: Path, stages: dict[str, str]) -> dict[str, object]:
     return found
 
 
+def mlflow_statuses(home: Path) -> Counter[str]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return Counter(run.info.status for run in client.search_runs(experiments, max_results=1000))
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, prefect_server):
     home = tmp_path_factory.mktemp("whole")
@@ -126,6 +135,9 @@ def test_kill_in_every_stage_then_the_same_command(tmp_path, whole):
         assert f"{stage} {steps}" in resumed, f"{stage} began anew: {resumed}"
     again = run(tmp_path, "none:none")
     assert json.loads(again.stdout.splitlines()[-1])["computed"] == 0
+    statuses = mlflow_statuses(tmp_path)
+    assert statuses.keys() == {"FINISHED", "KILLED"}, "MLflow takes runs that were killed for living ones"
+    assert statuses["KILLED"] >= 2 * len([m for m in moments if m.startswith("commit")])  # the run's and the stage's
 
 
 def test_no_process_outlives_a_killed_run(tmp_path):

@@ -143,6 +143,26 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
         other.kill()
 
 
+def test_a_service_is_known_whatever_the_clock_says(home, monkeypatch):
+    import psutil
+
+    settings = load_settings()
+    environment = {**os.environ, services.TOKEN: "ours"}
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    try:
+        service = services.Service(pid=process.pid, token="ours", url="http://127.0.0.1:1", log="")
+        services.write_json(settings.home / services.STATE, {"prefect": service.__dict__})
+        for seconds in (0.0, 9e9):
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self, seconds=seconds: seconds)
+            assert services.read_services(settings) == {"prefect": service}
+        monkeypatch.undo()
+        monkeypatch.setenv("CLEPDG_HOME", str(settings.home))
+        assert services.down() == ["prefect"]
+        assert process.wait(30) is not None
+    finally:
+        process.kill()
+
+
 def test_a_server_that_can_not_start_says_why(home, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(

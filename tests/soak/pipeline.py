@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import groupby
@@ -54,7 +55,8 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.reporting import Reporting
     from clepdg.store import Record, plain, write_json
     from flows.checks import plan
-    from tasks import runs, stages
+    from flows.clep_dg import Stopped
+    from tasks import living, runs, stages
     from tasks.settings import load_settings
 
     if processes:
@@ -66,19 +68,32 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     log, last = runs.start(store, arguments, plain(config)), runs.last_keys(store, plain(config))
     log.write()
     records: dict[str, Record] = {}
+    stopping = threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        if stopping.is_set():
+            raise Stopped
 
     def run(node: stages.Node) -> None:
-        outcome = stages.run(
-            node, records, store, settings, last=last, reporting=lambda node, decision: nullcontext(Reporting())
-        )
+        reporting = lambda node, decision: nullcontext(Reporting(progress=progress))  # noqa: E731
+        outcome = stages.run(node, records, store, settings, last=last, reporting=reporting, stopping=stopping)
         records[node.id] = outcome.record
         log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
 
-    for stage, group in groupby(nodes, key=lambda node: node.stage):
-        with ThreadPoolExecutor(4 if stage in stages.DATA_STAGES else 1) as pool:
-            for future in [pool.submit(run, node) for node in group]:
-                future.result()
-        log.write()
+    with living.hold(store, log.path.stem):
+        for stage, group in groupby(nodes, key=lambda node: node.stage):
+            if stage in stages.DATA_STAGES:
+                with ThreadPoolExecutor(4) as pool:
+                    try:
+                        for future in [pool.submit(run, node) for node in group]:
+                            future.result()
+                    except BaseException:
+                        stopping.set()
+                        raise
+            else:
+                for node in group:
+                    run(node)
+            log.write()
     write_json(home / "done.json", log.stages)
 
 

@@ -130,6 +130,13 @@ def test_a_tracking_server_that_does_not_answer_is_named_in_seconds(capsys, monk
     assert "make up" in complaint(capsys, "compare", "--preset", "demo")
 
 
+def test_a_prefect_server_that_does_not_answer_is_named_in_seconds(capsys, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    text = complaint(capsys, "run", "--preset", "demo")
+    assert all(word in text for word in ("Prefect's server does not answer", "127.0.0.1:1", "make up"))
+    assert not list(Path("var/store").glob("runs/*"))
+
+
 def test_status_before_any_run(capsys):
     main(["status"])
     assert "clep-dg run --preset demo" in capsys.readouterr().out

@@ -1,0 +1,177 @@
+"""Protects the store from a disk that is full or read-only: one clear error, nothing lost, and on when it is mended.
+
+The disk is a real one, a small tmpfs, and is really full: whoever may not mount one skips these tests.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clepdg import sharding, training
+from clepdg.store import Record, Store, digest_file
+from flows.cli import main
+from tasks import preflight, runs
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server")]
+
+OVERRIDES = {
+    "synthetic.utterances": 16,
+    "clep.epochs": 2,
+    "clep.steps_per_epoch": 2,
+    "clep.batch_size": 8,
+    "clep.checkpoint_steps": 1,
+    "acpt.contexts": 2,
+    "acpt.epochs": 3,
+    "acpt.tokens": 1,
+    "acpt.checkpoint_steps": 1,
+    "classifier.steps": 5,
+    "evaluate.resamples": 100,
+    "rows": "clep-zero-shot,text-acpt",
+    "protocols": "supervised",
+}
+ROOM = 8_000  # bytes that are left on a disk that is nearly full: less than a shard
+
+
+class Disk:
+    """A file system of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.megabytes = path, 100
+
+    def mount(self, *options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([*options, f"size={self.megabytes}m"]), "tmpfs"]
+        done = subprocess.run([*command, str(self.path)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a tmpfs can't be mounted here: {done.stderr.strip()}")
+
+    def fill(self, leave: int = 0) -> None:
+        with (self.path / "ballast").open("ab", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(bytes(4096))
+            except OSError:
+                ballast.truncate(max(0, ballast.tell() - leave))
+
+    def grow(self) -> None:
+        self.megabytes += 150
+        self.mount("remount")
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "a dïsk")
+    disk.path.mkdir()
+    disk.mount()
+    yield disk
+    subprocess.run(["umount", "-l", str(disk.path)], check=True)
+
+
+@pytest.fixture
+def on_disk(disk, monkeypatch) -> Store:
+    """Keep all state on the small disk, and return its store."""
+    monkeypatch.setenv("CLEPDG_HOME", str(disk.path / "var"))
+    monkeypatch.setattr(preflight, "NEEDED_BYTES", 0)
+    return Store.open(str(disk.path / "var" / "store"))
+
+
+def run():
+    from flows.clep_dg import clep_dg
+
+    return clep_dg(preset="demo", corpora=["synthetic-1", "synthetic-3"], overrides=OVERRIDES)
+
+
+def complaint() -> str:
+    from flows.clep_dg import StagesFailed
+
+    with pytest.raises(StagesFailed) as caught:
+        run()
+    return str(caught.value)
+
+
+def outputs(store: Store) -> set[str]:
+    """Return the outputs that are there; each of them is whole."""
+    found = set()
+    for marker in store.root.glob("*/*/stage.json"):
+        folder = marker.parent
+        if folder.suffix:
+            continue
+        record = store.lookup(folder.parent.name, folder.name)
+        assert isinstance(record, Record), record
+        assert all(digest_file(folder / name) == sha256 for name, (_, sha256) in record.files.items())
+        found.add(f"{record.stage}/{record.name}")
+    return found
+
+
+def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
+    write_shards, save, resume = sharding.write_shards, training.Training._save, training.Training._resume
+    commit, write, resumed = Store.commit, runs.RunLog.write, []
+
+    def resumed_at(self):
+        resumed.append((self.folder.parent.name, resume(self)))
+        return resumed[-1][1]
+
+    monkeypatch.setattr(training.Training, "_resume", resumed_at)
+
+    def while_sharding(folder, root, *args, **kwargs):
+        disk.fill(leave=ROOM)
+        return write_shards(folder, root, *args, **kwargs)
+
+    with monkeypatch.context() as full:
+        full.setattr(sharding, "write_shards", while_sharding)
+        said = complaint()
+    assert "shard/synthetic-1" in said and "No space left on device" in said and "what is done is kept" in said
+    assert "Traceback" not in said
+    assert {"source/synthetic-1", "index/synthetic-3"} <= outputs(on_disk)
+    disk.grow()
+
+    def while_saving(self, done):
+        if self.folder.parent.name == "clep" and done == 3:
+            disk.fill()
+        save(self, done)
+
+    with monkeypatch.context() as full:
+        full.setattr(training.Training, "_save", while_saving)
+        said = complaint()
+    assert "clep/supervised.c0: A checkpoint can't be written" in said and "No space left on device" in said
+    assert "Traceback" not in said and "goes on from the checkpoint before" in said
+    assert {"shard/synthetic-1", "shard/synthetic-3", "backbone/backbone"} <= outputs(on_disk)
+    disk.grow()
+
+    def while_committing(self, record):
+        if record.stage == "acpt":
+            disk.fill()
+        return commit(self, record)
+
+    with monkeypatch.context() as full:
+        full.setattr(Store, "commit", while_committing)
+        said = complaint()
+    assert "acpt/supervised.c0.acpt.l0: A stage could not write its output" in said and "Traceback" not in said
+    assert ("clep", 2) in resumed
+    disk.grow()
+
+    def at_the_end(self):
+        if self.outcome == "completed":
+            disk.fill()
+        write(self)
+
+    with monkeypatch.context() as full:
+        full.setattr(runs.RunLog, "write", at_the_end)
+        done = run()
+    assert ("acpt", 2) in resumed
+    assert set(done["stages"]) == outputs(on_disk)
+    assert not list(on_disk.root.rglob("*.writing"))
+    disk.grow()
+    assert run()["computed"] == 0
+
+
+def test_a_read_only_store_is_refused_before_anything_runs(disk, on_disk, capsys):
+    disk.mount("remount", "ro")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--preset", "demo"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("can't be written") == 1 and "Read-only file system" in said and str(on_disk.root) in said
+    main(["status", "--preset", "demo"])
+    assert "0 of 166 stages are up to date" in capsys.readouterr().out

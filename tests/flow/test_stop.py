@@ -1,0 +1,81 @@
+"""Protects `clep-dg run` that is stopped: its message, no process left, and the same command goes on to the end.
+
+All state lies below a folder with a space and letters that are not ASCII in its name.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SMALL = (
+    *("run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", "--set", "synthetic.utterances=240"),
+    *("--set", "clep.epochs=2", "--set", "clep.steps_per_epoch=30", "--set", "clep.batch_size=8"),
+    *("--set", "clep.checkpoint_steps=5", "--set", "acpt.contexts=2", "--set", "acpt.epochs=3"),
+    *("--set", "classifier.steps=5", "--set", "evaluate.resamples=100", "--set", "protocols=supervised"),
+    *("--set", "rows=clep-zero-shot,text-acpt"),
+)
+COMMAND = str(Path(sys.executable).with_name("clep-dg"))
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+    return kept | {"CLEPDG_HOME": str(tmp_path / "ein Ördner 音"), "CLEPDG_WORKERS": "2", "LC_ALL": "C"}
+
+
+def start(environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *SMALL],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a group of its own, as a shell gives it
+    )
+
+
+def stopped(environment: dict[str, str], pattern: str, number: signal.Signals) -> tuple[int, str]:
+    """Start the command, send a signal when something is there, and return its exit code and what it said."""
+    process = start(environment)
+    home, deadline, children = Path(environment["CLEPDG_HOME"]), time.monotonic() + 180, list[psutil.Process]()
+    try:
+        while not list((home / "store").glob(pattern)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+        children = psutil.Process(process.pid).children(recursive=True)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # Ctrl-C reaches the whole group
+        else:
+            process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait(30)
+    assert children
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    return process.returncode, said
+
+
+def test_ctrl_c_and_sigterm_then_the_same_command(environment):
+    code, said = stopped(environment, "shard/*.partial", signal.SIGINT)
+    assert (code, said.strip().splitlines()[-1]) == (130, "clep-dg: stopped; the same command goes on from here")
+    assert "Traceback" not in said
+    code, said = stopped(environment, "clep/*.partial/training.resume", signal.SIGTERM)
+    assert (code, said.strip().splitlines()[-1]) == (143, "clep-dg: stopped; the same command goes on from here")
+    assert "Traceback" not in said
+    process = start(environment)
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "CLEP zero-shot" in out
+    audio = next(Path(environment["CLEPDG_HOME"]).rglob("*.wav"))
+    command = [COMMAND, "predict", "--preset", "demo", str(audio)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert audio.name in done.stdout

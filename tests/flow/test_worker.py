@@ -1,0 +1,166 @@
+"""Protects a deployed run that is disturbed: cancelled, its worker and MLflow's server killed; then the same command.
+
+One `make up` for all of it, and one command, which goes on each time from where it was stopped.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from filelock import FileLock
+
+from clepdg.store import Record, Store, digest_file
+from tasks import services
+from tasks.settings import PROJECT, load_settings
+from tasks.tracking import connect
+
+PARAMETERS = {
+    "preset": "demo",
+    "corpora": ["synthetic-1", "synthetic-3"],
+    "overrides": {
+        "synthetic.utterances": 300,  # enough for processes to encode them
+        "clep.epochs": 3,
+        "clep.steps_per_epoch": 40,
+        "clep.batch_size": 8,
+        "clep.checkpoint_steps": 10,
+        "acpt.contexts": 2,
+        "acpt.epochs": 3,
+        "acpt.tokens": 1,
+        "classifier.steps": 5,
+        "evaluate.resamples": 100,
+        "rows": "clep-zero-shot,text-acpt",
+        "protocols": "supervised",
+    },
+}
+ITSELF = 25.0  # seconds: Prefect kills what does not end by itself in 30
+
+
+class Deployed:
+    """The servers of `make up`, and the runs of clep-dg/full there."""
+
+    def __init__(self) -> None:
+        self.settings = load_settings()
+        self.store = Store.open(self.settings.store)
+        self.running = services.up()
+
+    def start(self) -> str:
+        api = self.running["prefect"].url
+        deployment = httpx.get(f"{api}/deployments/name/clep-dg/full").json()["id"]
+        answer = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json={"parameters": PARAMETERS})
+        return str(answer.json()["id"])
+
+    def state(self, run: str) -> str:
+        facts: dict[str, Any] = httpx.get(f"{self.running['prefect'].url}/flow_runs/{run}").json()
+        return str(facts["state"]["type"])
+
+    def cancel(self, run: str) -> None:
+        state = {"state": {"type": "CANCELLING"}}
+        httpx.post(f"{self.running['prefect'].url}/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+    def family(self) -> list[psutil.Process]:
+        """Return the run's processes, and theirs."""
+        return psutil.Process(self.running["worker"].pid).children(recursive=True)
+
+    def end(self, run: str) -> str:
+        wait(lambda: self.state(run) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), 300)
+        return self.state(run)
+
+    def checkpoint(self, since: float) -> bool:
+        """Tell whether CLEP's training wrote a checkpoint since a time."""
+        return any(path.stat().st_mtime > since for path in self.store.root.glob("clep/*.partial/training.resume"))
+
+    def check_intact(self) -> None:
+        """Raise where a lock is held or an output that counts as done is not whole."""
+        for path in [*self.store.root.glob("locks/*"), *self.store.root.glob("runs/*.lock")]:
+            with FileLock(path, timeout=0):
+                pass
+        for marker in self.store.root.glob("*/*/stage.json"):
+            if not marker.parent.suffix:
+                record = self.store.lookup(marker.parent.parent.name, marker.parent.name)
+                assert isinstance(record, Record), record
+                assert all(digest_file(marker.parent / n) == sha for n, (_, sha) in record.files.items())
+
+    def statuses(self) -> set[str]:
+        client = connect(load_settings())
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return {run.info.status for run in client.search_runs(experiments, max_results=1000)}
+
+
+def wait(until: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def deployed(home, tmp_path, monkeypatch) -> Iterator[Deployed]:
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    for name in ("flows", "prefect.yaml"):
+        (folder / name).symlink_to(PROJECT / name)
+    monkeypatch.setattr(services, "PROJECT", folder)
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    try:
+        yield Deployed()
+    finally:
+        services.down()
+
+
+def test_one_command_cancelled_twice_and_left_without_worker_and_mlflow(deployed):
+    run = deployed.start()
+    wait(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in living(deployed.family())) >= 2, 120)  # sharding
+    cancelled(deployed, run)
+
+    since = time.time()
+    run = deployed.start()
+    wait(lambda: deployed.checkpoint(since), 120)
+    cancelled(deployed, run)
+
+    since = time.time()
+    run = deployed.start()
+    wait(lambda: deployed.checkpoint(since), 120)
+    orphans = deployed.family()
+    for name in ("worker", "mlflow"):
+        for process in [psutil.Process(deployed.running[name].pid)] + (
+            psutil.Process(deployed.running[name].pid).children(recursive=True) if name == "mlflow" else []
+        ):
+            process.kill()
+    assert deployed.end(run) == "COMPLETED"  # the run goes on without both
+    assert not psutil.wait_procs(orphans, timeout=60)[1]
+    deployed.check_intact()
+
+    before, deployed.running = deployed.running, services.up()
+    assert deployed.running["prefect"] == before["prefect"]
+    assert deployed.running["worker"].pid != before["worker"].pid
+    run = deployed.start()
+    assert deployed.end(run) == "COMPLETED"
+    assert deployed.statuses() == {"FINISHED", "KILLED"}
+    client, names = connect(load_settings()), ("clep", "acpt", "text-embeddings", "classifier")
+    versions = [v for n in names for v in client.search_model_versions(f"name = 'demo-clep-dg-{n}'")]
+    stages = [n.replace("-", "_") for n in names]
+    outputs = [marker.parent.name for stage in stages for marker in deployed.store.root.glob(f"{stage}/*/stage.json")]
+    assert sorted(v.tags["stage_key"] for v in versions) == sorted(outputs)
+
+
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def cancelled(deployed: Deployed, run: str) -> None:
+    """Cancel a run, and see that it ends by itself with all its processes and leaves the store in order."""
+    family, started = deployed.family(), time.monotonic()
+    assert family
+    deployed.cancel(run)
+    alive = psutil.wait_procs(family, timeout=ITSELF)[1]
+    assert not alive, [p.cmdline() for p in alive]
+    print(f"gone {time.monotonic() - started:.1f} s after it was cancelled")
+    assert deployed.end(run) == "CANCELLED"
+    deployed.check_intact()
+    assert "RUNNING" not in deployed.statuses()

@@ -1,0 +1,87 @@
+"""Protects the order of runs and what is known of their lives, whatever the clock does and however they end."""
+
+import subprocess
+import sys
+
+import pytest
+
+from clepdg.errors import StoreError
+from clepdg.store import Store
+from tasks import living, runs
+from tasks.runs import Arguments
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path / "a störe"))
+
+
+def start(store, monkeypatch, seconds, **arguments):
+    """Start a run at a time of the clock, and return its name."""
+    with monkeypatch.context() as clock:
+        clock.setattr(runs, "stamp", lambda store: stamp(store, lambda: seconds))
+        log = runs.start(store, Arguments(preset="demo", overrides=arguments), config())
+    log.stages = {"source/c": {"key": str(arguments)}}
+    log.write()
+    return log.path.stem
+
+
+stamp = runs.stamp
+
+
+def config():
+    return {"preset": "demo", "backbone": {"name": "micro"}, "corpora": ["c"]}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param([1e9, 1e9, 1e9, 1e9], id="a clock that stands"),
+        pytest.param([2e9, 1e9, 1.5e9, 1e9], id="a clock set back"),
+        pytest.param([1e9, 9e9, 1e9, 1e9], id="a clock that jumped ahead and back"),
+        pytest.param([1e9, 1e9 + 0.9, 1e9 + 0.1, 1e9 + 5], id="a clock that trembles"),
+    ],
+)
+def test_the_last_run_is_the_last_whatever_the_clock_says(store, monkeypatch, times):
+    names = [start(store, monkeypatch, seconds, number=number) for number, seconds in enumerate(times)]
+    assert names == sorted(names)
+    last = runs.last_arguments(store)
+    assert last is not None and last.overrides == {"number": 3}
+    assert runs.last_keys(store, config()) == {"source/c": "{'number': 3}"}
+
+
+def test_a_file_that_is_no_run_does_not_disturb_the_order(store, monkeypatch):
+    (store.root / "runs").mkdir()
+    (store.root / "runs" / "notes.json").write_text("{}")
+    assert start(store, monkeypatch, 0).startswith("19700101T000000-")
+
+
+def test_a_living_run_is_left_alone_and_a_killed_one_is_known(store):
+    code = f"""
+import os
+from pathlib import Path
+from clepdg.store import Store
+from tasks import living
+lock = living.hold(Store(Path({str(store.root)!r})), "theirs")
+print("held", flush=True)
+input()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with living.hold(store, "mine"):
+            assert living.ended_untold(store) == []
+        living.told(store, "mine")
+        assert living.ended_untold(store) == []
+    finally:
+        process.kill()
+        process.wait(30)
+    assert living.ended_untold(store) == ["theirs"]
+    living.told(store, "theirs")
+    assert living.ended_untold(store) == []
+
+
+def test_a_store_that_can_not_be_written_is_named(store):
+    (store.root / "runs").write_text("a file in the place of a folder")
+    with pytest.raises(StoreError, match="can't be written"):
+        living.hold(store, "mine")
