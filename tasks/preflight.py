@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clepdg.config import Config
-from clepdg.errors import ClepError, ConfigError
+from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store import Store
 from tasks.settings import Settings
 
@@ -28,6 +28,7 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
     checks: dict[str, Callable[[], object]] = {
         **{f"source {corpus}": function for corpus, function in source_checks.items()},
         "backbone": lambda: check_backbone(config),
+        "state": lambda: check_home(settings),
         "store": lambda: check_store(settings.open_store()),
         "tracking": lambda: check_tracking(settings.tracking_url),
         "device": lambda: check_device(settings.device),
@@ -114,18 +115,34 @@ def check_tracking(url: str | None) -> None:
         )
 
 
-def check_store(store: Store) -> None:
-    """Raise where the store can't be written or its disk is nearly full."""
-    from clepdg.errors import StoreError
+def check_home(settings: Settings) -> None:
+    """Raise where logs and SQLite files can't be written; a store that lies there is checked by itself."""
+    if settings.open_store().root.is_relative_to(settings.home):
+        return
+    problem = unwritable(settings.home)
+    if problem:
+        do = "set CLEPDG_HOME to a folder of yours"
+        raise ConfigError("The state can't be written.", got=problem, where=settings.home, do=do) from problem
 
-    probe = store.root / f".probe-{os.getpid()}-{os.urandom(4).hex()}"
+
+def unwritable(folder: Path) -> OSError | None:
+    """Return why a folder can't be written, or None if it can; it is made if need be."""
+    probe = folder / f".probe-{os.getpid()}-{os.urandom(4).hex()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise StoreError(
-            "The store can't be written.", got=error, where=store.root, do="set CLEPDG_STORE to a folder of yours"
-        ) from error
+        return error
+    return None
+
+
+def check_store(store: Store) -> None:
+    """Raise where the store can't be written or its disk is nearly full."""
+    problem = unwritable(store.root)
+    if problem:
+        do = "set CLEPDG_STORE to a folder of yours"
+        raise StoreError("The store can't be written.", got=problem, where=store.root, do=do) from problem
     free = shutil.disk_usage(store.root).free
     if free < NEEDED_BYTES:
         raise StoreError(

@@ -166,12 +166,17 @@ def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
     assert run()["computed"] == 0
 
 
-def test_a_read_only_store_is_refused_before_anything_runs(disk, on_disk, capsys):
+def test_a_read_only_store_is_refused_before_anything_runs(disk, on_disk, capsys, tmp_path, monkeypatch):
     disk.mount("remount", "ro")
     with pytest.raises(SystemExit) as ended:
         main(["run", "--preset", "demo"])
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.count("can't be written") == 1 and "Read-only file system" in said and str(on_disk.root) in said
+    monkeypatch.setenv("CLEPDG_STORE", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit):
+        main(["run", "--preset", "demo"])
+    assert "The state can't be written" in capsys.readouterr().err
+    monkeypatch.delenv("CLEPDG_STORE")
     main(["status", "--preset", "demo"])
     assert "0 of 166 stages are up to date" in capsys.readouterr().out

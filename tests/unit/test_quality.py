@@ -1,5 +1,6 @@
 """Protects the quality report: its counts are those of the index, and equal corpora give equal bytes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,22 @@ def test_equal_corpora_give_equal_bytes(tmp_path: Path) -> None:
     for name in (quality.TABLE, quality.PICTURE):
         assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
     assert (tmp_path / "a/out" / quality.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_corpora_indexed_side_by_side_give_the_bytes_they_give_alone(tmp_path: Path) -> None:
+    utterances, quarantine, figures = build_index(
+        trees.iemocap(tmp_path / "tree"), {}, load_card("iemocap"), IndexConfig()
+    )
+
+    def draw(number: int) -> bytes:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        quality.write_quality(folder, "iemocap", utterances, quarantine, figures)
+        return (folder / quality.PICTURE).read_bytes()
+
+    alone = draw(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(draw, range(1, 9))) == {alone}
 
 
 def test_faults_are_counted_by_kind() -> None:
