@@ -236,8 +236,8 @@ def clep_dg(
         try:
             for stage, group in groupby(nodes, key=lambda node: node.stage):
                 finish_group(run, list(group), parallel=stage in DATA_STAGES)
-        except BaseException:
-            stop_run(run)
+        except BaseException as error:
+            stop_run(run, error)
             raise
         return close_run(run)
 
@@ -278,12 +278,13 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     run.log.write()
 
 
-def stop_run(run: Run) -> None:
-    """End what still runs side by side, the run's file and its MLflow run: it was cancelled or interrupted."""
+def stop_run(run: Run, error: BaseException) -> None:
+    """End what still runs side by side, the run's file and its MLflow run: it was cancelled, or the flow is broken."""
     run.stopping.set()
-    run.log.outcome = "stopped"
+    broken = isinstance(error, Exception)
+    run.log.outcome = "failed" if broken else "stopped"
     run.log.write()
-    run.registry.close(run.log.stages, "KILLED")
+    run.registry.close(run.log.stages, "FAILED" if broken else "KILLED")
 
 
 def close_run(run: Run) -> dict[str, Any]:

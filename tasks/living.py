@@ -23,7 +23,7 @@ def hold(store: Store, name: str) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, thread_local=False)
-        lock.acquire(timeout=0)
+        lock.acquire()  # it is ours alone, but for the instant in which another run looks whether this one lives
     except OSError as error:
         raise StoreError("The store can't be written.", got=error, where=path.parent) from error
     return lock
