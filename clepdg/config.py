@@ -199,9 +199,16 @@ class EvaluateConfig:
 
     resamples: int = 2000
     confidence: float = 0.95
+    conditions: tuple[str, ...] = ()  # beside clean: "white-10dB", "room-long", ...; "sweep": all of them
+    noise_folder: str | None = None  # audio files of the noise "own"
 
     def __post_init__(self) -> None:
-        _require(self, resamples=self.resamples >= 100, confidence=0.5 < self.confidence < 1)
+        _require(
+            self,
+            resamples=self.resamples >= 100,
+            confidence=0.5 < self.confidence < 1,
+            conditions=len(set(self.conditions)) == len(self.conditions),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Corruptions: what a microphone, a room or a line does to speech, for the evaluation and for training.
 
-A condition is "clean" or parts joined by "+", applied in this order: a room ("room-short"), a noise at an SNR over active
-speech ("babble-10dB"), a channel ("telephone" or "clipping"). It is applied at 16 kHz before windowing; length and RMS
-are kept, and the direct sound stays where it was. What is drawn is a function of the condition and the utterance's id,
-so every row hears the same. Training hears other kinds of noise, and other rooms, than the evaluation.
+A condition is "clean" or parts joined by "+", applied in this order: a room ("room-short"), a noise at an SNR over
+active speech ("babble-10dB"), a channel ("telephone" or "clipping"). It is applied at 16 kHz before windowing; length
+and RMS are kept, and the direct sound stays where it was. What is drawn is a function of the condition (whatever its
+SNR) and the utterance's id, so every row hears the same. Training hears other kinds of noise, and other rooms.
 """
 
 import io
@@ -90,7 +90,7 @@ def corrupt(
         ConfigError: the noise is made of recordings, and there is none.
     """
     waveform = resample(waveform, rate, RATE)
-    rng = generator("corruption", condition.name, utterance_id)
+    rng = generator("corruption", condition.family, utterance_id)
     heard = waveform
     if condition.room:
         heard = in_room(heard, "test", condition.room, int(rng.integers(rooms.IN_BANK)))

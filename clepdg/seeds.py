@@ -8,5 +8,5 @@ from clepdg.store import digest
 
 
 def generator(*purpose: Any) -> np.random.Generator:
-    """Return a generator seeded by plain values, for example generator("room", "test", 3)."""
+    """Seed a generator by plain values, for example ("room", "test", 3)."""
     return np.random.default_rng(int(digest(purpose)[:16], 16))
