@@ -20,7 +20,7 @@ def compute_evaluate(work: Work) -> Computed:
     """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
     import pandas as pd
 
-    from clepdg import evaluate
+    from clepdg import evaluate, row_marks
 
     label_set = work.config["label_set"]
     splits = ("test",) if work.config["test_only"] else ("train", "validation", "test")
@@ -38,6 +38,7 @@ def compute_evaluate(work: Work) -> Computed:
         confidence=config.confidence,
         split_units=work.config["split_units"],
     )
+    cells = row_marks.annotate(cells, work.config["new_labels"], work.config["ceilings"])
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     return Computed(
         digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
