@@ -10,12 +10,14 @@ Corpus by corpus down to the shards; then fold by fold, for every seed; then one
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from clepdg import prompts, sources
+from clepdg import corruptions, folders, prompts, sources
 from clepdg.cards import load_card
 from clepdg.config import Config
+from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 from clepdg.protocols import SUPERVISED, Fold, Row, folds, rows
@@ -26,7 +28,7 @@ from tasks.stages import STAGES, Node
 
 LOG_MEL = "log-mel"
 BACKBONE = "backbone"
-CLEAN = "clean"
+SHARED: Mapping[str, str | None] = {LOG_MEL: None, BACKBONE: f"backbone/{BACKBONE}"}  # models that no fold changes
 
 
 def graph(
@@ -55,7 +57,7 @@ def graph(
     nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     nodes.append(backbone(config))
-    nodes += shared(config, wanted)
+    nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += fold_nodes(config, fold, wanted)
     nodes.append(report(config, chosen, wanted))
@@ -144,15 +146,17 @@ def backbone(config: Config) -> Node:
     return Node(stage="backbone", name=BACKBONE, compute=training.compute_backbone, config=settings, state=state)
 
 
-def shared(config: Config, wanted: Mapping[str, Row]) -> Iterator[Node]:
+def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Iterator[Node]:
     """What no fold changes: text and audio embeddings of the backbone, and the log-mel statistics."""
     models = {row.model for row in wanted.values()}
     if "backbone" in models:
         yield text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", "none", None)
-    for model in (LOG_MEL, BACKBONE):
-        if model in models:
-            for corpus in config.corpora:
-                yield audio_embeddings(config, model, f"backbone/{BACKBONE}" if model == BACKBONE else None, corpus)
+    heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
+    targets = {corpus for fold in chosen for corpus in fold.targets}
+    for model in [model for model in SHARED if model in models]:
+        for condition, corpus in product(heard, config.corpora):
+            if condition is None or corpus in targets:
+                yield audio_embeddings(config, model, SHARED[model], corpus, condition)
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:
@@ -183,6 +187,12 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                 text_or_none = None if row.head == "logistic" else text
                 heads.append((row_name, seed, model))
                 yield classifier(config, fold, row_name, row, model, seed, later_seed or 0, text_or_none)
+    for heard in corruptions.conditions(config.evaluate.conditions):
+        for model in sorted({model for _, _, model in heads}):
+            if model not in SHARED or talkers(fold, heard):
+                model_id = SHARED.get(model, f"clep/{model}")
+                for corpus in fold.targets:
+                    yield audio_embeddings(config, model, model_id, corpus, heard, talkers(fold, heard))
     yield evaluate(config, fold, wanted, heads)
 
 
@@ -243,15 +253,46 @@ def text_embeddings(config: Config, model: str, model_id: str, contexts: str, se
     )
 
 
-def audio_embeddings(config: Config, model: str, model_id: str | None, corpus: str) -> Node:
-    """Every utterance of a corpus, embedded by a model: shared by all rows, and by all folds with that model."""
+def audio_embeddings(
+    config: Config,
+    model: str,
+    model_id: str | None,
+    corpus: str,
+    heard: Condition | None = None,
+    fold: Fold | None = None,
+) -> Node:
+    """Every utterance of a corpus, embedded by a model: shared by all rows, and by all folds with that model.
+
+    In a condition other than clean only the test part is heard. A babble's talkers are of the fold's sources.
+    """
+    condition = heard.name if heard else CLEAN
+    settings: dict[str, Any] = {"condition": condition, "compute": config.compute}
+    inputs = {"shard": f"shard/{corpus}", **({"model": model_id} if model_id else {})}
+    state: dict[str, str] = {}
+    if fold:
+        inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
+    if heard and heard.noise == corruptions.OWN:
+        settings["noise_folder"] = config.evaluate.noise_folder
+        state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
     return Node(
         stage="audio_embeddings",
-        name=f"{model}.{corpus}",
+        name=audio_name(model, corpus, heard, fold),
         compute=training.compute_audio_embeddings,
-        config={"condition": CLEAN, "compute": config.compute, **({} if model_id else {"model": LOG_MEL})},
-        inputs={"shard": f"shard/{corpus}", **({"model": model_id} if model_id else {})},
+        config={**settings, **({} if model_id else {"model": LOG_MEL})},
+        inputs=inputs,
+        state=state,
     )
+
+
+def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fold | None = None) -> str:
+    """Return the name of a corpus's embeddings by a model, in a condition, for a fold where it decides the babble."""
+    of_fold = f"{fold.name}." if fold and not model.startswith(fold.name) else ""
+    return f"{of_fold}{model}.{corpus}" + (f".{heard.name}" if heard else "")
+
+
+def talkers(fold: Fold, heard: Condition) -> Fold | None:
+    """Return the fold, where a condition is made of what its sources' speakers say."""
+    return fold if heard.of_babble else None
 
 
 def classifier(
@@ -289,6 +330,7 @@ def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[
             "test_only": fold.name == SUPERVISED,
             "label_set": config.text.label_set,
             "evaluate": config.evaluate,
+            "conditions": [heard.name for heard in corruptions.conditions(config.evaluate.conditions)],
             "split_units": {corpus: load_card(corpus).split.unit for corpus in fold.targets},
             "heads": [
                 {
@@ -302,7 +344,13 @@ def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[
         },
         inputs={
             **{f"classifier/{row}.{seed}": f"classifier/{fold.name}.{row}.{seed}" for row, seed, _ in heads},
-            **{f"audio/{m}/{corpus}": f"audio_embeddings/{m}.{corpus}" for m in models for corpus in fold.targets},
+            **{
+                f"audio/{m}/{corpus}/{heard.name if heard else CLEAN}": "audio_embeddings/"
+                + audio_name(m, corpus, heard, talkers(fold, heard) if heard else None)
+                for m, corpus, heard in product(
+                    models, fold.targets, (None, *corruptions.conditions(config.evaluate.conditions))
+                )
+            },
             **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
             **_shards(fold),
         },

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clepdg.config import EvaluateConfig, SyntheticConfig
+from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
 from clepdg.evaluate import POOLED
 from clepdg.protocols import SUPERVISED
@@ -27,7 +28,12 @@ def compute_evaluate(work: Work) -> Computed:
     table = labelled(inputs_like(work, "index/"), label_set, splits).sort_values("utterance_id", ignore_index=True)
     copies = _copies_of_sources(work, table)
     table = table[~copies].reset_index(drop=True)
-    parts = [_predict(work, table, head) for head in work.config["heads"]]
+    test = table[table.split == "test"].reset_index(drop=True)
+    parts = [
+        _predict(work, table if condition == CLEAN else test, head, condition)
+        for condition in (CLEAN, *work.config["conditions"])
+        for head in work.config["heads"]
+    ]
     predictions = pd.concat(parts, ignore_index=True)
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
     config: EvaluateConfig = work.config["evaluate"]
@@ -63,15 +69,18 @@ def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
     return table.utterance_id.isin(same)
 
 
-def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.DataFrame":
-    """Predict one head's labels of the table's utterances; head says its row, seed, classifier and model."""
+def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str], condition: str) -> "pd.DataFrame":
+    """Predict one head's labels of the table's utterances in a condition; head says its row, seed and model."""
     import numpy as np
     import torch
 
     from clepdg import classifier, embeddings
 
     loaded = classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"])
-    targets = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, f"audio/{head['model']}/")]
+    heard = [
+        name for name in work.inputs if name.startswith(f"audio/{head['model']}/") and name.endswith(f"/{condition}")
+    ]
+    targets = [embeddings.load_audio_embeddings(work.inputs[name]) for name in sorted(heard)]
     x = embeddings.select(targets, table.utterance_id.tolist())
     if head["centring"] == "target":  # the mean of unlabelled target test audio, corpus by corpus: transductive
         for corpus in sorted(set(table.corpus)):
@@ -85,7 +94,7 @@ def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.Dat
         fold=work.config["fold"],
         row=head["row"],
         seed=head["seed"],
-        condition="clean",
+        condition=condition,
         emotion=table.label,
         label=predicted,
         probabilities=list(probabilities),
@@ -112,7 +121,8 @@ def _test_digest(table: "pd.DataFrame") -> str:
 
 
 def _headline(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
-    """Return {row: figures} of the fold's headline target: all of supervised pooled, or the corpus left out."""
+    """Return {row: figures} of the fold's headline target, clean: all of supervised pooled, or the corpus left out."""
+    cells = cells[cells.condition == CLEAN]
     targets = list(cells.target.unique())
     target = POOLED if POOLED in targets else targets[0]
     chosen = cells[cells.target == target]
