@@ -22,7 +22,7 @@ from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 from clepdg.protocols import SUPERVISED, Fold, Row, folds, rows
 from clepdg.store import Record, digest
-from flows.captions import facts, title
+from flows.captions import facts, title, untestable
 from tasks import data, evaluation, training
 from tasks.stages import STAGES, Node
 
@@ -378,6 +378,7 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
             "corpora": config.corpora,
             "rows": {name: title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
+            "untestable": untestable(config),
             "synthetic_utterances": config.synthetic.utterances,
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },

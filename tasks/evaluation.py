@@ -9,9 +9,10 @@ from clepdg.config import EvaluateConfig, SyntheticConfig
 from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
 from clepdg.evaluate import POOLED
-from clepdg.protocols import SUPERVISED
 from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
+
+CREDIT = "ACPT's credit"  # as the report calls it
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,7 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg import quality, report
+    from clepdg.report_cells import headline
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
@@ -147,6 +149,7 @@ def compute_report(work: Work) -> Computed:
     predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
     facts = {
         **work.config["facts"],
+        **_credit(work, predictions),
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
@@ -154,10 +157,22 @@ def compute_report(work: Work) -> Computed:
         facts["caption"] += f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}."
     pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures)
-    headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
-    table = report.table(headline, work.config["rows"])
-    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n")
+    table = report.table(headline(cells), work.config["rows"])
+    told = textwrap.fill(f"{CREDIT}: {facts[CREDIT]}.", 118)
+    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n{told}\n")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
+
+
+def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
+    """Return what the credit rule says, as facts of the report."""
+    from clepdg import credit
+
+    record = work.records[f"evaluate/{work.config['folds'][0]}"]
+    confidence = record.config["evaluate"]["confidence"]
+    said = credit.verdict(predictions, labels(record.config["label_set"]), confidence=confidence)
+    untestable = work.config["untestable"]
+    verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
+    return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:
