@@ -290,12 +290,11 @@ def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callab
 
 def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
-    rng = np.random.default_rng([seed, step, 3])
     cut = []
-    for row, draw in zip(_rows(train.iloc[batch]), draws, strict=True):
+    for place, (row, draw) in enumerate(zip(_rows(train.iloc[batch]), draws, strict=True)):
         waveform, rate = _waveform(row)
         if augmented:
-            waveform, rate = augment(waveform, rate, rng), RATE
+            waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
         cut.append(crop(waveform, rate, clap.front_end, draw))
     return batch, torch.from_numpy(np.stack(cut))
 

@@ -10,14 +10,14 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from clepdg import rooms
-from clepdg.audio import Waveform, resample
+from clepdg.audio import Waveform, decode, resample, to_mono
+from clepdg.corpora.grammar import AUDIO_SUFFIXES
 from clepdg.errors import ConfigError
 from clepdg.seeds import generator
 
@@ -25,6 +25,7 @@ RATE: Final = 16000  # Hz
 CLEAN: Final = "clean"
 SNRS: Final = (20, 15, 10, 5, 0)  # dB, over active speech
 TALKERS: Final = 6  # voices of a babble
+MOST_TALK: Final = 240  # utterances that they say
 FRAME: Final = 320  # samples: 20 ms
 ACTIVE_DB: Final = 30.0  # frames that are not weaker than the loud ones by more are speech
 CLIPPED_SHARE: Final = 0.1  # of the samples
@@ -35,6 +36,7 @@ OWN: Final = "own"  # from files that the user names
 NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # none of the evaluation's
 
+SWEEP_NAME: Final = "sweep"
 SWEEP: Final = (
     *(f"{noise}-{snr}dB" for noise in (*GENERATED, "babble") for snr in SNRS),
     *(f"room-{band}" for band in rooms.BANDS),
@@ -51,6 +53,11 @@ class Condition:
     noise: str | None = None
     snr: float = 0.0
     channel: str | None = None
+
+    @property
+    def of_babble(self) -> bool:
+        """Whether it is made of what speakers of the source corpora say."""
+        return self.noise == "babble"
 
     @property
     def family(self) -> str:
@@ -73,9 +80,24 @@ def parse(name: str) -> Condition:
     joined = name.split("+")
     if found is None or not parts or "" in joined or len(joined) != sum(map(bool, (found[1], found[2], found[4]))):
         raise ConfigError(
-            "There is no such condition.", got=name, expected=(CLEAN, *SWEEP, f"{OWN}-10dB", "a room + a noise")
+            "There is no such condition.",
+            got=name,
+            expected=(CLEAN, SWEEP_NAME, *SWEEP, f"{OWN}-10dB", "a room + a noise"),
         )
     return Condition(name=name, room=found[1], noise=found[2], snr=float(found[3] or 0), channel=found[4])
+
+
+def conditions(names: Sequence[str]) -> list[Condition]:
+    """Return the conditions that a run hears beside clean, in their order; "sweep" stands for all of SWEEP.
+
+    Raises:
+        ConfigError: there is no such condition, or clean is named.
+    """
+    spelt = [each for name in names for each in (SWEEP if name == SWEEP_NAME else (name,))]
+    found = [parse(name) for name in dict.fromkeys(spelt)]
+    if CLEAN in spelt:
+        raise ConfigError("clean is always heard: name the other conditions.", got=names, where="evaluate.conditions")
+    return found
 
 
 def corrupt(
@@ -115,8 +137,10 @@ def augment(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform
 
 def in_room(waveform: Waveform, bank: str, band: str, number: int) -> Waveform:
     """Return a waveform (T,) as it arrives in a room: its direct sound in place, its tail cut at T."""
+    from scipy.signal import fftconvolve
+
     response = rooms.impulse_response(bank, band, number)
-    return fftconvolve(waveform, response)[: len(waveform)].astype(np.float32)
+    return _float(fftconvolve(waveform, response)[: len(waveform)])
 
 
 def add_noise(waveform: Waveform, noise: Waveform, snr: float) -> Waveform:
@@ -125,7 +149,7 @@ def add_noise(waveform: Waveform, noise: Waveform, snr: float) -> Waveform:
     if speech <= 0 or power <= 0:
         return waveform
     gain = np.sqrt(speech / power / 10 ** (snr / 10))
-    return (waveform + gain * noise).astype(np.float32)
+    return _float(waveform + gain * noise)
 
 
 def active_power(waveform: Waveform) -> float:
@@ -140,20 +164,16 @@ def active_power(waveform: Waveform) -> float:
 def telephone(waveform: Waveform) -> Waveform:
     """Return a waveform (T,) at 16 kHz after a telephone line: 300 to 3,400 Hz, 8 kHz, G.711 mu-law."""
     import soundfile
+    from scipy.signal import butter, sosfiltfilt
 
-    line = resample(sosfiltfilt(_line_filter(), waveform).astype(np.float32), RATE, RATE // 2)
+    band = butter(4, LINE_HZ, "bandpass", fs=RATE, output="sos")
+    line = resample(sosfiltfilt(band, waveform).astype(np.float32), RATE, RATE // 2)
     peak = max(1.0, float(np.abs(line).max()))
     buffer = io.BytesIO()
     soundfile.write(buffer, line / peak, RATE // 2, format="WAV", subtype="ULAW")
     buffer.seek(0)
     decoded, _ = soundfile.read(buffer, dtype="float32")
     return np.resize(resample(decoded * peak, RATE // 2, RATE), len(waveform))
-
-
-@cache
-def _line_filter() -> np.ndarray:
-    filters: np.ndarray = butter(4, LINE_HZ, "bandpass", fs=RATE, output="sos")
-    return filters
 
 
 def clip(waveform: Waveform) -> Waveform:
@@ -165,7 +185,42 @@ def clip(waveform: Waveform) -> Waveform:
 def as_loud_as(waveform: Waveform, heard: Waveform) -> Waveform:
     """Return what is heard (T,) at the RMS of the waveform (T,)."""
     before, after = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (waveform, heard))
-    return (heard * (before / after)).astype(np.float32) if after > 0 else heard
+    return _float(heard * (before / after)) if after > 0 else heard
+
+
+def talkers(shard_folders: Sequence[Path], most: int = MOST_TALK) -> list[Waveform]:
+    """Return training utterances of the source corpora at 16 kHz, as many of each, spread over its speakers.
+
+    Args:
+        shard_folders: the sources' shards; nothing but their training part is read.
+        most: utterances in all.
+    """
+    from clepdg.shards import read_offsets, read_some
+
+    voices: list[Waveform] = []
+    for folder in shard_folders:
+        offsets = read_offsets(folder)
+        training = offsets[offsets.split == "train"].sort_values("utterance_id")  # so, speaker by speaker
+        places = np.linspace(0, len(training) - 1, min(len(training), -(-most // len(shard_folders)))).astype(int)
+        voices += [resample(waveform, rate, RATE) for _, waveform, rate in read_some(folder, training.iloc[places])]
+    return voices
+
+
+def read_noises(folder: Path) -> list[Waveform]:
+    """Return the recordings (T,) at 16 kHz below a folder, by name.
+
+    Raises:
+        ConfigError: there are none.
+        IndexingError: one can't be read.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise ConfigError("There are no recordings of noise.", where=folder, expected=AUDIO_SUFFIXES)
+    heard = []
+    for path in paths:
+        samples, rate = decode(path)
+        heard.append(resample(to_mono(samples), rate, RATE))
+    return heard
 
 
 def _noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
@@ -177,7 +232,7 @@ def _noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.rando
         return _excerpt(recordings[int(rng.integers(len(recordings)))], length, rng)
     voices = rng.choice(len(recordings), size=TALKERS, replace=len(recordings) < TALKERS)
     talk = [_excerpt(recordings[int(voice)], length, rng) for voice in voices]
-    return np.sum([voice / np.sqrt(active_power(voice) + 1e-12) for voice in talk], axis=0, dtype=np.float32)
+    return _float(np.sum([voice / np.sqrt(active_power(voice) + 1e-12) for voice in talk], axis=0))
 
 
 def _excerpt(recording: Waveform, length: int, rng: np.random.Generator) -> Waveform:
@@ -190,29 +245,32 @@ def _coloured(length: int, rng: np.random.Generator, slope: float) -> Waveform:
     """Return a noise (T,) whose power falls by f^-slope above 20 Hz: 1 is pink, 2 brown, -1 blue."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
-    return np.fft.irfft(spectrum * frequency ** (-slope / 2), length).astype(np.float32)
+    return _float(np.fft.irfft(spectrum * frequency ** (-slope / 2), length))
 
 
 def _hum(length: int, rng: np.random.Generator) -> Waveform:
     """Return a mains hum (T,): 50 or 60 Hz and its harmonics up to 1 kHz, falling by 1/k, in random phases."""
     mains = float(rng.choice([50.0, 60.0]))
-    harmonics = np.arange(1, int(1000 / mains) + 1)
-    phases = rng.uniform(0, 2 * np.pi, len(harmonics))
-    time = np.arange(length) / RATE
-    return np.sum(
-        [np.sin(2 * np.pi * mains * k * time + p) / k for k, p in zip(harmonics, phases, strict=True)], axis=0
-    ).astype(np.float32)
+    k = np.arange(1, int(1000 / mains) + 1)[:, None]
+    phases = rng.uniform(0, 2 * np.pi, k.shape)
+    waves = np.sin(2 * np.pi * mains * k * np.arange(length) / RATE + phases) / k
+    return _float(waves.sum(axis=0))
 
 
 def _rumble(length: int, rng: np.random.Generator) -> Waveform:
     """Return the noise of an engine (T,): brown, swelling and fading a few times a second."""
     time, speed, phase = np.arange(length) / RATE, rng.uniform(2, 8), rng.uniform(0, 2 * np.pi)
     swell = 1 + 0.8 * np.sin(2 * np.pi * speed * time + phase)
-    return (_coloured(length, rng, 2.0) * swell).astype(np.float32)
+    return _float(_coloured(length, rng, 2.0) * swell)
+
+
+def _float(values: Any) -> Waveform:
+    narrowed: Waveform = np.asarray(values, np.float32)
+    return narrowed
 
 
 COLOURS: Final[dict[str, Callable[[int, np.random.Generator], Waveform]]] = {
-    "white": lambda length, rng: rng.standard_normal(length).astype(np.float32),
+    "white": lambda length, rng: _float(rng.standard_normal(length)),
     "pink": lambda length, rng: _coloured(length, rng, 1.0),
     "hum": _hum,
     "brown": lambda length, rng: _coloured(length, rng, 2.0),

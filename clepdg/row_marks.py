@@ -37,7 +37,8 @@ def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection
         ceilings: rows that learn from the target's own labels.
     """
     found: list[dict[str, Any]] = []
-    for cell in cells.to_dict("records"):
+    for record in cells.to_dict("records"):
+        cell: dict[str, Any] = {str(name): value for name, value in record.items()}
         row, marks = cell["row"], list(cell["marks"])
         cell |= {"new_label": new.get(row), "new_recall": math.nan, "others_uar": math.nan, "harmonic_mean": math.nan}
         if row in new:

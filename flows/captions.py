@@ -21,6 +21,11 @@ def title(config: Config, row: Row) -> str:
     return text + (" (transductive)" if centred else "")
 
 
+def untestable(config: Config) -> str | None:
+    """Return why ACPT's credit can't be tested with this backbone, or None."""
+    return "no pretrained text" if config.backbone.name == "micro" else None
+
+
 def facts(config: Config) -> dict[str, Any]:
     """Return what the report says about the run, and the one line that says what its numbers are not."""
     micro = config.backbone.name == "micro"
@@ -47,6 +52,6 @@ def facts(config: Config) -> dict[str, Any]:
         "seeds": seeds,
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
-        "audio": "clean",
+        "audio": ", ".join(("clean", *config.evaluate.conditions)),
         "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
     }

@@ -1,6 +1,6 @@
 """The model stages: backbone, clep, acpt, text_embeddings, audio_embeddings, classifier."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from clepdg.audio import Waveform
     from clepdg.clap import Clap
     from clepdg.classifier import Head
+    from clepdg.corruptions import Condition
 
 
 def quiet_transformers() -> None:
@@ -139,14 +141,36 @@ def compute_text_embeddings(work: Work) -> Computed:
 
 
 def compute_audio_embeddings(work: Work) -> Computed:
-    """Embed every utterance of a corpus."""
-    from clepdg import embeddings, shards
+    """Embed every utterance of a corpus; in a condition other than clean, its test part."""
+    from clepdg import corruptions, embeddings, shards
 
     _set_threads(work)
     clap = _load_clap(work.inputs["model"], work) if "model" in work.inputs else None
-    total = work.records["shard"].figures["utterances"]
-    built = embeddings.build_audio_embeddings(clap, shards.stream(work.inputs["shard"]), total, work.reporting)
+    condition = corruptions.parse(work.config["condition"])
+    if condition.name == corruptions.CLEAN:
+        utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
+    else:
+        utterances, total = _corrupted(work, condition)
+    built = embeddings.build_audio_embeddings(clap, utterances, total, work.reporting)
     return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
+    """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
+    from clepdg import corruptions, shards
+
+    recordings: list[Waveform] = []
+    if condition.of_babble:
+        recordings = corruptions.talkers(inputs_like(work, "talkers/"))
+    elif condition.noise == corruptions.OWN:
+        recordings = corruptions.read_noises(Path(work.config["noise_folder"]).expanduser())
+    offsets = shards.read_offsets(work.inputs["shard"])
+    test = offsets[offsets.split == "test"]
+    heard = (
+        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), corruptions.RATE)
+        for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
+    )
+    return heard, len(test)
 
 
 def _set_threads(work: Work) -> None:

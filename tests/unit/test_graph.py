@@ -171,3 +171,40 @@ def test_the_caption_says_what_is_real_and_what_is_synthetic():
     assert "Synthetic speech (synthetic-1)" in mixed
     assert "no pretraining" in mixed
     assert "Real speech" not in facts(CONFIG)["caption"]
+
+
+def test_conditions_are_heard_by_every_model_of_a_fold_on_its_targets_alone():
+    config = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("pink-10dB", "babble-0dB")))
+    nodes = by_id(config)
+    assert [node.id for node in graph(config, {})] == list(nodes)
+    first = CONFIG.corpora[0]
+    evaluated = nodes[f"evaluate/leave-out-{first}"]
+    heard = {name.split("/")[3] for name in evaluated.inputs if name.startswith("audio/")}
+    assert heard == {"clean", "pink-10dB", "babble-0dB"}
+    shared = f"audio_embeddings/log-mel.{first}.pink-10dB"
+    assert shared in evaluated.needs and shared in nodes["evaluate/supervised"].needs
+    babble = nodes[f"audio_embeddings/leave-out-{first}.log-mel.{first}.babble-0dB"]
+    assert not {
+        ref for ref in babble.inputs.values() if ref.endswith(f"{first}#learning")
+    }  # the target does not babble
+    assert {ref for name, ref in babble.inputs.items() if name.startswith("talkers/")} == {
+        f"shard/{corpus}#learning" for corpus in CONFIG.corpora[1:]
+    }
+    assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(nodes[node].inputs)]
+
+
+def test_conditions_change_the_evaluation_alone():
+    heard = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("room-long",)))
+    before, after = by_id(), by_id(heard)
+    for node_id, node in before.items():
+        if node.stage not in ("evaluate", "report"):
+            assert canonical(after[node_id].config) == canonical(node.config), node_id
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"evaluate.conditions": "white"}, {"evaluate.conditions": "clean"}, {"evaluate.conditions": "own-5dB"}],
+)
+def test_conditions_that_can_not_be_heard_are_refused(overrides):
+    with pytest.raises(ConfigError):
+        configure(Arguments(preset="demo", overrides=overrides))
