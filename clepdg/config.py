@@ -61,13 +61,37 @@ class ShardConfig:
         )
 
 
+MICRO, MICRO_CONTEXT = "micro", "micro-context"
+MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which CLAP to start from: "micro", a Hugging Face name, or a local folder."""
+    """Which CLAP to start from: "micro", "micro-context", a Hugging Face name, or a local folder."""
 
     name: str = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
     seed: int = 0  # micro's random weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretraining of micro-context: source-training audio in environments, under captions that name them."""
+
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    left_out: tuple[str, ...] = ("hum", "room-short")  # environments that it never hears
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            steps=self.steps >= 1,
+            batch_size=self.batch_size >= 2,
+            learning_rate=self.learning_rate > 0,
+            left_out=set(self.left_out) <= set(prompts.CONTEXT_OF) - {"clean"},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +267,7 @@ class Config:
     index: IndexConfig = field(default_factory=IndexConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clep: ClepConfig = field(default_factory=ClepConfig)
     acpt: AcptConfig = field(default_factory=AcptConfig)

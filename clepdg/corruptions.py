@@ -117,7 +117,7 @@ def corrupt(
     if condition.room:
         heard = in_room(heard, "test", condition.room, int(rng.integers(rooms.IN_BANK)))
     if condition.noise:
-        heard = add_noise(heard, _noise(condition.noise, len(heard), recordings, rng), condition.snr)
+        heard = add_noise(heard, make_noise(condition.noise, len(heard), recordings, rng), condition.snr)
     if condition.channel:
         heard = telephone(heard) if condition.channel == "telephone" else clip(heard)
     return as_loud_as(waveform, heard)
@@ -223,7 +223,12 @@ def read_noises(folder: Path) -> list[Waveform]:
     return heard
 
 
-def _noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
+def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
+    """Return a noise (T,) at 16 kHz of a kind of NOISES.
+
+    Raises:
+        ConfigError: it is made of recordings, and there is none.
+    """
     if kind in COLOURS:
         return COLOURS[kind](length, rng)
     if not recordings:

@@ -59,6 +59,25 @@ HANDWRITTEN_CONTEXTS: Final = (
     "an old radio",
 )
 
+# Condition -> the hand-written context that names it; what micro-context is pretrained to hear, and what is looked for.
+CONTEXT_OF: Final[dict[str, str]] = {
+    "clean": "a quiet studio",
+    "white": "white noise",
+    "pink": "a windy field",
+    "hum": "a kitchen with a humming fridge",
+    "babble": "a noisy crowd",
+    "telephone": "a telephone line",
+    "clipping": "an old radio",
+    "room-short": "a small room",
+    "room-long": "a reverberant hall",
+}
+ENVIRONMENT_TEMPLATES: Final = (  # they name no emotion
+    CONTEXT_TEMPLATE,
+    "a person speaking, recorded in {context}",
+    "a voice in {context}",
+    "someone talks in {context}",
+)
+
 # Fluent but about nothing that is heard: a rival of acoustic contexts, as many as HANDWRITTEN_CONTEXTS.
 NONACOUSTIC_CONTEXTS: Final = (
     "a red kitchen",
@@ -116,6 +135,7 @@ def vocabulary() -> list[str]:
         CONTENT_TEMPLATE,
         CONTEXT_TEMPLATE,
         JOINT_TEMPLATE,
+        *ENVIRONMENT_TEMPLATES,
         *HANDWRITTEN_CONTEXTS,
         *NONACOUSTIC_CONTEXTS,
         *(phrase for phrases in ATTRIBUTE_PHRASES.values() for phrase in phrases.values()),

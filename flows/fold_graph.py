@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clepdg import cards, corruptions, folders
-from clepdg.config import Config
+from clepdg import cards, corruptions, folders, prompts
+from clepdg.config import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.protocols import SUPERVISED, Fold, Row
@@ -23,32 +23,87 @@ from tasks.stages import STAGES, Node
 LOG_MEL = "log-mel"
 BACKBONE = "backbone"
 CLEP = "clep"
-SHARED: Mapping[str, str | None] = {LOG_MEL: None, BACKBONE: f"backbone/{BACKBONE}"}  # models that no fold changes
+
+
+def shared_models(config: Config) -> dict[str, str | None]:
+    """Return the models that no fold changes, with their nodes: the log-mel statistics need none."""
+    return {LOG_MEL: None, **({} if backbone_by_fold(config) else {BACKBONE: f"backbone/{BACKBONE}"})}
+
+
+def backbone_by_fold(config: Config) -> bool:
+    """Return whether each fold has a backbone of its own: micro-context is pretrained on the fold's sources."""
+    return config.backbone.name == MICRO_CONTEXT
+
+
+def backbone_name(config: Config, fold: Fold) -> str:
+    """Return the name of a fold's backbone."""
+    return f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:
     """Everything of one fold, from CLEP to its evaluation: what several rows need stands once."""
     heads: list[Head] = []
     nodes: dict[str, Node] = {}
+    shared = shared_models(config)
+    if backbone_by_fold(config):
+        yield backbone(config, fold)
     for name, row in wanted.items():
         if row.ceiling and fold.name == SUPERVISED:  # it would be the probe that learns from all corpora
             continue
         of_clep = row.model == CLEP
         for clep_seed, later in product(config.clep_seeds if of_clep else (0,), _later_seeds(config, row)):
-            model = clep_name(fold, row.variant, clep_seed) if of_clep else row.model
+            own = backbone_name(config, fold) if row.model == BACKBONE else row.model
+            model = clep_name(fold, row.variant, clep_seed) if of_clep else own
             heads.append(Head(name, _seed_name(clep_seed if of_clep else None, later), model))
             made = [*_clep_nodes(config, fold, row, clep_seed, later)] if of_clep else []
+            if own not in shared and row.model == BACKBONE:
+                made += _backbone_nodes(config, fold, row)
             made.append(classifier(config, fold, row, heads[-1], later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
     for heard in corruptions.conditions(config.evaluate.conditions):
         for model in sorted({head.model for head in heads}):
-            if model not in SHARED or talkers(fold, heard):
+            if model not in shared or talkers(fold, heard):
                 for corpus in fold.targets:
-                    model_id = SHARED.get(model, f"clep/{model}")
+                    model_id = shared.get(model, f"{'backbone' if model.endswith(BACKBONE) else 'clep'}/{model}")
                     node = audio_embeddings(config, model, model_id, corpus, heard, talkers(fold, heard))
                     nodes[node.id] = node
     yield from sorted(nodes.values(), key=lambda node: STAGES.index(node.stage))
     yield evaluate(config, fold, wanted, heads)
+
+
+def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
+    """What a row of a fold's own backbone needs before its classifier."""
+    model = backbone_name(config, fold)
+    for corpus in sorted({*fold.sources, *fold.targets}, key=config.corpora.index):
+        yield audio_embeddings(config, model, f"backbone/{model}", corpus)
+    if row.head == "prompts":
+        yield text_embeddings(config, model, f"backbone/{model}", row, None)
+
+
+def backbone(config: Config, fold: Fold | None = None) -> Node:
+    """The CLAP to start from; a fold's own is pretrained on the audio of its sources."""
+    name = config.backbone.name
+    folder = Path(name).expanduser()
+    state: dict[str, str] = {}
+    settings: dict[str, Any] = {"name": name, "revision": config.backbone.revision, "seed": 0}
+    if name in MADE_HERE:
+        settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
+    elif folder.is_dir():
+        settings["name"] = str(folder.absolute())
+        listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+        state = {"folder": digest(listing)}
+    inputs: dict[str, str] = {}
+    if fold:
+        settings |= {"pretrain": config.pretrain, "compute": config.compute}
+        inputs = {f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources}
+    return Node(
+        stage="backbone",
+        name=backbone_name(config, fold) if fold else BACKBONE,
+        compute=training.compute_backbone,
+        config=settings,
+        inputs=inputs,
+        state=state,
+    )
 
 
 class Head(NamedTuple):
@@ -114,7 +169,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         compute=training.compute_clep,
         config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
         inputs={
-            "backbone": f"backbone/{BACKBONE}",
+            "backbone": f"backbone/{backbone_name(config, fold)}",
             **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
         },
@@ -126,7 +181,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         name=clep_name(fold, variant, seed),
         compute=training.compute_interpolation,
         config={"clap_share": settings.clap_share, "compute": config.compute},
-        inputs={"backbone": f"backbone/{BACKBONE}", "clep": node.id},
+        inputs={"backbone": f"backbone/{backbone_name(config, fold)}", "clep": node.id},
     )
     return [node, mixed]
 

@@ -11,18 +11,24 @@ Corpus by corpus down to the shards; then fold by fold, for every seed; then one
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
 
-from clepdg import corruptions, prompts, sources
+from clepdg import corruptions, sources
 from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.errors import ConfigError
 from clepdg.protocols import Fold, Row, folds, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
-from flows.fold_graph import BACKBONE, SHARED, audio_embeddings, fold_nodes, text_embeddings
-from tasks import data, evaluation, training
+from flows.fold_graph import (
+    BACKBONE,
+    audio_embeddings,
+    backbone,
+    backbone_by_fold,
+    fold_nodes,
+    shared_models,
+    text_embeddings,
+)
+from tasks import data, evaluation
 from tasks.stages import STAGES, Node
 
 
@@ -51,7 +57,8 @@ def graph(
     wanted = rows(config.rows)
     nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
-    nodes.append(backbone(config))
+    if not backbone_by_fold(config):
+        nodes.append(backbone(config))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += fold_nodes(config, fold, wanted)
@@ -126,33 +133,19 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
     return replace(node, accept=accept)
 
 
-def backbone(config: Config) -> Node:
-    """The CLAP to start from."""
-    name = config.backbone.name
-    folder = Path(name).expanduser()
-    state: dict[str, str] = {}
-    settings: dict[str, Any] = {"name": name, "revision": config.backbone.revision, "seed": 0}
-    if name == "micro":
-        settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
-    elif folder.is_dir():
-        settings["name"] = str(folder.absolute())
-        listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-        state = {"folder": digest(listing)}
-    return Node(stage="backbone", name=BACKBONE, compute=training.compute_backbone, config=settings, state=state)
-
-
 def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Iterator[Node]:
     """What no fold changes: text and audio embeddings of the backbone, and the log-mel statistics."""
     models = {row.model for row in wanted.values()}
+    own = shared_models(config)
     for row in wanted.values():
-        if row.model == BACKBONE and row.head == "prompts":
+        if row.model == BACKBONE and row.model in own and row.head == "prompts":
             yield text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", row, None)
     heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
     targets = {corpus for fold in chosen for corpus in fold.targets}
-    for model in [model for model in SHARED if model in models]:
+    for model in [model for model in own if model in models]:
         for condition, corpus in product(heard, config.corpora):
             if condition is None or corpus in targets:
-                yield audio_embeddings(config, model, SHARED[model], corpus, condition)
+                yield audio_embeddings(config, model, own[model], corpus, condition)
 
 
 def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Node:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from clepdg.config import TextConfig
+from clepdg.config import MADE_HERE, MICRO_CONTEXT, TextConfig
 from clepdg.emotions import LABEL_SETS, labels
 from tasks.stages import Computed, Work
 
@@ -42,11 +42,35 @@ def compute_backbone(work: Work) -> Computed:
 
     quiet_transformers()
     name, revision = work.config["name"], work.config["revision"]
-    clap = build_micro(work.config["seed"]) if name == "micro" else load_clap(name, revision=revision)
+    pretrained: dict[str, Any] = {}
+    if name in MADE_HERE:
+        clap = build_micro(work.config["seed"], device=work.device)
+        if name == MICRO_CONTEXT:
+            pretrained = _pretrain(clap, work)
+    else:
+        clap = load_clap(name, revision=revision)
     clap.save(work.folder)
     parameters = sum(p.numel() for p in clap.model.parameters())
-    return Computed(
-        digests={"content": clap.digest()}, figures={"parameters": parameters, **context_effect(load_clap(work.folder))}
+    figures = {"parameters": parameters, **pretrained, **context_effect(load_clap(work.folder))}
+    return Computed(digests={"content": clap.digest()}, figures=figures)
+
+
+def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
+    """Pretrain micro-context on the source corpora's audio; no label of it is read."""
+    import pandas as pd
+
+    from clepdg import corruptions, environments, shards
+
+    folders = inputs_like(work, "shard/")
+    tables = [shards.read_offsets(folder).assign(corpus=folder.name, folder=str(folder)) for folder in folders]
+    return environments.pretrain(
+        clap,
+        pd.concat(tables, ignore_index=True),
+        corruptions.talkers(folders),
+        work.config["pretrain"],
+        work.config["compute"],
+        work.folder,
+        work.reporting,
     )
 
 

@@ -59,6 +59,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/corpora/tess.py": ("index",),
     "clepdg/downloads.py": ("source",),
     "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
+    "clepdg/environments.py": ("backbone",),
     "clepdg/evaluate.py": ("evaluate",),
     "clepdg/fetching.py": ("source",),
     "clepdg/folders.py": ("source",),
