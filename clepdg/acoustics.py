@@ -19,6 +19,9 @@ import numpy as np
 from clepdg.metrics import Floats
 from clepdg.seeds import generator
 
+# The rows whose contexts are looked at; those of the first have names.
+IN_WORDS: Final = "text-hand-written"
+ROWS: Final = {IN_WORDS: "hand-written contexts", "text-random": "random contexts", "text-acpt": "ACPT contexts"}
 DIRECTIONS: Final = 8  # r
 DEALS: Final = 10_000
 DRAWS: Final = 200

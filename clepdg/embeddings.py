@@ -29,12 +29,23 @@ from clepdg.training import step_seed
 
 @dataclass(frozen=True, kw_only=True)
 class TextEmbeddings:
-    """Normalised text embeddings (R, D), and the label (R,) and context (R,) of each; context -1: none."""
+    """Normalised text embeddings (R, D), and the label (R,) and context (R,) of each; context -1: none.
+
+    Attributes:
+        content: c_n (N, D), the labels in the content template: where contexts move them from.
+    """
 
     labels: tuple[str, ...]
     embeddings: Tensor
     label_index: Tensor
     context_index: Tensor
+    content: Tensor
+
+    @property
+    def moves(self) -> Tensor:
+        """u_kn - c_n (K N, D): what every context does to every label."""
+        joint = self.context_index >= 0
+        return self.embeddings[joint] - self.content[self.label_index[joint]]
 
     def save(self, folder: Path) -> str:
         """Write text_embeddings.safetensors and labels.json; return the content digest."""
@@ -42,6 +53,7 @@ class TextEmbeddings:
             "embeddings": self.embeddings,
             "label_index": self.label_index,
             "context_index": self.context_index,
+            "content": self.content,
         }
         save_tensors(folder / "text_embeddings.safetensors", tensors)
         (folder / "labels.json").write_text(json.dumps(self.labels))
@@ -55,10 +67,13 @@ def load_text_embeddings(folder: Path) -> TextEmbeddings:
 
 
 @torch.no_grad()
-def build_text_embeddings(clap: Clap, config: TextConfig, contexts: Tensor | Sequence[str]) -> TextEmbeddings:
+def build_text_embeddings(
+    clap: Clap, config: TextConfig, contexts: Tensor | Sequence[str], content_template: str = prompts.CONTENT_TEMPLATE
+) -> TextEmbeddings:
     """Embed the label set's words: content templates (N J rows), then every context with every label (K N rows).
 
     Args:
+        content_template: of c_n, the labels without a context.
         contexts: context vectors (K, M, H), contexts in words, or nothing.
 
     Raises:
@@ -83,6 +98,7 @@ def build_text_embeddings(clap: Clap, config: TextConfig, contexts: Tensor | Seq
         embeddings=torch.cat(parts).cpu(),
         label_index=torch.cat([torch.arange(n).repeat_interleave(j), torch.arange(n).repeat(k)]),
         context_index=torch.cat([torch.full((n * j,), -1), torch.arange(k).repeat_interleave(n)]),
+        content=clap.encode_text([content_template.format(emotion=word) for word in words]).cpu(),
     )
 
 
@@ -99,11 +115,9 @@ def build_noise_embeddings(
         contexts: context vectors (K, M, H) whose u_kn are matched.
         content_template: of c_n.
     """
-    given = build_text_embeddings(clap, config, contexts)
-    words = [prompts.class_word(name) for name in given.labels]
-    content = clap.encode_text([content_template.format(emotion=word) for word in words]).cpu()
+    given = build_text_embeddings(clap, config, contexts, content_template)
     moved = given.context_index >= 0
-    start = content[given.label_index[moved]]  # (K N, D)
+    start = given.content[given.label_index[moved]]  # (K N, D)
     distance = (given.embeddings[moved] - start).norm(dim=1, keepdim=True)
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     tangent = F.normalize(noise - (noise * start).sum(dim=1, keepdim=True) * start, dim=1)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clepdg import cards, corruptions, folders, prompts
+from clepdg import acoustics, cards, corruptions, folders, prompts
 from clepdg.config import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
@@ -68,7 +68,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                     node = audio_embeddings(config, model, model_id, corpus, heard, talkers(fold, heard))
                     nodes[node.id] = node
     yield from sorted(nodes.values(), key=lambda node: STAGES.index(node.stage))
-    yield evaluate(config, fold, wanted, heads)
+    yield evaluate(config, fold, wanted, heads, nodes)
 
 
 def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
@@ -215,12 +215,14 @@ def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: i
     settings: dict[str, Any] = {
         "label_set": text.label_set,
         "content_templates": text.content_templates[:1] if row.one_prompt else text.content_templates,
+        "content_template": config.acpt.content_template,
         "joint_template": text.joint_template,
+        "how": contexts.how,
         "contexts": getattr(text, contexts.words) if contexts.words else (),
         "compute": config.compute,
     }
     if contexts.how == "noise":
-        settings |= {"noise_around": config.acpt.content_template, "seed": seed}
+        settings |= {"seed": seed}
     if contexts.how == "redrawn":
         settings |= {"redraws": text.redraws, "seed": seed}
     return Node(
@@ -306,8 +308,12 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | No
     )
 
 
-def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head]) -> Node:
-    """All rows of a fold on its targets."""
+def evaluate(
+    config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], nodes: Mapping[str, Node]
+) -> Node:
+    """All rows of a fold on its targets; with corruptions, whether their contexts look like what those do to audio."""
+    conditions = corruptions.conditions(config.evaluate.conditions)
+    looked_at = [head for head in heads if conditions and head.row in acoustics.ROWS]
     models = sorted({head.model for head in heads})
     chosen = {head.row: wanted[head.row] for head in heads}
     centring = {
@@ -324,12 +330,13 @@ def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[
             "test_only": fold.name == SUPERVISED,
             "label_set": config.text.label_set,
             "evaluate": config.evaluate,
-            "conditions": [heard.name for heard in corruptions.conditions(config.evaluate.conditions)],
+            "conditions": [heard.name for heard in conditions],
             "split_units": {corpus: cards.load_card(corpus).split.unit for corpus in fold.targets},
             "heads": [
                 {**head._asdict(), "centring": "target" if centring[head.row] == "target" else "none"} for head in heads
             ],
             "new_labels": {name: label for name, label in added.items() if label},
+            "contexts_in_words": config.text.handwritten_contexts if looked_at else (),
             "ceilings": [name for name, row in chosen.items() if row.ceiling],
         },
         inputs={
@@ -337,9 +344,11 @@ def evaluate(config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[
             **{
                 f"audio/{m}/{corpus}/{heard.name if heard else CLEAN}": "audio_embeddings/"
                 + audio_name(m, corpus, heard, talkers(fold, heard) if heard else None)
-                for m, corpus, heard in product(
-                    models, fold.targets, (None, *corruptions.conditions(config.evaluate.conditions))
-                )
+                for m, corpus, heard in product(models, fold.targets, (None, *conditions))
+            },
+            **{
+                f"text/{h.row}/{h.seed}": nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"]
+                for h in looked_at
             },
             **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
             **_shards(fold),

@@ -1,14 +1,17 @@
 """The last stages: evaluate every row of a fold, and report over all folds."""
 
 import hashlib
+import json
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clepdg.config import EvaluateConfig, SyntheticConfig
 from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
 from clepdg.evaluate import POOLED
+from tasks import context_look
 from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
 
@@ -47,6 +50,7 @@ def compute_evaluate(work: Work) -> Computed:
     )
     cells = row_marks.annotate(cells, work.config["new_labels"], work.config["ceilings"])
     cells.to_parquet(work.folder / "cells.parquet", index=False)
+    context_look.look(work).to_parquet(work.folder / context_look.FILE, index=False)
     return Computed(
         digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
         figures={"headline": _headline(cells), "utterances": len(table), "copies": int(copies.sum())},
@@ -151,6 +155,7 @@ def compute_report(work: Work) -> Computed:
     facts = {
         **work.config["facts"],
         **_credit(work, predictions),
+        **_looks(folders),
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
@@ -174,6 +179,32 @@ def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
     untestable = work.config["untestable"]
     verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
     return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
+
+
+def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the report's table on contexts and acoustics: fold and contexts -> what was found, a mean over seeds."""
+    import pandas as pd
+
+    from clepdg.acoustics import ROWS
+
+    tables = [table for folder in folders if not (table := pd.read_parquet(folder / context_look.FILE)).empty]
+    if not tables:
+        return {}
+    lines: dict[str, dict[str, str]] = {}
+    for (fold, row), own in pd.concat(tables).groupby(["fold", "row"], sort=False):
+        found = {
+            "share of audio's moves": f"{own.share.mean():.3f}",
+            "random directions, 95 % below": f"{own.random_share.mean():.3f}, {own.random_high.mean():.3f}",
+        }
+        if "p" in own and own.p.notna().any():
+            first = own.dropna(subset="p").iloc[0]
+            found |= {
+                "mean rank of the context that names it": f"{own.mean_rank.mean():.1f} of {first.contexts:.0f}",
+                "p, names dealt at random": f"{own.p.median():.3f}",
+                "ranks (first seed)": ", ".join(f"{name} {rank}" for name, rank in json.loads(first.ranks).items()),
+            }
+        lines[f"{fold}: {ROWS[str(row)]}"] = found
+    return {"do contexts look like acoustics?": lines}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:

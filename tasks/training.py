@@ -153,14 +153,13 @@ def compute_text_embeddings(work: Work) -> Computed:
     _set_threads(work)
     clap = _load_clap(work.inputs["model"], work)
     contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else work.config["contexts"]
-    if "noise_around" in work.config:
-        built = embeddings.build_noise_embeddings(
-            clap, config, contexts, work.config["noise_around"], work.config["seed"]
-        )
+    content_template = work.config["content_template"]
+    if work.config["how"] == "noise":
+        built = embeddings.build_noise_embeddings(clap, config, contexts, content_template, work.config["seed"])
     else:
-        if "redraws" in work.config:
+        if work.config["how"] == "redrawn":
             contexts = embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
-        built = embeddings.build_text_embeddings(clap, config, contexts)
+        built = embeddings.build_text_embeddings(clap, config, contexts, content_template)
     return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
 
 

@@ -33,6 +33,7 @@ _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
 USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/addresses.py": ("source",),
     "clepdg/answers.py": ("evaluate",),
+    "clepdg/acoustics.py": ("evaluate",),
     "clepdg/acpt.py": ("acpt", "text_embeddings"),
     "clepdg/archives.py": ("source",),
     "clepdg/attributes.py": ("clep",),
@@ -88,6 +89,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/training.py": ("clep", "acpt", "text_embeddings", "classifier"),
     "clepdg/verification.py": ("source",),
     "clepdg/web.py": ("source",),
+    "tasks/context_look.py": ("evaluate",),
     "tasks/data.py": ("source", "index", "shard"),
     "tasks/evaluation.py": ("evaluate", "report"),
     "tasks/training.py": ("backbone", *_MODELS, "classifier"),
