@@ -50,4 +50,4 @@ def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection
             cell |= {"uar_whole": math.nan, "n_whole": None}
             marks.append(CEILING)
         found.append({**cell, "marks": marks})
-    return type(cells)(found).astype({"uar_whole": "float64", "n_whole": "Int64", "new_label": "object"})
+    return type(cells)(found).astype({"uar_whole": "float64", "n_whole": "Int64"})
