@@ -176,7 +176,7 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
     return Clap(model.to(device).eval(), tokenizer, front_end)
 
 
-def build_micro(seed: int) -> Clap:
+def build_micro(seed: int, *, device: str = "cpu") -> Clap:
     """Build the micro backbone: a random 2.8-million-parameter CLAP with a fixed word list and no pretraining."""
     from transformers import ClapConfig, ClapModel
 
@@ -208,7 +208,7 @@ def build_micro(seed: int) -> Clap:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ClapModel(config).eval()
-    return Clap(model, tokenizer, MICRO_FRONT_END)
+    return Clap(model.to(device), tokenizer, MICRO_FRONT_END)
 
 
 def _word_tokenizer(words: list[str]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clepdg import prompts
-from clepdg.emotions import LABEL_SETS
+from clepdg.emotions import EMOTIONS, LABEL_SETS
 from clepdg.errors import ConfigError
 
 
@@ -61,13 +61,37 @@ class ShardConfig:
         )
 
 
+MICRO, MICRO_CONTEXT = "micro", "micro-context"
+MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which CLAP to start from: "micro", a Hugging Face name, or a local folder."""
+    """Which CLAP to start from: "micro", "micro-context", a Hugging Face name, or a local folder."""
 
     name: str = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
     seed: int = 0  # micro's random weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretraining of micro-context: source-training audio in environments, under captions that name them."""
+
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    left_out: tuple[str, ...] = ("hum", "room-short")  # environments that it never hears
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            steps=self.steps >= 1,
+            batch_size=self.batch_size >= 2,
+            learning_rate=self.learning_rate > 0,
+            left_out=set(self.left_out) <= set(prompts.CONTEXT_OF) - {"clean"},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +109,9 @@ class ComputeConfig:
 class ClepConfig:
     """CLEP: contrastive fine-tuning on emotional speech."""
 
-    target: Literal["emotion", "instance"] = "emotion"
+    target: Literal["emotion", "instance", "attribute", "soft"] = "emotion"
+    soft_share: float = 0.1  # of target soft: how much goes to captions of emotions that the backbone finds similar
+    soft_temperature: float = 0.1
     prototype_weight: float = 0.5
     epochs: int = 10
     steps_per_epoch: int = 200
@@ -96,7 +122,13 @@ class ClepConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
+    train_audio_encoder: bool = True
     train_text_encoder: bool = False
+    train_text_projection: bool = True
+    lora_rank: int = 0  # above 0: adapters of this rank learn in place of the audio encoder's weights
+    clap_share: float = 0.0  # of the backbone's weights in CLEP's, mixed after training (0.5: halfway)
+    augment: bool = False  # training hears rooms and noises, of other kinds than the evaluation's
+    without_emotion: str | None = None  # its words and utterances are kept from CLEP, to be added by its word alone
     from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
     templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES
     checkpoint_steps: int = 50
@@ -104,12 +136,17 @@ class ClepConfig:
     def __post_init__(self) -> None:
         _require(
             self,
+            soft_share=0 < self.soft_share < 1,
+            soft_temperature=self.soft_temperature > 0,
             prototype_weight=self.prototype_weight >= 0,
             epochs=self.epochs >= 1,
             steps_per_epoch=self.steps_per_epoch >= 1,
             batch_size=self.batch_size >= 2,
             learning_rate=self.learning_rate > 0,
             warmup_share=0 <= self.warmup_share < 1,
+            lora_rank=0 <= self.lora_rank <= 64,
+            clap_share=0 <= self.clap_share < 1,
+            without_emotion=self.without_emotion in (None, *EMOTIONS),
             templates=len(self.templates) >= 8 and all("{emotion}" in t for t in self.templates),
             checkpoint_steps=self.checkpoint_steps >= 1,
         )
@@ -119,7 +156,8 @@ class ClepConfig:
 class AcptConfig:
     """ACPT: acoustic-context prompt tuning, from text alone."""
 
-    method: Literal["joint", "faithful", "random"] = "joint"  # random: the same start, no training
+    method: Literal["joint", "faithful", "random", "vocabulary"] = "joint"  # random: the same start, no training;
+    # vocabulary: words drawn from the backbone's vocabulary, no training
     contexts: int = 80  # K
     tokens: int = 4  # M, soft tokens per context; 1 in faithful
     epochs: int = 300  # joint: passes over the contexts; faithful: iterations per context
@@ -157,6 +195,8 @@ class TextConfig:
     content_templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
     joint_template: str = prompts.JOINT_TEMPLATE
     handwritten_contexts: tuple[str, ...] = prompts.HANDWRITTEN_CONTEXTS
+    nonacoustic_contexts: tuple[str, ...] = prompts.NONACOUSTIC_CONTEXTS
+    redraws: int = 20  # sets of contexts that are redrawn: a row that redraws takes another one each pass, in turn
 
     def __post_init__(self) -> None:
         _require(
@@ -164,6 +204,8 @@ class TextConfig:
             label_set=self.label_set in LABEL_SETS,
             content_templates=bool(self.content_templates),
             handwritten_contexts=bool(self.handwritten_contexts),
+            nonacoustic_contexts=bool(self.nonacoustic_contexts),
+            redraws=self.redraws >= 2,
         )
 
 
@@ -199,9 +241,16 @@ class EvaluateConfig:
 
     resamples: int = 2000
     confidence: float = 0.95
+    conditions: tuple[str, ...] = ()  # beside clean: "white-10dB", "room-long", ...; "sweep": all of them
+    noise_folder: str | None = None  # audio files of the noise "own"
 
     def __post_init__(self) -> None:
-        _require(self, resamples=self.resamples >= 100, confidence=0.5 < self.confidence < 1)
+        _require(
+            self,
+            resamples=self.resamples >= 100,
+            confidence=0.5 < self.confidence < 1,
+            conditions=len(set(self.conditions)) == len(self.conditions),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,13 +260,14 @@ class Config:
     preset: str
     corpora: tuple[str, ...]
     protocols: tuple[str, ...] = ("supervised", "leave-one-corpus-out")
-    rows: tuple[str, ...] | None = None  # None: all of clepdg.protocols.ROWS
+    rows: tuple[str, ...] | None = None  # None: clepdg.protocols.CORE_ROWS; "all": every row
     clep_seeds: tuple[int, ...] = (0,)
     later_seeds: tuple[int, ...] = (0,)  # ACPT and classifier
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     shard: ShardConfig = field(default_factory=ShardConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clep: ClepConfig = field(default_factory=ClepConfig)
     acpt: AcptConfig = field(default_factory=AcptConfig)

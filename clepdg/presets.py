@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
-from clepdg.config import AcptConfig, BackboneConfig, Config
+from clepdg.config import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
 from clepdg.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def micro(config: Config) -> Config:
     """Return the configuration with backbone micro and how it is trained: from scratch, on few utterances."""
     return replace(
         config,
-        backbone=BackboneConfig(name="micro", revision=None),
+        backbone=BackboneConfig(name=MICRO, revision=None),
         clep=replace(
             config.clep,
             epochs=5,
@@ -33,6 +33,19 @@ def micro(config: Config) -> Config:
         ),
         acpt=replace(config.acpt, contexts=16),
     )
+
+
+def micro_context(config: Config) -> Config:
+    """Return the configuration with the positive control: micro taught environments, its text encoder then frozen."""
+    trained = micro(config)
+    return replace(
+        trained,
+        backbone=BackboneConfig(name=MICRO_CONTEXT, revision=None),
+        clep=replace(trained.clep, train_text_encoder=False, from_scratch=False),
+    )
+
+
+MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micro_context}
 
 
 def demo() -> Config:
@@ -63,7 +76,8 @@ def build(
     """Return the configuration of a run: a preset, its backbone and corpora, then dotted overrides.
 
     Args:
-        backbone: "micro", a Hugging Face name (with "@revision" to pin one), or a local folder; None: the preset's.
+        backbone: "micro", "micro-context", a Hugging Face name (with "@revision" to pin one), or a local folder; None:
+            the preset's.
         overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
 
     Raises:
@@ -72,11 +86,13 @@ def build(
     if preset not in PRESETS:
         raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
     config = PRESETS[preset]()
-    if backbone == "micro":
-        config = config if config.backbone.name == "micro" else micro(config)
+    if backbone in MADE:
+        config = config if config.backbone.name == backbone else MADE[backbone](config)
     elif backbone is not None:
-        if config.backbone.name == "micro":
-            raise ConfigError("This preset is made for backbone micro.", got=backbone, expected="micro", where=preset)
+        if config.backbone.name == MICRO:
+            raise ConfigError(
+                "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
+            )
         name, _, revision = backbone.partition("@")
         pinned = revision or (config.backbone.revision if name == config.backbone.name else None)
         config = replace(config, backbone=BackboneConfig(name=name, revision=pinned))

@@ -59,6 +59,52 @@ HANDWRITTEN_CONTEXTS: Final = (
     "an old radio",
 )
 
+# Condition -> the hand-written context that names it; what micro-context is pretrained to hear, and what is looked for.
+CONTEXT_OF: Final[dict[str, str]] = {
+    "clean": "a quiet studio",
+    "white": "white noise",
+    "pink": "a windy field",
+    "hum": "a kitchen with a humming fridge",
+    "babble": "a noisy crowd",
+    "telephone": "a telephone line",
+    "clipping": "an old radio",
+    "room-short": "a small room",
+    "room-long": "a reverberant hall",
+}
+ENVIRONMENT_TEMPLATES: Final = (  # they name no emotion
+    CONTEXT_TEMPLATE,
+    "a person speaking, recorded in {context}",
+    "a voice in {context}",
+    "someone talks in {context}",
+)
+
+# Fluent but about nothing that is heard: a rival of acoustic contexts, as many as HANDWRITTEN_CONTEXTS.
+NONACOUSTIC_CONTEXTS: Final = (
+    "a red kitchen",
+    "a blue sweater",
+    "a cheap magazine",
+    "a wooden spoon",
+    "a legal contract",
+    "a garden with tulips",
+    "a sunny afternoon",
+    "a green bottle",
+    "an expensive map",
+    "a sweet dessert",
+    "a tall ladder",
+    "a round coin",
+    "a yellow letter",
+    "a square table",
+    "a fresh salad",
+    "a pair of gloves",
+)
+
+# What captions say of a speaker and an utterance beside the emotion: attribute -> value -> phrase.
+ATTRIBUTE_PHRASES: Final[dict[str, dict[str, str]]] = {
+    "gender": {"female": "female voice", "male": "male voice"},
+    "pitch": {"low": "low pitch", "medium": "medium pitch", "high": "high pitch"},
+    "pace": {"slow": "slow pace", "moderate": "moderate pace", "fast": "fast pace"},
+}
+
 PLACEHOLDER: Final = "x"  # one token in micro's and in RoBERTa's vocabulary; context vectors replace its embeddings
 
 
@@ -89,7 +135,10 @@ def vocabulary() -> list[str]:
         CONTENT_TEMPLATE,
         CONTEXT_TEMPLATE,
         JOINT_TEMPLATE,
+        *ENVIRONMENT_TEMPLATES,
         *HANDWRITTEN_CONTEXTS,
+        *NONACOUSTIC_CONTEXTS,
+        *(phrase for phrases in ATTRIBUTE_PHRASES.values() for phrase in phrases.values()),
         *(word for group in EMOTION_WORDS.values() for word in group),
         PLACEHOLDER,
     ]

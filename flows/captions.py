@@ -3,22 +3,34 @@
 from typing import Any
 
 from clepdg.cards import load_card
-from clepdg.config import Config
+from clepdg.config import MICRO, MICRO_CONTEXT, Config
 from clepdg.emotions import labels
 from clepdg.protocols import Row
+from clepdg.variants import CLEP_VARIANTS
+
+PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
 
 
 def title(config: Config, row: Row) -> str:
     """Return a row's title in the tables, with what is particular to it in this run."""
-    untrained = row.model == "backbone" and config.backbone.name == "micro"
-    text = row.title.replace("CLAP zero-shot", "untrained encoder, zero-shot") if untrained else row.title
-    transductive = row.centring and config.classifier.centring == "target"
-    return text + (" (transductive)" if transductive else "")
+    micro = config.backbone.name == MICRO
+    text = row.title
+    if micro and row.model == "backbone":
+        text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
+    if micro and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
+        text += " (not testable: no pretrained text)"
+    centred = row.head in ("prompts", "text") and row.classifier_config(config.classifier).centring == "target"
+    return text + (" (transductive)" if centred else "")
+
+
+def untestable(config: Config) -> str | None:
+    """Return why ACPT's credit can't be tested with this backbone, or None."""
+    return "no pretrained text" if config.backbone.name == MICRO else None
 
 
 def facts(config: Config) -> dict[str, Any]:
     """Return what the report says about the run, and the one line that says what its numbers are not."""
-    micro = config.backbone.name == "micro"
+    micro = config.backbone.name == MICRO
     synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
     real = [corpus for corpus in config.corpora if corpus not in synthetic]
     captions = [f"Real speech: {', '.join(real)}."] if real else []
@@ -33,15 +45,20 @@ def facts(config: Config) -> dict[str, Any]:
             " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"
             "written contexts are random ones here, and ACPT's credit is not testable (no pretrained text)."
         )
+    if config.backbone.name == MICRO_CONTEXT:
+        caption += (
+            " Backbone micro-context is micro, pretrained in each fold on its sources' audio in generated environments"
+            " under captions that name them: it tests the mechanism of contexts, not whether text alone is enough."
+        )
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
     return {
         "caption": caption,
         "preset": config.preset,
-        "backbone": config.backbone.name + (" (no pretraining)" if micro else f" at {config.backbone.revision}"),
+        "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, f" at {config.backbone.revision}"),
         "label set": ", ".join(labels(config.text.label_set)),
         "seeds": seeds,
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
-        "audio": "clean",
+        "audio": ", ".join(("clean", *config.evaluate.conditions)),
         "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
     }

@@ -208,7 +208,7 @@ def clep_dg(
 
     Args:
         preset: where the configuration starts from.
-        backbone: "micro", a Hugging Face name, or a folder; None: the preset's.
+        backbone: "micro", "micro-context", a Hugging Face name, or a folder; None: the preset's.
         corpora: which corpora; None: the preset's.
         sources: corpus -> the user's own folder, archive or address.
         folds: which folds; None: all of the preset's protocols.

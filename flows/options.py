@@ -13,7 +13,7 @@ from tasks.stages import STAGES
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which stages of what are wanted."""
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
-    parser.add_argument("--backbone", help="micro, a Hugging Face name (NAME@REVISION), or a folder")
+    parser.add_argument("--backbone", help="micro, micro-context, a Hugging Face name (NAME@REVISION), or a folder")
     add_corpora_options(parser)
     parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
     parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from clepdg.config import Config
+from clepdg.config import MADE_HERE, Config
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store import Store
 from tasks.settings import Settings
@@ -51,7 +51,7 @@ def check_backbone(config: Config) -> None:
     from clepdg.errors import BackboneError
 
     name = config.backbone.name
-    if name == "micro":
+    if name in MADE_HERE:
         return
     folder = Path(name).expanduser()
     if folder.is_dir():

@@ -1,0 +1,66 @@
+"""Whether the contexts of a fold's rows look like what corruptions do to its audio: a table beside its predictions."""
+
+from typing import TYPE_CHECKING, Any
+
+from clepdg.corruptions import CLEAN, parse
+from clepdg.prompts import CONTEXT_OF
+from tasks.stages import Work
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+FILE = "acoustics.parquet"
+
+
+def look(work: Work) -> "pd.DataFrame":
+    """Return one line per seed and row: figures of `clepdg.acoustics`, for the CLEP whose contexts they are.
+
+    Columns: fold, row, seed, share (of the squared moves of audio in the top directions of the contexts' moves),
+    random_share and random_high (mean and 95th percentile over random subspaces), and, where contexts are in words,
+    mean_rank, contexts, p, ranks (corruption -> rank of the context that names it, as JSON).
+    """
+    import json
+
+    import numpy as np
+    import pandas as pd
+
+    from clepdg import acoustics, embeddings
+
+    models = {(head["row"], head["seed"]): head["model"] for head in work.config["heads"]}
+    found: list[dict[str, Any]] = []
+    for name in sorted(work.inputs):
+        if not name.startswith("text/"):
+            continue
+        _, row, seed = name.split("/")
+        moves = _audio_moves(work, models[row, seed])
+        text = embeddings.load_text_embeddings(work.inputs[name])
+        every = np.concatenate(list(moves.values()))
+        mean, high = acoustics.random_share(every)
+        contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
+        line: dict[str, Any] = {"fold": work.config["fold"], "row": row, "seed": seed}
+        line |= {"share": acoustics.subspace_share(every, contexts), "random_share": mean, "random_high": high}
+        if row == acoustics.IN_WORDS:
+            names = acoustics.rank_names(moves, contexts, work.config["contexts_in_words"], CONTEXT_OF)
+            if names:
+                line |= {"mean_rank": names.mean_rank, "contexts": names.contexts, "p": names.p}
+                line |= {"ranks": json.dumps(names.ranks, sort_keys=True)}
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def _audio_moves(work: Work, model: str) -> dict[str, "NDArray[Any]"]:
+    """Return kind of corruption -> a(noisy) - a(clean) (U, D) of the targets' test parts, over its SNRs."""
+    import numpy as np
+
+    from clepdg import embeddings
+
+    moves: dict[str, list[Any]] = {}
+    for condition in work.config["conditions"]:
+        for name in sorted(work.inputs):
+            if name.startswith(f"audio/{model}/") and name.endswith(f"/{condition}"):
+                heard = embeddings.load_audio_embeddings(work.inputs[name])
+                clean = embeddings.load_audio_embeddings(work.inputs[f"{name.rsplit('/', 1)[0]}/{CLEAN}"])
+                before = embeddings.select([clean], heard.utterance_ids)
+                moves.setdefault(parse(condition).family, []).append(heard.embeddings.astype(np.float64) - before)
+    return {family: np.concatenate(parts) for family, parts in moves.items()}

@@ -1,0 +1,88 @@
+"""Protects micro-context: it learns which words name which sound, from source audio alone, the same bytes each time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clepdg import clep, environments, prompts
+from clepdg.config import ComputeConfig, PretrainConfig
+from clepdg.environments import heard_as, pretrain
+from clepdg.reporting import Reporting
+
+RATE = 16000
+
+
+@pytest.fixture
+def speech(monkeypatch, tone):
+    """Utterances of two corpora whose audio is generated instead of read from shards."""
+    rows = [
+        {"corpus": corpus, "split": split, "folder": corpus, "tar": split, "offset": n, "bytes": 1}
+        for corpus in ("a", "b")
+        for split, count in (("train", 12), ("validation", 4))
+        for n in range(count)
+    ]
+    pitches = {"a": 120.0, "b": 210.0}
+
+    def read(folder, tar, offset, size):
+        return tone(1.0, RATE, pitches[str(folder)] + 5 * offset, seed=offset), RATE
+
+    for module in (environments, clep):
+        monkeypatch.setattr(module, "read_waveform", read)
+    talk = [tone(1.0, RATE, 100 + 20 * n, seed=n) for n in range(8)]
+    return pd.DataFrame(rows), talk
+
+
+def taught(micro_factory, speech, folder, **changes):
+    clap = micro_factory()
+    folder.mkdir(exist_ok=True)
+    config = PretrainConfig(steps=3, batch_size=8, **changes)
+    figures = pretrain(clap, *speech, config, ComputeConfig(threads=1), folder, Reporting())
+    return clap, figures
+
+
+def test_it_is_the_same_each_time_and_moves_both_encoders(tmp_path, micro_factory, micro, speech):
+    (first, figures), (second, again) = (taught(micro_factory, speech, tmp_path / name) for name in "ab")
+    assert first.digest() == second.digest() and figures == again
+    before, after = micro.model.state_dict(), first.model.state_dict()
+    for name in ("text_projection.linear1.weight", "audio_projection.linear1.weight"):
+        assert not torch.equal(before[name], after[name]), name
+    assert figures["environments"] == len(prompts.CONTEXT_OF)
+    assert {"environment_accuracy_heard", "environment_accuracy_left_out"} < set(figures)
+
+
+def test_what_is_left_out_is_never_heard(tmp_path, micro_factory, speech, monkeypatch):
+    heard = []
+    original = heard_as
+
+    def spy(waveform, rate, environment, talk, rng):
+        heard.append(environment)
+        return original(waveform, rate, environment, talk, rng)
+
+    monkeypatch.setattr(environments, "heard_as", spy)
+    monkeypatch.setattr(environments, "environment_accuracy", lambda *args: dict.fromkeys(prompts.CONTEXT_OF, 0.0))
+    taught(micro_factory, speech, tmp_path, left_out=("white", "telephone"))
+    assert heard and not {"white", "telephone"} & set(heard)
+
+
+@pytest.mark.parametrize("environment", prompts.CONTEXT_OF)
+def test_every_environment_sounds_as_loud_and_is_one_of_the_hand_written_contexts(tone, environment):
+    waveform = tone(1.0, RATE)
+    talk = [tone(1.0, RATE, 150, seed) for seed in range(6)]
+    heard = heard_as(waveform, RATE, environment, talk, np.random.default_rng(0))
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(np.sqrt(np.mean(waveform**2)), rel=1e-3)
+    assert (np.abs(heard - waveform).max() > 1e-3) == (environment != "clean")
+    assert prompts.CONTEXT_OF[environment] in prompts.HANDWRITTEN_CONTEXTS
+
+
+def test_captions_name_no_emotion():
+    emotions = {word for words in prompts.EMOTION_WORDS.values() for word in words}
+    for template in prompts.ENVIRONMENT_TEMPLATES:
+        for context in prompts.CONTEXT_OF.values():
+            assert not emotions & set(prompts.words(template.format(context=context)))
+
+
+def test_without_validation_utterances_there_is_one_clear_error(tmp_path, micro_factory, speech):
+    table, talk = speech
+    with pytest.raises(environments.ClepError, match="training and validation"):
+        taught(micro_factory, (table[table.split == "train"], talk), tmp_path)
