@@ -22,11 +22,11 @@ PARAMETERS = {
     "preset": "demo",
     "corpora": ["synthetic-1", "synthetic-3"],
     "overrides": {
-        "synthetic.utterances": 300,  # enough for processes to encode them
-        "clep.epochs": 3,
+        "synthetic.utterances": 220,  # enough for processes to encode them
+        "clep.epochs": 2,
         "clep.steps_per_epoch": 40,
         "clep.batch_size": 8,
-        "clep.checkpoint_steps": 10,
+        "clep.checkpoint_steps": 5,
         "acpt.contexts": 2,
         "acpt.epochs": 3,
         "acpt.tokens": 1,
