@@ -24,9 +24,9 @@ PARAMETERS = {
     "overrides": {
         "synthetic.utterances": 220,  # enough for processes to encode them
         "clep.epochs": 2,
-        "clep.steps_per_epoch": 40,
-        "clep.batch_size": 8,
-        "clep.checkpoint_steps": 5,
+        "clep.steps_per_epoch": 12,
+        "clep.batch_size": 4,
+        "clep.checkpoint_steps": 2,
         "acpt.contexts": 2,
         "acpt.epochs": 3,
         "acpt.tokens": 1,
