@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -110,11 +111,23 @@ def write_shards(
     }
 
 
-def _executor(workers: int) -> Any:
+@contextlib.contextmanager
+def _executor(workers: int) -> Iterator[Executor | None]:
     if workers <= 1:
-        return contextlib.nullcontext()
+        yield None
+        return
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise ShardError(
+            "A process that encodes audio was ended from outside.",
+            got=error,
+            do="look whether memory ran out (CLEPDG_WORKERS=1 needs the least), and run the same command again",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for what is not begun
 
 
 def _belong_to_parent() -> None:

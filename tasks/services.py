@@ -18,11 +18,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import ClepError
 from clepdg.store import write_json
 from tasks.settings import PROJECT, Settings, load_settings
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 BIN: Final = Path(sys.executable).parent
 STATE: Final = "services.json"
@@ -127,7 +130,7 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
         _wait("Prefect's server", f"http://127.0.0.1:{port}/api/health", process, log)
         yield f"http://127.0.0.1:{port}/api"
     finally:
-        _end(process.pid)
+        _end(_family(process.pid))
 
 
 def check_prefect(url: str) -> None:
@@ -147,13 +150,17 @@ def check_prefect(url: str) -> None:
 
 def read_services(settings: Settings) -> dict[str, Service]:
     """Return the services that `up` started and that still run."""
+    return {name: service for name, service in _written(settings).items() if _lives(service)}
+
+
+def _written(settings: Settings) -> dict[str, Service]:
+    """Return the services that `up` started, whether they run or not."""
     try:
         written = json.loads((settings.home / STATE).read_text())
     except (OSError, ValueError):
         return {}
     known = Service.__annotations__.keys()  # an older version wrote others
-    services = {name: Service(**facts) for name, facts in written.items() if facts.keys() == known}
-    return {name: service for name, service in services.items() if _lives(service)}
+    return {name: Service(**facts) for name, facts in written.items() if facts.keys() == known}
 
 
 def running_url(settings: Settings, name: str) -> str | None:
@@ -172,19 +179,38 @@ def _lives(service: Service) -> bool:
     return False
 
 
-def _end(pid: int) -> None:
-    """End a process and its children: ask, wait, then kill."""
+def _family(pid: int) -> "list[Process]":
+    """Return a process and its children."""
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(family, timeout=10)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def _processes(service: Service) -> "list[Process]":
+    """Return a service's processes, those too that outlived it: they carry its token."""
+    import psutil
+
+    found: "list[Process]" = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(TOKEN) == service.token and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _end(processes: "list[Process]") -> None:
+    """End processes: ask, wait, then kill."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=10)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _start(
@@ -205,7 +231,7 @@ def _start(
     try:
         _wait(name, health, process, log)
     except BaseException:
-        _end(process.pid)  # nobody would know of it
+        _end(_family(process.pid))  # nobody would know of it
         raise
     return Service(pid=process.pid, token=token, url=url, log=str(log))
 
@@ -218,6 +244,9 @@ def up() -> dict[str, Service]:
     """
     settings = load_settings()
     services = read_services(settings)
+    for name, service in _written(settings).items():
+        if name not in services and name != "worker":  # a run whose worker died goes on to its end
+            _end(_processes(service))
     started: list[tuple[str, Callable[[], Service]]] = [
         ("prefect", lambda: _start_prefect(settings)),
         ("mlflow", lambda: _start_mlflow(settings)),
@@ -296,17 +325,19 @@ def write_settings(settings: Settings, tracking_url: str | None) -> None:
 def down() -> list[str]:
     """Stop what `up` started and is still running; return the names. Files it wrote are removed."""
     settings = load_settings()
-    services = read_services(settings)
+    services = _written(settings)
+    stopped: list[str] = []
     for name in ("worker", "mlflow", "prefect"):
-        if name in services:
-            _end(services[name].pid)
+        if name in services and (processes := _processes(services[name])):
+            _end(processes)
+            stopped.append(name)
     (settings.home / STATE).unlink(missing_ok=True)
     toml = PROJECT / "prefect.toml"
     if toml.exists() and toml.read_text().startswith(MADE_BY_UP):
         toml.unlink()
     if (settings.home / "settings.toml").exists():
         write_settings(settings, None)
-    return list(services)
+    return stopped
 
 
 def main() -> None:

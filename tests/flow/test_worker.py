@@ -22,11 +22,11 @@ PARAMETERS = {
     "preset": "demo",
     "corpora": ["synthetic-1", "synthetic-3"],
     "overrides": {
-        "synthetic.utterances": 300,  # enough for processes to encode them
-        "clep.epochs": 3,
-        "clep.steps_per_epoch": 40,
-        "clep.batch_size": 8,
-        "clep.checkpoint_steps": 10,
+        "synthetic.utterances": 220,  # enough for processes to encode them
+        "clep.epochs": 2,
+        "clep.steps_per_epoch": 12,
+        "clep.batch_size": 4,
+        "clep.checkpoint_steps": 2,
         "acpt.contexts": 2,
         "acpt.epochs": 3,
         "acpt.tokens": 1,
@@ -129,16 +129,16 @@ def test_one_command_cancelled_twice_and_left_without_worker_and_mlflow(deployed
     run = deployed.start()
     wait(lambda: deployed.checkpoint(since), 120)
     orphans = deployed.family()
-    for name in ("worker", "mlflow"):
-        for process in [psutil.Process(deployed.running[name].pid)] + (
-            psutil.Process(deployed.running[name].pid).children(recursive=True) if name == "mlflow" else []
-        ):
-            process.kill()
+    servers = [psutil.Process(deployed.running[name].pid) for name in ("worker", "mlflow")]
+    left = servers[1].children(recursive=True)
+    for process in servers:
+        process.kill()
     assert deployed.end(run) == "COMPLETED"  # the run goes on without both
     assert not psutil.wait_procs(orphans, timeout=60)[1]
     deployed.check_intact()
 
     before, deployed.running = deployed.running, services.up()
+    assert not psutil.wait_procs(left, timeout=30)[1]  # what MLflow's server started
     assert deployed.running["prefect"] == before["prefect"]
     assert deployed.running["worker"].pid != before["worker"].pid
     run = deployed.start()

@@ -2,11 +2,14 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
@@ -48,6 +51,53 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert len(list(tmp_path.iterdir())) == len(list(written[0].iterdir()))
     assert shards.digests(tmp_path) == shards.digests(written[0])
+
+
+def test_a_process_that_is_killed_is_one_clear_error(corpus, written, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharding, "FEW", 1)
+
+    def kill_one(done, total):
+        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        workers[0].kill()
+
+    with pytest.raises(ShardError, match="ended from outside"):
+        sharding.write_shards(tmp_path, *corpus, CONFIG, workers=2, progress=kill_one)
+    sharding.write_shards(tmp_path, *corpus, CONFIG, workers=2)
+    assert shards.digests(tmp_path) == shards.digests(written[0])
+
+
+PARENT = """
+import sys
+from pathlib import Path
+import pandas as pd
+from clepdg import sharding
+from clepdg.config import ShardConfig
+
+def main():
+    sharding.FEW = 1
+    utterances = pd.read_json(sys.argv[3])
+    sharding.write_shards(Path(sys.argv[1]), Path(sys.argv[2]), utterances, ShardConfig(), workers=2,
+                          progress=lambda done, total: (print(done, flush=True), sys.stdin.read()))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_no_process_outlives_a_parent_that_is_killed(corpus, tmp_path):
+    root, utterances = corpus
+    utterances.to_json(tmp_path / "utterances.json")
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path), str(root), str(tmp_path / "utterances.json")]
+    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None and parent.stdout.readline()
+        children = psutil.Process(parent.pid).children(recursive=True)
+    finally:
+        parent.kill()
+        parent.wait(30)
+    assert len(children) >= 2
+    assert not psutil.wait_procs(children, timeout=30)[1]
 
 
 def test_figures_and_several_tars(written):
