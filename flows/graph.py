@@ -57,7 +57,7 @@ def graph(
     nodes.append(backbone(config))
     nodes += shared(config, wanted)
     for fold in chosen:
-        nodes += fold_nodes(config, fold, wanted)
+        nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
     nodes.append(report(config, chosen, wanted))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
@@ -209,6 +209,7 @@ def clep(config: Config, fold: Fold, seed: int) -> Node:
             **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
         },
+        ranks=config.clep.ranks,
     )
 
 
