@@ -5,7 +5,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -232,12 +232,12 @@ def clep_dg(
     check(arguments, settings)
     config, nodes = plan(arguments)
     run = open_run(arguments, config, settings)
-    lanes = settings.lanes(config.clep.ranks)
-    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold and len(lanes) > 1 else node.stage):
-        if len(lanes) > 1 and stage not in DATA_STAGES:
-            finish_lanes(run, list(group), lanes)
+    devices = settings.lanes(config.clep.ranks)
+    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
+        if stage in DATA_STAGES:
+            finish_group(run, list(group), parallel=True)
         else:
-            finish_group(run, list(group), parallel=stage in DATA_STAGES)
+            finish_lanes(run, list(group), devices)
     return close_run(run)
 
 
@@ -279,27 +279,31 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
 
 
 def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Run folds, or the nodes of a stage that all folds share, side by side: each on a free device, in its child."""
+    """Run folds, or the nodes of a stage that folds share: one after another here, or side by side on several devices.
+
+    Side by side, each is computed on a device that is free, in the device's child process.
+    """
     lanes = defaultdict(list)
     for node in nodes:
         lanes[node.fold or node.id].append(node)
-    children = [Child() for _ in devices]
+    if len(devices) == 1 or len(lanes) == 1:
+        finish_in_order(run, nodes)
+        return
     free = SimpleQueue[tuple[str, Child]]()
-    for pair in zip(devices, children, strict=True):
-        free.put(pair)
 
     def finish(lane: list[Node]) -> None:
         device, child = free.get()
-        mine = replace(run, settings=replace(run.settings, device=device), child=child)
         try:
-            for _, group in groupby(lane, key=lambda node: node.stage):
-                if not child.closed:
-                    finish_group(mine, list(group), parallel=False)
+            finish_in_order(replace(run, settings=replace(run.settings, device=device), child=child), lane)
         finally:
-            child.end()
             free.put((device, child))
 
-    with ThreadPoolExecutor(len(devices)) as pool:
+    with ExitStack() as ends:
+        children = [Child() for _ in devices]
+        for device, child in zip(devices, children, strict=True):
+            free.put((device, child))
+            ends.callback(child.end)
+        pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
         try:
             for ended in [pool.submit(copy_context().run, finish, lane) for lane in lanes.values()]:
                 ended.result()
@@ -308,6 +312,13 @@ def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
             for child in children:
                 child.close()
             raise
+
+
+def finish_in_order(run: Run, nodes: list[Node]) -> None:
+    """Run nodes one after another, until the run is stopped."""
+    for _, group in groupby(nodes, key=lambda node: node.stage):
+        if run.child is None or not run.child.closed:
+            finish_group(run, list(group), parallel=False)
 
 
 def close_run(run: Run) -> dict[str, Any]:

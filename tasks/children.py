@@ -66,6 +66,8 @@ class Child:
             ClepError: the child was killed, hangs, or was stopped; or what the function raised, as any of its errors.
         """
         try:
+            if self.closed:
+                raise stopped()
             self._start()
             self._tail.clear()
             self._jobs.send((function, replace(work, reporting=Reporting())))
@@ -111,7 +113,7 @@ class Child:
         while True:
             ready = wait([self._messages, self._output, self._process.sentinel], POLL_SECONDS)
             if self.closed:
-                raise ClepError("The run was stopped.", do="run the same command again: it goes on from here")
+                raise stopped()
             if self._output in ready:
                 self._relay()
             if self._messages in ready:
@@ -160,6 +162,11 @@ class Child:
         if code < 0:
             return killed(-code, said)
         return ClepError(f"The training process ended without a result (exit code {code}).", got=said)
+
+
+def stopped() -> ClepError:
+    """Return the error of a stage whose run was stopped."""
+    return ClepError("The run was stopped.", do="run the same command again: it goes on from here")
 
 
 def killed(signal_number: int, said: str | None = None) -> ClepError:

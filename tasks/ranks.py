@@ -4,18 +4,23 @@ Ranks are processes of the child that computes the stage, so that torchrun has a
 all of them die with it. They meet in a file and talk over the loopback interface: no port is open to others.
 """
 
+import logging
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Final
 
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
 from tasks.children import SPAWN, killed, leave_with, portable
 from tasks.stages import Computed, Work
+
+SECONDS_TO_BE_SEEN: Final = 1.0
 
 
 def on_ranks(function: Callable[[Work], Computed], work: Work, ranks: int) -> Computed:
@@ -28,6 +33,7 @@ def on_ranks(function: Callable[[Work], Computed], work: Work, ranks: int) -> Co
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch").setLevel(logging.CRITICAL)  # what fails is said once, by us
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # torchrun's own would listen on every interface
     meeting = work.folder / f"ranks-{uuid.uuid4().hex}"
     config = LaunchConfig(
@@ -46,7 +52,8 @@ def on_ranks(function: Callable[[Work], Computed], work: Work, ranks: int) -> Co
     try:
         outcomes = elastic_launch(config, _on_rank)(function, work, meeting, [c for _, c in complaints], os.getpid())
     except ChildFailedError as failed:
-        raise _cause([c for c, _ in complaints], failed.get_first_failure()[1].exitcode) from None
+        rank, failure = failed.get_first_failure()
+        raise _cause([c for c, _ in complaints], rank, failure.exitcode) from None
     except SignalException as asked:  # the ranks are ended; so is this process
         raise SystemExit(128 + asked.sigval) from None
     finally:
@@ -57,18 +64,15 @@ def on_ranks(function: Callable[[Work], Computed], work: Work, ranks: int) -> Co
     return computed
 
 
-def _cause(complaints: Sequence[Connection], exit_code: int) -> BaseException:
-    """Return why the ranks failed: what one of them raised, or how the first was killed.
-
-    A rank's own fault comes before that of the others, who only lost it.
-    """
-    errors: list[BaseException] = [complaint.recv() for complaint in complaints if complaint.poll()]
-    ours = [error for error in errors if isinstance(error, ClepError)]
+def _cause(complaints: Sequence[Connection], first: int, exit_code: int) -> BaseException:
+    """Return why the ranks failed: what one of them raised, or how the first that ended was killed."""
+    errors: dict[int, BaseException] = {rank: c.recv() for rank, c in enumerate(complaints) if c.poll()}
+    ours = [error for error in errors.values() if isinstance(error, ClepError)]
     if ours:
         return ours[0]
     if exit_code < 0:
         return killed(-exit_code, "one of the ranks that share the batch")
-    return errors[0] if errors else ClepError("A rank ended without a result.", got=f"exit code {exit_code}")
+    return errors.get(first) or ClepError("A rank ended without a result.", got=f"rank {first}, exit code {exit_code}")
 
 
 def _on_rank(
@@ -86,5 +90,7 @@ def _on_rank(
         distributed.stop()
     except Exception as error:
         complaints[rank].send(portable(error))
+        if not isinstance(error, ClepError):
+            time.sleep(SECONDS_TO_BE_SEEN)  # if it only lost another rank, that one's end is to be seen first
         raise
     return computed if rank == 0 else None

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import warnings
-from pathlib import Path
 
 from clepdg.errors import ConfigError
 from tasks.ranks import on_ranks
@@ -82,13 +81,17 @@ def ignore_and_sleep(work: Work) -> Computed:
     return sleep(work)
 
 
-def _rank_pids(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("pid-*"))
-
-
 def on_two(work: Work) -> Computed:
     """Do on two ranks what config says."""
-    return on_ranks({"meet": meet, "quarrel": quarrel, "lose": lose, "sleep": sleep}[work.config["what"]], work, 2)
+    functions = {
+        "meet": meet,
+        "quarrel": quarrel,
+        "lose": lose,
+        "stumble": stumble_second,
+        "sleep": sleep,
+        "train": train,
+    }
+    return on_ranks(functions[work.config["what"]], work, 2)
 
 
 def meet(work: Work) -> Computed:
@@ -129,3 +132,58 @@ def lose(work: Work) -> Computed:
         os.kill(os.getpid(), signal.SIGKILL)
     distributed.wait()
     raise AssertionError
+
+
+def stumble_second(work: Work) -> Computed:
+    """Let a bug show on the second rank alone."""
+    from clepdg import distributed
+
+    if distributed.rank() == 1:
+        raise ZeroDivisionError("a bug of the second rank")
+    distributed.wait()
+    raise AssertionError
+
+
+def train(work: Work) -> Computed:
+    """Train a micro CLEP for each configuration; leave each rank's first gradients and its weights' digests."""
+    import torch
+
+    from clepdg import clep, distributed
+    from clepdg.clap import build_micro
+    from clepdg.config import ComputeConfig
+    from clepdg.tensors import save_tensors
+
+    step, figures = torch.optim.AdamW.step, {}
+    for name, (config, dropout) in work.config["trainings"].items():
+        clap, first = build_micro(0), {}
+        for module in clap.model.modules() if not dropout else ():
+            for attribute in ("p", "attention_dropout", "dropout"):
+                if isinstance(getattr(module, attribute, None), float):
+                    setattr(module, attribute, 0.0)
+        names = {id(parameter): name for name, parameter in clap.model.named_parameters()}
+
+        def recording(self, *args, names=names, first=first, **kwargs):
+            for group in self.param_groups if not first else ():
+                first.update({names[id(p)]: p.grad.clone() for p in group["params"]})
+            return step(self, *args, **kwargs)
+
+        torch.optim.AdamW.step = recording
+        folder = work.folder / name
+        folder.mkdir(exist_ok=True)
+        try:
+            figures[name] = clep.fit(
+                clap,
+                work.config["utterances"],
+                ("angry", "sad"),
+                config,
+                ComputeConfig(threads=1),
+                0,
+                folder,
+                work.reporting,
+                work.pace,
+            )
+        finally:
+            torch.optim.AdamW.step = step
+        save_tensors(folder / f"gradients-{distributed.rank()}.safetensors", first)
+        (folder / f"digest-{distributed.rank()}").write_text(clap.digest())
+    return Computed(digests={}, figures=figures)

@@ -171,3 +171,21 @@ def test_the_caption_says_what_is_real_and_what_is_synthetic():
     assert "Synthetic speech (synthetic-1)" in mixed
     assert "no pretraining" in mixed
     assert "Real speech" not in facts(CONFIG)["caption"]
+
+
+def test_folds_need_nothing_of_each_other():
+    """So that they can be computed side by side."""
+    nodes = graph(CONFIG, {})
+    folds = {node.id: node.fold for node in nodes}
+    assert {fold for fold in folds.values() if fold} == {
+        "supervised",
+        *(f"leave-out-synthetic-{n}" for n in range(1, 6)),
+    }
+    for node in nodes:
+        if node.fold:
+            assert {folds[need] for need in node.needs} <= {node.fold, None}
+        elif node.stage != "report":
+            assert {folds[need] for need in node.needs} <= {None}
+    first = next(n for n, node in enumerate(nodes) if node.fold)
+    assert all(node.fold for node in nodes[first:-1])  # what folds share stands before them, the report after
+    assert nodes[-1].stage == "report"
