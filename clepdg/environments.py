@@ -25,6 +25,7 @@ from clepdg.clep import Batch, prefetch, set_batch_norm
 from clepdg.config import ComputeConfig, PretrainConfig
 from clepdg.contrastive import contrastive_loss, draw_batch, targets
 from clepdg.errors import ClepError
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.seeds import generator
 from clepdg.shards import read_waveform
@@ -70,6 +71,7 @@ def pretrain(
     compute: ComputeConfig,
     folder: Path,
     reporting: Reporting,
+    pace: Pace = USUAL,
 ) -> dict[str, Any]:
     """Teach clap, in place, which words name which environment; both its encoders learn.
 
@@ -140,7 +142,7 @@ def pretrain(
         steps=config.steps,
         seed=config.seed,
         folder=folder,
-        checkpoint_steps=50,
+        pace=pace,
         schedule=lambda step: warmup_cosine(step, config.steps, WARMUP_SHARE),
         clip_norm=1.0,
         after_step=clamp,

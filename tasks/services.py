@@ -72,10 +72,10 @@ def free_port(wanted: int = 0) -> int:
     raise ClepError("There is no free port on 127.0.0.1.")
 
 
-def _die_with_parent() -> None:
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Ask the kernel to end this process when its parent dies, kill -9 included (Linux alone knows how)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
 
 
 def _prefect_command(port: int) -> list[str]:
@@ -97,7 +97,6 @@ def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> N
     while not _answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
-            _end(process.pid)
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
             raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log)
         time.sleep(0.2)
@@ -123,7 +122,7 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
             stdout=out,
             stderr=out,
             env={**os.environ, **environment(settings), "PREFECT_UI_ENABLED": "0"},
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C is for the run alone: without its server it could not end well
         )
     try:
@@ -193,7 +192,7 @@ def _processes(service: Service) -> "list[Process]":
     """Return a service's processes, those too that outlived it: they carry its token."""
     import psutil
 
-    found: "list[Process]" = []
+    found: list[Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(TOKEN) == service.token and process.status() != psutil.STATUS_ZOMBIE:

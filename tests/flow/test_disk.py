@@ -21,11 +21,9 @@ OVERRIDES = {
     "clep.epochs": 2,
     "clep.steps_per_epoch": 2,
     "clep.batch_size": 8,
-    "clep.checkpoint_steps": 1,
     "acpt.contexts": 2,
     "acpt.epochs": 3,
     "acpt.tokens": 1,
-    "acpt.checkpoint_steps": 1,
     "classifier.steps": 5,
     "evaluate.resamples": 100,
     "rows": "clep-zero-shot,text-acpt",
@@ -72,6 +70,7 @@ def disk(tmp_path) -> Iterator[Disk]:
 def on_disk(disk, monkeypatch) -> Store:
     """Keep all state on the small disk, and return its store."""
     monkeypatch.setenv("CLEPDG_HOME", str(disk.path / "var"))
+    monkeypatch.setenv("CLEPDG_CHECKPOINT_SECONDS", "0")
     monkeypatch.setattr(preflight, "NEEDED_BYTES", 0)
     return Store.open(str(disk.path / "var" / "store"))
 

@@ -16,7 +16,7 @@ import pytest
 SMALL = (
     *("run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", "--set", "synthetic.utterances=210"),
     *("--set", "clep.epochs=2", "--set", "clep.steps_per_epoch=12", "--set", "clep.batch_size=4"),
-    *("--set", "clep.checkpoint_steps=2", "--set", "acpt.contexts=2", "--set", "acpt.epochs=3"),
+    *("--set", "acpt.contexts=2", "--set", "acpt.epochs=3"),
     *("--set", "classifier.steps=5", "--set", "evaluate.resamples=100", "--set", "protocols=supervised"),
     *("--set", "rows=clep-zero-shot,text-acpt"),
 )
@@ -26,7 +26,12 @@ COMMAND = str(Path(sys.executable).with_name("clep-dg"))
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
-    return kept | {"CLEPDG_HOME": str(tmp_path / "ein Ördner 音"), "CLEPDG_WORKERS": "2", "LC_ALL": "C"}
+    return kept | {
+        "CLEPDG_HOME": str(tmp_path / "ein Ördner 音"),
+        "CLEPDG_WORKERS": "2",
+        "CLEPDG_CHECKPOINT_SECONDS": "0",
+        "LC_ALL": "C",
+    }
 
 
 def start(environment: dict[str, str]) -> subprocess.Popen[str]:

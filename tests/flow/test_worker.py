@@ -26,7 +26,6 @@ PARAMETERS = {
         "clep.epochs": 2,
         "clep.steps_per_epoch": 12,
         "clep.batch_size": 4,
-        "clep.checkpoint_steps": 2,
         "acpt.contexts": 2,
         "acpt.epochs": 3,
         "acpt.tokens": 1,
@@ -109,6 +108,7 @@ def deployed(tmp_path, monkeypatch) -> Iterator[Deployed]:
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "a home"))
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     monkeypatch.setenv("CLEPDG_WORKERS", "2")
+    monkeypatch.setenv("CLEPDG_CHECKPOINT_SECONDS", "0")
     try:
         yield Deployed()
     finally:
