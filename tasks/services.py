@@ -97,7 +97,6 @@ def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> N
     while not _answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
-            _end(process.pid)
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
             raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log)
         time.sleep(0.2)
@@ -193,7 +192,7 @@ def _processes(service: Service) -> "list[Process]":
     """Return a service's processes, those too that outlived it: they carry its token."""
     import psutil
 
-    found: "list[Process]" = []
+    found: list[Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get(TOKEN) == service.token and process.status() != psutil.STATUS_ZOMBIE:
