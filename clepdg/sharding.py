@@ -119,6 +119,7 @@ def _executor(workers: int) -> Iterator[Executor | None]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
     try:
+        _start_all(pool)
         yield pool
     except BrokenProcessPool as error:
         raise ShardError(
@@ -130,9 +131,17 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for what is not begun
 
 
+def _start_all(pool: Executor) -> None:
+    """Start a pool's processes, deaf to Ctrl-C, which is for this process alone: they inherit what it blocks."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool.submit(os.getpid)  # the first task starts all of them
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _belong_to_parent() -> None:
-    """Let a worker process end with its parent, kill -9 included, and leave Ctrl-C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let a worker process end with its parent, kill -9 included."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

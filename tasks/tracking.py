@@ -34,6 +34,7 @@ def connect(settings: Settings) -> "MlflowClient":
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whoever calls says it, without a traceback
     (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     url = tracking_url(settings)
     mlflow.set_tracking_uri(url)

@@ -11,10 +11,18 @@ import pytest
 from tasks.settings import load_settings
 from tasks.stages import DATA_STAGES
 from tasks.tracking import connect
-from tests.flow.test_kill import OVERRIDES
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+OVERRIDES = {
+    "synthetic.utterances": 16,
+    "clep.epochs": 1,
+    "clep.steps_per_epoch": 2,
+    "clep.batch_size": 4,
+    "evaluate.resamples": 100,
+    "rows": "clep-zero-shot",
+    "protocols": "supervised",
+}
 DRIVER = """
 import json, os, sys, time
 from dataclasses import replace
@@ -58,7 +66,7 @@ def test_two_equal_runs_and_another_one_at_once(tmp_path, monkeypatch):
     from flows.clep_dg import clep_dg
 
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
-    other = {**OVERRIDES, "clep.steps_per_epoch": 4}
+    other = {**OVERRIDES, "clep.steps_per_epoch": 3}
     asked = {"first": OVERRIDES, "second": OVERRIDES, "other": other}
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
     started = {
@@ -83,7 +91,6 @@ def test_two_equal_runs_and_another_one_at_once(tmp_path, monkeypatch):
     assert sorted(computed) == sorted(wanted), "an output was computed twice, or not at all"
     assert results["first"]["stages"] == results["second"]["stages"]
     assert results["first"]["computed"] + results["second"]["computed"] <= len(results["first"]["stages"])
-    assert {span["run"] for span in spans} >= {"other"}
 
     torch = sorted(span["span"] for span in spans if span["node"].partition("/")[0] not in DATA_STAGES)
     assert len({span["run"] for span in spans if span["node"].partition("/")[0] not in DATA_STAGES}) > 1
