@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clepdg import attributes, prompts
+from clepdg import attributes, distributed, prompts
 from clepdg.audio import crop, log_mel
 from clepdg.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.config import ClepConfig, ComputeConfig
@@ -24,6 +24,7 @@ from clepdg.corruptions import RATE, augment
 from clepdg.errors import ClepError
 from clepdg.lora import add_adapters, merge_adapters
 from clepdg.metrics import confusion, uar
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform
 from clepdg.tensors import load_tensors
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BEST = "best.resume"
-Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B, samples)
+Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B/R, samples) of this rank
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
@@ -136,10 +137,11 @@ def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotio
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
         predicted: list[int] = []
-        for start in range(0, len(utterances), 64):
-            features = clap.encode_waveforms([_waveform(row) for row in _rows(utterances[start : start + 64])])
+        mine = utterances[distributed.share(len(utterances))]
+        for start in range(0, len(mine), 64):
+            features = clap.encode_waveforms([_waveform(row) for row in _rows(mine[start : start + 64])])
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
-    return float(uar(confusion(emotion_index, np.array(predicted), len(text.prompts))))
+    return float(uar(confusion(emotion_index, np.array(distributed.joined(predicted)), len(text.prompts))))
 
 
 def fit(
@@ -151,6 +153,7 @@ def fit(
     seed: int,
     folder: Path,
     reporting: Reporting,
+    pace: Pace = USUAL,
 ) -> dict[str, Any]:
     """Fine-tune clap in place and leave it at its best checkpoint by zero-shot UAR on source validation.
 
@@ -163,13 +166,19 @@ def fit(
         Figures: the validation UAR of every epoch, the chosen epoch, utterances.
 
     Raises:
-        ClepError: no training or validation utterances, or training diverged.
+        ClepError: no training or validation utterances, too few for the ranks, or training diverged.
     """
     utterances = utterances[utterances.emotion.isin(emotions)].sort_values("utterance_id").reset_index(drop=True)
     train = utterances[utterances.split == "train"].reset_index(drop=True)
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
     if train.empty or validation.empty:
         raise ClepError("CLEP needs training and validation utterances.", got=utterances.split.value_counts().to_dict())
+    if min(config.batch_size, len(train)) % distributed.ranks():
+        raise ClepError(
+            "There are too few training utterances for a batch that its ranks can share equally.",
+            got=f"{len(train)} utterances, {distributed.ranks()} ranks",
+            expected=f"{config.batch_size}, clep.batch_size",
+        )
     index = {emotion: n for n, emotion in enumerate(emotions)}
     labels, validation_labels = (part.emotion.map(index).to_numpy() for part in (train, validation))
     groups = [
@@ -204,7 +213,7 @@ def fit(
         if known is not None:
             drawn, true = attributes.draw_captions(drawn, [known[place] for place in batch], rng)
         with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
-            audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
+            audio = distributed.gather(clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end)))
             captions, prototypes = text.with_prototypes(drawn)
         scale = clap.logit_scale.exp()
         mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
@@ -227,7 +236,7 @@ def fit(
         score = zero_shot_uar(clap, text, validation, validation_labels)
         reporting.log_metrics({"validation_uar": score}, done)
         scores = [*memory.get("validation_uar", []), score]
-        if score > max(scores[:-1], default=-math.inf):
+        if score > max(scores[:-1], default=-math.inf) and distributed.rank() == 0:
             save_atomically(folder / BEST, trained, {"done": done})
         return {"validation_uar": scores}
 
@@ -238,7 +247,7 @@ def fit(
         steps=steps,
         seed=seed,
         folder=folder,
-        checkpoint_steps=config.checkpoint_steps,
+        pace=pace,
         schedule=lambda step: warmup_cosine(step, steps, config.warmup_share),
         clip_norm=config.clip_norm,
         after_step=clamp,
@@ -248,6 +257,7 @@ def fit(
     )
     with pool:
         memory = training.run()
+    distributed.wait()  # the first rank writes the best epoch
     best = load_tensors(folder / BEST)
     with torch.no_grad():
         for name, parameter in trained.items():
@@ -291,11 +301,11 @@ def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callab
 def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
     cut = []
-    for place, (row, draw) in enumerate(zip(_rows(train.iloc[batch]), draws, strict=True)):
-        waveform, rate = _waveform(row)
+    for place in np.arange(len(batch))[distributed.share(len(batch))]:
+        waveform, rate = _waveform(_rows(train.iloc[[batch[place]]])[0])
         if augmented:
             waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
-        cut.append(crop(waveform, rate, clap.front_end, draw))
+        cut.append(crop(waveform, rate, clap.front_end, draws[place]))
     return batch, torch.from_numpy(np.stack(cut))
 
 

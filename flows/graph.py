@@ -54,7 +54,7 @@ def graph(
     nodes.append(backbone(config))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
-        nodes += fold_nodes(config, fold, wanted)
+        nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
     nodes.append(report(config, chosen, wanted))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
