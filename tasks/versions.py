@@ -84,6 +84,8 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/shards.py": ("shard", "clep", "audio_embeddings"),
     "clepdg/sources.py": ("source",),
     "clepdg/tensors.py": ("backbone", *_MODELS, "classifier"),
+    "clepdg/text_side.py": ("clep",),
+    "clepdg/trainable.py": ("clep",),
     "clepdg/twins.py": ("index",),
     "clepdg/training.py": ("clep", "acpt", "text_embeddings", "classifier"),
     "clepdg/verification.py": ("source",),
