@@ -101,10 +101,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
-    inert = [
-        _Nothing,
-        *((_Nothing, f"numpy.{n}") for n in ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")),
-    ]
+    names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
+    inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
     try:
         with torch.serialization.safe_globals(inert):
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
