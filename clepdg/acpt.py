@@ -92,12 +92,34 @@ def content_loss(joint: Tensor, content: Tensor, temperature: float) -> Tensor:
 
 
 def initial_vectors(clap: Clap, config: AcptConfig, seed: int) -> Tensor:
-    """Draw V (K, M, H): N(0, 0.02^2) in faithful; else with the token embeddings' mean and std per dimension."""
+    """Draw V (K, M, H): N(0, 0.02^2) in faithful; else with the token embeddings' mean and std per dimension.
+
+    In vocabulary, they are the embeddings of words drawn from the backbone's vocabulary.
+    """
     table = clap.word_embeddings.weight.detach().cpu()
+    if config.method == "vocabulary":
+        drawn = np.random.default_rng(seed).choice(word_ids(clap), size=(config.contexts, config.tokens))
+        return table[torch.from_numpy(drawn)].clone()
     noise = torch.randn(config.contexts, config.tokens, table.shape[1], generator=torch.Generator().manual_seed(seed))
     if config.method == "faithful":
         return 0.02 * noise
     return table.mean(dim=0) + table.std(dim=0) * noise
+
+
+def word_ids(clap: Clap) -> list[int]:
+    """Return the tokens that are whole words, but for words of emotions and the placeholder.
+
+    Byte-level vocabularies mark the start of a word by "\u0120"; where no token has the mark, every token is a word.
+    """
+    vocabulary: dict[str, int] = clap.tokenizer.get_vocab()
+    mark = "\u0120" if any(token.startswith("\u0120") for token in vocabulary) else ""
+    words = {token.removeprefix(mark): number for token, number in vocabulary.items() if token.startswith(mark)}
+    excluded = {prompts.PLACEHOLDER, *(word for group in prompts.EMOTION_WORDS.values() for word in group)}
+    return sorted(
+        number
+        for word, number in words.items()
+        if word.isascii() and word.isalpha() and word.islower() and len(word) > 2 and word not in excluded
+    )
 
 
 def fit(
@@ -130,7 +152,7 @@ def fit(
         content = clap.encode_text([config.content_template.format(emotion=word) for word in words])
     # One parameter a context: an optimiser skips what has no gradient, so contexts outside a step do not move.
     vectors = [torch.nn.Parameter(v) for v in initial_vectors(clap, config, seed).to(clap.device).unbind()]
-    if config.method != "random":
+    if config.method in ("joint", "faithful"):
         plan = _joint_plan if config.method == "joint" else _faithful_plan
         steps, every, choose = plan(config, vectors, context_prompts, seed)
         optimiser: torch.optim.Optimizer = (
@@ -215,13 +237,17 @@ def describe(
     shift = (u - content).flatten(0, 1)  # (K N, D)
     top1 = (u @ content.T).argmax(dim=2) == torch.arange(len(content), device=u.device)
     real = clap.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
+    nearest = (e @ real.T).max(dim=1).values
+    among = (real @ real.T - 2 * torch.eye(len(real), device=real.device)).max(dim=1).values  # to another one
     return {
         "context_mean_abs_cosine": _mean_off_diagonal((e @ e.T).abs()),
         "shift_mean_abs_cosine": _mean_off_diagonal((F.normalize(shift, dim=1) @ F.normalize(shift, dim=1).T).abs()),
         "joint_mean_cosine": _mean_off_diagonal(u.flatten(0, 1) @ u.flatten(0, 1).T),
         "content_top1": top1.float().mean().item(),
         "shift_effective_rank": effective_rank(shift),
-        "nearest_caption_cosine": (e @ real.T).max(dim=1).values.mean().item(),
+        "nearest_caption_cosine": nearest.mean().item(),
+        "nearest_caption_cosine_lowest": nearest.min().item(),
+        "nearest_caption_cosine_of_captions": among.mean().item(),  # what is on the manifold
     }
 
 

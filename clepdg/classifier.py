@@ -7,7 +7,7 @@ Shapes: R rows of text embeddings, U utterances, D joint embedding, N labels. Ev
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg.config import ClassifierConfig
-from clepdg.errors import StoreError
+from clepdg.errors import ClepError, StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
@@ -112,20 +112,34 @@ def fit_text(
     seed: int,
     folder: Path,
     reporting: Reporting,
+    *,
+    new: int | None = None,
+    sets: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Learn W (N, D) from text embeddings x (R, D) with labels y (R,); W starts from the class means.
 
     With centring, the mean over classes of the class means is subtracted, then x is normalised; audio is centred by a
     mean of its own (`Head.mean`), since the two live in different cones of the space (the modality gap).
+
+    Args:
+        new: the label that is added by its word alone; the mean is that of the others.
+        sets: (R,) number of the set that a row belongs to, -1 for those of every set: each pass over a set is followed
+            by one over the next, in turn. None: all rows at once.
     """
     if config.centring != "none":
-        x = x - class_means(x, y, n).mean(dim=0)
+        means = class_means(x, y, n)
+        x = x - means[[label for label in range(n) if label != new]].mean(dim=0)
     x = F.normalize(x, dim=1)
     start = class_means(x, y, n)
     weight = torch.nn.Parameter(start.clone())
 
+    passes = [torch.arange(len(x))]
+    if sets is not None:
+        passes = [torch.nonzero((sets == number) | (sets < 0))[:, 0] for number in range(int(sets.max()) + 1)]
+
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.from_numpy(np.random.default_rng([seed, step]).integers(len(x), size=config.batch_size))
+        pool = passes[step * config.batch_size // len(passes[0]) % len(passes)]
+        rows = pool[np.random.default_rng([seed, step]).integers(len(pool), size=config.batch_size)]
         cosine = x[rows] @ F.normalize(weight, dim=1).T
         if config.loss == "arcface":
             logits = arcface_logits(cosine, y[rows], config.arcface_scale, config.arcface_margin)
@@ -195,10 +209,24 @@ def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.i
     return round(float(found.x), 4)
 
 
+def without(head: Head, label: str) -> Head:
+    """Return the head without a label."""
+    keep = [n for n, name in enumerate(head.labels) if name != label]
+    labels = tuple(head.labels[n] for n in keep)
+    return replace(head, labels=labels, weight=head.weight[keep], bias=head.bias[keep])
+
+
 def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ...]) -> Head:
-    """Fit a logistic regression on standardised audio embeddings (U, D): the probe, or the log-mel floor."""
+    """Fit a logistic regression on standardised audio embeddings (U, D): the probe, or the log-mel floor.
+
+    Raises:
+        ClepError: fewer than two labels to learn.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    if len(set(y)) < 2:
+        found = [names[label] for label in sorted(set(y))]
+        raise ClepError("A probe needs training utterances of two labels at least.", got=found, expected=names)
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
     model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
     weight, bias = model.coef_, model.intercept_

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clepdg import prompts
+from clepdg import attributes, prompts
 from clepdg.audio import crop, log_mel
 from clepdg.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.config import ClepConfig, ComputeConfig
 from clepdg.contrastive import contrastive_loss, draw_batch, equal_captions, targets
+from clepdg.corruptions import RATE, augment
 from clepdg.errors import ClepError
+from clepdg.lora import add_adapters, merge_adapters
 from clepdg.metrics import confusion, uar
 from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform
@@ -37,25 +39,37 @@ Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, wavef
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
     """Choose what is trained and return the optimiser's groups; the rest is frozen: no gradient, no group.
 
-    The audio encoder and both projections are trained, the text encoder by `train_text_encoder`, and one logit scale.
+    Both projections and one logit scale are trained, the encoders as the configuration says; adapters of the audio
+    encoder stand in for its weights and learn at the projections' rate.
     The audio BatchNorm stays as it is, statistics and affine. No decay on biases, norms and the scale.
     """
     model = clap.model
     model.requires_grad_(False)
-    encoders = [model.audio_model, *([model.text_model] if config.train_text_encoder else [])]
+    whole_audio = config.train_audio_encoder and not config.lora_rank
+    encoders = [
+        *([model.audio_model] if whole_audio else []),
+        *([model.text_model] if config.train_text_encoder else []),
+    ]
+    projections = [model.audio_projection, *([model.text_projection] if config.train_text_projection else [])]
+    adapted = [model.audio_model] if config.lora_rank else []
     groups: list[dict[str, Any]] = []
-    for modules, rate in (
-        (encoders, config.learning_rate),
-        ([model.audio_projection, model.text_projection], config.projection_learning_rate),
+    for modules, part, rate in (
+        (encoders, "", config.learning_rate),
+        (projections, "", config.projection_learning_rate),
+        (adapted, "lora_", config.projection_learning_rate),
     ):
         kept = [
-            parameter for module in modules for name, parameter in module.named_parameters() if "batch_norm" not in name
+            parameter
+            for module in modules
+            for name, parameter in module.named_parameters()
+            if "batch_norm" not in name and part in name
         ]
         for parameters, decay in (
             ([p for p in kept if p.ndim >= 2], config.weight_decay),
             ([p for p in kept if p.ndim < 2], 0.0),
         ):
-            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
     groups.append({"params": [clap.logit_scale], "lr": config.logit_scale_learning_rate, "weight_decay": 0.0})
     for group in groups:
         for parameter in group["params"]:
@@ -64,8 +78,10 @@ def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
 
 
 def train_mode(clap: Clap, config: ClepConfig) -> None:
-    """Put what is trained into training mode; a frozen text encoder and the audio BatchNorm stay in eval."""
+    """Put what is trained into training mode; frozen encoders and the audio BatchNorm stay in eval."""
     clap.model.train()
+    if not config.train_audio_encoder:
+        clap.model.audio_model.eval()
     if not config.train_text_encoder:
         clap.model.text_model.eval()
     clap.model.audio_model.audio_encoder.batch_norm.eval()
@@ -91,6 +107,10 @@ class TextSide:
         if self.cache is None:
             encoded = self.clap.encode_text(distinct)
         else:
+            for text in distinct:
+                if text not in self.cache:  # alone: beside others it would be padded, and differ in the last bit
+                    with torch.no_grad():
+                        self.cache[text] = self.clap.pool_text(**self.clap.tokenize([text]))[0]
             encoded = self.clap.project_text(torch.stack([self.cache[text] for text in distinct]))
         place = {text: index for index, text in enumerate(distinct)}
         return encoded[[place[text] for text in texts]]
@@ -101,6 +121,13 @@ class TextSide:
         both = self.features([*captions, *(text for row in self.prompts for text in row)])
         prototypes = both[len(captions) :].reshape(*shape, -1).mean(dim=1)
         return both[: len(captions)], F.normalize(prototypes, dim=-1)
+
+    @torch.no_grad()
+    def similarity(self) -> Tensor:
+        """Return the cosines (N, N) of the class prototypes as they are now."""
+        self.clap.model.eval()
+        _, prototypes = self.with_prototypes([])
+        return prototypes @ prototypes.T
 
 
 def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
@@ -153,14 +180,17 @@ def fit(
     torch.set_num_threads(compute.threads)
     if config.from_scratch:
         set_batch_norm(clap, train)
+    adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
     optimiser = torch.optim.AdamW(trainable_groups(clap, config))
     text = TextSide(clap, emotions, config)
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
+    known = attributes.describe(train) if config.target == "attribute" else None
+    similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
 
     def draw(step: int) -> Batch:
-        return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step)
+        return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)
 
     load = prefetch(pool, draw, steps)
 
@@ -170,12 +200,16 @@ def fit(
         rng = np.random.default_rng([seed, step, 1])
         drawn = [str(rng.choice(choices[emotion])) for emotion in train.emotion.iloc[batch]]
         y = torch.from_numpy(labels[batch]).to(clap.device)
+        true = None
+        if known is not None:
+            drawn, true = attributes.draw_captions(drawn, [known[place] for place in batch], rng)
         with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
             audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
             captions, prototypes = text.with_prototypes(drawn)
         scale = clap.logit_scale.exp()
         mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
-        contrastive, floor = contrastive_loss(scale * audio @ captions.T, targets(y, config.target), mask)
+        q = targets(y, config.target, true=true, similarity=similarity, share=config.soft_share)
+        contrastive, floor = contrastive_loss(scale * audio @ captions.T, q, mask)
         prototype = F.cross_entropy(scale * audio @ prototypes.T, y)
         return contrastive + config.prototype_weight * prototype, {
             "contrastive_above_floor": (contrastive - floor).item(),
@@ -218,6 +252,8 @@ def fit(
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(best[name])
+    if adapters is not None:
+        merge_adapters(adapters)
     clap.model.eval()
     scores = memory["validation_uar"]
     return {
@@ -252,11 +288,14 @@ def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callab
     return ready
 
 
-def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int) -> Batch:
+def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
-    cut = [
-        crop(*_waveform(row), clap.front_end, draw) for row, draw in zip(_rows(train.iloc[batch]), draws, strict=True)
-    ]
+    cut = []
+    for place, (row, draw) in enumerate(zip(_rows(train.iloc[batch]), draws, strict=True)):
+        waveform, rate = _waveform(row)
+        if augmented:
+            waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
+        cut.append(crop(waveform, rate, clap.front_end, draw))
     return batch, torch.from_numpy(np.stack(cut))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clepdg import prompts
-from clepdg.emotions import LABEL_SETS
+from clepdg.emotions import EMOTIONS, LABEL_SETS
 from clepdg.errors import ConfigError
 
 
@@ -85,7 +85,9 @@ class ComputeConfig:
 class ClepConfig:
     """CLEP: contrastive fine-tuning on emotional speech."""
 
-    target: Literal["emotion", "instance"] = "emotion"
+    target: Literal["emotion", "instance", "attribute", "soft"] = "emotion"
+    soft_share: float = 0.1  # of target soft: how much goes to captions of emotions that the backbone finds similar
+    soft_temperature: float = 0.1
     prototype_weight: float = 0.5
     epochs: int = 10
     steps_per_epoch: int = 200
@@ -96,7 +98,13 @@ class ClepConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
+    train_audio_encoder: bool = True
     train_text_encoder: bool = False
+    train_text_projection: bool = True
+    lora_rank: int = 0  # above 0: adapters of this rank learn in place of the audio encoder's weights
+    clap_share: float = 0.0  # of the backbone's weights in CLEP's, mixed after training (0.5: halfway)
+    augment: bool = False  # training hears rooms and noises, of other kinds than the evaluation's
+    without_emotion: str | None = None  # its words and utterances are kept from CLEP, to be added by its word alone
     from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
     templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES
     checkpoint_steps: int = 50
@@ -104,12 +112,17 @@ class ClepConfig:
     def __post_init__(self) -> None:
         _require(
             self,
+            soft_share=0 < self.soft_share < 1,
+            soft_temperature=self.soft_temperature > 0,
             prototype_weight=self.prototype_weight >= 0,
             epochs=self.epochs >= 1,
             steps_per_epoch=self.steps_per_epoch >= 1,
             batch_size=self.batch_size >= 2,
             learning_rate=self.learning_rate > 0,
             warmup_share=0 <= self.warmup_share < 1,
+            lora_rank=0 <= self.lora_rank <= 64,
+            clap_share=0 <= self.clap_share < 1,
+            without_emotion=self.without_emotion in (None, *EMOTIONS),
             templates=len(self.templates) >= 8 and all("{emotion}" in t for t in self.templates),
             checkpoint_steps=self.checkpoint_steps >= 1,
         )
@@ -119,7 +132,8 @@ class ClepConfig:
 class AcptConfig:
     """ACPT: acoustic-context prompt tuning, from text alone."""
 
-    method: Literal["joint", "faithful", "random"] = "joint"  # random: the same start, no training
+    method: Literal["joint", "faithful", "random", "vocabulary"] = "joint"  # random: the same start, no training;
+    # vocabulary: words drawn from the backbone's vocabulary, no training
     contexts: int = 80  # K
     tokens: int = 4  # M, soft tokens per context; 1 in faithful
     epochs: int = 300  # joint: passes over the contexts; faithful: iterations per context
@@ -157,6 +171,8 @@ class TextConfig:
     content_templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
     joint_template: str = prompts.JOINT_TEMPLATE
     handwritten_contexts: tuple[str, ...] = prompts.HANDWRITTEN_CONTEXTS
+    nonacoustic_contexts: tuple[str, ...] = prompts.NONACOUSTIC_CONTEXTS
+    redraws: int = 20  # sets of contexts that are redrawn: a row that redraws takes another one each pass, in turn
 
     def __post_init__(self) -> None:
         _require(
@@ -164,6 +180,8 @@ class TextConfig:
             label_set=self.label_set in LABEL_SETS,
             content_templates=bool(self.content_templates),
             handwritten_contexts=bool(self.handwritten_contexts),
+            nonacoustic_contexts=bool(self.nonacoustic_contexts),
+            redraws=self.redraws >= 2,
         )
 
 
@@ -199,9 +217,16 @@ class EvaluateConfig:
 
     resamples: int = 2000
     confidence: float = 0.95
+    conditions: tuple[str, ...] = ()  # beside clean: "white-10dB", "room-long", ...; "sweep": all of them
+    noise_folder: str | None = None  # audio files of the noise "own"
 
     def __post_init__(self) -> None:
-        _require(self, resamples=self.resamples >= 100, confidence=0.5 < self.confidence < 1)
+        _require(
+            self,
+            resamples=self.resamples >= 100,
+            confidence=0.5 < self.confidence < 1,
+            conditions=len(set(self.conditions)) == len(self.conditions),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +236,7 @@ class Config:
     preset: str
     corpora: tuple[str, ...]
     protocols: tuple[str, ...] = ("supervised", "leave-one-corpus-out")
-    rows: tuple[str, ...] | None = None  # None: all of clepdg.protocols.ROWS
+    rows: tuple[str, ...] | None = None  # None: clepdg.protocols.CORE_ROWS; "all": every row
     clep_seeds: tuple[int, ...] = (0,)
     later_seeds: tuple[int, ...] = (0,)  # ACPT and classifier
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

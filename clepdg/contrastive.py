@@ -12,17 +12,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def targets(emotions: Tensor, kind: str) -> Tensor:
+def targets(
+    emotions: Tensor,
+    kind: str,
+    *,
+    true: Tensor | None = None,
+    similarity: Tensor | None = None,
+    share: float = 0.1,
+) -> Tensor:
     """Return Q (B, B), rows summing to 1: which captions each utterance should match.
 
     Args:
         emotions: (B,) emotion index of each pair.
-        kind: "instance": its own caption; "emotion": all captions of its emotion, equally.
+        kind: "instance": its own caption. "emotion": all captions of its emotion, equally. "attribute": those of them
+            that are true of it. "soft": (1 - share) of "emotion" and `share` of what is similar, whatever the emotion.
+        true: of "attribute": (B, B), whether caption j says nothing that is not so of utterance i; its own is true.
+        similarity: of "soft": (N, N) of emotions, over the temperature; its softmax over the batch is the share.
     """
     if kind == "instance":
         return torch.eye(len(emotions), device=emotions.device)
     same = (emotions[:, None] == emotions[None, :]).float()
-    return same / same.sum(dim=1, keepdim=True)
+    if kind == "attribute":
+        assert true is not None
+        same = same * true.to(same.device)
+    q = same / same.sum(dim=1, keepdim=True)
+    if kind == "soft":
+        assert similarity is not None
+        q = (1 - share) * q + share * torch.softmax(similarity[emotions][:, emotions], dim=1)
+    return q
 
 
 def contrastive_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

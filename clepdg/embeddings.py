@@ -5,12 +5,13 @@ Shapes: N labels, K contexts, J templates, D joint embedding, R rows of text emb
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from clepdg.emotions import labels
 from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
+from clepdg.training import step_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,47 @@ def build_text_embeddings(clap: Clap, config: TextConfig, contexts: Tensor | Seq
         label_index=torch.cat([torch.arange(n).repeat_interleave(j), torch.arange(n).repeat(k)]),
         context_index=torch.cat([torch.full((n * j,), -1), torch.arange(k).repeat_interleave(n)]),
     )
+
+
+@torch.no_grad()
+def build_noise_embeddings(
+    clap: Clap, config: TextConfig, contexts: Tensor, content_template: str, seed: int
+) -> TextEmbeddings:
+    """Embed the content templates (N J rows), and noise in place of contexts (K N rows), matched in norm.
+
+    For every context k and label n, the content embedding c_n is moved in a random direction along the sphere, so far
+    that it lies exactly |u_kn - c_n| from where it was: what contexts do, but for where they point.
+
+    Args:
+        contexts: context vectors (K, M, H) whose u_kn are matched.
+        content_template: of c_n.
+    """
+    given = build_text_embeddings(clap, config, contexts)
+    words = [prompts.class_word(name) for name in given.labels]
+    content = clap.encode_text([content_template.format(emotion=word) for word in words]).cpu()
+    moved = given.context_index >= 0
+    start = content[given.label_index[moved]]  # (K N, D)
+    distance = (given.embeddings[moved] - start).norm(dim=1, keepdim=True)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    tangent = F.normalize(noise - (noise * start).sum(dim=1, keepdim=True) * start, dim=1)
+    angle = 2 * torch.asin((distance.double() / 2).clamp(max=1.0))
+    embeddings = given.embeddings.clone()
+    embeddings[moved] = (torch.cos(angle) * start + torch.sin(angle) * tangent).float()
+    return replace(given, embeddings=embeddings)
+
+
+def redrawn(vectors: Tensor, seed: int, sets: int) -> Tensor:
+    """Draw sets of contexts (sets K, M, H) from the distribution of context vectors (K, M, H), set after set.
+
+    Every value is drawn with the mean and standard deviation that its token and dimension have over the K contexts. A
+    set is a function of (seed, its number) alone.
+    """
+    mean, std = vectors.mean(dim=0), vectors.std(dim=0)
+    drawn = []
+    for number in range(sets):
+        generator = torch.Generator().manual_seed(step_seed(seed, number))
+        drawn.append(mean + std * torch.randn(vectors.shape, generator=generator))
+    return torch.cat(drawn)
 
 
 def _encode_texts(clap: Clap, texts: Sequence[str], size: int = 64) -> Iterator[Tensor]:

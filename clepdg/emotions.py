@@ -35,3 +35,11 @@ LABEL_SETS: Final[dict[str, dict[str, str]]] = {
 def labels(label_set: str) -> tuple[str, ...]:
     """Return the labels of a label set in their fixed order (N,)."""
     return tuple(dict.fromkeys(LABEL_SETS[label_set].values()))
+
+
+def alike(emotion: str) -> tuple[str, ...]:
+    """Return the emotions that some label set gives the same label as this one, itself included."""
+    same = {emotion}
+    for mapping in LABEL_SETS.values():
+        same |= {other for other, label in mapping.items() if label == mapping.get(emotion)}
+    return tuple(other for other in EMOTIONS if other in same)

@@ -11,6 +11,7 @@ import numpy as np
 
 from clepdg import intervals, metrics
 from clepdg.answers import Answers, check, read_answers
+from clepdg.corruptions import CLEAN
 from clepdg.metrics import Bools, Floats
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def cells(
     Columns: fold, target (a corpus, or "pooled": all test utterances of fold supervised), row, condition, uar, low,
     high, interval (how it was found), redrawn, war, macro_f1, nll, ece, largest_share (of the worst seed), n
     (utterances), speakers, seeds, chance (1 / kept classes), labels, recalls (of the kept classes), confusion (N x N,
-    rows are the truth, summed over seeds), uar_whole and n_whole (the whole target of a leave-out fold), marks.
+    rows are the truth, summed over seeds), uar_whole and n_whole (the whole target of a leave-out fold, clean), marks.
     Figures are means over seeds; uar, macro_f1 and recalls are over the kept classes, the others over all utterances.
 
     Args:
@@ -63,7 +64,7 @@ def cells(
             cell: dict[str, Any] = {"fold": fold, "target": target, "row": row, "condition": condition}
             cell |= _figures(test, labels, keep, resamples, confidence, np.random.default_rng(seed))
             cell |= {"uar_whole": None, "n_whole": None}
-            if fold != "supervised":
+            if fold != "supervised" and condition == CLEAN:
                 answers = read_answers(whole, labels)
                 cell |= {"uar_whole": _uar(answers, keep), "n_whole": answers.truth.size}
             collapsed = ["collapsed"] if cell["largest_share"] > COLLAPSED else []

@@ -31,6 +31,7 @@ COLUMNS: Final = {  # of an utterance's row
     "transcript": "string",  # null where unknown
     "notes": "list",
 }
+LEARNING: Final = ("utterance_id", "emotion", "split", "speaker", "gender", "transcript")  # what training reads
 QUARANTINE_COLUMNS: Final = {"path": "string", "utterance_id": "string", "reason": "string"}
 Row = dict[str, Any]
 
@@ -46,7 +47,7 @@ def digests(utterances: "pd.DataFrame", quarantine: "pd.DataFrame") -> dict[str,
     return {
         "content": digest_lines([*rows, *quarantine.to_dict("records")]),
         "audio": digest_lines(_pick(rows, "utterance_id", "sha256", "split", "raw_label")),
-        "learning": digest_lines(_pick(learning, "utterance_id", "emotion", "split", "speaker", "gender")),
+        "learning": digest_lines(_pick(learning, *LEARNING)),
     }
 
 

@@ -59,6 +59,33 @@ HANDWRITTEN_CONTEXTS: Final = (
     "an old radio",
 )
 
+# Fluent but about nothing that is heard: a rival of acoustic contexts, as many as HANDWRITTEN_CONTEXTS.
+NONACOUSTIC_CONTEXTS: Final = (
+    "a red kitchen",
+    "a blue sweater",
+    "a cheap magazine",
+    "a wooden spoon",
+    "a legal contract",
+    "a garden with tulips",
+    "a sunny afternoon",
+    "a green bottle",
+    "an expensive map",
+    "a sweet dessert",
+    "a tall ladder",
+    "a round coin",
+    "a yellow letter",
+    "a square table",
+    "a fresh salad",
+    "a pair of gloves",
+)
+
+# What captions say of a speaker and an utterance beside the emotion: attribute -> value -> phrase.
+ATTRIBUTE_PHRASES: Final[dict[str, dict[str, str]]] = {
+    "gender": {"female": "female voice", "male": "male voice"},
+    "pitch": {"low": "low pitch", "medium": "medium pitch", "high": "high pitch"},
+    "pace": {"slow": "slow pace", "moderate": "moderate pace", "fast": "fast pace"},
+}
+
 PLACEHOLDER: Final = "x"  # one token in micro's and in RoBERTa's vocabulary; context vectors replace its embeddings
 
 
@@ -90,6 +117,8 @@ def vocabulary() -> list[str]:
         CONTEXT_TEMPLATE,
         JOINT_TEMPLATE,
         *HANDWRITTEN_CONTEXTS,
+        *NONACOUSTIC_CONTEXTS,
+        *(phrase for phrases in ATTRIBUTE_PHRASES.values() for phrase in phrases.values()),
         *(word for group in EMOTION_WORDS.values() for word in group),
         PLACEHOLDER,
     ]

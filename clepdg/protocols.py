@@ -1,10 +1,14 @@
 """Folds and rows: who is trained on what, and which methods are compared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, Literal
 
+from clepdg.config import ClassifierConfig
+from clepdg.emotions import labels
 from clepdg.errors import ConfigError
+from clepdg.variants import MAIN
 
 SUPERVISED: Final = "supervised"
 
@@ -57,49 +61,94 @@ class Row:
     """One method of the results table.
 
     Attributes:
-        model: whose audio embeddings it is applied to.
+        model: whose audio embeddings it is applied to: "clep", or a model that no fold changes.
         head: how it is learnt: counting labels, logistic regression on audio, class prompts, or trained on text.
-        contexts: which contexts its text embeddings hold.
-        centring: whether class and audio means are subtracted.
+        variant: of CLEP, a name of CLEP_VARIANTS.
+        contexts: which contexts its text embeddings hold, a name of CONTEXTS.
+        one_prompt: the first of the content templates stands for the ensemble of all.
+        classifier: settings of ClassifierConfig that differ.
+        ceiling: its head is learnt from the target's own labelled training part. Only in folds that leave it out.
     """
 
     title: str
-    model: Literal["log-mel", "backbone", "clep"]
+    model: str
     head: Literal["majority", "logistic", "prompts", "text"]
-    contexts: Literal["none", "random", "hand-written", "acpt"] = "none"
-    centring: bool = False
+    variant: str = MAIN
+    contexts: str = "none"
+    one_prompt: bool = False
+    classifier: Mapping[str, Any] = field(default_factory=dict)
+    ceiling: bool = False
+
+    def classifier_config(self, config: ClassifierConfig) -> ClassifierConfig:
+        """Return the settings of the row's classifier; class prompts are a head without steps."""
+        return replace(config, **{**({"steps": 0} if self.head == "prompts" else {}), **self.classifier})
 
 
-ROWS: Final[Mapping[str, Row]] = {
+_UNCENTRED: Final[Mapping[str, Any]] = {"centring": "none"}
+_row = partial(Row, model="clep", head="text")
+_acpt = partial(_row, contexts="acpt")
+CORE_ROWS: Final[Mapping[str, Row]] = {
     "majority": Row(title="majority", model="log-mel", head="majority"),
     "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
-    "clap-zero-shot": Row(title="CLAP zero-shot", model="backbone", head="prompts"),
-    "clep-zero-shot": Row(title="CLEP zero-shot", model="clep", head="prompts"),
-    "clep-zero-shot-centred": Row(title="CLEP zero-shot, centred", model="clep", head="prompts", centring=True),
+    "clap-zero-shot": Row(title="CLAP zero-shot", model="backbone", head="prompts", classifier=_UNCENTRED),
+    "clep-zero-shot": Row(title="CLEP zero-shot", model="clep", head="prompts", classifier=_UNCENTRED),
+    "clep-zero-shot-centred": Row(title="CLEP zero-shot, centred", model="clep", head="prompts"),
+    "clap-probe": Row(title="linear probe on CLAP audio", model="backbone", head="logistic"),
     "clep-probe": Row(title="linear probe on CLEP audio", model="clep", head="logistic"),
-    "text-none": Row(title="text classifier, no contexts", model="clep", head="text", centring=True),
-    "text-random": Row(
-        title="text classifier, random contexts", model="clep", head="text", contexts="random", centring=True
-    ),
-    "text-hand-written": Row(
-        title="text classifier, hand-written contexts",
-        model="clep",
-        head="text",
-        contexts="hand-written",
-        centring=True,
-    ),
-    "text-acpt": Row(title="text classifier, ACPT contexts", model="clep", head="text", contexts="acpt", centring=True),
+    "text-none": _row(title="text classifier, no contexts"),
+    "text-random": _row(title="text classifier, random contexts", contexts="random"),
+    "text-vocabulary": _row(title="text classifier, random words as contexts", contexts="vocabulary"),
+    "text-non-acoustic": _row(title="text classifier, non-acoustic contexts", contexts="non-acoustic"),
+    "text-hand-written": _row(title="text classifier, hand-written contexts", contexts="hand-written"),
+    "text-noise": _row(title="text classifier, noise for contexts", contexts="noise"),
+    "text-acpt": _acpt(title="text classifier, ACPT contexts"),
 }
 MAIN_ROW: Final = "text-acpt"
+NEW_EMOTIONS: Final = labels("4")  # each is left out of CLEP in a row of its own
+ALL: Final = "all"
+
+# One factor at a time: each of the others differs in one from a core row, from the main row unless its title says so.
+ROWS: Final[Mapping[str, Row]] = {
+    **CORE_ROWS,
+    "clap-zero-shot-one": Row(
+        title="CLAP zero-shot, one prompt", model="backbone", head="prompts", one_prompt=True, classifier=_UNCENTRED
+    ),
+    "acpt-no-diversity": _row(title="ACPT without diversity loss", contexts="acpt-no-diversity"),
+    "acpt-no-content": _row(title="ACPT without content loss", contexts="acpt-no-content"),
+    "text-acpt-softmax": _acpt(title="ACPT, softmax for ArcFace", classifier={"loss": "softmax"}),
+    "text-acpt-untrained": _acpt(title="ACPT, class means untrained (W0)", classifier={"steps": 0}),
+    "text-acpt-uncentred": _acpt(title="ACPT, no centring", classifier=_UNCENTRED),
+    "text-acpt-target-centred": _acpt(title="ACPT, centred on the target", classifier={"centring": "target"}),
+    "text-acpt-one-prompt": _acpt(title="ACPT, one content prompt", one_prompt=True),
+    "text-acpt-redrawn": _row(title="ACPT, contexts redrawn each pass", contexts="acpt-redrawn"),
+    "clep-augmented-none": _row(title="CLEP with noise augmentation, no contexts", variant="augmented"),
+    "clep-frozen-text": _acpt(title="ACPT, CLEP's text side frozen", variant="frozen-text"),
+    "clep-interpolated": _acpt(title="ACPT, halfway between CLAP and CLEP", variant="interpolated"),
+    "clep-instance": _acpt(title="ACPT, CLEP's targets: instance", variant="instance"),
+    "clep-attribute": _acpt(title="ACPT, CLEP's targets: attribute", variant="attribute"),
+    "clep-soft": _acpt(title="ACPT, CLEP's targets: soft", variant="soft"),
+    "clep-plain": _acpt(title="ACPT, CLEP without prototypes", variant="plain"),
+    "clep-projections-only": _acpt(title="ACPT, CLEP's projections alone trained", variant="projections-only"),
+    "clep-lora": _acpt(title="ACPT, CLEP by LoRA", variant="lora"),
+    **{
+        f"new-{emotion}": _acpt(title=f"ACPT, {emotion} added by its word alone", variant=f"without-{emotion}")
+        for emotion in NEW_EMOTIONS
+    },
+    "target-probe": Row(
+        title="ceiling: probe learnt from the target's own labels", model="clep", head="logistic", ceiling=True
+    ),
+}
 
 
 def rows(names: tuple[str, ...] | None) -> dict[str, Row]:
-    """Return the wanted rows in the table's order.
+    """Return the wanted rows in the table's order: the core rows, every one ("all"), or those that are named.
 
     Raises:
         ConfigError: a row does not exist.
     """
-    unknown = sorted(set(names or ()) - set(ROWS))
-    if unknown:
-        raise ConfigError("There is no such row.", got=unknown, expected=tuple(ROWS))
-    return {name: row for name, row in ROWS.items() if names is None or name in names}
+    if names is None:
+        return dict(CORE_ROWS)
+    unknown = sorted(set(names) - {*ROWS, ALL})
+    if unknown or not names:
+        raise ConfigError("There is no such row.", got=unknown or "none", expected=(ALL, *ROWS))
+    return {name: row for name, row in ROWS.items() if name in names or ALL in names}

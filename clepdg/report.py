@@ -11,7 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg import evaluate
+from clepdg import evaluate, report_conditions
+from clepdg.corruptions import CLEAN
 from clepdg.report_cells import FIGURES, Footnotes, Section, by_protocol, counts, group, is_table, text
 from clepdg.report_page import page
 
@@ -23,7 +24,7 @@ SHORT = ("UAR", "[low, high]", "WAR", "whole (n)", "n", "chance")
 
 
 def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[str] | None = None) -> str:
-    """Return the table for the terminal, at most 120 columns wide, with its footnotes.
+    """Return the table of the clean cells for the terminal, at most 120 columns wide, with its footnotes.
 
     Args:
         cells: what `evaluate.cells` returns.
@@ -82,9 +83,11 @@ def write_report(
     """
     sections = group(cells, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    speakers = evaluate.speaker_uars(predictions, cells)
-    (folder / "report.html").write_text(page(sections, speakers, facts, rows, pictures or {}), encoding="utf-8")
-    (folder / "results.md").write_text(_markdown(sections, facts, rows), encoding="utf-8")
+    speakers = evaluate.speaker_uars(predictions, cells[cells["condition"] == CLEAN])
+    (folder / "report.html").write_text(page(sections, speakers, facts, rows, pictures or {}, cells), encoding="utf-8")
+    (folder / "results.md").write_text(
+        _markdown(sections, facts, rows, report_conditions.table(cells, rows)), encoding="utf-8"
+    )
     flat = cells.assign(
         labels=cells["labels"].map(" ".join),
         marks=cells["marks"].map("; ".join),
@@ -98,7 +101,12 @@ def _present(recalls: Mapping[str, float | None]) -> dict[str, float]:
     return {label: recall for label, recall in recalls.items() if recall is not None}
 
 
-def _markdown(sections: Sequence[Section], facts: Mapping[str, Any], rows: Mapping[str, str]) -> str:
+def _markdown(
+    sections: Sequence[Section],
+    facts: Mapping[str, Any],
+    rows: Mapping[str, str],
+    conditions: Sequence[tuple[str, list[str], list[list[str]]]],
+) -> str:
     def line(values: Iterable[str]) -> str:
         return "| " + " | ".join(_inline(value) for value in values) + " |"
 
@@ -117,6 +125,10 @@ def _markdown(sections: Sequence[Section], facts: Mapping[str, Any], rows: Mappi
             for cell in section.cells:
                 lines.append(line([rows[cell["row"]], *(show(cell) for show in FIGURES.values()), notes.of_cell(cell)]))
         lines += ["", *(f"- {_inline(note)}" for note in notes.lines())]
+    for title, header, found in conditions:
+        lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["row", *header])]
+        lines.append("|---|" + "---:|" * len(header))
+        lines += [line(each) for each in found]
     return "\n".join(lines) + "\n"
 
 

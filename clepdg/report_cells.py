@@ -1,11 +1,15 @@
 """What the report's tables are made of: figures as text, cells grouped by fold and target, footnotes."""
 
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from clepdg.corruptions import CLEAN
 from clepdg.errors import ConfigError
+from clepdg.evaluate import POOLED
+from clepdg.protocols import SUPERVISED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +53,7 @@ FIGURES: dict[str, Callable[[Cell], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """The cells of one fold, target and condition, in the order of the rows."""
+    """The clean cells of one fold and target, in the order of the rows."""
 
     title: str
     protocol: str
@@ -88,7 +92,7 @@ def _remarks(cell: Cell) -> list[str]:
 
 
 def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Section]:
-    """Group the cells, keeping the cells' order of folds and targets.
+    """Group the clean cells, keeping the cells' order of folds and targets.
 
     Raises:
         ConfigError: a row has no title, or a target has no cells.
@@ -98,18 +102,22 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
         raise ConfigError("A row or target is not known.", got=sorted(unknown), expected=[*rows, *set(cells["target"])])
     order = list(rows)
     sections = []
-    for (fold, target, condition), part in cells.groupby(["fold", "target", "condition"], sort=False):
+    for (fold, target), part in cells[cells["condition"] == CLEAN].groupby(["fold", "target"], sort=False):
         if targets is None or target in targets:
             own: list[Cell] = [{str(name): value for name, value in cell.items()} for cell in part.to_dict("records")]
-            title = f"{fold}: {target}" if fold == "supervised" else str(fold)
             sections.append(
                 Section(
-                    title=title if condition == "clean" else f"{title}, {condition}",
-                    protocol="supervised" if fold == "supervised" else "leave-out",
+                    title=f"{fold}: {target}" if fold == SUPERVISED else str(fold),
+                    protocol=SUPERVISED if fold == SUPERVISED else "leave-out",
                     cells=sorted(own, key=lambda cell: order.index(cell["row"])),
                 )
             )
     return sections
+
+
+def headline(cells: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the cells of the headline targets: all corpora of fold supervised together, and each corpus left out."""
+    return cells[(cells["fold"] != SUPERVISED) | (cells["target"] == POOLED)]
 
 
 def by_protocol(sections: Sequence[Section]) -> list[tuple[str, list[Section]]]:
@@ -133,3 +141,11 @@ def text(value: Any) -> str:
 def is_table(value: Any) -> bool:
     """Return whether a fact maps names to mappings, one line of a table each."""
     return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Mapping) for item in value.values())
+
+
+def svg(chart: Any, label: str) -> str:
+    """Return a matplotlib figure as an SVG element, the same bytes each time."""
+    buffer = io.StringIO()
+    chart.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :].replace("<svg", f"<svg role='img' aria-label='{label}'", 1)

@@ -1,13 +1,13 @@
 """The report's page: one HTML file without scripts or links to anything, its charts drawn into it as SVG."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg.report_cells import FIGURES, Cell, Footnotes, Section, by_protocol, counts, figure, is_table, text
+from clepdg import report_conditions
+from clepdg.report_cells import FIGURES, Cell, Footnotes, Section, by_protocol, counts, figure, is_table, svg, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ def page(
     facts: Mapping[str, Any],
     rows: Mapping[str, str],
     pictures: Mapping[str, Path],
+    cells: "pd.DataFrame",
 ) -> str:
     """Return the whole page. `speakers` is what `evaluate.speaker_uars` returns; the rest as in `write_report`."""
     main = MAIN_ROW if MAIN_ROW in rows else list(rows)[-1]
@@ -38,6 +39,7 @@ def page(
     parts.append(f"<h2>What was run</h2>{_facts(facts)}")
     for title, own in by_protocol(sections):
         parts += [f"<h2>{escape(title)}</h2>", _results(own, rows, main), _chart(own, rows, main)]
+    parts += _conditions(cells, rows, main)
     parts.append(
         f"<h2>Confusions of {escape(rows[main])}</h2><p>Rows are the truth: share of its utterances, and counts"
     )
@@ -105,6 +107,16 @@ def _confusion(title: str, cell: Cell) -> str:
     return f"<table><caption>{escape(title)}</caption>{''.join(lines)}</table>"
 
 
+def _conditions(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> list[str]:
+    """Return the part on corruptions, or nothing where only clean audio was heard."""
+    tables = report_conditions.table(cells, rows)
+    if not tables:
+        return []
+    parts = ["<h2>In noise, in rooms, over lines</h2><p>UAR of the test part; a noise's is the mean over its SNRs.</p>"]
+    parts += [_table(("", *header), lines, caption=title) for title, header, lines in tables]
+    return [*parts, report_conditions.picture(cells, rows, main)]
+
+
 def _speakers(speakers: "pd.DataFrame", rows: Mapping[str, str]) -> str:
     parts = []
     for (fold, target, condition), own in speakers.groupby(["fold", "target", "condition"], sort=False):
@@ -140,11 +152,7 @@ def _chart(sections: Sequence[Section], rows: Mapping[str, str], main: str) -> s
             axis.set_visible(False)
         axes[0].set_yticks(range(len(order)), [_short(rows[row]) for row in order])
         chart.supxlabel("UAR")
-        buffer = io.StringIO()
-        chart.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue()
-    label = "UAR with intervals, one panel per fold and target; the dashed line is chance"
-    return drawn[drawn.index("<svg") :].replace("<svg", f"<svg role='img' aria-label='{label}'", 1)
+        return svg(chart, "UAR with intervals, one panel per fold and target; the dashed line is chance")
 
 
 def _panel(axis: Any, section: Section, order: Sequence[str], main: str) -> None:

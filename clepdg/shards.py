@@ -9,7 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clepdg.audio import Waveform, decode, to_mono
 from clepdg.errors import IndexingError, ShardError
@@ -53,6 +53,17 @@ def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Wavef
     except IndexingError as error:
         raise ShardError("A shard does not hold what its offset table says.", got=error, where=folder / tar) from error
     return to_mono(samples), rate
+
+
+def read_some(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
+    """Yield (utterance_id, waveform (T,), rate in Hz) of some rows of a shard folder's offset table, in their order.
+
+    Raises:
+        ShardError: the bytes at a place are not the utterance.
+    """
+    row: Any
+    for row in offsets.itertuples(index=False):
+        yield (row.utterance_id, *read_waveform(folder, row.tar, row.offset, row.bytes))
 
 
 def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:

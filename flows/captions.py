@@ -6,14 +6,24 @@ from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.emotions import labels
 from clepdg.protocols import Row
+from clepdg.variants import CLEP_VARIANTS
 
 
 def title(config: Config, row: Row) -> str:
     """Return a row's title in the tables, with what is particular to it in this run."""
-    untrained = row.model == "backbone" and config.backbone.name == "micro"
-    text = row.title.replace("CLAP zero-shot", "untrained encoder, zero-shot") if untrained else row.title
-    transductive = row.centring and config.classifier.centring == "target"
-    return text + (" (transductive)" if transductive else "")
+    micro = config.backbone.name == "micro"
+    text = row.title
+    if micro and row.model == "backbone":
+        text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
+    if micro and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
+        text += " (not testable: no pretrained text)"
+    centred = row.head in ("prompts", "text") and row.classifier_config(config.classifier).centring == "target"
+    return text + (" (transductive)" if centred else "")
+
+
+def untestable(config: Config) -> str | None:
+    """Return why ACPT's credit can't be tested with this backbone, or None."""
+    return "no pretrained text" if config.backbone.name == "micro" else None
 
 
 def facts(config: Config) -> dict[str, Any]:
@@ -42,6 +52,6 @@ def facts(config: Config) -> dict[str, Any]:
         "seeds": seeds,
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
-        "audio": "clean",
+        "audio": ", ".join(("clean", *config.evaluate.conditions)),
         "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
 from clepdg.errors import ConfigError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
@@ -80,6 +81,7 @@ def paired_difference(store: Store, new: Mapping[str, str], old: Mapping[str, st
             return f"its predictions are not in the store ({record})"
         table = pd.read_parquet(store.local("evaluate", record.key) / "predictions.parquet")
         mine = (table.row == tags["row"]) & (table.seed == tags["seed"]) & (table.split == "test")
+        mine &= table.condition == CLEAN
         settings = record.config["evaluate"]
         parts.append(read_answers(table[mine], labels(record.config["label_set"])))
     a, b = parts

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clepdg.config import EvaluateConfig, SyntheticConfig
+from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
 from clepdg.evaluate import POOLED
-from clepdg.protocols import SUPERVISED
 from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
+
+CREDIT = "ACPT's credit"  # as the report calls it
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +22,19 @@ def compute_evaluate(work: Work) -> Computed:
     """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
     import pandas as pd
 
-    from clepdg import evaluate
+    from clepdg import evaluate, row_marks
 
     label_set = work.config["label_set"]
     splits = ("test",) if work.config["test_only"] else ("train", "validation", "test")
     table = labelled(inputs_like(work, "index/"), label_set, splits).sort_values("utterance_id", ignore_index=True)
     copies = _copies_of_sources(work, table)
     table = table[~copies].reset_index(drop=True)
-    parts = [_predict(work, table, head) for head in work.config["heads"]]
+    test = table[table.split == "test"].reset_index(drop=True)
+    parts = [
+        _predict(work, table if condition == CLEAN else test, head, condition)
+        for condition in (CLEAN, *work.config["conditions"])
+        for head in work.config["heads"]
+    ]
     predictions = pd.concat(parts, ignore_index=True)
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
     config: EvaluateConfig = work.config["evaluate"]
@@ -38,6 +45,7 @@ def compute_evaluate(work: Work) -> Computed:
         confidence=config.confidence,
         split_units=work.config["split_units"],
     )
+    cells = row_marks.annotate(cells, work.config["new_labels"], work.config["ceilings"])
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     return Computed(
         digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
@@ -63,15 +71,18 @@ def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
     return table.utterance_id.isin(same)
 
 
-def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.DataFrame":
-    """Predict one head's labels of the table's utterances; head says its row, seed, classifier and model."""
+def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str], condition: str) -> "pd.DataFrame":
+    """Predict one head's labels of the table's utterances in a condition; head says its row, seed and model."""
     import numpy as np
     import torch
 
     from clepdg import classifier, embeddings
 
     loaded = classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"])
-    targets = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, f"audio/{head['model']}/")]
+    heard = [
+        name for name in work.inputs if name.startswith(f"audio/{head['model']}/") and name.endswith(f"/{condition}")
+    ]
+    targets = [embeddings.load_audio_embeddings(work.inputs[name]) for name in sorted(heard)]
     x = embeddings.select(targets, table.utterance_id.tolist())
     if head["centring"] == "target":  # the mean of unlabelled target test audio, corpus by corpus: transductive
         for corpus in sorted(set(table.corpus)):
@@ -85,7 +96,7 @@ def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str]) -> "pd.Dat
         fold=work.config["fold"],
         row=head["row"],
         seed=head["seed"],
-        condition="clean",
+        condition=condition,
         emotion=table.label,
         label=predicted,
         probabilities=list(probabilities),
@@ -112,7 +123,8 @@ def _test_digest(table: "pd.DataFrame") -> str:
 
 
 def _headline(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
-    """Return {row: figures} of the fold's headline target: all of supervised pooled, or the corpus left out."""
+    """Return {row: figures} of the fold's headline target, clean: all of supervised pooled, or the corpus left out."""
+    cells = cells[cells.condition == CLEAN]
     targets = list(cells.target.unique())
     target = POOLED if POOLED in targets else targets[0]
     chosen = cells[cells.target == target]
@@ -130,6 +142,7 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg import quality, report
+    from clepdg.report_cells import headline
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
@@ -137,6 +150,7 @@ def compute_report(work: Work) -> Computed:
     predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
     facts = {
         **work.config["facts"],
+        **_credit(work, predictions),
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
@@ -144,10 +158,22 @@ def compute_report(work: Work) -> Computed:
         facts["caption"] += f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}."
     pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures)
-    headline = cells[(cells.fold != SUPERVISED) | (cells.target == POOLED)]
-    table = report.table(headline, work.config["rows"])
-    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n")
+    table = report.table(headline(cells), work.config["rows"])
+    told = textwrap.fill(f"{CREDIT}: {facts[CREDIT]}.", 118)
+    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n{told}\n")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
+
+
+def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
+    """Return what the credit rule says, as facts of the report."""
+    from clepdg import credit
+
+    record = work.records[f"evaluate/{work.config['folds'][0]}"]
+    confidence = record.config["evaluate"]["confidence"]
+    said = credit.verdict(predictions, labels(record.config["label_set"]), confidence=confidence)
+    untestable = work.config["untestable"]
+    verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
+    return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What a node's place in the graph says: fold, row and seeds, the CLEP behind a classifier, licences, the commit."""
 
+import re
 import subprocess
 from collections.abc import Mapping
 
@@ -12,14 +13,20 @@ FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifie
 
 
 def fold_tags(node: Node) -> dict[str, str]:
-    """Return fold, row and seed of a node's name, "<fold>.<row or contexts>.<seeds>"."""
+    """Return fold, row, variant of CLEP and seeds of a node's name.
+
+    "<fold>.<row>.<seeds>" of a classifier, otherwise "<fold>.<variant of CLEP, or nothing>.<seed>.<what>.<seed>".
+    """
     if node.stage not in FOLD_STAGES:
         return {}
-    parts = node.name.split(".")
-    seeds = [part for part in parts[1:] if part[:1] in "cl-" and (part == "-" or part[1:].isdigit())]
-    named = [part for part in parts[1:] if part not in seeds]
-    tags = {"fold": parts[0], "seed": ".".join(seeds) or "-"}
-    return {**tags, **({"row" if node.stage == "classifier" else "of": named[0]} if named else {})}
+    fold, *rest = node.name.split(".")
+    seeds = [part for part in rest if re.fullmatch(r"-|[cl]\d+", part)]
+    tags = {"fold": fold, "seed": ".".join(seeds) or "-"}
+    if node.stage == "classifier":
+        return {**tags, "row": rest[0]}
+    of_clep = rest.index(seeds[0]) if seeds and seeds[0].startswith("c") else 0
+    of = [part for part in rest[of_clep:] if part not in seeds]
+    return {**tags, **({"variant": rest[0]} if of_clep else {}), **({"of": of[0]} if of else {})}
 
 
 def seeds_of(node: Node, kind: str) -> list[int]:
@@ -52,7 +59,13 @@ def licences_of(node: Node, records: Mapping[str, Record]) -> str:
         if stage == "index":
             corpora.add(name)
         elif stage == "clep":
-            corpora |= {name.removeprefix("index/") for name in records[node_id].inputs if name.startswith("index/")}
+            inputs = records[node_id].inputs
+            corpora |= {name.removeprefix("index/") for name in inputs if name.startswith("index/")}
+            waiting += [  # weights mixed with the backbone's: whose
+                other
+                for other, record in records.items()
+                if other.startswith("clep/") and record.digests["content"] == inputs.get("clep")
+            ]
         elif stage == "acpt":
             waiting.append("clep/" + name.rsplit(".", 2)[0])
     return "; ".join(f"{corpus}: {load_card(corpus).licence}" for corpus in sorted(corpora)) or "none"

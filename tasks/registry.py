@@ -212,8 +212,9 @@ class Registry:
         folder: Path,
     ) -> str:
         """Log what a version holds, and return its address: the model's files, or where they lie in the store."""
-        fold = fold_tags(node).get("fold")
-        servable = record.stage == "classifier" and fold == SUPERVISED and fold_tags(node).get("row") == MAIN_ROW
+        tags = fold_tags(node)
+        whole = tags.get("fold") == SUPERVISED and "variant" not in tags
+        servable = record.stage == "classifier" and whole and tags.get("row") == MAIN_ROW
         if servable:
             from tasks.serving import save_classifier
 
@@ -221,10 +222,10 @@ class Registry:
             with TemporaryDirectory() as scratch:
                 save_classifier(Path(scratch) / "model", folder, self.store.local(clep.stage, clep.key), record.key)
                 client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
-        elif fold == SUPERVISED or record.stage in ("acpt", "text_embeddings"):
+        elif whole or record.stage in ("acpt", "text_embeddings"):
             for name in record.files:
                 client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
-        else:  # a leave-out CLEP is recorded by digest and place, not copied: there are many, and nobody serves them
+        else:  # a leave-out or variant CLEP is recorded by digest and place, not copied: there are many
             pointer = {
                 "store": str(self.store.root),
                 "stage": record.stage,

@@ -1,6 +1,6 @@
 """The model stages: backbone, clep, acpt, text_embeddings, audio_embeddings, classifier."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from clepdg.audio import Waveform
     from clepdg.clap import Clap
     from clepdg.classifier import Head
+    from clepdg.corruptions import Condition
 
 
 def quiet_transformers() -> None:
@@ -36,13 +38,16 @@ def _load_clap(folder: Path, work: Work) -> "Clap":
 def compute_backbone(work: Work) -> Computed:
     """Bring the CLAP to start from into the store: built, or loaded from a folder or the hub."""
     from clepdg.clap import build_micro, load_clap
+    from clepdg.context_effect import context_effect
 
     quiet_transformers()
     name, revision = work.config["name"], work.config["revision"]
     clap = build_micro(work.config["seed"]) if name == "micro" else load_clap(name, revision=revision)
     clap.save(work.folder)
     parameters = sum(p.numel() for p in clap.model.parameters())
-    return Computed(digests={"content": clap.digest()}, figures={"parameters": parameters})
+    return Computed(
+        digests={"content": clap.digest()}, figures={"parameters": parameters, **context_effect(load_clap(work.folder))}
+    )
 
 
 def learning_utterances(work: Work) -> "pd.DataFrame":
@@ -66,6 +71,7 @@ def learning_utterances(work: Work) -> "pd.DataFrame":
 def compute_clep(work: Work) -> Computed:
     """Fine-tune the backbone on the fold's source corpora."""
     from clepdg import clep
+    from clepdg.context_effect import context_effect
 
     clap = _load_clap(work.inputs["backbone"], work)
     figures = clep.fit(
@@ -79,7 +85,19 @@ def compute_clep(work: Work) -> Computed:
         work.reporting,
     )
     clap.save(work.folder)
-    return Computed(digests={"content": clap.digest()}, figures=figures)
+    return Computed(digests={"content": clap.digest()}, figures={**figures, **context_effect(clap)})
+
+
+def compute_interpolation(work: Work) -> Computed:
+    """Mix the weights of a fold's CLEP with the backbone's."""
+    from clepdg.context_effect import context_effect
+    from clepdg.interpolation import interpolate
+
+    _set_threads(work)
+    clap, clep = (_load_clap(work.inputs[name], work) for name in ("backbone", "clep"))
+    interpolate(clap, clep, work.config["clap_share"])
+    clep.save(work.folder)
+    return Computed(digests={"content": clep.digest()}, figures=context_effect(clep))
 
 
 def compute_acpt(work: Work) -> Computed:
@@ -103,27 +121,56 @@ def compute_text_embeddings(work: Work) -> Computed:
     """Embed the label set's words, with the row's contexts."""
     from clepdg import acpt, embeddings
 
-    words = work.config["contexts"]
     config = TextConfig(
         label_set=work.config["label_set"],
         content_templates=work.config["content_templates"],
         joint_template=work.config["joint_template"],
     )
-    contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else words
     _set_threads(work)
-    built = embeddings.build_text_embeddings(_load_clap(work.inputs["model"], work), config, contexts)
+    clap = _load_clap(work.inputs["model"], work)
+    contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else work.config["contexts"]
+    if "noise_around" in work.config:
+        built = embeddings.build_noise_embeddings(
+            clap, config, contexts, work.config["noise_around"], work.config["seed"]
+        )
+    else:
+        if "redraws" in work.config:
+            contexts = embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
+        built = embeddings.build_text_embeddings(clap, config, contexts)
     return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
 
 
 def compute_audio_embeddings(work: Work) -> Computed:
-    """Embed every utterance of a corpus."""
-    from clepdg import embeddings, shards
+    """Embed every utterance of a corpus; in a condition other than clean, its test part."""
+    from clepdg import corruptions, embeddings, shards
 
     _set_threads(work)
     clap = _load_clap(work.inputs["model"], work) if "model" in work.inputs else None
-    total = work.records["shard"].figures["utterances"]
-    built = embeddings.build_audio_embeddings(clap, shards.stream(work.inputs["shard"]), total, work.reporting)
+    condition = corruptions.parse(work.config["condition"])
+    if condition.name == corruptions.CLEAN:
+        utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
+    else:
+        utterances, total = _corrupted(work, condition)
+    built = embeddings.build_audio_embeddings(clap, utterances, total, work.reporting)
     return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
+    """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
+    from clepdg import corruptions, shards
+
+    recordings: list[Waveform] = []
+    if condition.of_babble:
+        recordings = corruptions.talkers(inputs_like(work, "talkers/"))
+    elif condition.noise == corruptions.OWN:
+        recordings = corruptions.read_noises(Path(work.config["noise_folder"]).expanduser())
+    offsets = shards.read_offsets(work.inputs["shard"])
+    test = offsets[offsets.split == "test"]
+    heard = (
+        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), corruptions.RATE)
+        for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
+    )
+    return heard, len(test)
 
 
 def _set_threads(work: Work) -> None:
@@ -151,16 +198,21 @@ def inputs_like(work: Work, prefix: str) -> list[Path]:
 
 
 def compute_classifier(work: Work) -> Computed:
-    """Learn the head of one row: from text, from audio, or by counting labels."""
+    """Learn the head of one row: from text, from audio, or by counting labels.
+
+    Of a label that is added by its word alone no utterance is seen: neither in the mean nor for the temperature.
+    """
+    import numpy as np
     import torch
 
     from clepdg import classifier, embeddings
 
-    label_set, kind = work.config["label_set"], work.config["head"]
+    label_set, kind, new = work.config["label_set"], work.config["head"], work.config.get("new_label")
     names = labels(label_set)
     torch.set_num_threads(1)  # small matrices: threads would only cost
     sources = [embeddings.load_audio_embeddings(folder) for folder in inputs_like(work, "audio/")]
     parts = {s: labelled(inputs_like(work, "index/"), label_set, (s,)) for s in ("train", "validation")}
+    parts = {split: table[table.label != new] for split, table in parts.items()}
     x = {split: embeddings.select(sources, table.utterance_id.tolist()) for split, table in parts.items()}
     y = {split: table.label_index.to_numpy() for split, table in parts.items()}
     figures: dict[str, float] = {}
@@ -170,8 +222,10 @@ def compute_classifier(work: Work) -> Computed:
         head = classifier.fit_audio(x["train"], y["train"], names)
     else:
         head, figures = _fit_text(work, x["train"], y["train"], parts["train"].corpus.tolist())
+        known = classifier.without(head, new) if new else head
+        known_y = np.array([known.labels.index(label) for label in parts["validation"].label], dtype=np.int64)
         corpora = parts["validation"].corpus.tolist()
-        log_temperature = classifier.fit_temperature(head, x["validation"], y["validation"], corpora)
+        log_temperature = classifier.fit_temperature(known, x["validation"], known_y, corpora)
         head = replace(head, log_temperature=log_temperature)
         figures["log_temperature"] = log_temperature
     predicted = head.logits(x["validation"]).argmax(axis=1)
@@ -187,8 +241,12 @@ def _fit_text(
 
     from clepdg import classifier, embeddings
 
-    config = work.config["classifier"]
+    config, new = work.config["classifier"], work.config.get("new_label")
     text = embeddings.load_text_embeddings(work.inputs["text"])
+    sets = None
+    if "redraws" in work.config:
+        per_set = (int(text.context_index.max()) + 1) // work.config["redraws"]
+        sets = torch.div(text.context_index, per_set, rounding_mode="floor")  # -1 stays -1
     weight, figures = classifier.fit_text(
         text.embeddings,
         text.label_index,
@@ -197,6 +255,8 @@ def _fit_text(
         work.config["seed"],
         work.folder,
         work.reporting,
+        new=text.labels.index(new) if new else None,
+        sets=sets,
     )
     mean = torch.zeros(weight.shape[1])
     if config.centring != "none":  # `target` replaces it in the evaluation; the temperature is fitted with this one

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg import acpt
+from clepdg import acpt, prompts
 from clepdg.config import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
 from clepdg.presets import faithful_acpt
@@ -53,7 +53,11 @@ def test_content_loss_equals_a_plain_loop():
     assert acpt.content_loss(u, c, 0.1).item() == pytest.approx(total, abs=1e-5)
 
 
-@pytest.mark.parametrize("config", [JOINT, FAITHFUL, replace(JOINT, method="random")], ids=lambda c: c.method)
+@pytest.mark.parametrize(
+    "config",
+    [JOINT, FAITHFUL, *(replace(JOINT, method=method) for method in ("random", "vocabulary"))],
+    ids=lambda c: c.method,
+)
 def test_only_the_context_vectors_learn(micro_factory, tmp_path, config):
     clap = micro_factory()
     before = clap.digest()
@@ -63,7 +67,7 @@ def test_only_the_context_vectors_learn(micro_factory, tmp_path, config):
     assert clap.digest() == before
     assert not any(p.requires_grad or p.grad is not None for p in clap.model.parameters())
     moved = (vectors != start).flatten(1).any(dim=1)
-    assert moved.all() if config.method != "random" else not moved.any()
+    assert moved.all() if config.method in ("joint", "faithful") else not moved.any()
     assert all(np.isfinite(list(figures.values())))
 
 
@@ -108,6 +112,55 @@ def test_a_killed_training_goes_on_bit_for_bit(micro, tmp_path, config, killed_a
         fit(micro, config, tmp_path / "broken", reporting=Reporting(progress=kill))
     resumed, _ = fit(micro, config, tmp_path / "broken")
     assert torch.equal(resumed, whole)
+
+
+def test_random_words_are_words_of_the_vocabulary_but_not_of_emotions(micro):
+    config = replace(JOINT, method="vocabulary", contexts=200)
+    vectors = acpt.initial_vectors(micro, config, 0)
+    names = {number: word for word, number in micro.tokenizer.get_vocab().items()}
+    table = micro.word_embeddings.weight.detach()
+    found = {names[int((table - v).norm(dim=1).argmin())] for v in vectors.flatten(0, 1)}
+    assert all(bool((table == v).all(dim=1).any()) for v in vectors.flatten(0, 1)[:50])
+    emotional = {word for group in prompts.EMOTION_WORDS.values() for word in group}
+    assert not found & (emotional | {prompts.PLACEHOLDER, "<s>", ","})
+    assert len(found) > 50
+    assert torch.equal(acpt.initial_vectors(micro, config, 0), vectors)
+    assert not torch.equal(acpt.initial_vectors(micro, config, 1), vectors)
+
+
+def test_words_of_a_byte_level_vocabulary_start_with_its_mark():
+    class Tokenizer:
+        def get_vocab(self):
+            return {
+                "<s>": 0,
+                "\u0120house": 1,
+                "ing": 2,
+                "\u0120angry": 3,
+                "\u0120of": 4,
+                "\u0120Paris": 5,
+                "\u0120rain": 6,
+            }
+
+    class Stub:
+        tokenizer = Tokenizer()
+
+    assert acpt.word_ids(Stub()) == [1, 6]
+
+
+def test_everything_that_tells_good_contexts_from_bad_is_logged(micro, tmp_path):
+    vectors, figures = fit(micro, replace(JOINT, method="random"), tmp_path / "a")
+    encoder = acpt.ContextPrompts(micro, [JOINT.context_template], JOINT.tokens)
+    with torch.no_grad():
+        e = encoder.encode(vectors)[:, 0]
+        real = micro.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
+    highest = [max(float(row @ other) for other in real) for row in e]
+    among = [max(float(a @ b) for b in real if b is not a) for a in real]
+    pairs = [abs(float(e[a] @ e[b])) for a in range(len(e)) for b in range(len(e)) if a != b]
+    assert figures["nearest_caption_cosine"] == pytest.approx(np.mean(highest), abs=1e-5)
+    assert figures["nearest_caption_cosine_lowest"] == pytest.approx(min(highest), abs=1e-5)
+    assert figures["nearest_caption_cosine_of_captions"] == pytest.approx(np.mean(among), abs=1e-5)
+    assert figures["context_mean_abs_cosine"] == pytest.approx(np.mean(pairs), abs=1e-5)
+    assert {"shift_mean_abs_cosine", "content_top1", "shift_effective_rank", "joint_mean_cosine"} <= set(figures)
 
 
 def test_effective_rank():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from clepdg import classifier
 from clepdg.classifier import Head, arcface_logits, fit_audio, fit_text, majority
 from clepdg.config import ClassifierConfig
-from clepdg.errors import StoreError
+from clepdg.errors import ClepError, StoreError
 from clepdg.reporting import Reporting
 
 CONFIG = ClassifierConfig(steps=50, centring="none", checkpoint_steps=20)
@@ -97,6 +97,57 @@ def test_centring_subtracts_the_mean_of_class_means_then_normalises(tmp_path):
     mean = torch.stack([x[y == n].mean(0) for n in range(4)]).mean(0)
     centred = F.normalize(x - mean, dim=1)
     torch.testing.assert_close(weight, torch.stack([centred[y == n].mean(0) for n in range(4)]))
+
+
+def test_the_mean_is_that_of_the_labels_that_were_met(tmp_path):
+    x, y = blobs(cone=0.5)
+    weight, _ = fit_text(x, y, 4, replace(CONFIG, steps=0, centring="source"), 0, tmp_path, Reporting(), new=2)
+    mean = torch.stack([x[y == n].mean(0) for n in (0, 1, 3)]).mean(0)
+    centred = F.normalize(x - mean, dim=1)
+    torch.testing.assert_close(weight, torch.stack([centred[y == n].mean(0) for n in range(4)]))
+    head = Head(labels=tuple("abcd"), cosine=True, weight=weight, bias=torch.arange(4.0), mean=torch.zeros(16))
+    known = classifier.without(head, "c")
+    assert known.labels == ("a", "b", "d")
+    np.testing.assert_array_equal(known.logits(x.numpy()), head.logits(x.numpy())[:, [0, 1, 3]])
+    assert known.bias.tolist() == [0, 1, 3]
+
+
+def test_a_pass_learns_from_one_set_and_from_what_is_in_all(tmp_path, monkeypatch):
+    x, y = blobs(n=2, per=40)
+    sets = torch.tensor(([-1] * 10 + [0] * 10 + [1] * 10 + [2] * 10) * 2)
+    drawn = []
+    generator = np.random.default_rng
+
+    class Watched:
+        def __init__(self, seed):
+            self.rng = generator(seed)
+
+        def integers(self, high, size):
+            drawn.append(high)
+            return self.rng.integers(high, size=size)
+
+    monkeypatch.setattr(classifier.np.random, "default_rng", Watched)
+    config = replace(CONFIG, steps=12, batch_size=20)  # 40 rows a set: two steps a pass
+    ordered, _ = fit_text(x, y, 2, config, 0, tmp_path, Reporting(), sets=sets)
+    assert set(drawn) == {40}
+    (tmp_path / "b").mkdir()
+    marked = x.clone()
+    marked[sets == 2] = -marked[sets == 2]
+    config = replace(config, steps=4)  # sets 0 and 1 alone
+    folders = [tmp_path / name for name in ("c", "d")]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(classifier, "class_means", lambda x, y, n: torch.eye(2, 16))  # the start is not what is tested
+    before, after = (
+        fit_text(part, y, 2, config, 0, folder, Reporting(), sets=sets)[0]
+        for part, folder in zip((x, marked), folders, strict=True)
+    )
+    assert torch.equal(before, after)
+
+
+def test_a_probe_needs_two_labels():
+    with pytest.raises(ClepError, match="two labels"):
+        fit_audio(np.zeros((3, 2), np.float32), np.array([1, 1, 1]), ("a", "b"))
 
 
 def test_only_the_weight_learns_and_a_killed_training_goes_on(tmp_path):

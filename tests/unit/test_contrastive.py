@@ -31,6 +31,50 @@ def test_loss_equals_a_plain_loop(kind):
     assert loss.item() == pytest.approx(plain_loss(logits.numpy(), q.numpy()), abs=1e-9)
 
 
+def test_attribute_targets_equal_a_plain_loop():
+    torch.manual_seed(0)
+    y = torch.tensor([0, 1, 1, 2, 0, 1, 0])
+    true = (torch.rand(7, 7) > 0.5) | torch.eye(7, dtype=torch.bool)
+    q = targets(y, "attribute", true=true)
+    for i in range(7):
+        matching = [j for j in range(7) if y[i] == y[j] and true[i, j]]
+        assert [j for j in range(7) if q[i, j] > 0] == matching
+        assert q[i, matching].tolist() == pytest.approx([1 / len(matching)] * len(matching))
+    logits = 3 * torch.randn(7, 7, dtype=torch.float64)
+    assert contrastive_loss(logits, q.double())[0].item() == pytest.approx(
+        plain_loss(logits.numpy(), q.double().numpy()), abs=1e-9
+    )
+
+
+def test_attribute_is_emotion_where_captions_say_nothing_and_instance_where_all_differ():
+    y = torch.tensor([0, 1, 1, 2, 0, 1])
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    assert torch.equal(targets(y, "attribute", true=everything), targets(y, "emotion"))
+    assert torch.equal(targets(y, "attribute", true=torch.eye(6, dtype=torch.bool)), targets(y, "instance"))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_soft_targets_equal_a_plain_loop(share):
+    torch.manual_seed(0)
+    y = torch.tensor([0, 1, 1, 2, 0, 1])
+    p = torch.nn.functional.normalize(torch.randn(3, 8, dtype=torch.float64), dim=1)
+    q = targets(y, "soft", similarity=p @ p.T / 0.1, share=share)
+    for i in range(6):
+        odds = [math.exp(float(p[y[i]] @ p[y[j]]) / 0.1) for j in range(6)]
+        same = sum(bool(y[i] == y[j]) for j in range(6))
+        expected = [(1 - share) * bool(y[i] == y[j]) / same + share * odds[j] / sum(odds) for j in range(6)]
+        assert q[i].tolist() == pytest.approx(expected, abs=1e-6)
+    assert q.sum(1).tolist() == pytest.approx([1.0] * 6)
+    logits = 3 * torch.randn(6, 6, dtype=torch.float64)
+    assert contrastive_loss(logits, q)[0].item() == pytest.approx(plain_loss(logits.numpy(), q.numpy()), abs=1e-9)
+
+
+def test_soft_is_even_where_the_backbone_tells_no_emotions_apart():
+    y = torch.tensor([0, 1, 1, 2])
+    q = targets(y, "soft", similarity=torch.full((3, 3), 10.0), share=0.1)
+    torch.testing.assert_close(q, 0.9 * targets(y, "emotion") + 0.1 / 4)
+
+
 def test_floor_is_reached_by_the_best_logits():
     q = targets(torch.tensor([0, 1, 1, 0, 1]), "emotion").double()
     loss, floor = contrastive_loss(torch.where(q > 0, 40.0, -40.0).double(), q)

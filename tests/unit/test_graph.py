@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 
+from clepdg.emotions import alike
 from clepdg.errors import ConfigError
 from clepdg.presets import build
-from clepdg.protocols import ROWS
+from clepdg.protocols import CORE_ROWS, ROWS
 from clepdg.store import canonical
 from flows.captions import facts
 from flows.checks import configure
@@ -16,6 +17,7 @@ from tasks.runs import Arguments
 from tasks.stages import STAGES
 
 CONFIG = build("demo")
+EVERY = replace(CONFIG, rows=("all",))
 
 
 def by_id(config=CONFIG, **options):
@@ -46,14 +48,14 @@ def test_every_node_comes_after_what_it_needs():
 
 
 def test_nothing_learnt_in_a_leave_out_fold_sees_its_target():
-    nodes = by_id()
+    nodes = {node_id: node for node_id, node in by_id(EVERY).items() if ".target-probe." not in node_id}  # the ceiling
     for corpus in CONFIG.corpora:
         learnt = [n for n in nodes.values() if n.name.startswith(f"leave-out-{corpus}.")]
         assert {n.stage for n in learnt} >= {"clep", "acpt", "text_embeddings", "classifier", "audio_embeddings"}
         for node in learnt:
             if node.stage != "audio_embeddings":
                 assert not {a for a in ancestors(nodes, node.id) if a.endswith(corpus)}, node.id
-        evaluated = ancestors(nodes, f"evaluate/leave-out-{corpus}")
+        evaluated = ancestors(by_id(), f"evaluate/leave-out-{corpus}")
         assert f"shard/{corpus}" in evaluated
 
 
@@ -159,10 +161,93 @@ def test_unknown_corpus_and_row_list_the_valid_ones():
 
 def test_every_row_is_evaluated_once_per_seed():
     node = by_id()["evaluate/supervised"]
-    assert [head["row"] for head in node.config["heads"]] == [
-        *(r for r, row in ROWS.items() if row.model != "clep"),
-        *(r for r, row in ROWS.items() if row.model == "clep"),
-    ]
+    assert [head["row"] for head in node.config["heads"]] == list(CORE_ROWS)
+    node = by_id(EVERY)["evaluate/supervised"]
+    assert [head["row"] for head in node.config["heads"]] == [name for name, row in ROWS.items() if not row.ceiling]
+    node = by_id(EVERY)["evaluate/leave-out-synthetic-1"]
+    assert [head["row"] for head in node.config["heads"]] == list(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_brings_all_that_it_needs_and_the_others_change_none_of_it(row):
+    alone, beside = by_id(replace(CONFIG, rows=(row,))), by_id(EVERY)
+    for node in alone.values():
+        assert set(node.needs) <= set(alone)
+        if node.stage not in ("evaluate", "report"):
+            other = beside[node.id]
+            assert canonical([other.config, other.inputs]) == canonical([node.config, node.inputs]), node.id
+
+
+def test_names_are_unique_and_what_is_shared_stands_once():
+    nodes = graph(EVERY, {})
+    assert len({node.id for node in nodes}) == len(nodes)
+    learnt = [node for node in nodes if node.stage in ("clep", "acpt", "text_embeddings")]
+    assert len({canonical([node.stage, node.config, node.inputs]) for node in learnt}) == len(learnt)
+
+
+def test_variants_of_clep_have_models_of_their_own_and_the_rest_of_the_row_follows():
+    nodes = by_id(EVERY)
+    classifier = nodes["classifier/leave-out-synthetic-1.clep-frozen-text.c0.l0"]
+    model = "leave-out-synthetic-1.frozen-text.c0"
+    assert classifier.inputs["text"] == f"text_embeddings/{model}.acpt.l0"
+    assert classifier.inputs["audio/synthetic-2"] == f"audio_embeddings/{model}.synthetic-2"
+    assert nodes[f"acpt/{model}.acpt.l0"].inputs == {"clep": f"clep/{model}"}
+    assert not nodes[f"clep/{model}"].config["clep"].train_text_projection
+    assert nodes["clep/leave-out-synthetic-1.c0"].config["clep"] == CONFIG.clep
+    mixed = nodes["clep/leave-out-synthetic-1.interpolated.c0"]
+    assert mixed.inputs == {"backbone": "backbone/backbone", "clep": "clep/leave-out-synthetic-1.c0"}
+
+
+def test_mixing_weights_as_a_setting_trains_what_is_mixed_first():
+    config = replace(CONFIG, clep=replace(CONFIG.clep, clap_share=0.3))
+    nodes = by_id(config)
+    assert nodes["clep/supervised.c0"].inputs["clep"] == "clep/supervised.trained.c0"
+    assert nodes["clep/supervised.trained.c0"].config["clep"] == CONFIG.clep
+    order = list(nodes)
+    assert order.index("clep/supervised.trained.c0") < order.index("clep/supervised.c0")
+
+
+@pytest.mark.parametrize("emotion", ["angry", "happy", "sad"])
+def test_an_emotion_that_is_added_by_its_word_is_not_met_before(emotion):
+    row = f"new-{emotion}"
+    nodes = by_id(replace(CONFIG, rows=(row,)))
+    for node in nodes.values():
+        if node.stage in ("clep", "acpt"):
+            assert node.config["emotions"]
+            assert not set(node.config["emotions"]) & set(alike(emotion)), node.id
+        if node.stage == "classifier":
+            assert node.config["new_label"] == emotion
+        if node.stage == "evaluate":
+            assert node.config["new_labels"] == {row: emotion}
+    everywhere = by_id(replace(CONFIG, clep=replace(CONFIG.clep, without_emotion=emotion)))
+    added = everywhere["evaluate/supervised"].config["new_labels"]
+    assert set(added) == {name for name, r in CORE_ROWS.items() if r.model == "clep" and r.head in ("text", "prompts")}
+    outside = by_id(replace(CONFIG, clep=replace(CONFIG.clep, without_emotion="fearful")))
+    assert outside["evaluate/supervised"].config["new_labels"] == {}  # not of this label set
+
+
+def test_the_ceiling_learns_from_the_target_and_nothing_else_reads_it():
+    nodes = by_id(EVERY)
+    for corpus in CONFIG.corpora:
+        ceiling = f"classifier/leave-out-{corpus}.target-probe.c0"
+        inputs = nodes[ceiling].inputs
+        assert set(inputs) == {f"audio/{corpus}", f"index/{corpus}"}
+        assert inputs[f"index/{corpus}"] == f"index/{corpus}#learning"
+        assert [node.id for node in nodes.values() if ceiling in node.needs] == [f"evaluate/leave-out-{corpus}"]
+        assert nodes[f"evaluate/leave-out-{corpus}"].config["ceilings"] == ["target-probe"]
+    assert not [node_id for node_id in nodes if node_id.startswith("classifier/supervised.target-probe")]
+
+
+def test_centring_of_a_row_is_its_own():
+    nodes = by_id(EVERY)
+    centring = {
+        name: nodes[f"classifier/supervised.{name}.c0.l0"].config["classifier"].centring
+        for name in ("text-acpt", "text-acpt-uncentred", "text-acpt-target-centred")
+    }
+    assert list(centring.values()) == ["source", "none", "target"]
+    heads = {head["row"]: head["centring"] for head in nodes["evaluate/supervised"].config["heads"]}
+    assert {name for name, kind in heads.items() if kind == "target"} == {"text-acpt-target-centred"}
+    assert nodes["classifier/supervised.clep-zero-shot-centred.c0"].config["classifier"].steps == 0
 
 
 def test_the_caption_says_what_is_real_and_what_is_synthetic():
@@ -171,3 +256,40 @@ def test_the_caption_says_what_is_real_and_what_is_synthetic():
     assert "Synthetic speech (synthetic-1)" in mixed
     assert "no pretraining" in mixed
     assert "Real speech" not in facts(CONFIG)["caption"]
+
+
+def test_conditions_are_heard_by_every_model_of_a_fold_on_its_targets_alone():
+    config = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("pink-10dB", "babble-0dB")))
+    nodes = by_id(config)
+    assert [node.id for node in graph(config, {})] == list(nodes)
+    first = CONFIG.corpora[0]
+    evaluated = nodes[f"evaluate/leave-out-{first}"]
+    heard = {name.split("/")[3] for name in evaluated.inputs if name.startswith("audio/")}
+    assert heard == {"clean", "pink-10dB", "babble-0dB"}
+    shared = f"audio_embeddings/log-mel.{first}.pink-10dB"
+    assert shared in evaluated.needs and shared in nodes["evaluate/supervised"].needs
+    babble = nodes[f"audio_embeddings/leave-out-{first}.log-mel.{first}.babble-0dB"]
+    assert not {
+        ref for ref in babble.inputs.values() if ref.endswith(f"{first}#learning")
+    }  # the target does not babble
+    assert {ref for name, ref in babble.inputs.items() if name.startswith("talkers/")} == {
+        f"shard/{corpus}#learning" for corpus in CONFIG.corpora[1:]
+    }
+    assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(nodes[node].inputs)]
+
+
+def test_conditions_change_the_evaluation_alone():
+    heard = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("room-long",)))
+    before, after = by_id(), by_id(heard)
+    for node_id, node in before.items():
+        if node.stage not in ("evaluate", "report"):
+            assert canonical(after[node_id].config) == canonical(node.config), node_id
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"evaluate.conditions": "white"}, {"evaluate.conditions": "clean"}, {"evaluate.conditions": "own-5dB"}],
+)
+def test_conditions_that_can_not_be_heard_are_refused(overrides):
+    with pytest.raises(ConfigError):
+        configure(Arguments(preset="demo", overrides=overrides))

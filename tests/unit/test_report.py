@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clepdg import evaluate
+from clepdg import evaluate, report_conditions
 from clepdg.errors import ConfigError
 from clepdg.report import table, write_report
 from clepdg.report_cells import figure
@@ -199,6 +199,44 @@ def test_the_same_input_gives_the_same_bytes_also_from_parquet(
     write_report(tmp_path / "again", *again, FACTS, ROWS)
     for name in ("report.html", "results.csv", "results.md"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def noisy(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of the test parts in noise as well; the noise takes the rows' answers at random."""
+    test = predictions[predictions["split"] == "test"]
+    heard = [predictions]
+    for number, condition in enumerate(("white-20dB", "white-0dB", "hum-10dB", "room-long")):
+        wrong = np.random.default_rng(number).random(len(test)) < 0.1 * (number + 1)
+        heard.append(test.assign(condition=condition, label=test["label"].where(~wrong, "angry")))
+    return pd.concat(heard, ignore_index=True)
+
+
+def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_stay_clean(
+    tmp_path: Path, noisy: pd.DataFrame, cells: pd.DataFrame
+) -> None:
+    units = {"alpha": "speaker", "beta": "official"}
+    every = evaluate.cells(noisy, LABELS, resamples=100, confidence=0.95, split_units=units)
+    assert table(every, ROWS) == table(cells, ROWS)
+    assert every[every["condition"] != "clean"]["uar_whole"].isna().all()
+    found = {title: (header, lines) for title, header, lines in report_conditions.table(every, ROWS)}
+    assert set(found) == {"supervised: pooled", "leave-out-alpha", "leave-out-beta"}
+    header, lines = found["supervised: pooled"]
+    assert header == ["clean", "hum", "room-long", "white", "all but clean"]
+    own = every[(every["target"] == "pooled") & (every["row"] == "probe")].set_index("condition")["uar"]
+    white = own[["white-20dB", "white-0dB"]].mean()
+    assert lines[-1] == [ROWS["probe"], *map(figure, (own["clean"], own["hum-10dB"], own["room-long"], white)),
+                         figure(own.drop("clean").mean())]  # fmt: skip
+    write_report(tmp_path, every, noisy, FACTS, ROWS)
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.open == [] and "In noise, in rooms, over lines" in page.said
+    assert report_conditions.picture(every, ROWS, "text-acpt") in (tmp_path / "report.html").read_text()
+    assert "## In noise, in rooms, over lines: leave-out-beta" in (tmp_path / "results.md").read_text()
+
+
+def test_without_conditions_there_is_no_such_part(folder: Path, cells: pd.DataFrame) -> None:
+    assert "In noise" not in (folder / "report.html").read_text()
+    assert report_conditions.table(cells, ROWS) == [] and report_conditions.picture(cells, ROWS, "probe") == ""
 
 
 def test_a_cell_without_utterances_is_a_dash_not_a_crash(tmp_path: Path, predictions: pd.DataFrame) -> None:

@@ -1,0 +1,53 @@
+"""What rows that are unlike the others say beside their cells: emotions added by a word, and ceilings."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CEILING = "learnt from the target's own labels: a ceiling, no result"
+
+
+def new_emotion(recalls: Mapping[str, float | None], new: str) -> dict[str, float]:
+    """Return the recall of a label that was added by its word alone, the others' UAR, and their harmonic mean.
+
+    Args:
+        recalls: label -> recall; None or NaN where a label is left out of UAR.
+    """
+    kept = {label: recall for label, recall in recalls.items() if recall is not None and not math.isnan(recall)}
+    own = kept.pop(new, math.nan)
+    others = float(np.mean(list(kept.values()))) if kept else math.nan
+    harmonic = 2 * own * others / (own + others) if own + others > 0 else (0.0 if own + others == 0 else math.nan)
+    return {"new_recall": own, "others_uar": others, "harmonic_mean": harmonic}
+
+
+def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection[str]) -> "pd.DataFrame":
+    """Return result cells with the columns and marks of rows that are unlike the others.
+
+    Columns new_label, new_recall, others_uar, harmonic_mean (of rows with an emotion added by its word alone). A
+    ceiling has no figure over the whole target, part of which it has learnt.
+
+    Args:
+        cells: as clepdg.evaluate.cells returns them.
+        new: row -> the label that its CLEP has never met.
+        ceilings: rows that learn from the target's own labels.
+    """
+    found: list[dict[str, Any]] = []
+    for record in cells.to_dict("records"):
+        cell: dict[str, Any] = {str(name): value for name, value in record.items()}
+        row, marks = cell["row"], list(cell["marks"])
+        cell |= {"new_label": new.get(row), "new_recall": math.nan, "others_uar": math.nan, "harmonic_mean": math.nan}
+        if row in new:
+            figures = new_emotion(cell["recalls"], new[row])
+            cell |= figures
+            said = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+            marks.append(f"{new[row]} was added by its word alone: {said}")
+        if row in ceilings:
+            cell |= {"uar_whole": math.nan, "n_whole": None}
+            marks.append(CEILING)
+        found.append({**cell, "marks": marks})
+    return type(cells)(found).astype({"uar_whole": "float64", "n_whole": "Int64"})

@@ -1,0 +1,129 @@
+"""Protects the credit rule: what it credits, what it does not, and what it refuses to decide."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clepdg.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm, verdict
+from clepdg.metrics import confusion, uar
+
+LABELS = ("angry", "happy", "neutral", "sad")
+
+
+def predictions(
+    accuracy, speakers=10, targets=2, conditions=("clean", "white-0dB"), seed=0, per_speaker=24, spread=0.1
+):
+    """Predictions of all rows; accuracy: row (or "*") -> chance of a right answer, or by (row, condition)."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for target in range(targets):
+        n = speakers * per_speaker
+        truth = np.tile(np.arange(4), n // 4)
+        speaker = np.repeat(np.arange(speakers), per_speaker)
+        ability = rng.normal(0, spread, speakers)[speaker]  # what makes utterances of a speaker alike
+        for row in ("text-acpt", *RIVALS):
+            for condition in conditions:
+                chance = accuracy.get((row, condition), accuracy.get(row, accuracy["*"])) + ability
+                right = rng.random(n) < chance
+                label = np.where(right, truth, (truth + rng.integers(1, 4, n)) % 4)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "utterance_id": [f"t{target}/{i:04d}" for i in range(n)],
+                            "corpus": f"t{target}",
+                            "speaker": [f"t{target}/{s}" for s in speaker],
+                            "split": "test",
+                            "fold": f"leave-out-t{target}",
+                            "row": row,
+                            "condition": condition,
+                            "seed": "c0.l0",
+                            "emotion": np.array(LABELS)[truth],
+                            "label": np.array(LABELS)[label],
+                            "probabilities": [[0.25] * 4] * n,
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_clear_effect_in_both_parts_is_credited():
+    said = verdict(predictions({"*": 0.5, "text-acpt": 0.75}), LABELS)
+    assert said.says == "credited"
+    assert all(d.low > 0 for found in said.differences.values() for d in found)
+    assert set(said.parts()) == {CLEAN_WORDS, CORRUPTED_WORDS}
+
+
+def test_one_strong_rival_is_enough_to_deny_it():
+    said = verdict(predictions({"*": 0.5, "text-acpt": 0.75, "text-random": 0.75}), LABELS)
+    assert said.says == "not credited"
+    assert "text-random" in said.parts()[CLEAN_WORDS]
+
+
+def test_an_effect_in_the_clean_part_alone_is_not_credited():
+    said = verdict(predictions({"*": 0.5, ("text-acpt", "clean"): 0.8}), LABELS)
+    assert (said.says, said.why) == ("not credited", f"above every rival only {CLEAN_WORDS}")
+
+
+def test_the_value_is_the_mean_over_targets_of_uar_differences():
+    table = predictions({"*": 0.5, "text-acpt": 0.7}, conditions=("clean", "white-0dB", "hum-5dB"))
+    said = verdict(table, LABELS)
+    index = {label: n for n, label in enumerate(LABELS)}
+
+    def score(row, condition, fold):
+        own = table[(table.row == row) & (table.condition == condition) & (table.fold == fold)]
+        return float(uar(confusion(own.emotion.map(index).to_numpy(), own.label.map(index).to_numpy(), 4)))
+
+    folds = sorted(set(table.fold))
+    for words, conditions in ((CLEAN_WORDS, ["clean"]), (CORRUPTED_WORDS, ["white-0dB", "hum-5dB"])):
+        for found in said.differences[words]:
+            expected = np.mean([score("text-acpt", c, f) - score(found.rival, c, f) for f in folds for c in conditions])
+            assert found.value == pytest.approx(expected)
+
+
+def test_too_few_speakers_are_not_decidable_and_no_interval_is_given():
+    said = verdict(predictions({"*": 0.5, "text-acpt": 0.9}, speakers=5), LABELS)
+    assert said.says == "not decidable" and "5 speakers" in said.why
+    assert all(d.low is None and d.p is None for found in said.differences.values() for d in found)
+    assert "not tested" in said.parts()[CLEAN_WORDS]
+
+
+def test_what_was_not_run_is_named():
+    table = predictions({"*": 0.5}, conditions=("clean",))
+    said = verdict(table[table.row != "text-noise"], LABELS)
+    assert said.says == "not decidable"
+    assert "text-noise" in said.why and "no corrupted condition" in said.why
+    assert verdict(table[table.row != "text-acpt"], LABELS).says == "not decidable"
+    assert verdict(table.assign(fold="supervised"), LABELS).says == "not decidable"
+
+
+def test_a_class_of_one_speaker_is_not_decidable():
+    table = predictions({"*": 0.5})
+    only = (table.emotion != "sad") | (table.speaker == "t0/0") | (table.corpus == "t1")
+    assert "one speaker of sad" in verdict(table[only], LABELS).why
+
+
+def test_equal_predictions_are_not_credited():
+    table = predictions({"*": 0.5})
+    own = table[table.row == "text-acpt"]
+    same = pd.concat([own.assign(row=row) for row in ("text-acpt", *RIVALS)], ignore_index=True)
+    said = verdict(same, LABELS)
+    assert said.says == "not credited"
+    assert {d.value for found in said.differences.values() for d in found} == {0.0}
+
+
+def test_holm_stops_at_the_first_that_fails():
+    assert _holm({"a": 0.02, "b": 0.04}, 0.05) == {"a": True, "b": True}
+    assert _holm({"a": 0.03, "b": 0.04}, 0.05) == {"a": False, "b": False}
+    assert _holm({"a": 0.001, "b": 0.06}, 0.05) == {"a": True, "b": False}
+
+
+def test_without_an_effect_credit_is_rare_and_intervals_cover_zero():
+    trials, credited, covered, looked = 60, 0, 0, 0
+    for seed in range(trials):
+        said = verdict(predictions({"*": 0.5}, speakers=8, seed=seed, per_speaker=12), LABELS)
+        credited += said.says == "credited"
+        for found in said.differences.values():
+            covered += sum(d.low <= 0 <= d.high for d in found)
+            looked += len(found)
+    assert credited <= 2  # against every rival in both parts: far below 5 %
+    assert covered / looked > 0.90  # nominal .95 with 600 looks, ten of each trial dependent

@@ -1,0 +1,106 @@
+"""Protects the rows: which there are, that each differs from another in one thing, and what unlike rows say."""
+
+import math
+from dataclasses import fields, replace
+
+import pandas as pd
+import pytest
+
+from clepdg.config import AcptConfig, ClassifierConfig, ClepConfig, TextConfig
+from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
+from clepdg.errors import ConfigError
+from clepdg.presets import build
+from clepdg.protocols import ALL, CORE_ROWS, MAIN_ROW, ROWS, rows
+from clepdg.row_marks import CEILING, annotate, new_emotion
+from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
+from flows.captions import title
+
+
+def differences(a, b):
+    return {item.name for item in fields(a) if item.name != "title" and getattr(a, item.name) != getattr(b, item.name)}
+
+
+def test_core_rows_are_the_default_and_the_others_are_asked_for():
+    assert rows(None) == dict(CORE_ROWS)
+    assert rows((ALL,)) == dict(ROWS)
+    assert list(rows(("text-acpt", "majority"))) == ["majority", "text-acpt"]
+    assert MAIN_ROW in CORE_ROWS
+    for wrong in (("text-acpt", "nonsense"), ()):
+        with pytest.raises(ConfigError, match="clep-frozen-text"):
+            rows(wrong)
+
+
+def test_every_row_names_what_there_is_and_differs_from_a_core_row_in_one_thing():
+    for name, row in ROWS.items():
+        assert row.variant in CLEP_VARIANTS
+        assert row.contexts in CONTEXTS
+        row.classifier_config(ClassifierConfig())
+        if name not in CORE_ROWS:
+            assert min(len(differences(row, core)) for core in CORE_ROWS.values()) == 1, name
+    assert len({row.title for row in ROWS.values()}) == len(ROWS)
+    for name, row in ROWS.items():
+        if row.head == "text" and name not in ("clep-augmented-none",):  # its one factor is of text-none
+            assert len(differences(row, ROWS[MAIN_ROW])) <= 1, name
+
+
+def test_every_variant_changes_the_settings_it_is_made_of():
+    for name, variant in CLEP_VARIANTS.items():
+        assert (variant(ClepConfig()) == ClepConfig()) == (name == MAIN)
+    for name, settings in ACPT_VARIANTS.items():
+        assert (replace(AcptConfig(), **settings) == AcptConfig()) == (name == "acpt")
+    text = TextConfig()
+    listed = [getattr(text, contexts.words) for contexts in CONTEXTS.values() if contexts.words]
+    assert len({words for words in listed}) == len(listed) == 2
+
+
+def test_what_shares_a_label_is_left_out_together():
+    assert alike("happy") == alike("excited") == ("happy", "excited")
+    assert alike("sad") == ("sad",)
+    for emotion in EMOTIONS:
+        assert emotion in alike(emotion)
+        for mapping in LABEL_SETS.values():
+            assert {mapping.get(other) for other in alike(emotion)} == {mapping.get(emotion)}
+
+
+def test_titles_say_what_micro_can_not_show():
+    micro, real = build("demo"), build("open")
+    for name, row in ROWS.items():
+        assert ("not testable: no pretrained text" in title(micro, row)) == name.startswith("new-")
+        assert "not testable" not in title(real, row)
+        assert "CLAP zero-shot" not in title(micro, row)
+        assert ("transductive" in title(real, row)) == (name == "text-acpt-target-centred")
+    transductive = build("open", overrides={"classifier.centring": "target"})
+    assert "transductive" in title(transductive, ROWS["text-none"])
+    assert "transductive" not in title(transductive, ROWS["clep-zero-shot"])
+
+
+def test_figures_of_an_emotion_added_by_its_word():
+    figures = new_emotion({"angry": 0.5, "happy": None, "neutral": 0.7, "sad": 0.2}, "sad")
+    assert figures["new_recall"] == 0.2
+    assert figures["others_uar"] == pytest.approx(0.6)
+    assert figures["harmonic_mean"] == pytest.approx(2 / (1 / 0.2 + 1 / 0.6))
+    assert new_emotion({"angry": 0.0, "sad": 0.0}, "sad")["harmonic_mean"] == 0
+    assert math.isnan(new_emotion({"angry": 0.5, "sad": math.nan}, "sad")["harmonic_mean"])
+
+
+def test_unlike_rows_are_marked_and_the_others_are_left_alone():
+    cells = pd.DataFrame(
+        {
+            "row": ["text-acpt", "new-sad", "target-probe"],
+            "recalls": [{"angry": 0.5, "sad": 0.2}] * 3,
+            "uar_whole": [0.4, 0.4, 0.9],
+            "n_whole": pd.array([7, 7, 7], dtype="Int64"),
+            "marks": [["collapsed"], [], []],
+        }
+    )
+    found = annotate(cells, {"new-sad": "sad"}, ["target-probe"]).set_index("row")
+    assert found.marks["text-acpt"] == ["collapsed"]
+    assert pd.isna(found.new_label["text-acpt"])
+    assert found.uar_whole["text-acpt"] == 0.4
+    assert found.new_recall["new-sad"] == 0.2
+    assert found.marks["new-sad"] == [
+        "sad was added by its word alone: new recall 0.200, others uar 0.500, harmonic mean 0.286"
+    ]
+    assert found.marks["target-probe"] == [CEILING]
+    assert math.isnan(found.uar_whole["target-probe"])
+    assert pd.isna(found.n_whole["target-probe"])
