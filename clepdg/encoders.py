@@ -85,9 +85,9 @@ def load_encoder(where: str, *, revision: str | None = None, device: str = "cpu"
 
     if not Path(where).is_dir() and not revision:
         raise BackboneError(
-            "A speech encoder of the hub needs a revision.",
+            "The speech encoder is no folder here, and a name on the hub needs a revision.",
             got=where,
-            do="set encoder.revision to a commit, or encoder.name to a folder",
+            do="set encoder.name to a folder, or encoder.revision to a commit",
         )
     pinned = {"revision": revision, "trust_remote_code": False}
     try:

@@ -58,6 +58,8 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/corpora/table.py": ("index",),
     "clepdg/corpora/tess.py": ("index",),
     "clepdg/downloads.py": ("source",),
+    "clepdg/egemaps.py": ("audio_embeddings",),
+    "clepdg/encoders.py": ("backbone", "audio_embeddings"),
     "clepdg/embeddings.py": ("text_embeddings", "audio_embeddings"),
     "clepdg/evaluate.py": ("evaluate",),
     "clepdg/fetching.py": ("source",),
