@@ -1,11 +1,12 @@
 """What the report says about a run: titles of rows, facts, and the line on what its numbers are not."""
 
+from pathlib import Path
 from typing import Any
 
 from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.emotions import labels
-from clepdg.protocols import Row
+from clepdg.protocols import ENCODER, Row
 from clepdg.variants import CLEP_VARIANTS
 
 
@@ -13,6 +14,8 @@ def title(config: Config, row: Row) -> str:
     """Return a row's title in the tables, with what is particular to it in this run."""
     micro = config.backbone.name == "micro"
     text = row.title
+    if row.model == ENCODER:
+        text = text.replace("a speech encoder", f"speech encoder {Path(str(config.encoder.name)).name}")
     if micro and row.model == "backbone":
         text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
     if micro and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
@@ -43,11 +46,13 @@ def facts(config: Config) -> dict[str, Any]:
             " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"
             "written contexts are random ones here, and ACPT's credit is not testable (no pretrained text)."
         )
+    encoder = config.encoder
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
     return {
         "caption": caption,
         "preset": config.preset,
         "backbone": config.backbone.name + (" (no pretraining)" if micro else f" at {config.backbone.revision}"),
+        **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
         "label set": ", ".join(labels(config.text.label_set)),
         "seeds": seeds,
         "centring": config.classifier.centring

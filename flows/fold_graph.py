@@ -14,7 +14,7 @@ from clepdg import cards, corruptions, folders
 from clepdg.config import Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import SUPERVISED, Fold, Row
+from clepdg.protocols import EGEMAPS, ENCODER, SUPERVISED, Fold, Row
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from tasks import evaluation, training
@@ -23,7 +23,12 @@ from tasks.stages import STAGES, Node
 LOG_MEL = "log-mel"
 BACKBONE = "backbone"
 CLEP = "clep"
-SHARED: Mapping[str, str | None] = {LOG_MEL: None, BACKBONE: f"backbone/{BACKBONE}"}  # models that no fold changes
+SHARED: Mapping[str, str | None] = {  # models that no fold changes
+    LOG_MEL: None,
+    EGEMAPS: None,
+    ENCODER: f"backbone/{ENCODER}",
+    BACKBONE: f"backbone/{BACKBONE}",
+}
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:
@@ -203,7 +208,7 @@ def audio_embeddings(
         stage="audio_embeddings",
         name=audio_name(model, corpus, heard, fold),
         compute=training.compute_audio_embeddings,
-        config={**settings, **({} if model_id else {"model": LOG_MEL})},
+        config={**settings, **({"model": model} if model in SHARED and model != BACKBONE else {})},
         inputs=inputs,
         state=state,
     )

@@ -18,7 +18,7 @@ from clepdg import corruptions, prompts, sources
 from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.errors import ConfigError
-from clepdg.protocols import Fold, Row, folds, rows
+from clepdg.protocols import ENCODER, Fold, Row, folds, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
 from flows.fold_graph import BACKBONE, SHARED, audio_embeddings, fold_nodes, text_embeddings
@@ -48,10 +48,12 @@ def graph(
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = folds(config.corpora, config.protocols, only_folds)
-    wanted = rows(config.rows)
+    wanted = rows(config.rows, config.encoder.name)
     nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     nodes.append(backbone(config))
+    if ENCODER in wanted:
+        nodes.append(encoder(config))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
@@ -128,21 +130,33 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
 
 def backbone(config: Config) -> Node:
     """The CLAP to start from."""
-    name = config.backbone.name
-    folder = Path(name).expanduser()
+    settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
-    settings: dict[str, Any] = {"name": name, "revision": config.backbone.revision, "seed": 0}
-    if name == "micro":
+    if config.backbone.name == "micro":
         settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
-    elif folder.is_dir():
-        settings["name"] = str(folder.absolute())
-        listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-        state = {"folder": digest(listing)}
+    else:
+        settings["name"], state = _weights(config.backbone.name)
     return Node(stage="backbone", name=BACKBONE, compute=training.compute_backbone, config=settings, state=state)
 
 
+def encoder(config: Config) -> Node:
+    """The speech encoder that a row is a probe on."""
+    name, state = _weights(str(config.encoder.name))
+    settings = {"name": name, "revision": config.encoder.revision}
+    return Node(stage="backbone", name=ENCODER, compute=training.compute_encoder, config=settings, state=state)
+
+
+def _weights(name: str) -> tuple[str, dict[str, str]]:
+    """Return where weights come from, and the state of that place where it is a folder."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name, {}
+    listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    return str(folder.absolute()), {"folder": digest(listing)}
+
+
 def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Iterator[Node]:
-    """What no fold changes: text and audio embeddings of the backbone, and the log-mel statistics."""
+    """What no fold changes: text and audio embeddings of the backbone, and all that is made without CLEP."""
     models = {row.model for row in wanted.values()}
     for row in wanted.values():
         if row.model == BACKBONE and row.head == "prompts":
