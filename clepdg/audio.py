@@ -162,7 +162,8 @@ def crop(waveform: Waveform, rate: int, front_end: FrontEnd, draw: float) -> Wav
 
 
 @cache
-def _mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rate: int) -> "torch.Tensor":
+def mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rate: int) -> "torch.Tensor":
+    """Return mel filters (n_fft // 2 + 1, mels) with Slaney's scale and norm."""
     import torchaudio
 
     filters: torch.Tensor = torchaudio.functional.melscale_fbanks(
@@ -195,7 +196,7 @@ def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
         return_complex=True,
     )
     power = spectrum.abs().square().transpose(1, 2)[:, : front_end.frames]  # (B, frames, n_fft // 2 + 1)
-    filters = _mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
+    filters = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
     decibels = 10.0 * torch.log10((power @ filters.to(power.device)).clamp_min(1e-10))
     if front_end.normalise:
         mean, std = decibels.mean(dim=(1, 2), keepdim=True), decibels.std(dim=(1, 2), keepdim=True)

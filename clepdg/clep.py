@@ -5,7 +5,7 @@ project's choice (its README says so): soft targets by emotion, plus a prototype
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform
 from clepdg.tensors import load_tensors
+from clepdg.text_side import TextSide
+from clepdg.trainable import train_mode, trainable_groups
 from clepdg.training import CHECKPOINT, Training, save_atomically, warmup_cosine, whole
 
 if TYPE_CHECKING:
@@ -35,100 +37,6 @@ if TYPE_CHECKING:
 
 BEST = "best.resume"
 Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B/R, samples) of this rank
-
-
-def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
-    """Choose what is trained and return the optimiser's groups; the rest is frozen: no gradient, no group.
-
-    Both projections and one logit scale are trained, the encoders as the configuration says; adapters of the audio
-    encoder stand in for its weights and learn at the projections' rate.
-    The audio BatchNorm stays as it is, statistics and affine. No decay on biases, norms and the scale.
-    """
-    model = clap.model
-    model.requires_grad_(False)
-    whole_audio = config.train_audio_encoder and not config.lora_rank
-    encoders = [
-        *([model.audio_model] if whole_audio else []),
-        *([model.text_model] if config.train_text_encoder else []),
-    ]
-    projections = [model.audio_projection, *([model.text_projection] if config.train_text_projection else [])]
-    adapted = [model.audio_model] if config.lora_rank else []
-    groups: list[dict[str, Any]] = []
-    for modules, part, rate in (
-        (encoders, "", config.learning_rate),
-        (projections, "", config.projection_learning_rate),
-        (adapted, "lora_", config.projection_learning_rate),
-    ):
-        kept = [
-            parameter
-            for module in modules
-            for name, parameter in module.named_parameters()
-            if "batch_norm" not in name and part in name
-        ]
-        for parameters, decay in (
-            ([p for p in kept if p.ndim >= 2], config.weight_decay),
-            ([p for p in kept if p.ndim < 2], 0.0),
-        ):
-            if parameters:
-                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-    groups.append({"params": [clap.logit_scale], "lr": config.logit_scale_learning_rate, "weight_decay": 0.0})
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(True)
-    return groups
-
-
-def train_mode(clap: Clap, config: ClepConfig) -> None:
-    """Put what is trained into training mode; frozen encoders and the audio BatchNorm stay in eval."""
-    clap.model.train()
-    if not config.train_audio_encoder:
-        clap.model.audio_model.eval()
-    if not config.train_text_encoder:
-        clap.model.text_model.eval()
-    clap.model.audio_model.audio_encoder.batch_norm.eval()
-
-
-class TextSide:
-    """Text features of captions and class prompts; a frozen text encoder's pooled output is computed once."""
-
-    def __init__(self, clap: Clap, emotions: tuple[str, ...], config: ClepConfig) -> None:
-        self.clap = clap
-        self.prompts = prompts.class_prompts(emotions, config.templates)  # (N, J)
-        self.cache: dict[str, Tensor] | None = None
-        if not config.train_text_encoder:
-            texts = sorted({t for e in emotions for t in prompts.captions(e, config.templates)})
-            texts += sorted({t for row in self.prompts for t in row} - set(texts))
-            with torch.no_grad():
-                pooled = [clap.pool_text(**clap.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)]
-            self.cache = dict(zip(texts, torch.cat(pooled), strict=True))
-
-    def features(self, texts: Sequence[str]) -> Tensor:
-        """Return text features (B, D); every distinct text is encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        if self.cache is None:
-            encoded = self.clap.encode_text(distinct)
-        else:
-            for text in distinct:
-                if text not in self.cache:  # alone: beside others it would be padded, and differ in the last bit
-                    with torch.no_grad():
-                        self.cache[text] = self.clap.pool_text(**self.clap.tokenize([text]))[0]
-            encoded = self.clap.project_text(torch.stack([self.cache[text] for text in distinct]))
-        place = {text: index for index, text in enumerate(distinct)}
-        return encoded[[place[text] for text in texts]]
-
-    def with_prototypes(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return caption features (B, D) and class prototypes (N, D) = n(mean_j n(t_nj))."""
-        shape = len(self.prompts), len(self.prompts[0])
-        both = self.features([*captions, *(text for row in self.prompts for text in row)])
-        prototypes = both[len(captions) :].reshape(*shape, -1).mean(dim=1)
-        return both[: len(captions)], F.normalize(prototypes, dim=-1)
-
-    @torch.no_grad()
-    def similarity(self) -> Tensor:
-        """Return the cosines (N, N) of the class prototypes as they are now."""
-        self.clap.model.eval()
-        _, prototypes = self.with_prototypes([])
-        return prototypes @ prototypes.T
 
 
 def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
@@ -302,10 +210,9 @@ def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callab
 
 def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
-    mine = range(len(batch))[distributed.share(len(batch))]
     cut = []
-    for place, row in zip(mine, _rows(train.iloc[batch[list(mine)]]), strict=True):
-        waveform, rate = _waveform(row)
+    for place in np.arange(len(batch))[distributed.share(len(batch))]:
+        waveform, rate = _waveform(_rows(train.iloc[[batch[place]]])[0])
         if augmented:
             waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
         cut.append(crop(waveform, rate, clap.front_end, draws[place]))

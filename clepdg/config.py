@@ -95,6 +95,17 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Which speech encoder of transformers row `encoder` is a probe on; None: there is no such row."""
+
+    name: str | None = None  # a local folder, or a Hugging Face name
+    revision: str | None = None  # of a hub name
+
+    def __post_init__(self) -> None:
+        _require(self, name=self.name != "", revision=self.revision is None or self.name is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """What changes bytes without changing the method."""
 
@@ -271,6 +282,7 @@ class Config:
     shard: ShardConfig = field(default_factory=ShardConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     clep: ClepConfig = field(default_factory=ClepConfig)
     acpt: AcptConfig = field(default_factory=AcptConfig)

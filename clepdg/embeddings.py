@@ -4,7 +4,7 @@ Shapes: N labels, K contexts, J templates, D joint embedding, R rows of text emb
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clepdg import prompts
 from clepdg.acpt import ContextPrompts
-from clepdg.audio import Waveform, log_mel_statistics
+from clepdg.audio import Waveform
 from clepdg.clap import Clap
 from clepdg.config import TextConfig
 from clepdg.emotions import labels
@@ -168,23 +168,28 @@ def load_audio_embeddings(folder: Path) -> AudioEmbeddings:
     return AudioEmbeddings(utterance_ids=names, embeddings=embeddings)
 
 
+Embed = Callable[[Sequence[tuple[Waveform, int]]], NDArray[np.float32]]  # waveforms (B x (T,)) and rates -> (B, D)
+
+
+def one_by_one(function: Callable[[Waveform, int], NDArray[np.float32]]) -> Embed:
+    """Return what embeds a batch of waveforms by a function of one."""
+    return lambda batch: np.stack([function(waveform, rate) for waveform, rate in batch])
+
+
 def build_audio_embeddings(
-    clap: Clap | None,
+    embed: Embed,
     utterances: Iterator[tuple[str, Waveform, int]],
     total: int,
     reporting: Reporting,
     batch_size: int = 32,
 ) -> AudioEmbeddings:
-    """Embed utterances (id, waveform (T,), rate in Hz) by a CLAP, normalised; without one, by log-mel statistics."""
+    """Embed utterances (id, waveform (T,), rate in Hz)."""
     names: list[str] = []
     parts: list[NDArray[np.float32]] = []
     batch: list[tuple[Waveform, int]] = []
 
     def flush() -> None:
-        if clap is None:
-            parts.append(np.stack([log_mel_statistics(*item) for item in batch]))
-        elif batch:
-            parts.append(clap.encode_waveforms(batch).cpu().numpy())
+        parts.append(embed(batch))
         batch.clear()
         reporting.progress(len(names), total)
 

@@ -87,9 +87,18 @@ class Row:
 _UNCENTRED: Final[Mapping[str, Any]] = {"centring": "none"}
 _row = partial(Row, model="clep", head="text")
 _acpt = partial(_row, contexts="acpt")
-CORE_ROWS: Final[Mapping[str, Row]] = {
+_FLOORS: Final[Mapping[str, Row]] = {
     "majority": Row(title="majority", model="log-mel", head="majority"),
     "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
+}
+EGEMAPS: Final = "egemaps"
+ENCODER: Final = "encoder"
+ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting
+    EGEMAPS: Row(title="eGeMAPS functionals + logistic regression", model=EGEMAPS, head="logistic"),
+    ENCODER: Row(title="linear probe on a speech encoder", model=ENCODER, head="logistic"),
+}
+CORE_ROWS: Final[Mapping[str, Row]] = {
+    **_FLOORS,
     "clap-zero-shot": Row(title="CLAP zero-shot", model="backbone", head="prompts", classifier=_UNCENTRED),
     "clep-zero-shot": Row(title="CLEP zero-shot", model="clep", head="prompts", classifier=_UNCENTRED),
     "clep-zero-shot-centred": Row(title="CLEP zero-shot, centred", model="clep", head="prompts"),
@@ -109,6 +118,8 @@ ALL: Final = "all"
 
 # One factor at a time: each of the others differs in one from a core row, from the main row unless its title says so.
 ROWS: Final[Mapping[str, Row]] = {
+    **_FLOORS,
+    **ON_REQUEST,
     **CORE_ROWS,
     "clap-zero-shot-one": Row(
         title="CLAP zero-shot, one prompt", model="backbone", head="prompts", one_prompt=True, classifier=_UNCENTRED
@@ -140,15 +151,25 @@ ROWS: Final[Mapping[str, Row]] = {
 }
 
 
-def rows(names: tuple[str, ...] | None) -> dict[str, Row]:
+def rows(names: tuple[str, ...] | None, encoder: str | None = None) -> dict[str, Row]:
     """Return the wanted rows in the table's order: the core rows, every one ("all"), or those that are named.
 
+    Args:
+        encoder: the speech encoder of row `encoder`, which is a core row where there is one. Row `egemaps` is there
+            only where it is named.
+
     Raises:
-        ConfigError: a row does not exist.
+        ConfigError: a row does not exist, or has no encoder.
     """
+    given = {ENCODER} if encoder else set()
     if names is None:
-        return dict(CORE_ROWS)
+        return {name: row for name, row in ROWS.items() if name in {*CORE_ROWS} | given}
     unknown = sorted(set(names) - {*ROWS, ALL})
     if unknown or not names:
         raise ConfigError("There is no such row.", got=unknown or "none", expected=(ALL, *ROWS))
-    return {name: row for name, row in ROWS.items() if name in names or ALL in names}
+    if ENCODER in names and not encoder:
+        raise ConfigError(
+            "Row encoder needs a speech encoder.", where="encoder.name", do="set encoder.name to a folder or a name"
+        )
+    every = {*ROWS} - {*ON_REQUEST} | given if ALL in names else set()
+    return {name: row for name, row in ROWS.items() if name in {*names} | every}

@@ -1,11 +1,12 @@
 """What the report says about a run: titles of rows, facts, and the line on what its numbers are not."""
 
+from pathlib import Path
 from typing import Any
 
 from clepdg.cards import load_card
 from clepdg.config import MICRO, MICRO_CONTEXT, Config
 from clepdg.emotions import labels
-from clepdg.protocols import Row
+from clepdg.protocols import ENCODER, Row
 from clepdg.variants import CLEP_VARIANTS
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
@@ -15,6 +16,8 @@ def title(config: Config, row: Row) -> str:
     """Return a row's title in the tables, with what is particular to it in this run."""
     micro = config.backbone.name == MICRO
     text = row.title
+    if row.model == ENCODER:
+        text = text.replace("a speech encoder", f"speech encoder {Path(str(config.encoder.name)).name}")
     if micro and row.model == "backbone":
         text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
     if micro and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
@@ -50,11 +53,13 @@ def facts(config: Config) -> dict[str, Any]:
             " Backbone micro-context is micro, pretrained in each fold on its sources' audio in generated environments"
             " under captions that name them: it tests the mechanism of contexts, not whether text alone is enough."
         )
+    encoder = config.encoder
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
     return {
         "caption": caption,
         "preset": config.preset,
         "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, f" at {config.backbone.revision}"),
+        **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
         "label set": ", ".join(labels(config.text.label_set)),
         "seeds": seeds,
         "centring": config.classifier.centring

@@ -54,7 +54,7 @@ def configure(arguments: Arguments) -> Config:
     for corpus in config.corpora:
         load_card(corpus)
     folds(config.corpora, config.protocols, arguments.folds)
-    rows(config.rows)
+    rows(config.rows, config.encoder.name)
     heard = conditions(config.evaluate.conditions)
     folder = Path(config.evaluate.noise_folder or "").expanduser()
     if any(condition.noise == OWN for condition in heard) and not (config.evaluate.noise_folder and folder.is_dir()):

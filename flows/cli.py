@@ -1,4 +1,4 @@
-"""The command line: clep-dg run | status | fetch | predict | compare | promote."""
+"""The command line: clep-dg run | status | fetch | import-laion | predict | compare | promote."""
 
 import argparse
 import os
@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(command=fetch_command)
     fetch.add_argument("folder", type=Path, metavar="FOLDER")
     add_corpora_options(fetch)
+    laion = commands.add_parser("import-laion", help="turn LAION's checkpoint (.pt) into a folder for --backbone")
+    laion.set_defaults(command=import_laion_command)
+    laion.add_argument("checkpoint", type=Path, metavar="FILE.pt")
+    laion.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    laion.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="roberta-base's tokenizer (default: the hub's)")
     predict = commands.add_parser("predict", help="print emotion and probabilities of audio files")
     predict.set_defaults(command=predict_command)
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -160,6 +165,20 @@ def fetch_command(options: argparse.Namespace) -> None:
     brought = fetch(corpora, given_sources(options), folder, load_settings())
     print(f"There, with their checksums ({folder}/<corpus>.sha256). On the other machine:")
     print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(path))}" for corpus, path in brought.items()))
+
+
+def import_laion_command(options: argparse.Namespace) -> None:
+    """Turn LAION's checkpoint into a model folder, and print how a run takes it."""
+    from clepdg import laion
+    from tasks.training import quiet_transformers
+
+    quiet_transformers()
+    out = options.out.expanduser()
+    clap = laion.import_checkpoint(options.checkpoint.expanduser(), out, options.tokenizer)
+    name, _ = laion.HTSAT[clap.model.config.audio_config.patch_embeds_hidden_size]
+    millions = sum(p.numel() for p in clap.model.parameters()) / 1e6
+    print(f"{out}: {name}, {millions:.0f} million parameters. Start from it with:")
+    print(f"clep-dg run --backbone {shlex.quote(str(out))}")
 
 
 def compare_command(options: argparse.Namespace) -> None:

@@ -10,34 +10,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clepdg import acoustics, cards, corruptions, folders, prompts
-from clepdg.config import MADE_HERE, MICRO_CONTEXT, Config
+from clepdg import acoustics, cards, corruptions, folders
+from clepdg.config import Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import SUPERVISED, Fold, Row
+from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
+from flows.models import BACKBONE, STATISTICS, backbone, backbone_by_fold, backbone_name, shared_models
 from tasks import evaluation, training
 from tasks.stages import STAGES, Node
 
-LOG_MEL = "log-mel"
-BACKBONE = "backbone"
 CLEP = "clep"
-
-
-def shared_models(config: Config) -> dict[str, str | None]:
-    """Return the models that no fold changes, with their nodes: the log-mel statistics need none."""
-    return {LOG_MEL: None, **({} if backbone_by_fold(config) else {BACKBONE: f"backbone/{BACKBONE}"})}
-
-
-def backbone_by_fold(config: Config) -> bool:
-    """Return whether each fold has a backbone of its own: micro-context is pretrained on the fold's sources."""
-    return config.backbone.name == MICRO_CONTEXT
-
-
-def backbone_name(config: Config, fold: Fold) -> str:
-    """Return the name of a fold's backbone."""
-    return f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:
@@ -78,32 +62,6 @@ def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
         yield audio_embeddings(config, model, f"backbone/{model}", corpus)
     if row.head == "prompts":
         yield text_embeddings(config, model, f"backbone/{model}", row, None)
-
-
-def backbone(config: Config, fold: Fold | None = None) -> Node:
-    """The CLAP to start from; a fold's own is pretrained on the audio of its sources."""
-    name = config.backbone.name
-    folder = Path(name).expanduser()
-    state: dict[str, str] = {}
-    settings: dict[str, Any] = {"name": name, "revision": config.backbone.revision, "seed": 0}
-    if name in MADE_HERE:
-        settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
-    elif folder.is_dir():
-        settings["name"] = str(folder.absolute())
-        listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-        state = {"folder": digest(listing)}
-    inputs: dict[str, str] = {}
-    if fold:
-        settings |= {"pretrain": config.pretrain, "compute": config.compute}
-        inputs = {f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources}
-    return Node(
-        stage="backbone",
-        name=backbone_name(config, fold) if fold else BACKBONE,
-        compute=training.compute_backbone,
-        config=settings,
-        inputs=inputs,
-        state=state,
-    )
 
 
 class Head(NamedTuple):
@@ -173,7 +131,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
             **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
         },
-        ranks=config.clep.ranks,
+        ranks=trained.ranks,
     )
     if not settings.clap_share:
         return [node]
@@ -260,7 +218,7 @@ def audio_embeddings(
         stage="audio_embeddings",
         name=audio_name(model, corpus, heard, fold),
         compute=training.compute_audio_embeddings,
-        config={**settings, **({} if model_id else {"model": LOG_MEL})},
+        config={**settings, **({"model": model} if model in (*STATISTICS, ENCODER) else {})},
         inputs=inputs,
         state=state,
     )

@@ -16,18 +16,11 @@ from clepdg import corruptions, sources
 from clepdg.cards import load_card
 from clepdg.config import Config
 from clepdg.errors import ConfigError
-from clepdg.protocols import Fold, Row, folds, rows
+from clepdg.protocols import ENCODER, Fold, Row, folds, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
-from flows.fold_graph import (
-    BACKBONE,
-    audio_embeddings,
-    backbone,
-    backbone_by_fold,
-    fold_nodes,
-    shared_models,
-    text_embeddings,
-)
+from flows.fold_graph import audio_embeddings, fold_nodes, text_embeddings
+from flows.models import BACKBONE, backbone, backbone_by_fold, encoder, shared_models
 from tasks import data, evaluation
 from tasks.stages import STAGES, Node
 
@@ -54,11 +47,13 @@ def graph(
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = folds(config.corpora, config.protocols, only_folds)
-    wanted = rows(config.rows)
+    wanted = rows(config.rows, config.encoder.name)
     nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
         nodes.append(backbone(config))
+    if ENCODER in wanted:
+        nodes.append(encoder(config))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
@@ -134,7 +129,7 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
 
 
 def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Iterator[Node]:
-    """What no fold changes: text and audio embeddings of the backbone, and the log-mel statistics."""
+    """What no fold changes: text and audio embeddings of the backbone, and all that is made without CLEP."""
     models = {row.model for row in wanted.values()}
     own = shared_models(config)
     for row in wanted.values():

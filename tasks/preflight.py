@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clepdg.config import MADE_HERE, Config
 from clepdg.errors import ClepError, ConfigError, StoreError
+from clepdg.protocols import EGEMAPS
 from clepdg.store import Store
 from tasks.settings import Settings, resolve_device
 
@@ -29,6 +30,8 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
         **{f"source {corpus}": function for corpus, function in source_checks.items()},
         "backbone": lambda: check_backbone(config),
         "state": lambda: check_home(settings),
+        "encoder": lambda: check_encoder(config),
+        "egemaps": lambda: check_egemaps(config),
         "store": lambda: check_store(settings.open_store()),
         "tracking": lambda: check_tracking(settings.tracking_url),
         "device": lambda: check_devices(settings.device, config.clep.ranks),
@@ -48,39 +51,72 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
 
 def check_backbone(config: Config) -> None:
     """Raise where the backbone is neither micro, nor a folder with weights, nor to be had from the hub."""
+    if config.backbone.name not in MADE_HERE:
+        instead = "give --backbone FOLDER; or use --backbone micro"
+        check_weights("backbone", config.backbone.name, config.backbone.revision, "tokenizer.json", instead)
+
+
+def check_encoder(config: Config) -> None:
+    """Raise where the speech encoder is neither a folder with weights nor to be had from the hub at a revision."""
     from clepdg.errors import BackboneError
 
-    name = config.backbone.name
-    if name in MADE_HERE:
+    name, revision = config.encoder.name, config.encoder.revision
+    if name is None:
         return
+    if not (revision or Path(name).expanduser().is_dir()):
+        raise BackboneError(
+            "The speech encoder is no folder here, and a name on the hub needs a revision.",
+            got=name,
+            do="set encoder.name to a folder, or encoder.revision to a commit",
+        )
+    check_weights("speech encoder", name, revision, "preprocessor_config.json", "set encoder.name to their folder")
+
+
+def check_egemaps(config: Config) -> None:
+    """Raise where row egemaps is asked for and openSMILE is not installed."""
+    from clepdg import egemaps
+
+    if EGEMAPS in (config.rows or ()):
+        egemaps.require()
+
+
+def check_weights(what: str, name: str, revision: str | None, beside: str, instead: str) -> None:
+    """Raise where weights are neither in a folder with a config and a file beside them, nor to be had from the hub.
+
+    Args:
+        what: whose weights they are.
+        instead: what can be done without the hub.
+    """
+    from clepdg.errors import BackboneError
+
     folder = Path(name).expanduser()
     if folder.is_dir():
-        missing = [f for f in ("config.json", "tokenizer.json") if not (folder / f).is_file()]
+        missing = [f for f in ("config.json", beside) if not (folder / f).is_file()]
         missing += [] if list(folder.glob("*.safetensors")) else ["*.safetensors"]
         if missing:
-            raise BackboneError("The backbone's folder is not whole.", got=f"no {', '.join(missing)}", where=folder)
+            raise BackboneError(f"The {what}'s folder is not whole.", got=f"no {', '.join(missing)}", where=folder)
         return
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise BackboneError(
             "There is no such folder.", got=name, do="give a folder, or a name like laion/clap-htsat-unfused"
         )
-    if in_hub_cache(config):
+    if in_hub_cache(name, revision):
         return
     problem = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else unreachable("huggingface.co")
     if problem:
         raise BackboneError(
-            "The backbone's weights are not here and the hub can't be reached.",
+            f"The {what}'s weights are not here and the hub can't be reached.",
             got=problem,
             where=name,
-            do="connect to the network; or download them elsewhere and give --backbone FOLDER; or use --backbone micro",
+            do=f"connect to the network; or download them elsewhere and {instead}",
         )
 
 
-def in_hub_cache(config: Config) -> bool:
-    """Return whether the hub's local cache holds the backbone's weights at its revision."""
+def in_hub_cache(name: str, revision: str | None) -> bool:
+    """Return whether the hub's local cache holds a model's weights at its revision."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(config.backbone.name, "config.json", revision=config.backbone.revision)
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
     return isinstance(found, str) and bool(list(Path(found).parent.glob("*.safetensors")))
 
 

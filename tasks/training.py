@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clepdg.clap import Clap
     from clepdg.classifier import Head
     from clepdg.corruptions import Condition
+    from clepdg.embeddings import Embed
 
 
 def quiet_transformers() -> None:
@@ -73,6 +74,17 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
         work.reporting,
         work.pace,
     )
+
+
+def compute_encoder(work: Work) -> Computed:
+    """Bring a speech encoder into the store."""
+    from clepdg.encoders import load_encoder
+
+    quiet_transformers()
+    encoder = load_encoder(work.config["name"], revision=work.config["revision"])
+    encoder.save(work.folder)
+    parameters = sum(p.numel() for p in encoder.model.parameters())
+    return Computed(digests={"content": encoder.digest()}, figures={"parameters": parameters})
 
 
 def learning_utterances(work: Work) -> "pd.DataFrame":
@@ -176,14 +188,29 @@ def compute_audio_embeddings(work: Work) -> Computed:
     from clepdg import corruptions, embeddings, shards
 
     _set_threads(work)
-    clap = _load_clap(work.inputs["model"], work) if "model" in work.inputs else None
     condition = corruptions.parse(work.config["condition"])
     if condition.name == corruptions.CLEAN:
         utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
     else:
         utterances, total = _corrupted(work, condition)
-    built = embeddings.build_audio_embeddings(clap, utterances, total, work.reporting)
+    built = embeddings.build_audio_embeddings(_embed(work), utterances, total, work.reporting)
     return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _embed(work: Work) -> "Embed":
+    """Return what embeds waveforms: statistics, functionals, a speech encoder, or a CLAP."""
+    from clepdg import audio, egemaps, embeddings, encoders
+
+    model = work.config.get("model")
+    if model == "log-mel":
+        return embeddings.one_by_one(audio.log_mel_statistics)
+    if model == "egemaps":
+        return embeddings.one_by_one(egemaps.functionals)
+    if model == "encoder":
+        quiet_transformers()
+        return embeddings.one_by_one(encoders.load_encoder(str(work.inputs["model"]), device=work.device).encode)
+    clap = _load_clap(work.inputs["model"], work)
+    return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
 
 
 def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:

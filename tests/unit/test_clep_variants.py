@@ -114,7 +114,7 @@ def test_interpolation_at_its_ends_is_clap_and_clep(micro_factory):
 
 
 @pytest.mark.parametrize("variant", ["soft", "attribute", "lora", "augmented", "instance", "plain"])
-def test_the_same_seed_gives_the_same_bytes_also_after_a_kill(micro_factory, described, tmp_path, variant):
+def test_the_same_seed_gives_the_same_bytes_also_after_a_kill(micro_factory, described, tmp_path, variant, ticking):
     config = CLEP_VARIANTS[variant](FROZEN)
     whole = micro_factory()
     fit(whole, described, tmp_path / "whole", config)
@@ -125,7 +125,8 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_kill(micro_factory, des
 
     broken = micro_factory()
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, described, tmp_path / "broken", config, reporting=Reporting(progress=kill))
+        fit(broken, described, tmp_path / "broken", config, reporting=Reporting(progress=kill), pace=ticking(2))
+    assert (tmp_path / "broken" / "training.resume").exists()
     resumed = micro_factory()
     fit(resumed, described, tmp_path / "broken", config)
     assert resumed.digest() == whole.digest()

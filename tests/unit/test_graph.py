@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 
+from clepdg.config import EncoderConfig
 from clepdg.emotions import alike
 from clepdg.errors import ConfigError
 from clepdg.presets import build
-from clepdg.protocols import CORE_ROWS, ROWS
+from clepdg.protocols import CORE_ROWS, ON_REQUEST, ROWS
 from clepdg.store import canonical
 from flows.captions import facts
 from flows.checks import configure
@@ -17,7 +18,7 @@ from tasks.runs import Arguments
 from tasks.stages import STAGES
 
 CONFIG = build("demo")
-EVERY = replace(CONFIG, rows=("all",))
+EVERY = replace(CONFIG, rows=("all", "egemaps"), encoder=EncoderConfig(name="some/encoder", revision="f00"))
 
 
 def by_id(config=CONFIG, **options):
@@ -170,12 +171,47 @@ def test_every_row_is_evaluated_once_per_seed():
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_brings_all_that_it_needs_and_the_others_change_none_of_it(row):
-    alone, beside = by_id(replace(CONFIG, rows=(row,))), by_id(EVERY)
+    alone, beside = by_id(replace(EVERY, rows=(row,))), by_id(EVERY)
     for node in alone.values():
         assert set(node.needs) <= set(alone)
         if node.stage not in ("evaluate", "report"):
             other = beside[node.id]
             assert canonical([other.config, other.inputs]) == canonical([node.config, node.inputs]), node.id
+
+
+def test_rows_on_request_are_there_only_when_asked_for():
+    encoder = EVERY.encoder
+    for rows, given, expected in (
+        (None, None, set()),
+        (("all",), None, set()),
+        (None, encoder, {"encoder"}),
+        (("all",), encoder, {"encoder"}),
+        (("majority",), encoder, set()),
+        (("majority", "egemaps"), None, {"egemaps"}),
+        (("all", "egemaps"), encoder, {"egemaps", "encoder"}),
+    ):
+        nodes = by_id(replace(CONFIG, rows=rows, encoder=given or EncoderConfig()))
+        heads = {head["row"] for head in nodes["evaluate/supervised"].config["heads"]}
+        assert heads & set(ON_REQUEST) == expected
+        assert ("backbone/encoder" in nodes) == ("encoder" in expected)
+    with pytest.raises(ConfigError, match=r"encoder\.name"):
+        by_id(replace(CONFIG, rows=("encoder",)))
+
+
+def test_probes_without_clep_read_their_own_audio_embeddings_alone():
+    nodes = by_id(replace(EVERY, rows=("egemaps", "encoder")))
+    assert "clep" not in {node.stage for node in nodes.values()}
+    for model, inputs in (("egemaps", {"shard"}), ("encoder", {"shard", "model"})):
+        node = nodes[f"audio_embeddings/{model}.synthetic-2"]
+        assert set(node.inputs) == inputs and node.config["model"] == model
+        learnt = nodes[f"classifier/leave-out-synthetic-1.{model}.-"].inputs
+        assert learnt["audio/synthetic-2"] == node.id and "audio/synthetic-1" not in learnt
+    assert nodes["audio_embeddings/encoder.synthetic-2"].inputs["model"] == "backbone/encoder"
+    other = by_id(replace(EVERY, rows=("egemaps", "encoder"), encoder=replace(EVERY.encoder, revision="f01")))
+    assert {n for n in nodes if canonical(nodes[n].config) != canonical(other[n].config)} == {
+        "backbone/encoder",
+        "report/report",
+    }
 
 
 def test_names_are_unique_and_what_is_shared_stands_once():

@@ -1,4 +1,4 @@
-"""Protects the metrics: they are scikit-learn's where scikit-learn has them, and a plain loop's where it has not."""
+"""Protects the metrics: they are scikit-learn's and torchmetrics' where these have them, else a plain loop's."""
 
 import numpy as np
 import pytest
@@ -25,6 +25,37 @@ def test_the_metrics_of_each_seed_are_scikit_learns(seed: int) -> None:
         assert wars[s] == pytest.approx(accuracy_score(truth, labels))
         assert f1s[s] == pytest.approx(f1_score(truth, labels, average="macro"))
         assert recalls[s] == pytest.approx(recall_score(truth, labels, average=None))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_metrics_of_each_seed_are_torchmetrics_own(seed: int) -> None:
+    import torch
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
+    from torchmetrics.text import Perplexity
+
+    truth, predicted = draw(seed)
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(4), size=predicted.shape)
+    counts, nlls = metrics.confusion(truth, predicted, 4), metrics.nll(probabilities, truth)
+    y = torch.from_numpy(truth)
+    for s, labels in enumerate(torch.from_numpy(predicted)):
+        assert metrics.uar(counts)[s] == pytest.approx(float(MulticlassRecall(4, average="macro")(labels, y)))
+        assert metrics.war(counts)[s] == pytest.approx(float(MulticlassAccuracy(4, average="micro")(labels, y)))
+        assert metrics.macro_f1(counts)[s] == pytest.approx(float(MulticlassF1Score(4, average="macro")(labels, y)))
+        assert metrics.recalls(counts)[s] == pytest.approx(MulticlassRecall(4, average=None)(labels, y).numpy())
+        log_odds = torch.from_numpy(np.log(probabilities[s]))[None]  # (1, U, N): perplexity is exp(NLL)
+        assert nlls[s] == pytest.approx(np.log(float(Perplexity()(log_odds, y[None]))), rel=1e-5)
+
+
+def test_ece_is_torchmetrics_where_bins_of_equal_mass_are_bins_of_equal_width() -> None:
+    import torch
+    from torchmetrics.classification import BinaryCalibrationError
+
+    rng = np.random.default_rng(0)
+    confidence = rng.permutation((np.arange(300) + 0.5) / 300)
+    correct = rng.random(300) < confidence**2
+    peer = BinaryCalibrationError(n_bins=metrics.ECE_BINS, norm="l1")
+    expected = float(peer(torch.from_numpy(confidence), torch.from_numpy(correct).long()))
+    assert metrics.ece(confidence, correct) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_class_that_is_not_kept_leaves_the_class_averages_but_its_utterances_stay_errors_elsewhere() -> None:

@@ -1,0 +1,243 @@
+"""LAION's own CLAP checkpoints (.pt) as a model folder, which transformers' ClapModel loads as well.
+
+Unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687). laion_clap is
+the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle; this is the one place of
+the project that reads one, and nothing but tensors and plain containers comes out of it.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from clepdg.audio import LAION_FRONT_END, mel_filters
+from clepdg.clap import FRONT_END, Clap, load_clap
+from clepdg.errors import BackboneError
+
+TOKENIZER: Final = "FacebookAI/roberta-base"
+TOKENIZER_FILES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+EXPECTED: Final = "an unfused HTSAT-tiny or HTSAT-base with a RoBERTa text tower, as laion_clap saves it"
+HTSAT: Final = {96: ("HTSAT-tiny", [2, 2, 6, 2]), 128: ("HTSAT-base", [2, 2, 12, 2])}  # by width: name, depths
+
+_WORDS: Final = "text_branch.embeddings.word_embeddings.weight"
+_PATCHES: Final = "audio_branch.patch_embed.proj.weight"
+_FILTERS: Final = "audio_branch.logmel_extractor.melW"
+# What the embeddings do not go through, and the constants that ClapModel computes itself.
+_UNUSED: Final = re.compile(
+    r"audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|(audio|text)_transform\."
+    r"|text_branch\.embeddings\.(position_ids|token_type_ids)$|audio_branch\..*\.attn_mask$"
+)
+_COMPUTED: Final = {"text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"}
+_RENAMED: Final = (
+    (r"^text_branch\.", "text_model."),
+    (r"^audio_branch\.bn0\.", "audio_model.audio_encoder.batch_norm."),
+    (r"^audio_branch\.", "audio_model.audio_encoder."),
+    (r"_projection\.0\.", "_projection.linear1."),
+    (r"_projection\.2\.", "_projection.linear2."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.", ".attention.self."),
+)
+
+
+class _Nothing:
+    """Stands for the numpy numbers that checkpoints keep beside the weights; numpy itself is never called."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
+    """Write LAION's checkpoint as a model folder `out`, and return what it loads as.
+
+    Args:
+        tokenizer: a folder with roberta-base's tokenizer, which a checkpoint does not hold; None: from the hub.
+
+    Raises:
+        BackboneError: out is there already, the file is not such a checkpoint, the tokenizer can't be had or does not
+            fit, or the folder can't be written. Nothing is left behind then.
+    """
+    if out.exists():
+        raise BackboneError("The folder to write is there already.", got=out, do="name another one, or remove it")
+    words = _load_tokenizer(tokenizer)
+    state = read_checkpoint(checkpoint)
+    config = _config(state, checkpoint)
+    _check_tokenizer(words, config, tokenizer)
+    model = _build(config, state, checkpoint)
+    from safetensors import SafetensorError
+
+    aside = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        model.save_pretrained(aside)
+        words.save_pretrained(aside)
+        (aside / FRONT_END).write_text(json.dumps(asdict(LAION_FRONT_END), indent=1, sort_keys=True))
+        clap = load_clap(aside)
+        aside.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise BackboneError("The model folder can't be written.", got=error, where=out) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return clap
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors by LAION's names, without the prefix `module.` of distributed training.
+
+    Raises:
+        BackboneError: it is not a whole file of torch's, holds other objects than tensors and plain containers (those
+            are refused before they are made), or no state_dict.
+    """
+    if not path.is_file():
+        raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
+    names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
+    inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
+    try:
+        with torch.serialization.safe_globals(inert):
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile file fails in whatever way it likes
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise BackboneError(
+            "The checkpoint can't be read as weights alone.",
+            got=f"it asks for {named[1]}, which is no tensor" if named else "damaged, not whole, or no file of torch's",
+            expected="a .pt file that holds tensors, numbers and text",
+            where=path,
+            do="download it again from where LAION publishes it; never load it in another way",
+        ) from None
+    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise BackboneError(
+            "The checkpoint holds no state_dict of tensors.", got=type(found).__name__, expected=EXPECTED, where=path
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return LAION's tensors by ClapModel's names, float32; query, key and value apart; unused ones left out."""
+    converted: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if _UNUSED.match(name):
+            continue
+        for pattern, replacement in _RENAMED:
+            name = re.sub(pattern, replacement, name)
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        if ".qkv." in name:
+            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                converted[name.replace(".qkv.", f".{part}.")] = piece.clone()
+        else:
+            converted[name] = tensor
+    return converted
+
+
+def _load_tokenizer(folder: Path | None) -> Any:
+    from transformers import AutoTokenizer, RobertaTokenizerFast
+
+    try:
+        if folder is None:
+            return AutoTokenizer.from_pretrained(TOKENIZER)
+        if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+            raise FileNotFoundError("the folder does not hold a tokenizer's files")  # transformers would make one up
+        return RobertaTokenizerFast.from_pretrained(str(folder))
+    except Exception as error:  # files of another kind fail in many ways
+        raise BackboneError(
+            "The tokenizer can't be loaded; LAION's checkpoints hold none.",
+            got=" ".join(str(error).split())[:200],
+            expected="roberta-base's tokenizer",
+            where=folder or TOKENIZER,
+            do="give --tokenizer FOLDER, with roberta-base's tokenizer.json, or its vocab.json and merges.txt",
+        ) from error
+
+
+def _check_tokenizer(tokenizer: Any, config: Any, folder: Path | None) -> None:
+    text = config.text_config
+    found = (len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    expected = (text.vocab_size, text.bos_token_id, text.pad_token_id, text.eos_token_id)
+    if found != expected:
+        raise BackboneError(
+            "Tokenizer and checkpoint do not fit together (tokens; ids of <s>, <pad>, </s>).",
+            got=found,
+            expected=expected,
+            where=folder or TOKENIZER,
+        )
+
+
+def _config(state: Mapping[str, Tensor], path: Path) -> Any:
+    """Return the ClapConfig of a checkpoint, read from its names and shapes."""
+    from transformers import ClapConfig
+
+    def refuse(what: str) -> BackboneError:
+        return BackboneError(
+            "This checkpoint's architecture is not supported.", got=what, expected=EXPECTED, where=path
+        )
+
+    def shape(name: str) -> tuple[int, int]:
+        if name not in state or state[name].ndim < 2:
+            raise refuse(f"no matrix {name}")
+        return int(state[name].shape[0]), int(state[name].shape[1])
+
+    if any("fusion_model" in name or "mel_conv" in name for name in state):
+        raise refuse("a fusion model, whose front end is random")
+    if _PATCHES not in state:
+        raise refuse("no HTSAT audio encoder" if any(n.startswith("audio_branch.") for n in state) else "no CLAP")
+    width, (vocabulary, hidden) = shape(_PATCHES)[0], shape(_WORDS)
+    if width not in HTSAT:
+        raise refuse(f"an HTSAT of width {width}")
+    if shape("text_branch.embeddings.token_type_embeddings.weight")[0] != 1:
+        raise refuse("a text tower that is no RoBERTa: it has several token types")
+    if _FILTERS in state:
+        front_end = LAION_FRONT_END
+        ours = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
+        if state[_FILTERS].shape != ours.shape or (state[_FILTERS] - ours).abs().max() > 1e-5:
+            raise refuse("mel filters of another front end")
+    layers = {name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")}
+    return ClapConfig(
+        audio_config={
+            "patch_embeds_hidden_size": width,
+            "hidden_size": 8 * width,
+            "depths": HTSAT[width][1],
+            "num_attention_heads": [4, 8, 16, 32],
+            "enable_fusion": False,
+        },
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": hidden,
+            "num_hidden_layers": len(layers),
+            "num_attention_heads": max(1, hidden // 64),
+            "intermediate_size": shape("text_branch.encoder.layer.0.intermediate.dense.weight")[0],
+            "max_position_embeddings": shape("text_branch.embeddings.position_embeddings.weight")[0],
+            "layer_norm_eps": 1e-5,  # RoBERTa's; ClapTextConfig's default is 1e-12
+        },
+        projection_dim=shape("audio_projection.0.weight")[0],
+    )
+
+
+def _build(config: Any, state: Mapping[str, Tensor], path: Path) -> Any:
+    from transformers import ClapModel
+
+    model = ClapModel(config).eval()
+    weights = convert_names(state)
+    try:
+        missing, unknown = model.load_state_dict(weights, strict=False)
+        odd = [*(set(missing) - _COMPUTED), *unknown]
+        got = f"{len(odd)} names missing or unknown, for example {sorted(odd)[:3]}"
+    except RuntimeError as error:
+        odd, got = [""], " ".join(str(error).split())[:300]
+    odd_values = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if not odd and odd_values:
+        odd, got = odd_values, f"values that are not finite, for example in {odd_values[:3]}"
+    if odd:
+        raise BackboneError(
+            "The checkpoint's tensors are not those of a whole CLAP.", got=got, expected=EXPECTED, where=path
+        )
+    return model

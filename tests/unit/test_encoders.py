@@ -1,0 +1,153 @@
+"""Protects speech encoders of transformers: their own hidden states, no padding heard, no pickle, no foreign code."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clepdg.encoders import load_encoder
+from clepdg.errors import BackboneError
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "conv_dim": [16, 16], "conv_stride": [20, 16], "conv_kernel": [40, 16], "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a function that makes a folder of a tiny random encoder, as transformers saves it."""
+    import transformers
+
+    def make(kind: str, **settings):
+        torch.manual_seed(0)
+        where = tmp_path_factory.mktemp(f"a {kind}")
+        config = getattr(transformers, f"{kind}Config")(**(SMALL | settings))
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(where)
+        normalise = config.feat_extract_norm == "layer"
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=normalise).save_pretrained(
+            where
+        )
+        return where
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def wavlm(folder):
+    return folder("WavLM")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("WavLM", {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+        ("Wav2Vec2", {"feat_extract_norm": "group"}),
+        ("Hubert", {"feat_extract_norm": "layer"}),
+    ],
+)
+def test_embeddings_are_the_mean_of_transformers_own_hidden_states(folder, tone, kind, settings):
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    where = folder(kind, **settings)
+    peer, extractor = AutoModel.from_pretrained(where).eval(), AutoFeatureExtractor.from_pretrained(where)
+    encoder = load_encoder(str(where))
+    for seconds in (0.3, 2.0):
+        waveform = tone(seconds, 16000)
+        inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt")
+        with torch.no_grad():
+            expected = peer(inputs.input_values).last_hidden_state[0].mean(dim=0)
+        np.testing.assert_allclose(encoder.encode(waveform, 16000), expected.numpy(), atol=1e-5)
+
+
+def test_padding_that_the_front_end_adds_is_not_heard_and_long_audio_is_heard_whole(tmp_path, tone):
+    """Whisper's front end fills up to 30 s; frames of the filling are left out of the mean."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    torch.manual_seed(0)
+    config = WhisperConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=99,
+                           decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0,
+                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[])  # fmt: skip
+    peer = WhisperModel(config).eval()
+    peer.save_pretrained(tmp_path)
+    extractor = WhisperFeatureExtractor()
+    extractor.save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+
+    def hidden(waveform):
+        with torch.no_grad():
+            return peer.get_encoder()(
+                **extractor(waveform, sampling_rate=16000, return_tensors="pt")
+            ).last_hidden_state[0]
+
+    short, long = tone(2.0, 16000), tone(33.0, 16000)
+    np.testing.assert_allclose(encoder.encode(short, 16000), hidden(short)[:100].mean(dim=0).numpy(), atol=1e-5)
+    parts = torch.cat([hidden(long[:480000]), hidden(long[480000:])[:150]])  # 50 frames a second
+    np.testing.assert_allclose(encoder.encode(long, 16000), parts.mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_other_rates_are_resampled_and_very_short_audio_is_heard(wavlm, tone):
+    encoder = load_encoder(str(wavlm))
+    at_16, at_48 = encoder.encode(tone(1.0, 16000), 16000), encoder.encode(tone(1.0, 48000), 48000)
+    assert np.abs(at_16 - at_48).max() < np.abs(at_16).max()
+    assert np.isfinite(encoder.encode(tone(1.0, 16000)[:20], 16000)).all()
+
+
+def test_save_and_load_keep_the_encoder(wavlm, folder, tmp_path, tone):
+    encoder = load_encoder(str(wavlm))
+    encoder.save(tmp_path)
+    again = load_encoder(str(tmp_path))
+    assert again.digest() == encoder.digest()
+    np.testing.assert_array_equal(again.encode(tone(1.0, 16000), 16000), encoder.encode(tone(1.0, 16000), 16000))
+    front_end = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**front_end, "do_normalize": True}))
+    assert load_encoder(str(tmp_path)).digest() != encoder.digest()
+
+
+def test_a_name_needs_a_revision_and_the_network():
+    with pytest.raises(BackboneError, match=r"encoder\.revision"):
+        load_encoder("microsoft/wavlm-large")
+    with pytest.raises(BackboneError, match=r"set encoder\.name to its folder"):
+        load_encoder("microsoft/wavlm-large", revision="c1423ed94bb01d80a3f5ce5bc39f6026a0f4828c")
+
+
+def test_pickled_weights_are_never_loaded(folder):
+    where = folder("WavLM")
+    from safetensors.torch import load_file
+
+    torch.save(load_file(where / "model.safetensors"), where / "pytorch_model.bin")
+    (where / "model.safetensors").unlink()
+    with pytest.raises(BackboneError, match="only pickled weights"):
+        load_encoder(str(where))
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
+    where = folder("WavLM")
+    mark = tmp_path / "it ran"
+    (where / "theirs.py").write_text(f"open({str(mark)!r}, 'w')\nclass Theirs: pass\n")
+    config = json.loads((where / "config.json").read_text())
+    config |= {"model_type": "emotion9vec", "auto_map": {"AutoModel": "theirs.Theirs", "AutoConfig": "theirs.Theirs"}}
+    (where / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="can't be loaded"):
+        load_encoder(str(where))
+    assert not mark.exists()
+
+
+def test_weights_that_are_not_whole_are_refused(folder):
+    from safetensors.torch import load_file, save_file
+
+    where = folder("Wav2Vec2")
+    tensors = load_file(where / "model.safetensors")
+    name = next(name for name in tensors if "attention" in name)
+    save_file({n: t for n, t in tensors.items() if n != name}, where / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match="not whole"):
+        load_encoder(str(where))
+
+
+def test_a_model_of_another_kind_is_named(micro, wavlm, tmp_path):
+    micro.save(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text((wavlm / "preprocessor_config.json").read_text())
+    with pytest.raises(BackboneError, match="no speech encoder"):
+        load_encoder(str(tmp_path))
