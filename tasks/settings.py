@@ -1,6 +1,7 @@
 """Where things lie on this machine: from the environment, then var/settings.toml, then defaults below var/."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from clepdg.errors import ConfigError
 from clepdg.store import Store
 
 PROJECT = Path(__file__).resolve().parents[1]
-NAMES = ("store", "tracking_url", "device", "workers")
+NAMES = ("store", "tracking_url", "device", "workers", "prefect_database_url", "mlflow_database_url")
+DATABASES = ("prefect_database_url", "mlflow_database_url")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class Settings:
         tracking_url: MLflow's address; None: SQLite and a folder below home.
         device: torch device of the training stages.
         workers: processes or threads of the data stages.
+        prefect_database_url: PostgreSQL that `make up` starts Prefect's server on; None: SQLite below home.
+        mlflow_database_url: PostgreSQL that MLflow keeps its runs in; None: SQLite below home.
     """
 
     home: Path
@@ -29,6 +33,8 @@ class Settings:
     tracking_url: str | None
     device: str
     workers: int
+    prefect_database_url: str | None = None
+    mlflow_database_url: str | None = None
 
     def open_store(self) -> Store:
         """Open the store of stage outputs."""
@@ -39,7 +45,8 @@ def load_settings() -> Settings:
     """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
 
     Raises:
-        ConfigError: an unknown name in settings.toml, or a number of workers that is none.
+        ConfigError: an unknown name or a password in settings.toml, a number of workers that is none, or a database
+            that is not PostgreSQL.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
@@ -50,6 +57,7 @@ def load_settings() -> Settings:
     unknown = sorted(set(written) - set(NAMES))
     if unknown:
         raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
+    _check_databases(written, path)
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:
@@ -65,7 +73,34 @@ def load_settings() -> Settings:
         tracking_url=chosen["tracking_url"],
         device=chosen["device"] or "auto",
         workers=int(workers),
+        prefect_database_url=chosen["prefect_database_url"],
+        mlflow_database_url=chosen["mlflow_database_url"],
     )
+
+
+def _check_databases(written: dict[str, object], path: Path) -> None:
+    """Raise where a database's address is not PostgreSQL's, or where one that is written in a file holds a password."""
+    for name in DATABASES:
+        kept = str(written.get(name) or "")
+        if kept != without_password(kept):
+            raise ConfigError(
+                "A password stands in the settings.",
+                where=f"{name} in {path}",
+                do=f"leave it out there and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
+            )
+        url = os.environ.get(f"CLEPDG_{name.upper()}") or kept
+        if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):
+            raise ConfigError(
+                "A database's address is not one.",
+                got=without_password(url),
+                expected="postgresql://USER@HOST:PORT/DATABASE",
+                where=name,
+            )
+
+
+def without_password(url: str) -> str:
+    """Return a database's address as it may be shown: no password before the host, nothing after the name."""
+    return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
 
 
 def resolve_device(device: str) -> str:

@@ -92,9 +92,11 @@ NO_RESULTS: Final = (
     "clepdg/config.py",
     "clepdg/emotions.py",
     "clepdg/errors.py",
+    "clepdg/pins.py",
     "clepdg/presets.py",
     "clepdg/reporting.py",
     "clepdg/store.py",
+    "clepdg/upstream.py",
 )
 
 
