@@ -149,6 +149,7 @@ class Show:
     bar: Callable[[Node, str], Any]
     done: Callable[[list[tuple[Node, Outcome]]], None]
     failed: Callable[[Node, str], None]
+    say: Callable[[str], None] = lambda line: None
 
 
 def _silent() -> Show:
@@ -236,7 +237,7 @@ def clep_dg(
     config, nodes = plan(arguments, asked.states)
     run = open_run(arguments, config, settings, asked)
     if fan_out:
-        run.missed = elsewhere.send_parts(config, arguments, nodes, run.store)
+        run.missed = elsewhere.send_parts(config, arguments, nodes, run.store, run.show.say)
     for stage, group in groupby(nodes, key=lambda node: node.stage):
         finish_group(run, list(group), parallel=stage in DATA_STAGES)
     return close_run(run)
@@ -268,8 +269,8 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
     ready = [node for node in nodes if all(need in run.records for need in node.needs)]
     if run.missed:  # what they left undone is not done here
-        left = elsewhere.stale(ready, run.store, run.records)
-        ready = [node for node in ready if node not in left]
+        left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
+        ready = [node for node in ready if node.id not in left]
     calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
     if parallel:
         futures = [bring_up_to_date.submit(*call) for call in calls]

@@ -7,7 +7,7 @@ store's lock.
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,13 +56,16 @@ def check_workers(arguments: Arguments) -> None:
         )
 
 
-def send_parts(config: Config, arguments: Arguments, nodes: list[Node], store: Store) -> dict[str, str]:
+def send_parts(
+    config: Config, arguments: Arguments, nodes: list[Node], store: Store, say: Callable[[str], None]
+) -> dict[str, str]:
     """Have the corpora that are stale run elsewhere, then the folds that are; return why some did not end well.
 
     No fold can be finished without all corpora: where one failed, none is sent.
     """
     data = [node for node in nodes if node.stage in DATA_STAGES]
-    return send(parts(config, arguments, stale(data, store))) or send(parts(config, arguments, stale(nodes, store)))
+    failed = send(parts(config, arguments, stale(data, store)), say)
+    return failed or send(parts(config, arguments, stale(nodes, store)), say)
 
 
 def stale(nodes: Iterable[Node], store: Store, records: Mapping[str, Record] | None = None) -> list[Node]:
@@ -109,7 +112,7 @@ def _first(until: str | None, stage: str) -> str:
     return stage if until is None else min(until, stage, key=STAGES.index)
 
 
-def send(wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def send(wanted: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]) -> dict[str, str]:
     """Run parts elsewhere, wait for all of them, and return part -> why it did not end well.
 
     If this run ends before them, they are cancelled.
@@ -118,17 +121,20 @@ def send(wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
 
-    if wanted:
-        get_run_logger().info("To the workers of %s: %s", DEPLOYMENT, ", ".join(wanted))
     sent: dict[str, FlowRun] = {}
     with get_client(sync_client=True) as client:
         try:
             for name, given in wanted.items():
                 made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=name, timeout=0)
                 sent[name] = made  # type: ignore[assignment]
-            while not all(run.state and run.state.is_final() for run in sent.values()):
+                say(f"{name}: to the workers of {DEPLOYMENT}")
+            while waiting := [name for name, run in sent.items() if _runs(run)]:
                 time.sleep(POLL_SECONDS)
-                sent = {name: client.read_flow_run(run.id) if _runs(run) else run for name, run in sent.items()}
+                sent |= {name: client.read_flow_run(sent[name].id) for name in waiting}
+                for name in waiting:
+                    if not _runs(sent[name]):
+                        get_run_logger().info("%s", _told(name, sent[name]))
+                        say(_told(name, sent[name]).splitlines()[0])
         except BaseException:
             _cancel(sent)
             raise
@@ -144,7 +150,7 @@ def _told(name: str, run: "FlowRun") -> str:
 
     where = url_for("flow-run", obj_id=run.id) or run.id
     state = run.state
-    said = f"{state.name}: {state.message}" if state else "unknown"
+    said = ": ".join(text for text in (state.name, state.message) if text) if state else "unknown"
     return f"the run of {name} elsewhere ({where}) ended {said}"
 
 

@@ -70,7 +70,7 @@ def show(flow_module: Any) -> Any:
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
 
-    return flow_module.Show(bar=of_node, done=done, failed=failed)
+    return flow_module.Show(bar=of_node, done=done, failed=failed, say=_write)
 
 
 @contextmanager
