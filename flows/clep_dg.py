@@ -227,8 +227,7 @@ def clep_dg(
     if refresh:
         last = refreshing.last_run(arguments, settings.open_store())
         if last is None:
-            get_run_logger().warning("Preset %s was not run here yet: there is nothing to refresh.", preset)
-            return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": []}
+            return refreshing.nothing(preset)
         arguments = last
         asked = refreshing.ask(configure(arguments), arguments, settings.open_store())
     if fan_out:
@@ -247,8 +246,6 @@ def open_run(arguments: Arguments, config: Config, settings: Settings, asked: re
     """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
     from prefect.runtime import deployment, flow_run
 
-    for line in asked.lines:
-        get_run_logger().warning("%s", line)
     refreshing.tell(asked)
     store = settings.open_store()
     part = f"clep-dg/{deployment.name}" == elsewhere.DEPLOYMENT

@@ -87,8 +87,10 @@ def run_command(options: argparse.Namespace) -> None:
 
     configure(arguments)
     if options.refresh:  # the flow asks the sources before it checks them
-        if runs.last_whole(settings.open_store(), arguments.preset) is None:
-            print(f"Preset {arguments.preset} was not run here yet: there is nothing to refresh.")
+        from flows import refresh
+
+        if refresh.last_run(arguments, settings.open_store()) is None:
+            print(refresh.nothing(arguments.preset)["notes"][0])
             return
     else:
         check(arguments, settings)

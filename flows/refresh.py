@@ -4,6 +4,7 @@ The user's own folder or address is in the key by what it says of itself, so a c
 address brought is pinned: a change there is shown to a person, and what was downloaded stays in use.
 """
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,8 @@ from tasks.runs import Arguments
 from tasks.stages import decide
 
 EVENT = "clep-dg.source.changed"
+
+log = logging.getLogger("clepdg")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ def last_run(given: Arguments, store: Store) -> Arguments | None:
     explicit: dict[str, Any] = {n: v for n, v in asdict(given).items() if v != getattr(Arguments(), n)}
     merged: dict[str, Any] = {n: {**getattr(last, n), **v} if isinstance(v, dict) else v for n, v in explicit.items()}
     return replace(last, **({"redo": ()} | merged))
+
+
+def nothing(preset: str) -> dict[str, Any]:
+    """Return the result of a refresh before there was a run, and say so."""
+    said = f"Preset {preset} was not run here yet: there is nothing to refresh."
+    log.warning(said)
+    return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 
 
 def ask(config: Config, arguments: Arguments, store: Store) -> Asked:
@@ -93,9 +103,11 @@ def _ask(
 
 
 def tell(asked: Asked) -> None:
-    """Emit an event for every pinned corpus whose publisher says something else now."""
+    """Write all into the run's log, and emit an event for every corpus whose publisher says something else now."""
     from prefect.events import emit_event
 
+    for line in asked.lines:
+        log.warning("%s", line)
     for corpus, lines in asked.changes.items():
         emit_event(
             event=EVENT,
