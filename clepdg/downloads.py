@@ -83,6 +83,14 @@ def download(
                 sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
 
 
+def said(part: Path) -> dict[str, Any]:
+    """Return what the server said of a file when its download began; nothing where that is not known."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        facts: dict[str, Any] = json.loads(part.with_suffix(".json").read_text())["said"]
+        return facts
+    return {}
+
+
 def _attempt(
     client: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
 ) -> dict[str, "hashlib._Hash"]:
@@ -102,7 +110,7 @@ def _attempt(
         if status == 200:
             done = 0
             part.write_bytes(b"")
-            store.write_json(part.with_suffix(".json"), _identity(address, response))
+            store.write_json(part.with_suffix(".json"), _identity(address, response) | {"said": web.facts(response)})
         rest = response.headers.get("content-length", "")
         announced = done + int(rest) if rest.isdigit() else 0
         return _receive(card, address, part, response.iter_raw(), announced, progress)
@@ -113,7 +121,9 @@ def _attempt_object(card: Card, address: Address, part: Path, progress: Progress
     with objects.errors(card, address.url):
         fs, path = objects.file_system(address.url)
         facts = fs.info(path)
-        identity = {"url": store.digest(address.url), "validator": objects.version(facts)}
+        version = objects.version(facts)
+        said = {"version": version, "bytes": facts.get("size")}
+        identity = {"url": store.digest(address.url), "validator": version, "said": said}
         with contextlib.suppress(OSError, ValueError):
             if json.loads(part.with_suffix(".json").read_text()) != identity:
                 part.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clepdg import addresses, archives, downloads, listings, objects, remote, sources, store
+from clepdg import addresses, archives, downloads, listings, objects, pins, remote, sources, store, upstream
 from clepdg.addresses import checksums, is_web, shown
 from clepdg.archives import File, Progress
 from clepdg.cards import Address, Card
@@ -80,9 +80,12 @@ class _Bringing:
             try:
                 bound = self._pinned(address)
                 if address.many:
-                    self._files(self._listed(bound), shown(address.url))
+                    self._files(files := self._listed(bound), shown(address.url))
+                    said = self._said(bound, files)
                 else:
-                    self._archive(bound, addresses.local(self.card, address.url))
+                    said = self._archive(bound, addresses.local(self.card, address.url))
+                if said:
+                    self._record(address, said=said, changed=None)
                 return
             except SourceError as error:
                 _clear(self.out)
@@ -104,15 +107,17 @@ class _Bringing:
         else:
             self._archive(Address(url=url), path)
 
-    def _archive(self, address: Address, path: Path | None) -> None:
-        """Download an archive unless it lies here, and extract it."""
+    def _archive(self, address: Address, path: Path | None) -> dict[str, Any]:
+        """Download an archive unless it lies here, and extract it; return what its server said of it."""
         card = self.card
         if path is not None:
+            said = upstream.said(card, address)
             verify(card, address, path.stat().st_size, hash_file(address, path))
             files = archives.extract(path, self.out / sources.TREE, progress=self.progress, nested=card.nested)
         else:
             folder = self.out / f"download-{store.digest(address.url)[:8]}.resume"
             part = downloads.download(card, address, folder, self.progress, self.sleep)
+            said = downloads.said(part)
             try:
                 files = archives.extract(part, self.out / sources.TREE, progress=self.progress, nested=card.nested)
             except SourceError as error:
@@ -122,8 +127,9 @@ class _Bringing:
                     f"What was downloaded for {card.name} can't be extracted.", got=error, where=shown(address.url)
                 ) from error
             if address in card.sources and not checksums(address):
-                self._pin(address, store.digest_file(part), part.stat().st_size)
+                self._record(address, sha256=store.digest_file(part), bytes=part.stat().st_size)
         self._finish(sources.TREE, files)
+        return said
 
     def _files(self, files: list[Remote], where: str) -> None:
         """Download single files, several at once."""
@@ -148,47 +154,34 @@ class _Bringing:
                     where=shown(address.url),
                     do="compare, and delete that record to take the new ones",
                 )
-            self._pin(address, digest, size)
+            if not address.recorded:
+                self._record(address, sha256=digest, bytes=size)
         return files
+
+    def _said(self, address: Address, files: list[Remote]) -> dict[str, Any]:
+        """Return what the server says of a list of files; nothing where it does not want to be asked."""
+        with contextlib.suppress(SourceError):
+            return upstream.of_files(self.card, address, files) if self.pins else {}
+        return {}
 
     def _pinned(self, address: Address) -> Address:
         """Return an address with the checksum that was recorded for it, where its publisher gives none."""
         if self.pins is None or checksums(address) or address.files:
             return address
-        path = self.pins / f"{self.card.name}.json"
-        record = _records(path).get(_pin_name(address))
-        if record is None:
+        record = pins.read(self.pins, self.card.name).get(pins.name(address), {})
+        if "sha256" not in record:
             return address
-        where = f"recorded {record['date']} in {path}"
+        where = f"recorded {record['date']} in {pins.path_of(self.pins, self.card.name)}"
         return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
 
-    def _pin(self, address: Address, sha256: str, size: int) -> None:
-        if self.pins is None or address.recorded:
-            return
-        path = self.pins / f"{self.card.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        records = _records(path)
-        date = time.strftime("%Y-%m-%d", time.gmtime())
-        records[_pin_name(address)] = {"bytes": size, "sha256": sha256, "date": date}
-        store.write_json(path, records)
+    def _record(self, address: Address, **facts: Any) -> None:
+        if self.pins is not None:
+            pins.update(self.pins, self.card.name, address, **facts)
 
     def _finish(self, root: str, files: list[File], remote: dict[str, str] | None = None) -> None:
         sources.write_files(self.out / sources.FILES, files)
         store.write_json(self.out / sources.ROOT, {"root": root} | ({"remote": remote} if remote else {}))
         self.figures = {"files": len(files), "bytes": sum(file.bytes for file in files)}
-
-
-def _records(path: Path) -> dict[str, Any]:
-    try:
-        records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        return records
-    except ValueError as error:
-        do = "mend it, or delete it: the next download is recorded anew"
-        raise SourceError("The record of first downloads is damaged.", got=error, where=path, do=do) from error
-
-
-def _pin_name(address: Address) -> str:
-    return f"{shown(address.url)} {address.dataverse or ''}".strip()
 
 
 def _clear(out: Path) -> None:

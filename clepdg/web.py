@@ -47,6 +47,11 @@ def look(card: Card, url: str) -> dict[str, Any]:
         ) from error
     if response.status_code != 200:
         raise refused(card, url, response.status_code)
+    return facts(response)
+
+
+def facts(response: "httpx.Response") -> dict[str, Any]:
+    """Return what the headers of an answer say of the whole that it belongs to: etag, last_modified, bytes."""
     said = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
     size = response.headers.get("content-length")
     return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})

@@ -1,45 +1,78 @@
-"""What the Prefect page of a run shows: progress of long stages, the table of decisions, the results, the links."""
+"""What the Prefect page of a run shows: progress of long stages, the table of decisions, the results, the links.
 
+A page is for looking at: a server that does not take one costs no run its result.
+"""
+
+import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from contextvars import copy_context
+from threading import Thread
 from uuid import UUID
 
 from clepdg.store import Store
 from flows.progress import describe
+from tasks.runs import RunLog
 from tasks.stages import Node
+
+log = logging.getLogger("clepdg")
 
 FIRST_SECONDS = 2.0  # shorter stages need no bar
 EVERY_SECONDS = 1.0  # an update costs about 13 ms
 
 
 def progress_artifact(node: Node) -> Callable[[int, int], None]:
-    """Return a progress function that keeps a progress artifact of the running task, at most once a second."""
+    """Return a progress function that keeps a progress artifact of the running task, at most once a second.
+
+    Prefect is told by a thread of its own, one update at a time: work never waits for a server, which Prefect's client
+    does for minutes when it is away.
+    """
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     started, last, made = time.monotonic(), 0.0, list[UUID]()
+    telling: Thread | None = None
 
     def update(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, telling
         now = time.monotonic()
         if not total or now - started < FIRST_SECONDS or (now - last < EVERY_SECONDS and done < total):
             return
-        last = now
-        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, now - started)
-        if made:
-            update_progress_artifact(artifact_id=made[0], progress=share, description=said)
-        else:
-            made.append(create_progress_artifact(progress=share, description=said))  # type: ignore[arg-type]
+        if telling and done >= total:
+            telling.join(EVERY_SECONDS)
+        if telling is None or not telling.is_alive():
+            last = now
+            telling = Thread(target=copy_context().run, args=(tell, done, total, now - started), daemon=True)
+            telling.start()
+
+    def tell(done: int, total: int, seconds: float) -> None:
+        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, seconds)
+        try:
+            if made:
+                update_progress_artifact(artifact_id=made[0], progress=share, description=said)
+            else:
+                made.append(create_progress_artifact(progress=share, description=said))  # type: ignore[arg-type]
+        except Exception as error:
+            log.warning("Prefect did not take the progress of %s: %s", node.id, _said(error))
 
     return update
 
 
-def run_artifacts(
-    stages: Mapping[str, Mapping[str, Any]], store: Store, mlflow_url: str, mlflow_run: str | None
-) -> None:
+def run_artifacts(run: RunLog, store: Store, mlflow: str, mlflow_run: str | None) -> None:
     """Leave the decisions, the results and the links of a run that ended."""
+    try:
+        _run_artifacts(run, store, mlflow, mlflow_run)
+    except Exception as error:
+        log.warning("Prefect did not take the decisions and results: %s", _said(error))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _run_artifacts(run: RunLog, store: Store, mlflow: str, mlflow_run: str | None) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+    stages = run.stages
     rows = [
         {
             "stage": node_id.replace("/", " ", 1),
@@ -49,9 +82,10 @@ def run_artifacts(
         }
         for node_id, facts in stages.items()
     ]
+    rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
     create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why")
     report = stages.get("report/report", {}).get("key")
-    lines = []
+    lines = [f"**{note}**\n" for note in run.notes]
     if report:
         folder = store.local("report", report)
         lines += [
@@ -60,10 +94,6 @@ def run_artifacts(
             f"Report: [{folder / 'report.html'}]({(folder / 'report.html').as_uri()})",
             "",
         ]
-    if mlflow_url.startswith("http"):
-        lines.append(f"MLflow: [{mlflow_url}]({mlflow_url})" + (f", run `{mlflow_run}`" if mlflow_run else ""))
-    else:
-        lines.append(
-            f"MLflow: `mlflow ui --backend-store-uri {mlflow_url}`" + (f", run `{mlflow_run}`" if mlflow_run else "")
-        )
+    shown = f"[{mlflow}]({mlflow})" if mlflow.startswith("http") else f"`{mlflow}`"
+    lines.append(f"MLflow: {shown}" + (f", run `{mlflow_run}`" if mlflow_run else ""))
     create_markdown_artifact(markdown="\n".join(lines), key="results", description="Results, report and MLflow run")

@@ -1,6 +1,6 @@
 """What a run's arguments mean: its configuration, its graph, and what can be checked before work starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,11 @@ from tasks.settings import Settings
 from tasks.stages import STAGES, Node, decide
 
 
-def plan(arguments: Arguments) -> tuple[Config, list[Node]]:
+def plan(arguments: Arguments, states: Mapping[str, str] | None = None) -> tuple[Config, list[Node]]:
     """Return the configuration and the graph of a run.
+
+    Args:
+        states: corpus -> digest of its source's state, where that was asked for already.
 
     Raises:
         ClepError: an argument is not valid, or a source can't be had.
@@ -32,6 +35,7 @@ def plan(arguments: Arguments) -> tuple[Config, list[Node]]:
         only_folds=arguments.folds,
         until=arguments.until,
         allow_partial=arguments.allow_partial,
+        states=states,
     )
     return config, nodes
 
@@ -71,19 +75,19 @@ def configure(arguments: Arguments) -> Config:
     return config
 
 
-def check(arguments: Arguments, settings: Settings) -> None:
-    """Raise everything that can be known before work starts, in one error."""
+def check(arguments: Arguments, settings: Settings, states: Mapping[str, str] | None = None) -> None:
+    """Raise everything that can be known before work starts, in one error; `states` as in `plan`."""
     config = configure(arguments)
     store = settings.open_store()
     checks: dict[str, Callable[[], object]] = {
-        corpus: partial(_check_source, config, corpus, arguments, store) for corpus in config.corpora
+        corpus: partial(_check_source, config, corpus, arguments, store, states or {}) for corpus in config.corpora
     }
     preflight.check(config, settings, checks)
 
 
-def _check_source(config: Config, corpus: str, arguments: Arguments, store: Store) -> None:
+def _check_source(config: Config, corpus: str, arguments: Arguments, store: Store, states: Mapping[str, str]) -> None:
     """Raise where a source can't be had; one that lies in the store already need not be reached."""
     card, given = load_card(corpus), arguments.sources.get(corpus)
-    node = source(config, corpus, arguments.sources)
+    node = source(config, corpus, arguments.sources, states)
     if not card.acoustics and decide(node, {}, store, {}).record is None:
         sources.reach(card, given)

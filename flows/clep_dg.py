@@ -25,8 +25,10 @@ from clepdg.config import Config
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
+from flows import fan_out as elsewhere
+from flows import refresh as refreshing
 from flows.artifacts import progress_artifact, run_artifacts
-from flows.checks import check, plan
+from flows.checks import check, configure, plan
 from tasks import living, runs, stages
 from tasks.children import Child
 from tasks.lineage import git_commit
@@ -83,6 +85,7 @@ class Run:
     stopping: threading.Event = field(default_factory=threading.Event)
     child: Child | None = None  # computes the torch stages where there are several devices
     writing: Any = field(default_factory=threading.Lock)
+    missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
 
     def bring_up_to_date(self, node: Node) -> Outcome:
         """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
@@ -148,8 +151,9 @@ class Run:
             facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
             self.show.failed(node, self.failures[node.id])
         else:
-            broken = next(need for need in node.needs if need not in self.records)
-            facts = {"key": None, "outcome": "Skipped", "reason": f"depends on {broken}, which is not there"}
+            broken = next((need for need in node.needs if need not in self.records), None)
+            reason = f"depends on {broken}, which is not there" if broken else "was to be computed elsewhere"
+            facts = {"key": None, "outcome": "Skipped", "reason": reason}
         self.log.stages[node.id] = facts
 
 
@@ -167,6 +171,7 @@ class Show:
     bar: Callable[[Node, str], Any]
     done: Callable[[list[tuple[Node, Outcome]]], None]
     failed: Callable[[Node, str], None]
+    say: Callable[[str], None] = lambda line: None
 
 
 def _silent() -> Show:
@@ -205,6 +210,8 @@ def clep_dg(
     redo: list[StageName] | None = None,
     allow_partial: bool = False,
     overrides: dict[str, Any] | None = None,
+    refresh: bool = False,
+    fan_out: bool = False,
 ) -> dict[str, Any]:
     """Run CLEP-DG from the corpora's sources to the report.
 
@@ -224,6 +231,9 @@ def clep_dg(
         redo: stages to compute again even if they are up to date.
         allow_partial: take a corpus that is not complete by its card.
         overrides: dotted settings, {"clep.epochs": 15}.
+        refresh: take the arguments of the last whole run of the preset, where they are not given here; ask every source
+            whether it changed, and run what is stale.
+        fan_out: have corpora and folds run as runs of `clep-dg/fold`, by the workers of its pool.
     """
     arguments = Arguments(
         preset=preset,
@@ -236,30 +246,37 @@ def clep_dg(
         allow_partial=allow_partial,
         overrides=overrides or {},
     )
-    settings = load_settings()
-    check(arguments, settings)
-    config, nodes = plan(arguments)
-    run = open_run(arguments, config, settings)
-    devices = settings.lanes(config.clep.ranks)
+    settings, asked = load_settings(), refreshing.Asked()
+    if refresh:
+        last = refreshing.last_run(arguments, settings.open_store())
+        if last is None:
+            return refreshing.nothing(preset)
+        arguments = last
+        asked = refreshing.ask(configure(arguments), arguments, settings.open_store())
+    if fan_out:
+        elsewhere.check_workers(arguments)
+    check(arguments, settings, asked.states)
+    config, nodes = plan(arguments, asked.states)
+    run = open_run(arguments, config, settings, asked)
     with living.hold(run.store, run.log.path.stem):
         try:
-            for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
-                if stage in DATA_STAGES:
-                    finish_group(run, list(group), parallel=True)
-                else:
-                    finish_lanes(run, list(group), devices)
+            if fan_out:
+                run.missed = elsewhere.send_parts(config, arguments, nodes, run.store, run.show.say)
+            finish(run, nodes, settings.lanes(config.clep.ranks))
         except BaseException as error:
             stop_run(run, error)
             raise
         return close_run(run)
 
 
-def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
-    """Start a run's file and its (not yet opened) MLflow run."""
-    from prefect.runtime import flow_run
+def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refreshing.Asked) -> Run:
+    """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
+    from prefect.runtime import deployment, flow_run
 
+    refreshing.tell(asked)
     store = settings.open_store()
-    log = runs.start(store, arguments, plain(config))
+    part = f"clep-dg/{deployment.name}" == elsewhere.DEPLOYMENT
+    log = runs.start(store, arguments, plain(config), part=part, notes=asked.lines)
     registry = Registry(
         settings=settings,
         preset=arguments.preset,
@@ -272,9 +289,21 @@ def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
     return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 
 
+def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Bring the nodes up to date: data stages corpus by corpus side by side, then what folds share, then the folds."""
+    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
+        if stage in DATA_STAGES:
+            finish_group(run, list(group), parallel=True)
+        else:
+            finish_lanes(run, list(group), devices)
+
+
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
     ready = [node for node in nodes if all(need in run.records for need in node.needs)]
+    if run.missed:  # what they left undone is not done here
+        left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
+        ready = [node for node in ready if node.id not in left]
     calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
     if parallel:
         futures = [bring_up_to_date.submit(*call) for call in calls]
@@ -350,16 +379,18 @@ def close_run(run: Run) -> dict[str, Any]:
     Raises:
         StagesFailed: some stages failed; the message names each and why.
     """
-    run.log.outcome = "failed" if run.failures else "completed"
+    failed = {**run.missed, **run.failures}
+    run.log.outcome = "failed" if failed else "completed"
     run.log.write()
-    run.registry.close(run.log.stages, "FAILED" if run.failures else "FINISHED")
-    run_artifacts(run.log.stages, run.store, run.registry.url, run.registry.parent)
-    if run.failures:
+    run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
+    run_artifacts(run.log, run.store, run.registry.url, run.registry.parent)
+    if failed:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
-        lines = [f"{node_id}: {message}" for node_id, message in run.failures.items()]
+        lines = [f"{name}: {message}" for name, message in failed.items()]
+        what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
         raise StagesFailed(
-            f"{len(run.failures)} of {len(run.log.stages)} stages failed, {len(skipped)} that need them were not"
-            " started; the others are finished.\n- " + "\n- ".join(lines)
+            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.\n- "
+            + "\n- ".join(lines)
         )
     return {
         "run": run.log.path.stem,
@@ -367,4 +398,5 @@ def close_run(run: Run) -> dict[str, Any]:
         "computed": sum(facts["outcome"] == "Completed" for facts in run.log.stages.values()),
         "stages": {node_id: facts["key"] for node_id, facts in run.log.stages.items()},
         "mlflow_run": run.registry.parent,
+        "notes": list(run.log.notes),
     }

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
 from flows.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from flows.terminal import print_result, show
+from tasks import runs
 from tasks.preflight import check_tracking
-from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
+
+DRAIN_SECONDS = 10.0  # patience with a server that is to take the last events
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="bring a configuration's stages up to date, from the sources to the report")
     run.set_defaults(command=run_command)
     add_run_options(run)
+    run.add_argument("--refresh", action="store_true", help="the last whole run again, after asking its sources")
+    run.add_argument("--fan-out", action="store_true", help="corpora and folds by the workers of pool clep-dg-folds")
     status = commands.add_parser("status", help="say what is up to date, what is stale and why; runs nothing")
     status.set_defaults(command=status_command)
     add_run_options(status)
@@ -107,33 +110,60 @@ def run_command(options: argparse.Namespace) -> None:
     from flows.checks import check, configure
 
     configure(arguments)
-    check(arguments, settings)
+    if options.refresh:  # the flow asks the sources before it checks them
+        from flows import refresh
+
+        if refresh.last_run(arguments, settings.open_store()) is None:
+            print(refresh.nothing(arguments.preset)["notes"][0])
+            return
+    else:
+        check(arguments, settings)
     from tasks.services import prefect_for_one_run
 
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
-        from prefect.logging.handlers import APILogHandler
-
-        from flows import clep_dg as flow_module
-
-        flow_module.SHOW.set(show(flow_module))
-        try:
-            result = flow_module.clep_dg(**flow_parameters(arguments))
-        finally:
-            APILogHandler().flush()  # while the server is still there
+        result = run_flow(
+            address, {**runs.parameters(arguments), "refresh": options.refresh, "fan_out": options.fan_out}
+        )
     print_result(result, arguments, settings, time.monotonic() - started)
 
 
-def flow_parameters(arguments: Arguments) -> dict[str, Any]:
-    """Return a run's arguments as the flow takes them: plain JSON values."""
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
+def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run the flow in this process; hand what it logged and emitted to the server while that is still there.
+
+    Without its server a run goes on, since the store has what it computes, but its end can't be reported; the process
+    then ends at once, where Prefect would try for minutes to send what nobody takes.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    from flows import clep_dg as flow_module
+    from tasks.services import answers
+
+    flow_module.SHOW.set(show(flow_module))
+    try:
+        result: dict[str, Any] = flow_module.clep_dg(**parameters)
+        return result
+    except Exception as error:
+        if not answers(f"{address}/health"):
+            said = f"{error}\n" if isinstance(error, ClepError) else ""
+            gone = (
+                f"Prefect's server ({address}) went away. What was computed is in the store: the same command goes on"
+            )
+            sys.stdout.flush()
+            os._exit(_complain(f"{said}{gone} from here, and ends in seconds if all of it was."))
+        raise
+    finally:
+        APILogHandler().flush()
+        EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
 def status_command(options: argparse.Namespace) -> None:
     """Print what is up to date, what is stale and why, without running anything."""
+    from clepdg import upstream
+    from clepdg.cards import load_card
     from clepdg.store import Record, plain
     from flows.checks import plan
-    from tasks import runs
     from tasks.stages import decide
 
     store = load_settings().open_store()
@@ -154,6 +184,10 @@ def status_command(options: argparse.Namespace) -> None:
             stale += 1
         print(f"{node.stage:17s} {node.name:44s} {reason}")
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
+    for corpus in config.corpora:
+        if corpus not in arguments.sources:
+            for change in upstream.changes(load_card(corpus), store.root / "pins"):
+                print(change)
 
 
 def fetch_command(options: argparse.Namespace) -> None:
@@ -202,7 +236,7 @@ def _registry_settings(preset: str) -> Settings:
     set_environment(settings)
     if preset not in PRESETS:
         raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
-    check_tracking(settings.tracking_url)
+    check_tracking(settings)
     return settings
 
 

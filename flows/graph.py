@@ -32,11 +32,13 @@ def graph(
     only_folds: tuple[str, ...] | None = None,
     until: str | None = None,
     allow_partial: bool = False,
+    states: Mapping[str, str] | None = None,
 ) -> list[Node]:
     """Return the nodes of a run, each after what it depends on.
 
     Args:
         given: corpus -> the user's own source (folder, archive or address).
+        states: corpus -> digest of its source's state, where that was asked for already.
         only_folds: names of the folds wanted; None: all of the configuration's protocols.
         until: the last stage wanted.
 
@@ -48,7 +50,8 @@ def graph(
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows, config.encoder.name)
-    nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
+    nodes = [source(config, corpus, given, states or {}) for corpus in config.corpora]
+    nodes += [make(config, corpus) for make in (index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
         nodes.append(backbone(config))
@@ -62,7 +65,7 @@ def graph(
     return [node for node in nodes if STAGES.index(node.stage) <= last]
 
 
-def source(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
+def source(config: Config, corpus: str, given: Mapping[str, str], states: Mapping[str, str]) -> Node:
     """A corpus's files: generated, downloaded, extracted, or a folder that is listed."""
     card = load_card(corpus)
     if card.acoustics:  # synthetic
@@ -83,11 +86,11 @@ def source(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
         name=corpus,
         compute=data.compute_source,
         config={"corpus": corpus, "given": given.get(corpus)},
-        state={"source": digest(sources.state(card, given.get(corpus)))},
+        state={"source": states.get(corpus) or digest(sources.state(card, given.get(corpus)))},
     )
 
 
-def index(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
+def index(config: Config, corpus: str) -> Node:
     """The utterance table of a corpus."""
     card = asdict(load_card(corpus))
     read = ("name", "grammar", "language", "labels", "split", "exclude")
@@ -100,7 +103,7 @@ def index(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
     )
 
 
-def shard(config: Config, corpus: str, given: Mapping[str, str]) -> Node:
+def shard(config: Config, corpus: str) -> Node:
     """A corpus's audio as FLAC in tars: depends on the index's audio facts alone, not on its label map."""
     return Node(
         stage="shard",

@@ -18,18 +18,19 @@ from tasks.settings import Settings
 
 def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
     """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
-    from tasks.tracking import tracking_url
+    from tasks.tracking import how_to_look
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
     print(f"\n{result['computed']} stages computed, {result['reused']} reused, in {seconds:.0f} s.")
+    for note in result["notes"]:
+        print(note)
     if key is None:
         return
     folder = store.local("report", key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
-    address = tracking_url(settings)
-    print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
+    print(f"MLflow   {how_to_look(settings)}")
     audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     activate = (
@@ -69,7 +70,7 @@ def show(flow_module: Any) -> Any:
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
 
-    return flow_module.Show(bar=of_node, done=done, failed=failed)
+    return flow_module.Show(bar=of_node, done=done, failed=failed, say=_write)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from clepdg.config import MADE_HERE, Config
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.protocols import EGEMAPS
 from clepdg.store import Store
-from tasks.settings import Settings, resolve_device
+from tasks.settings import Settings, resolve_device, without_password
 
 NEEDED_BYTES = 2e9  # below this a run of any size is likely to fill the disk
 
@@ -33,7 +33,7 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
         "encoder": lambda: check_encoder(config),
         "egemaps": lambda: check_egemaps(config),
         "store": lambda: check_store(settings.open_store()),
-        "tracking": lambda: check_tracking(settings.tracking_url),
+        "tracking": lambda: check_tracking(settings),
         "device": lambda: check_devices(settings.device, config.clep.ranks),
     }
     with ThreadPoolExecutor(8) as pool:
@@ -122,7 +122,7 @@ def in_hub_cache(name: str, revision: str | None) -> bool:
 
 def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:
     """Return why a host can't be reached within a few seconds, or None if it can (or a proxy is set to do it)."""
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+    if port == 443 and (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
         return None
     try:
         with socket.create_connection((host, port), timeout=seconds):
@@ -131,8 +131,11 @@ def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:
         return f"{host}: {error}"
 
 
-def check_tracking(url: str | None) -> None:
-    """Raise where MLflow's server does not answer."""
+def check_tracking(settings: Settings) -> None:
+    """Raise where MLflow's server, or the PostgreSQL that is used without one, does not answer."""
+    url = settings.tracking_url
+    if url is None and settings.mlflow_database_url:
+        check_database(settings.mlflow_database_url, "psycopg2")
     if url is None or not url.startswith("http"):
         return
     import httpx
@@ -149,6 +152,22 @@ def check_tracking(url: str | None) -> None:
             where=url,
             do="start it (make up), or run without one: remove tracking_url from var/settings.toml",
         )
+
+
+def check_database(url: str, driver: str) -> None:
+    """Raise where the driver for a PostgreSQL is not installed, or its host does not answer."""
+    import importlib.util
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if importlib.util.find_spec(driver) is None:
+        problem: str | None = f"no module {driver}"
+        do = "install the extra postgres, in the checkout: uv pip install -e '.[postgres]'"
+    else:
+        problem = unreachable(parts.hostname, parts.port or 5432) if parts.hostname else None
+        do = "start it, or look whether its address in the settings is right"
+    if problem:
+        raise ClepError("A database can't be used.", got=problem, where=without_password(url), do=do)
 
 
 def check_home(settings: Settings) -> None:

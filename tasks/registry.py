@@ -32,12 +32,12 @@ from tasks.tracking import (
     experiment_id,
     first_line,
     flat,
+    how_to_look,
     log_inputs,
     log_params,
     metric_name,
     shown,
     tracking_identity,
-    tracking_url,
 )
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Registry:
 
     @property
     def url(self) -> str:
-        """MLflow's address."""
-        return tracking_url(self.settings)
+        """Where a person sees what MLflow holds."""
+        return how_to_look(self.settings)
 
     @cached_property
     def identity(self) -> str:
@@ -332,7 +332,8 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     """
     name = model_name("classifier", preset)
     do = f"run the pipeline first (clep-dg run --preset {preset})"
-    if not settings.tracking_url and not (settings.home / "mlflow" / "mlflow.db").exists():
+    elsewhere = settings.tracking_url or settings.mlflow_database_url
+    if not elsewhere and not (settings.home / "mlflow" / "mlflow.db").exists():
         raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
     connect(settings)
     import mlflow

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clepdg.store import Store, write_json
+from tasks.stages import DATA_STAGES
 
 log = logging.getLogger("clepdg")
 
@@ -36,13 +37,25 @@ class Arguments:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
+def parameters(arguments: Arguments) -> dict[str, Any]:
+    """Return a run's arguments as the flow takes them: plain JSON values."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
+
+
 @dataclass
 class RunLog:
-    """One run's file; written when it starts and after every stage, so that a killed run leaves what it reached."""
+    """One run's file; written when it starts and after every stage, so that a killed run leaves what it reached.
+
+    Attributes:
+        part: whether it is a part of another run, done elsewhere; nobody asked for it by itself.
+        notes: what a person should know besides what became of the stages.
+    """
 
     path: Path
     arguments: Arguments
     config: dict[str, Any]
+    part: bool = False
+    notes: tuple[str, ...] = ()
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     outcome: str = "running"
 
@@ -55,6 +68,8 @@ class RunLog:
                 {
                     "arguments": asdict(self.arguments),
                     "config": self.config,
+                    "part": self.part,
+                    "notes": self.notes,
                     "stages": self.stages,
                     "outcome": self.outcome,
                 },
@@ -63,10 +78,12 @@ class RunLog:
             log.warning("The run's file can't be written: %s: %s", self.path, error)
 
 
-def start(store: Store, arguments: Arguments, config: dict[str, Any]) -> RunLog:
+def start(
+    store: Store, arguments: Arguments, config: dict[str, Any], *, part: bool = False, notes: tuple[str, ...] = ()
+) -> RunLog:
     """Open a new run's file."""
     name = f"{stamp(store)}-{uuid.uuid4().hex[:8]}.json"
-    return RunLog(path=store.root / "runs" / name, arguments=arguments, config=config)
+    return RunLog(path=store.root / "runs" / name, arguments=arguments, config=config, part=part, notes=notes)
 
 
 def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
@@ -98,13 +115,17 @@ def _logs(store: Store) -> list[dict[str, Any]]:
 
 
 def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
-    """Return node id -> its key in the newest run of this preset, backbone and corpora that reached it."""
+    """Return node id -> its key in the newest run of this preset, backbone and corpora that reached it.
+
+    Of the data stages, which no other corpus and no backbone has a part in, the newest run of this preset.
+    """
     keys: dict[str, str] = {}
     for log in _logs(store):
-        if _kind(log["config"]) != _kind(config):
+        if log["config"]["preset"] != config["preset"]:
             continue
+        alike = _kind(log["config"]) == _kind(config)
         for node_id, facts in log["stages"].items():
-            if facts.get("key"):
+            if facts.get("key") and (alike or node_id.partition("/")[0] in DATA_STAGES):
                 keys.setdefault(node_id, facts["key"])
     return keys
 
@@ -115,8 +136,21 @@ def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
 
 def last_arguments(store: Store) -> Arguments | None:
     """Return what the newest run was asked for."""
-    for log in _logs(store):
-        raw = log["arguments"]
+    return next(iter(_asked(store)), None)
+
+
+def last_whole(store: Store, preset: str) -> Arguments | None:
+    """Return what the newest whole run of a preset was asked for, or the newest one if none went to the end.
+
+    A run of some folds, or until some stage, does not make what it left out unwanted.
+    """
+    asked = [arguments for arguments in _asked(store) if arguments.preset == preset]
+    return next((arguments for arguments in asked if not (arguments.until or arguments.folds)), next(iter(asked), None))
+
+
+def _asked(store: Store) -> list[Arguments]:
+    found = []
+    for raw in (log["arguments"] for log in _logs(store) if not log.get("part")):
         tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
-        return Arguments(**{**raw, **tuples})
-    return None
+        found.append(Arguments(**{**raw, **tuples}))
+    return found

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import ClepError
 from clepdg.store import write_json
+from tasks.preflight import check_database
 from tasks.settings import PROJECT, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 BIN: Final = Path(sys.executable).parent
 STATE: Final = "services.json"
-POOL: Final = "clep-dg"
+POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, for which `up` starts a worker; parts of runs that fan out
 PATIENCE_SECONDS: Final = 180.0  # a cold MLflow server takes half a minute, on a busy machine more
 TOKEN: Final = "CLEPDG_SERVICE"  # in the environment of what `up` starts
 MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
@@ -84,7 +85,8 @@ def _prefect_command(port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", "--factory", factory, *options]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Tell whether a server answers at an address with 200."""
     import httpx
 
     with contextlib.suppress(httpx.HTTPError):
@@ -94,7 +96,7 @@ def _answers(url: str) -> bool:
 
 def _wait(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not _answers(url):
+    while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
             ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
@@ -263,6 +265,10 @@ def up() -> dict[str, Service]:
 def _start_prefect(settings: Settings) -> Service:
     port = free_port(4200)
     extra = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+    if settings.prefect_database_url:
+        check_database(settings.prefect_database_url, "asyncpg")
+        database = settings.prefect_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        extra["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     url = f"http://127.0.0.1:{port}/api"
     return _start(settings, "prefect", _prefect_command(port), url, f"{url}/health", extra)
 
@@ -270,29 +276,34 @@ def _start_prefect(settings: Settings) -> Service:
 def _start_mlflow(settings: Settings) -> Service:
     port, folder = free_port(5000), settings.home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.mlflow_database_url:
+        check_database(settings.mlflow_database_url, "psycopg2")
+    database = settings.mlflow_database_url or f"sqlite:///{folder / 'mlflow.db'}"
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
         *("--default-artifact-root", (folder / "artifacts").as_uri(), "--no-serve-artifacts"),
     ]
     url = f"http://127.0.0.1:{port}"
-    service = _start(settings, "mlflow", command, url, f"{url}/health", {})
+    extra = {"MLFLOW_BACKEND_STORE_URI": database}  # not on the command line, which all can read
+    service = _start(settings, "mlflow", command, url, f"{url}/health", extra)
     write_settings(settings, url)
     return service
 
 
 def _start_worker(settings: Settings, api: str) -> Service:
     port = free_port(8080)
-    command = [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--with-healthcheck"]
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", POOLS[0], "--name", "local", "--with-healthcheck"]
     extra = {"PREFECT_API_URL": api, "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
     health = f"http://127.0.0.1:{port}/health"
     return _start(settings, "worker", [*command, "--limit", "1"], health, health, extra)
 
 
 def _prepare_prefect(settings: Settings, url: str) -> None:
-    """Write prefect.toml, where Prefect looks for its address, create the work pool and deploy."""
+    """Write prefect.toml, where Prefect looks for its address, create the work pools that are missing, and deploy."""
     (PROJECT / "prefect.toml").write_text(f'{MADE_BY_UP}[api]\nurl = "{url}"\n')
-    _prefect(settings, url, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+    for pool in POOLS:
+        if not answers(f"{url}/work_pools/{pool}"):
+            _prefect(settings, url, "work-pool", "create", pool, "--type", "process")
     _prefect(settings, url, "--no-prompt", "deploy", "--all")
 
 

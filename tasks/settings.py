@@ -1,6 +1,7 @@
 """Where things lie on this machine: from the environment, then var/settings.toml, then defaults below var/."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from clepdg.pace import Pace
 from clepdg.store import Store
 
 PROJECT = Path(__file__).resolve().parents[1]
-NAMES = ("store", "tracking_url", "device", "workers", "training_seconds", "checkpoint_seconds")
+DATABASES = ("prefect_database_url", "mlflow_database_url")
+NAMES = ("store", "tracking_url", "device", "workers", "training_seconds", "checkpoint_seconds", *DATABASES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,8 @@ class Settings:
         workers: processes or threads of the data stages.
         training_seconds: the longest that one training may run before it is saved and fails; None: no limit.
         checkpoint_seconds: between two checkpoints of a training.
+        prefect_database_url: PostgreSQL that `make up` starts Prefect's server on; None: SQLite below home.
+        mlflow_database_url: PostgreSQL that MLflow keeps its runs in; None: SQLite below home.
     """
 
     home: Path
@@ -35,6 +39,8 @@ class Settings:
     workers: int
     training_seconds: float | None = None
     checkpoint_seconds: float = 60.0
+    prefect_database_url: str | None = None
+    mlflow_database_url: str | None = None
 
     def open_store(self) -> Store:
         """Open the store of stage outputs."""
@@ -56,7 +62,8 @@ def load_settings() -> Settings:
     """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
 
     Raises:
-        ConfigError: an unknown name in settings.toml, or a number that is none.
+        ConfigError: an unknown name or a password in settings.toml, a number that is none, or a database that is not
+            PostgreSQL.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
@@ -67,6 +74,7 @@ def load_settings() -> Settings:
     unknown = sorted(set(written) - set(NAMES))
     if unknown:
         raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
+    _check_databases(written, path)
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:
@@ -84,6 +92,8 @@ def load_settings() -> Settings:
         workers=int(workers),
         training_seconds=_seconds("training_seconds", chosen["training_seconds"], path),
         checkpoint_seconds=_seconds("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
+        prefect_database_url=chosen["prefect_database_url"],
+        mlflow_database_url=chosen["mlflow_database_url"],
     )
 
 
@@ -102,6 +112,31 @@ def _seconds(name: str, value: Any, path: Path, default: Any = None) -> Any:
             where=f"CLEPDG_{name.upper()}, or {path}",
         )
     return seconds
+
+
+def _check_databases(written: dict[str, object], path: Path) -> None:
+    """Raise where a database's address is not PostgreSQL's, or where one that is written in a file holds a password."""
+    for name in DATABASES:
+        kept = str(written.get(name) or "")
+        if kept != without_password(kept):
+            raise ConfigError(
+                "A password stands in the settings.",
+                where=f"{name} in {path}",
+                do=f"leave it out there and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
+            )
+        url = os.environ.get(f"CLEPDG_{name.upper()}") or kept
+        if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):
+            raise ConfigError(
+                "A database's address is not one.",
+                got=without_password(url),
+                expected="postgresql://USER@HOST:PORT/DATABASE",
+                where=name,
+            )
+
+
+def without_password(url: str) -> str:
+    """Return a database's address as it may be shown: no password before the host, nothing after the name."""
+    return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
 
 
 def resolve_device(device: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.store import Record, Store, plain
 from tasks import living
-from tasks.settings import Settings
+from tasks.settings import Settings, without_password
 from tasks.stages import Node
 
 if TYPE_CHECKING:
@@ -15,17 +15,30 @@ if TYPE_CHECKING:
 
 
 def tracking_url(settings: Settings) -> str:
-    """Return MLflow's address: a server, or without one an SQLite file below var/."""
-    return settings.tracking_url or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
+    """Return MLflow's address: a server; without one the PostgreSQL that the settings name, or an SQLite file."""
+    own = settings.mlflow_database_url or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
+    return settings.tracking_url or own
+
+
+def how_to_look(settings: Settings) -> str:
+    """Return where a person sees what MLflow holds: an address, or a command."""
+    url = tracking_url(settings)
+    return url if url.startswith("http") else f"mlflow ui --backend-store-uri {without_password(url)}"
+
+
+def _is_own(settings: Settings) -> bool:
+    """Tell whether no other server than that of `make up` is in use."""
+    from tasks.services import running_url
+
+    return not settings.tracking_url or settings.tracking_url == running_url(settings, "mlflow")
 
 
 def tracking_identity(settings: Settings) -> str:
-    """Return what stays the same while MLflow's address changes: our own server reads the SQLite file below var/."""
-    from tasks.services import running_url
-
-    if settings.tracking_url and settings.tracking_url != running_url(settings, "mlflow"):
+    """Return what stays the same while MLflow's address changes: our own server reads our own database."""
+    if settings.tracking_url and not _is_own(settings):
         return settings.tracking_url
-    return str(settings.home / "mlflow")
+    own = settings.mlflow_database_url
+    return without_password(own) if own else str(settings.home / "mlflow")
 
 
 def connect(settings: Settings) -> "MlflowClient":
@@ -48,9 +61,8 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    own = tracking_identity(settings) == str(settings.home / "mlflow")
     folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
-    location = folder.as_uri() if own else None
+    location = folder.as_uri() if _is_own(settings) else None
     return str(client.create_experiment(name, artifact_location=location))
 
 

@@ -112,9 +112,11 @@ NO_RESULTS: Final = (
     "clepdg/errors.py",
     "clepdg/laion.py",  # writes a folder for --backbone
     "clepdg/pace.py",
+    "clepdg/pins.py",
     "clepdg/presets.py",
     "clepdg/reporting.py",
     "clepdg/store.py",
+    "clepdg/upstream.py",
     "clepdg/variants.py",
 )
 

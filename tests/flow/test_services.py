@@ -4,9 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -14,6 +16,7 @@ from tasks import services
 from tasks.settings import PROJECT, load_settings
 
 BIN = Path(sys.executable).parent
+ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
 
 def test_every_entrypoint_loads_for_real():
@@ -21,7 +24,7 @@ def test_every_entrypoint_loads_for_real():
 
     deployments = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
     assert {d["name"] for d in deployments} == {
-        *("full", "demo", "data", "clep", "acpt", "text-embeddings", "classifier", "evaluate"),
+        *("full", "demo", "refresh", "data", "clep", "acpt", "text-embeddings", "classifier", "evaluate", "fold"),
     }
     parameters = set()
     for deployment in deployments:
@@ -30,7 +33,7 @@ def test_every_entrypoint_loads_for_real():
         assert flow.name == "clep-dg"
         flow.validate_parameters(deployment.get("parameters", {}))
         parameters |= set(deployment.get("parameters", {}))
-    assert parameters == {"preset", "until"}
+    assert parameters == {"preset", "until", "refresh"}
 
 
 @pytest.mark.parametrize(
@@ -109,14 +112,38 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         wrong = deployment([*run[:4], "--param", "preset=full"], project)
         assert wrong.returncode != 0
         assert "'full' is not one of" in wrong.stdout + wrong.stderr
+        assert_a_schedule_fires(started["prefect"].url)
     finally:
         stopped = services.down()
     assert set(stopped) == {"prefect", "mlflow", "worker"}
     assert services.read_services(settings) == {}
     assert not (project / "prefect.toml").exists()
     assert tomllib.loads((settings.home / "settings.toml").read_text()) == {"workers": 1}
-    assert not any(services._answers(service.url) for service in started.values())
+    assert not any(services.answers(service.url) for service in started.values())
     assert services.down() == []
+
+
+def assert_a_schedule_fires(url: str) -> None:
+    """Check that the weekly refresh is scheduled, and that one every 15 seconds really runs and finds nothing to do."""
+    patch = {"schedules": [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]}
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as api:
+        refresh = api.get("/deployments/name/clep-dg/refresh").json()
+        (weekly,) = refresh["schedules"]
+        assert (weekly["schedule"]["cron"], weekly["schedule"]["timezone"], weekly["active"]) == (
+            "0 3 * * 1",
+            "UTC",
+            True,
+        )
+        api.patch(f"/deployments/{refresh['id']}", json=patch).raise_for_status()
+        wanted = {"deployments": {"id": {"any_": [refresh["id"]]}}, "flow_runs": {"state": {"type": {"any_": ENDED}}}}
+        deadline = time.monotonic() + 240
+        while not (runs := api.post("/flow_runs/filter", json=wanted).json()) and time.monotonic() < deadline:
+            time.sleep(1)
+        assert runs[0]["auto_scheduled"] and runs[0]["state"]["type"] == "COMPLETED", runs
+        assert runs[0]["parameters"]["refresh"] is True
+        wanted = {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}}
+        names = {run["state"]["name"] for run in api.post("/task_runs/filter", json=wanted).json()}
+        assert names == {"Reused"}
 
 
 def deployment(words: list[str], project: Path) -> subprocess.CompletedProcess[str]:
@@ -128,6 +155,34 @@ def deployment(words: list[str], project: Path) -> subprocess.CompletedProcess[s
         timeout=300,
         env=dict(os.environ),
     )
+
+
+def test_the_kubernetes_example_can_be_deployed(project, prefect_server):
+    """A pool of that kind needs no cluster to be deployed to."""
+    from prefect.settings import PREFECT_API_URL
+
+    text = (PROJECT / "prefect.yaml").read_text()
+    example = [line.removeprefix("#") for line in text.splitlines() if line.startswith(("#  - <<", "#    "))]
+    kept = text.partition("  - <<: *common\n    name: fold\n")[0]
+    (project / "prefect.yaml").unlink()
+    (project / "prefect.yaml").write_text(kept + "\n".join(example) + "\n")
+    os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
+    try:
+        made = deployment(["prefect", "work-pool", "create", "clep-dg-kubernetes", "--type", "kubernetes"], project)
+        assert made.returncode == 0, made.stdout + made.stderr
+        done = deployment(["prefect", "--no-prompt", "deploy", "--name", "fold"], project)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=30, trust_env=False) as api:
+            deployed = api.get("/deployments/name/clep-dg/fold").json()
+    finally:
+        del os.environ["PREFECT_API_URL"]
+    assert deployed["work_pool_name"] == "clep-dg-kubernetes"
+    assert deployed["job_variables"]["image"] == "clep-dg:0.1.0"
+    assert deployed["job_variables"]["env"]["CLEPDG_DEVICE"] == "cuda:0"
+    assert deployed["concurrency_limit"] is None
+    assert deployed["pull_steps"] == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/clep-dg"}}
+    ]
 
 
 def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):

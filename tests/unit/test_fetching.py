@@ -124,10 +124,12 @@ def test_a_download_that_can_t_be_extracted_records_nothing(server: Server, tmp_
     assert not (tmp_path / "pins").exists()
 
 
-def test_a_published_checksum_and_the_users_own_address_are_not_recorded(server: Server, tmp_path: Path) -> None:
-    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=tmp_path / "pins")
+def test_no_sum_is_recorded_beside_a_published_one_nor_of_the_users_own_address(server: Server, tmp_path: Path) -> None:
     fetch(CARD, server.url, tmp_path / "b", pins=tmp_path / "pins")
     assert not (tmp_path / "pins").exists()
+    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=tmp_path / "pins")
+    (record,) = json.loads((tmp_path / "pins" / "emodb.json").read_text()).values()
+    assert set(record) == {"date", "said"}
 
 
 def test_a_damaged_record_is_one_clear_error(server: Server, tmp_path: Path) -> None:

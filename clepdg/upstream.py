@@ -1,0 +1,109 @@
+"""Whether a corpus's publisher still says what it said at the download: a few requests, nothing is downloaded.
+
+What a card's address brought holds, by the card's checksum or by its record (clepdg.pins). So a change upstream makes
+nothing stale: it is written into the record, and shown until a person has dealt with it.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg import addresses, listings, pins, store, web
+from clepdg.addresses import checksums, shown
+from clepdg.cards import Address, Card
+from clepdg.errors import SourceError
+from clepdg.listings import Remote
+
+SAMPLES: Final = 3  # of a table's files: thousands of requests would be a burden for their server
+
+
+def said(card: Card, address: Address) -> dict[str, Any]:
+    """Return what is said of a card's address now, by name.
+
+    Of an archive its ETag, time and size; of a Dataverse dataset its listing (names, sizes, checksums); of a table of
+    files the same as of an archive for the first, the middle and the last of them.
+
+    Raises:
+        SourceError: the address does not answer.
+    """
+    if address.many:
+        return of_files(card, address, listings.of_card(card, address))
+    path = addresses.local(card, address.url)
+    if path is None:
+        return web.look(card, address.url)
+    return {"bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+
+
+def of_files(card: Card, address: Address, files: list[Remote]) -> dict[str, Any]:
+    """Return what is said of an address of many files, whose list is known."""
+    if address.dataverse:
+        size = sum(file.address.bytes or 0 for file in files)
+        return {"listing": store.digest_lines(listings.lines(files)), "files": len(files), "bytes": size}
+    facts: dict[str, Any] = {}
+    for file in {number: files[number] for number in (0, len(files) // 2, len(files) - 1)}.values():
+        facts |= {f"{file.path} {key}": value for key, value in web.look(card, file.address.url).items()}
+    return facts
+
+
+def ask(card: Card, folder: Path) -> list[str]:
+    """Ask the addresses that brought a corpus, write what they say into its records, and return notes.
+
+    Args:
+        folder: the records of first downloads.
+
+    Returns:
+        Why an address could not be asked, or tells nothing. What changed is then in `changes`.
+    """
+    records, notes = pins.read(folder, card.name), list[str]()
+    known = [address for address in addresses.of_card(card) if pins.name(address) in records]
+    for address in known or addresses.of_card(card):
+        where, record = shown(address.url), records.get(pins.name(address), {})
+        try:
+            now = said(card, address)
+        except SourceError as error:
+            notes.append(f"{card.name}: {' '.join(str(error).partition(chr(10) + '  do:')[0].split())}")
+            continue
+        before = record.get("said")
+        if before is None:
+            pins.update(folder, card.name, address, said=now)
+            notes.append(f"{card.name}: {where} was not asked before; what it says is recorded from today on.")
+        elif not before.keys() & now.keys():
+            notes.append(f"{card.name}: {where} says nothing that tells whether it changed.")
+        elif _differences(before, now):
+            since = record.get("changed", {}).get("date", pins.today())
+            pins.update(folder, card.name, address, changed={"date": since, "said": now})
+        elif "changed" in record:
+            pins.update(folder, card.name, address, changed=None)
+        if not known:
+            break  # nobody recorded which address brought it: the first that answers stands for it
+    return notes
+
+
+def changes(card: Card, folder: Path) -> list[str]:
+    """Return, without asking, what was found to have changed upstream, each with what a person can do."""
+    found = []
+    with contextlib.suppress(SourceError):
+        records = pins.read(folder, card.name)
+        for address in card.sources:
+            record = records.get(pins.name(address), {})
+            if "changed" not in record:
+                continue
+            if checksums(address) or address.files:
+                take = "its card binds it by checksum: to take what is there now, correct the card"
+            else:
+                take = f"to take what is there now, delete its record in {pins.path_of(folder, card.name)} and run with"
+                take += " --redo source"
+            found.append(
+                f"{card.name}: since {record['changed']['date']} its publisher says something else than at the download"
+                f" ({_differences(record['said'], record['changed']['said'])}; {shown(address.url)}). What was"
+                f" downloaded stays in use. clep-dg fetch FOLDER --corpora {card.name} says whether its bytes differ;"
+                f" {take}."
+            )
+    return found
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return "etag a -> b, bytes 1 -> 2" for what both name and is not the same; "" where nothing is."""
+    both = [name for name in before if name in now and before[name] != now[name]]
+    return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in both)

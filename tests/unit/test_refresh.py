@@ -1,0 +1,130 @@
+"""Protects what a refresh runs: the last whole run, what is given in its place, and what its parts leave."""
+
+from pathlib import Path
+
+import pytest
+
+from clepdg.presets import build
+from clepdg.store import Store, plain
+from flows import fan_out, refresh
+from flows.checks import configure
+from flows.graph import graph
+from tasks import runs
+from tasks.runs import Arguments
+from tasks.stages import DATA_STAGES
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def ran(store: Store, arguments: Arguments, *, part: bool = False, **keys: str) -> None:
+    """Leave a run's file, the newest so far."""
+    log = runs.start(store, arguments, plain(configure(arguments)), part=part)
+    log.path = log.path.with_name(f"{len(list(log.path.parent.glob('*.json'))):03d}.json")
+    log.stages = {node_id: {"key": key} for node_id, key in keys.items()}
+    log.write()
+
+
+WHOLE = Arguments(
+    preset="open",
+    backbone="micro",
+    corpora=("ravdess", "emodb"),
+    sources={"ravdess": "/a", "emodb": "/b"},
+    redo=("clep",),
+    allow_partial=True,
+    overrides={"clep.epochs": 3},
+)
+
+
+def test_a_refresh_takes_the_last_whole_run_of_its_preset(store: Store) -> None:
+    assert refresh.last_run(Arguments(preset="open"), store) is None
+    ran(store, Arguments(preset="demo"))
+    assert refresh.last_run(Arguments(preset="open"), store) is None
+    ran(store, WHOLE)
+    ran(store, Arguments(preset="open", corpora=("tess",), overrides={"protocols": "supervised"}, until="source"))
+    ran(store, Arguments(preset="open", folds=("supervised",)))
+    ran(store, Arguments(preset="open", corpora=("tess", "emodb")), part=True)
+    ran(store, Arguments(preset="demo"))
+    assert refresh.last_run(Arguments(preset="open"), store) == Arguments(**{**WHOLE.__dict__, "redo": ()})
+
+
+def test_a_refresh_takes_the_last_part_where_nothing_went_to_the_end(store: Store) -> None:
+    ran(store, Arguments(preset="open", until="index"))
+    ran(store, Arguments(preset="open", until="shard"))
+    assert refresh.last_run(Arguments(preset="open"), store) == Arguments(preset="open", until="shard")
+
+
+def test_what_is_given_wins(store: Store) -> None:
+    ran(store, WHOLE)
+    given = Arguments(
+        preset="open", sources={"emodb": "/c"}, until="clep", overrides={"acpt.epochs": 2}, redo=("acpt",)
+    )
+    taken = refresh.last_run(given, store)
+    assert taken is not None
+    assert taken.sources == {"ravdess": "/a", "emodb": "/c"}
+    assert taken.overrides == {"clep.epochs": 3, "acpt.epochs": 2}
+    assert (taken.until, taken.redo, taken.backbone, taken.allow_partial) == ("clep", ("acpt",), "micro", True)
+
+
+def test_status_passes_over_parts_of_other_runs(store: Store) -> None:
+    ran(store, WHOLE)
+    ran(store, Arguments(preset="open", folds=("supervised",)), part=True)
+    last = runs.last_arguments(store)
+    assert last == WHOLE
+
+
+def test_the_data_of_a_corpus_is_known_from_every_run_of_its_preset(store: Store) -> None:
+    """So a folder of which one file changed is not hashed anew by a run that has other corpora beside it."""
+    ran(store, WHOLE, **{"source/emodb": "old", "clep/supervised.c0": "old"})
+    ran(store, Arguments(preset="demo"), **{"source/emodb": "the demo's"})
+    alone = Arguments(preset="open", corpora=("emodb",), overrides={"protocols": "supervised"})
+    assert runs.last_keys(store, plain(configure(alone))) == {"source/emodb": "old"}
+
+
+# --- fan-out: what is sent has the keys that the run itself would compute
+
+
+DEMO = Arguments(preset="demo", overrides={"clep.epochs": 3})
+
+
+def test_a_part_has_the_nodes_of_the_whole_run() -> None:
+    config = configure(DEMO)
+    whole = {node.id: node for node in graph(config, {})}
+    parts = fan_out.parts(config, DEMO, whole.values())
+    assert list(parts) == [*config.corpora, *(f.name for f in fan_out.folds(config.corpora, config.protocols, None))]
+    together = set()
+    for name, given in parts.items():
+        nodes = graph(build("demo", corpora=given["corpora"], overrides=given["overrides"]), {}, **_cut(given))
+        together |= {node.id for node in nodes}
+        assert {node.stage in DATA_STAGES for node in nodes} == ({True} if name in config.corpora else {True, False})
+        for node in nodes:
+            assert plain(node.config) == plain(whole[node.id].config), node.id
+            assert node.inputs == whole[node.id].inputs
+    assert together == set(whole) - {"report/report"}
+
+
+def _cut(given: dict[str, object]) -> dict[str, object]:
+    folds = given["folds"]
+    return {"until": given["until"], "only_folds": tuple(folds) if isinstance(folds, list) else None}
+
+
+@pytest.mark.parametrize(
+    ("until", "folds", "expected"),
+    [
+        ("index", None, {"synthetic-1": "index"}),
+        ("backbone", None, {"synthetic-1": "shard"}),
+        ("clep", ("supervised",), {"synthetic-1": "shard", "supervised": "clep"}),
+        ("report", ("supervised",), {"synthetic-1": "shard", "supervised": "evaluate"}),
+    ],
+)
+def test_only_what_is_stale_is_sent_and_no_further_than_wanted(until, folds, expected):
+    arguments = Arguments(preset="demo", until=until, folds=folds)
+    config = configure(arguments)
+    nodes = [
+        node
+        for node in graph(config, {}, only_folds=folds, until=until)
+        if node.stage not in DATA_STAGES or node.name == "synthetic-1"
+    ]
+    assert {name: given["until"] for name, given in fan_out.parts(config, arguments, nodes).items()} == expected
