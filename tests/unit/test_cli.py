@@ -153,5 +153,5 @@ def test_status_before_any_run(capsys):
 def test_status_of_a_preset_lists_every_stage(capsys):
     main(["status", "--preset", "demo"])
     out = capsys.readouterr().out
-    assert "0 of 166 stages are up to date" in out
+    assert "0 of 214 stages are up to date" in out
     assert "depends on source synthetic-1" in out
