@@ -137,7 +137,7 @@ class _Bringing:
 
     def _listed(self, address: Address) -> list[Remote]:
         """Return the files of a card's address, and hold a repository's listing to what it was at first."""
-        files = listings.of_card(self.card, address)
+        files = listings.of_card(self.card, address, self.sleep)
         if address.dataverse:
             digest, size = store.digest_lines(listings.lines(files)), sum(file.address.bytes or 0 for file in files)
             if address.sha256 and digest != address.sha256:

@@ -104,6 +104,8 @@ def halved(root: Path, stem: str, kind: str = "WAV") -> None:
 
 
 HEADER_ONLY = b"RIFF\x24\x00\x00\x00WAVEfmt "
+
+
 def big_endian(samples: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, RATE, format="WAV", subtype="PCM_16", endian="BIG")

@@ -305,6 +305,15 @@ def test_a_dataset_gives_its_audio_under_its_md5_sums(dataverse: Card, server: S
         fetch(dataverse, None, tmp_path / "other")
 
 
+def test_a_busy_repository_is_asked_again(dataverse: Card, server: Server, tmp_path: Path) -> None:
+    listing = next(path for path in server.routes if "persistentId" in path)
+    server.routes[listing].insert(0, Answer(status=503, headers={"Retry-After": "9"}))
+    waits: list[float] = []
+    fetch(dataverse, None, tmp_path / "out", sleep=waits.append)
+    assert_whole(tmp_path / "out", SPEECH)
+    assert waits == [9.0]
+
+
 def test_a_dataset_that_changed_never_replaces_what_was_recorded(
     dataverse: Card, server: Server, tmp_path: Path
 ) -> None:

@@ -118,6 +118,12 @@ def test_a_file_that_vanished_is_named(corpus, tmp_path):
         sharding.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
 
 
+def test_a_name_that_no_tar_takes_is_one_clear_error_that_says_whose(corpus, tmp_path):
+    root, utterances = corpus
+    with pytest.raises(ShardError, match=r"(?s)does not fit into a tar.*where: c/"):
+        sharding.write_shards(tmp_path, root, utterances.assign(utterance_id=f"c/{'n' * 96}"), CONFIG)
+
+
 def test_learning_digest_ignores_the_test_part(corpus, tmp_path):
     root, utterances = corpus
     folders = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]

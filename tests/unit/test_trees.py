@@ -1,6 +1,9 @@
 """Protects the reading of whole trees: corpora in their real layout, each known fault found and named."""
 
+import csv
+import re
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,12 @@ import pytest
 
 from clepdg import fetching, sources
 from clepdg.cards import Card, Expected, Split, load_card
-from clepdg.config import IndexConfig
+from clepdg.config import IndexConfig, ShardConfig
 from clepdg.corpora import CORPORA
 from clepdg.errors import CorpusError
 from clepdg.index import build_index, check
+from clepdg.sharding import write_shards
+from clepdg.shards import stream
 from tests.unit import trees
 
 
@@ -191,7 +196,7 @@ def test_any_folder_with_a_table_is_a_corpus(tmp_path: Path) -> None:
         "ann/gone.wav": "its file is missing",
         "stray.wav": "utterances.csv does not name it",
         "utterances.csv line 15": "../secret.wav leads out of the corpus's folder",
-        "utterances.csv line 16": "no speaker",
+        "ann/take.0.wav": "utterances.csv line 16: no speaker",
     }
     check(figures, ANY, allow_partial=True)
     with pytest.raises(CorpusError, match="4 of 16 files can't be used"):
@@ -217,6 +222,72 @@ def test_a_line_that_is_there_twice_counts_once_and_not_at_all_where_labels_diff
     utterances, refused, _ = build(root, ANY)
     assert "my-corpus/ann_take_0" in utterances.index and "my-corpus/ann_take_1" not in utterances.index
     assert refused["ann/take.1.wav"] == "named twice, as cross and glad"
+
+
+def table_of(root: Path, *paths: str, **columns: str) -> Path:
+    """Make a corpus of these files; each sounds like none other."""
+    for path in paths:
+        trees.put(root / path, 16000, sounds_like=path)
+    row = {"speaker": "ann", "label": "glad", "split": "train"} | columns
+    trees.table(root / "utterances.csv", [{"path": path, **row} for path in paths])
+    return root
+
+
+ALIKE = ("a/b.wav", "a_b.wav", "clip 1.wav", "clip_1.wav", "s.wav", "s.flac", "😀.wav", "😡.wav")
+
+
+def test_files_whose_names_come_out_alike_are_told_apart_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    utterances, refused, _ = build(table_of(tmp_path, *ALIKE, "other one.wav"), ANY)
+    assert not refused and set(utterances.path) == {*ALIKE, "other one.wav"}
+    assert utterances.path["my-corpus/other_one"] == "other one.wav"
+    assert all(re.fullmatch(r"my-corpus/\w+_[0-9a-f]{8}", key) for key in utterances.index.drop("my-corpus/other_one"))
+    trees.table(tmp_path / "utterances.csv", reversed(list(csv.DictReader((tmp_path / "utterances.csv").open()))))
+    again, _, _ = build(tmp_path, ANY)
+    assert again.path.to_dict() == utterances.path.to_dict()
+
+
+def test_a_file_that_is_named_in_two_ways_is_named_twice(tmp_path: Path) -> None:
+    rows = [{"path": path, "speaker": "ann", "label": "glad", "split": "train"} for path in ("a.wav", "./a.wav")]
+    trees.table(trees.put(tmp_path / "a.wav", 16000).with_name("utterances.csv"), rows)
+    utterances, refused, _ = build(tmp_path, ANY)
+    assert list(utterances.index) == ["my-corpus/a"] and refused == {"a.wav": "named twice, as glad"}
+
+
+def test_long_names_reach_the_shards(tmp_path: Path) -> None:
+    long = [f"{'a very long name ' * 12}{number}.wav" for number in range(3)] + [f"{'é' * 80}.wav", f"{'n' * 95}.wav"]
+    utterances, refused, _ = build(table_of(tmp_path / "tree", *long), ANY)
+    assert not refused and len(utterances) == len(long)
+    assert utterances.path[f"my-corpus/{'n' * 95}"] == long[-1]
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", tmp_path / "tree", utterances.reset_index(), ShardConfig())
+    assert {key for key, _, _ in stream(tmp_path / "shards")} == set(utterances.index)
+
+
+def test_an_accent_is_the_same_in_both_its_spellings(tmp_path: Path) -> None:
+    root = table_of(tmp_path, unicodedata.normalize("NFD", "zoë/café.wav"))
+    table = unicodedata.normalize("NFC", (root / "utterances.csv").read_text())
+    (root / "utterances.csv").write_text(table)
+    utterances, refused, _ = build(root, ANY)
+    assert list(utterances.index) == ["my-corpus/zoë_café"] and not refused
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "reason"),
+    [
+        ("a.wav,ann,,train", "a.wav", "utterances.csv line 2: no label"),
+        (",ann,glad,train", "utterances.csv line 2", "no path"),
+        (".,ann,glad,train", ".", "not readable: Is a directory"),
+        ("/,ann,glad,train", "utterances.csv line 2", "/ leads out of the corpus's folder"),
+        ("a\0.wav,ann,glad,train", "a\0.wav", "not readable: embedded null byte"),
+        (f"{'a' * 300}.wav,ann,glad,train", f"{'a' * 300}.wav", "not readable: File name too long"),
+    ],
+)
+def test_a_line_that_can_t_be_used_is_one_finding(line: str, path: str, reason: str, tmp_path: Path) -> None:
+    trees.text(tmp_path / "utterances.csv", f"path,speaker,label,split\n{line}\n")
+    if path == "a.wav":
+        trees.put(tmp_path / path, 16000)
+    _, refused, _ = build(tmp_path, ANY)
+    assert refused == {path: reason}
 
 
 def test_an_unknown_split_and_label_are_named(tmp_path: Path) -> None:
