@@ -6,6 +6,7 @@ to the card's checksums; where a publisher gives none, what came first is record
 
 import contextlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from clepdg.folders import hash_folder
 from clepdg.listings import Remote
 from clepdg.sources import none_left, os_errors
 from clepdg.verification import hash_file, verify
+
+log = logging.getLogger("clepdg")
 
 
 def fetch(
@@ -83,10 +86,13 @@ class _Bringing:
                     self._files(self._listed(bound), shown(address.url))
                 else:
                     self._archive(bound, addresses.local(self.card, address.url))
-                return
             except SourceError as error:
                 _clear(self.out)
                 faults.append(str(error))
+                continue
+            for fault in faults:
+                log.warning("%s was taken from %s, since: %s", self.card.name, shown(address.url), fault)
+            return
         raise none_left(self.card, faults, "downloaded")
 
     def from_own(self, url: str) -> None:
@@ -152,11 +158,16 @@ class _Bringing:
         return files
 
     def _pinned(self, address: Address) -> Address:
-        """Return an address with the checksum that was recorded for it, where its publisher gives none."""
+        """Return an address with the checksum that was recorded for it, where its publisher gives none.
+
+        All archives of a card are one: what came first from any of them holds for every mirror.
+        """
         if self.pins is None or checksums(address) or address.files:
             return address
         path = self.pins / f"{self.card.name}.json"
-        record = _records(path).get(_pin_name(address))
+        alike = [] if address.many else [mirror for mirror in self.card.sources if not mirror.many]
+        records = _records(path)
+        record = next((records[name] for name in map(_pin_name, [address, *alike]) if name in records), None)
         if record is None:
             return address
         where = f"recorded {record['date']} in {path}"
