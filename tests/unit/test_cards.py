@@ -125,6 +125,13 @@ GOOD = (cards.MANIFESTS / "emodb.toml").read_text()
         (GOOD.replace("[split]", "[parts]"), "split"),
         (GOOD.replace('boredom = "bored"', 'boredom = "boring"'), "boring"),
         (GOOD.replace('name = "emodb"', 'name = "emo"'), "emo"),
+        (f'exclude = "emodb/03"\n{GOOD}', r"(?s)wrong type.*exclude = 'emodb/03'.*a list of texts"),
+        (f"exclude = [3]\n{GOOD}", r"(?s)wrong type.*exclude = \[3\]"),
+        (f'exclude = ["03"]\n{GOOD}', r"(?s)not of its corpus.*got: 03.*emodb/<utterance> or emodb/<speaker>"),
+        (re.sub(r"test = \[.*\]", 'test = "03"', GOOD), r"(?s)wrong type.*test = '03'.*a list of texts"),
+        (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r"(?s)wrong type.*unit = 'speakers'.*official"),
+        (GOOD.replace("utterances = 535", 'utterances = "535"'), r"(?s)wrong type.*utterances = '535'.*int"),
+        (re.sub(r"(?s)\[split\].*?\n\n", "", f'split = "speaker"\n{GOOD}'), "split|items"),
     ],
 )
 def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, manifests: Path) -> None:

@@ -272,6 +272,20 @@ def test_excluded_speakers_and_utterances_are_left_out_and_counted(root: Path) -
     assert figures["found"]["utterances"] == 12
 
 
+def test_an_exclusion_that_excludes_nothing_is_refused_in_a_whole_copy_and_told_in_a_part(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = replace(CARD_OF_ROOT, exclude=("ravdess/03-01-04-01-01-01-01", "ravdess/1", "ravdess/03-01-04-01-01-01-99"))
+    figures = build(root, card)[2]
+    assert figures["excluded"] == 1
+    message = refusal(figures, card, allow_partial=False)
+    for entry in ("ravdess/1", "ravdess/03-01-04-01-01-01-99"):
+        assert f"the card excludes {entry}, which is not there" in message
+    assert card.exclude[0] not in message
+    check(figures, card, allow_partial=True)
+    assert "ravdess/03-01-04-01-01-01-99, which is not there" in caplog.text
+
+
 def test_the_hash_of_the_source_is_taken_over(root: Path) -> None:
     path = f"{name(1, 4, 1)}.wav"
     utterances, _, _ = build_index(root, {path: "f" * 64}, CARD_OF_ROOT, IndexConfig())
