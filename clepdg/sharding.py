@@ -9,10 +9,14 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
+import signal
 import tarfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -107,10 +111,36 @@ def write_shards(
     }
 
 
-def _executor(workers: int) -> Any:
+@contextlib.contextmanager
+def _executor(workers: int) -> Iterator[Executor | None]:
     if workers <= 1:
-        return contextlib.nullcontext()
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise ShardError(
+            "A process that encodes audio was ended from outside.",
+            got=error,
+            do="look whether memory ran out (CLEPDG_WORKERS=1 needs the least), and run the same command again",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for what is not begun
+
+
+def _belong_to_parent() -> None:
+    """Let a worker process end with its parent, kill -9 included, and leave Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _pieces(

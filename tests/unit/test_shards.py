@@ -2,11 +2,17 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
@@ -48,6 +54,54 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert len(list(tmp_path.iterdir())) == len(list(written[0].iterdir()))
     assert shards.digests(tmp_path) == shards.digests(written[0])
+
+
+KILLED = """
+import multiprocessing, sys, threading, time
+from pathlib import Path
+import pandas as pd
+from clepdg import sharding
+from clepdg.config import ShardConfig
+
+
+def stop(done, total):
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    sharding.FEW = 1
+    rows = [(f"c/{n}", "train", f"{n}.wav", "A") for n in range(120)]
+    table = pd.DataFrame(rows, columns=["utterance_id", "split", "path", "raw_label"])
+    asked = (Path(sys.argv[2]), Path(sys.argv[1]), table, ShardConfig())
+    thread = threading.Thread(target=sharding.write_shards, args=asked, kwargs={"workers": 2, "progress": stop})
+    thread.start()
+    thread.join()
+"""
+
+
+def test_the_processes_of_a_killed_run_end_with_it(corpus, tmp_path):
+    driver = tmp_path / "driver.py"
+    driver.write_text(KILLED)
+    command = [sys.executable, str(driver), str(corpus[0]), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+
+
+def test_processes_outlive_the_thread_that_started_them():
+    pids = []
+    with sharding._executor(2) as pool:
+        thread = threading.Thread(target=lambda: pids.append(pool.submit(os.getpid).result()))
+        thread.start()
+        thread.join()
+        time.sleep(0.5)
+        assert [pool.submit(os.getpid).result()] == pids
 
 
 def test_figures_and_several_tars(written):
