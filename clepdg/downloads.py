@@ -155,8 +155,9 @@ def _receive(
             for value in hashes.values():
                 value.update(chunk)
             progress(done, announced or address.bytes or 0)
-    if done < announced:
-        raise _Busy(f"{done} of {announced} bytes")
+    expected = max(announced, address.bytes or 0)
+    if done < expected:  # a connection may end early without an error, or a server announce too little
+        raise _Busy(f"{done} of {expected} bytes")
     return hashes
 
 

@@ -204,6 +204,19 @@ def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").rglob("bomb*"))
 
 
+def test_inner_archives_are_one_bomb_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "BOMB_BYTES", 1_000_000)
+    inner = tar_gz({"bomb.mp4": bytes(900_000)})
+    path = tmp_path / "MELD.Raw.tar.gz"
+    path.write_bytes(tar_gz({"part.tar.gz": inner}))
+    fetch(MELD, str(path), tmp_path / "one")
+    path.write_bytes(tar_gz({f"{number}/part.tar.gz": inner for number in range(40)}))
+    assert 40 * 900_000 > archives.BOMB_RATIO * path.stat().st_size
+    with pytest.raises(SourceError, match="a bomb"):
+        fetch(MELD, str(path), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("bomb*"))
+
+
 def test_a_broken_inner_archive_is_named(tmp_path: Path) -> None:
     path = tmp_path / "MELD.Raw.tar.gz"
     path.write_bytes(tar_gz({"MELD.Raw/train.tar.gz": tar_gz({"a.mp4": b"clip" * 5000})[:-40]}))

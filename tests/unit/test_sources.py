@@ -499,7 +499,21 @@ def flipped(position: int) -> bytes:
     return ARCHIVE[:position] + bytes([ARCHIVE[position] ^ 0xFF]) + ARCHIVE[position + 1 :]
 
 
-@pytest.mark.parametrize("body", [flipped(100_000), ARCHIVE + b"more", ARCHIVE[:-1], b""])
+@pytest.mark.parametrize("short", [Answer(claim=200_000), Answer(send=200_000, length=False)])
+def test_a_body_that_ends_early_without_an_error_is_resumed(server: Server, tmp_path: Path, short: Answer) -> None:
+    server.answers = [short, Answer()]
+    _, waits = fetch(bound(server), None, tmp_path / "out")
+    assert [span for _, span in server.requests] == [None, "bytes=200000-"] and waits == [1.0]
+    assert_whole(tmp_path / "out")
+
+
+def test_an_empty_body_is_asked_for_again(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(body=b""), Answer()]
+    fetch(bound(server), None, tmp_path / "out")
+    assert_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize("body", [flipped(100_000), ARCHIVE + b"more", ARCHIVE[:-1]])
 def test_other_bytes_than_the_cards_are_refused_and_forgotten(server: Server, tmp_path: Path, body: bytes) -> None:
     server.answers = [Answer(body=body)]
     with pytest.raises(SourceError, match="(?s)not the one that its card names.*got: .*expected: "):
