@@ -138,9 +138,11 @@ def fetch_command(options: argparse.Namespace) -> None:
 
     folder = options.folder.expanduser().absolute()
     corpora = options.corpora or PRESETS["open"]().corpora
-    brought = fetch(corpora, given_sources(options), folder, load_settings())
-    print(f"There, with their checksums ({folder}/<corpus>.sha256). On the other machine:")
-    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(path))}" for corpus, path in brought.items()))
+    there = fetch(corpora, given_sources(options), folder, load_settings())
+    if there:
+        print(f"Already there: {', '.join(there)}.")
+    print(f"All are in {folder}, with their checksums (<corpus>.sha256). On the other machine:")
+    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(folder / corpus))}" for corpus in corpora))
 
 
 def compare_command(options: argparse.Namespace) -> None:
