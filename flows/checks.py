@@ -14,7 +14,7 @@ from flows.graph import graph, source
 from tasks import preflight
 from tasks.runs import Arguments
 from tasks.settings import Settings
-from tasks.stages import STAGES, Node, decide
+from tasks.stages import DATA_STAGES, STAGES, Node, decide
 
 
 def plan(arguments: Arguments) -> tuple[Config, list[Node]]:
@@ -51,7 +51,8 @@ def configure(arguments: Arguments) -> Config:
     )
     for corpus in config.corpora:
         load_card(corpus)
-    folds(config.corpora, config.protocols, arguments.folds)
+    if arguments.until not in DATA_STAGES:
+        folds(config.corpora, config.protocols, arguments.folds)
     rows(config.rows)
     unknown = sorted(set(arguments.sources) - set(config.corpora))
     if unknown:

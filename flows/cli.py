@@ -123,13 +123,23 @@ def status_command(options: argparse.Namespace) -> None:
     for node in nodes:
         decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
         reason = decision.reason
-        if decision.record is not None:
-            records[node.id] = decision.record
-            reason = "up to date"
-        else:
+        if decision.record is None:
             stale += 1
+        elif refusal := _refusal(node, decision.record):
+            stale, reason = stale + 1, refusal
+        else:
+            records[node.id], reason = decision.record, "up to date"
         print(f"{node.stage:17s} {node.name:44s} {reason}")
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
+
+
+def _refusal(node: Any, record: Any) -> str:
+    """Return in one line why a run would refuse what stands, or "" where it would not."""
+    try:
+        node.accept(record)
+    except ClepError as error:
+        return f"refused: {' '.join(str(error).split())}"
+    return ""
 
 
 def fetch_command(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from clepdg.protocols import SUPERVISED, Fold, Row, folds, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title
 from tasks import data, evaluation, training
-from tasks.stages import STAGES, Node
+from tasks.stages import DATA_STAGES, STAGES, Node
 
 LOG_MEL = "log-mel"
 BACKBONE = "backbone"
@@ -50,7 +50,7 @@ def graph(
     """
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
-    chosen = folds(config.corpora, config.protocols, only_folds)
+    chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows)
     nodes = [make(config, corpus, given) for make in (source, index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]

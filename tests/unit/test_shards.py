@@ -160,6 +160,18 @@ def test_a_truncated_tar_is_an_error_not_a_smaller_epoch(corpus, tmp_path):
             list(shards.stream(tmp_path))
 
 
+def test_a_missing_tar_is_one_clear_error(corpus, tmp_path):
+    sharding.write_shards(tmp_path, *corpus, CONFIG)
+    row = shards.read_offsets(tmp_path).iloc[0]
+    (tmp_path / row.tar).rename(tmp_path / "elsewhere")
+    for read in (
+        lambda: shards.read_waveform(tmp_path, row.tar, row.offset, row.bytes),
+        lambda: list(shards.stream(tmp_path)),
+    ):
+        with pytest.raises(ShardError, match=rf"(?s)can't be read.*No such file.*{row.tar}"):
+            read()
+
+
 def test_an_offset_to_the_wrong_place_is_an_error(written):
     row = shards.read_offsets(written[0]).iloc[0]
     with pytest.raises(ShardError, match="does not hold"):
