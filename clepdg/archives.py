@@ -62,6 +62,14 @@ class _Member:
         return tuple(part for part in self.name.split("/") if part not in ("", "."))
 
 
+@dataclass
+class _Budget:
+    """Bytes of an archive, and what came out of it so far; archives in it are on the same account."""
+
+    packed: int
+    extracted: int = 0
+
+
 def ignored(parts: Sequence[str]) -> bool:
     """Tell whether a relative path is AppleDouble, .DS_Store, or below __MACOSX or a hidden folder."""
     *folders, name = parts
@@ -100,9 +108,10 @@ def extract(archive: Path, out: Path, *, progress: Progress, nested: bool = Fals
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        files = _extract(archive, aside, progress)
+        budget = _Budget(packed=archive.stat().st_size)
+        files = _extract(archive, aside, progress, budget)
         if nested:
-            files = [found for file in files for found in _unpacked(file, archive, aside, progress)]
+            files = [found for file in files for found in _unpacked(file, archive, aside, progress, budget)]
         if not files:
             raise SourceError("The archive holds no files.", where=archive, do="look whether it is the right one")
         os.rename(aside, out)
@@ -111,27 +120,29 @@ def extract(archive: Path, out: Path, *, progress: Progress, nested: bool = Fals
     return sorted(files, key=lambda file: file.path)
 
 
-def _unpacked(file: File, outer: Path, aside: Path, progress: Progress) -> list[File]:
+def _unpacked(file: File, outer: Path, aside: Path, progress: Progress, budget: _Budget) -> list[File]:
     """Return a file of an archive or, if it is an archive itself, what that holds, extracted into its folder."""
     path = aside / file.path
     if not file.path.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
         return [file]
     above = PurePosixPath(file.path).parent
     try:
-        found = [replace(inner, path=str(above / inner.path)) for inner in _extract(path, path.parent, progress)]
+        found = [
+            replace(inner, path=str(above / inner.path)) for inner in _extract(path, path.parent, progress, budget)
+        ]
     except SourceError as error:
         raise SourceError("An archive in the archive can't be extracted.", got=error, where=outer) from error
     path.unlink()
     return found
 
 
-def _extract(archive: Path, folder: Path, progress: Progress) -> list[File]:
+def _extract(archive: Path, folder: Path, progress: Progress, budget: _Budget) -> list[File]:
     files: list[File] = []
     name, done = "none yet", 0
     try:
         with _members(archive) as members:
             total = sum(member.bytes for member in members) if isinstance(members, list) else 0
-            safe = _checked(members, archive, shutil.disk_usage(folder).free)
+            safe = _checked(members, archive, shutil.disk_usage(folder).free, budget)
             # Of a zip everything is known, and refused, before the first byte is written; a tar is read once.
             for member in list(safe) if isinstance(members, list) else safe:
                 name = member.name
@@ -199,17 +210,18 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
         pass
 
 
-def _checked(members: Iterable[_Member], archive: Path, free: int) -> Iterator[_Member]:
+def _checked(members: Iterable[_Member], archive: Path, free: int, budget: _Budget) -> Iterator[_Member]:
     """Yield the members to write; after a first fault yield no more, and raise them all at the end.
 
     Bombs are refused at once: reading on is what they want.
     """
-    packed, total = archive.stat().st_size, 0
+    total = 0
     seen: set[tuple[str, ...]] = set()
     faults: list[str] = []
     for member in members:
         total += member.bytes
-        if total > BOMB_BYTES and total > BOMB_RATIO * packed:
+        budget.extracted += member.bytes
+        if budget.extracted > max(BOMB_BYTES, BOMB_RATIO * budget.packed):
             raise _refusal([f"{member.name}: the archive grows more than {BOMB_RATIO}-fold, a bomb"], archive)
         if total > free:
             raise _refusal([f"{member.name}: {total} bytes so far, {free} bytes free on the disk"], archive)

@@ -7,6 +7,7 @@ that stage's key; the expected counts only accept or refuse, so they are in no k
 
 import hashlib
 import tomllib
+import typing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -114,7 +115,7 @@ class Card:
     sources: tuple[Address, ...] = ()  # tried in this order
     nested: bool = False  # the archive holds archives that hold the corpus
     apply: str | None = None  # what to do to get the corpus where no address is open
-    exclude: tuple[str, ...] = ()  # utterance ids or speakers withdrawn
+    exclude: tuple[str, ...] = ()  # utterance ids or speakers withdrawn, each with the corpus before it
     allowed_errors: float = 0.01  # share of files that may be quarantined
     faults: tuple[str, ...] = ()  # known faults, with their evidence mark
     acoustics: dict[str, float] = field(default_factory=dict)  # synthetic corpora only: microphone, room and noise
@@ -135,7 +136,8 @@ def load_card(name: str) -> Card:
     """Read data_manifests/<name>.toml.
 
     Raises:
-        ConfigError: no such corpus, an unknown or missing field, or a label map to an unknown emotion.
+        ConfigError: no such corpus, an unknown or missing field or one of the wrong type, a label map to an unknown
+            emotion, or an exclusion of another corpus.
     """
     if name not in corpus_names():
         raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=MANIFESTS)
@@ -153,12 +155,47 @@ def load_card(name: str) -> Card:
                 "sources": tuple(Address(**source) for source in raw.get("sources", ())),
             }
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ConfigError("A card has an unknown or a missing field.", got=error, where=path) from error
+    for part in (card, card.split, card.expected, *card.sources):
+        _check_types(part, path)
+    strangers = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
+    if strangers:
+        expected = f"{name}/<utterance> or {name}/<speaker>"
+        raise ConfigError("A card excludes what is not of its corpus.", got=strangers, expected=expected, where=path)
     unknown = set(card.labels.values()) - {*EMOTIONS, ""}
     if unknown or card.name != name:
         raise ConfigError("A card is inconsistent.", got=unknown or card.name, expected=EMOTIONS, where=path)
     return card
+
+
+def _check_types(part: Any, path: Path) -> None:
+    """Raise where a field of a card does not hold what it should; a text in a list's place would be its letters."""
+    for name, hint in typing.get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if not _fits(value, hint):
+            raise ConfigError(
+                "A card's field has the wrong type.",
+                got=f"{name} = {list(value) if isinstance(value, tuple) else value!r}",
+                expected="a list of texts"
+                if typing.get_origin(hint) is tuple
+                else (hint.__name__ if isinstance(hint, type) else str(hint)),
+                where=path,
+            )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value of a card is of its field's type."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    if inner:  # one of several
+        return any(_fits(value, option) for option in inner)
+    return type(value) in ((int, float) if hint is float else (hint,))
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

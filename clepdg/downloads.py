@@ -5,7 +5,6 @@ folder that survives a kill; what it holds is never taken for whole before size 
 """
 
 import contextlib
-import email.utils
 import hashlib
 import json
 import time
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS: Final = 5  # in a row without a new byte
 SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
-LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
-BUSY: Final = (429, 500, 502, 503, 504)
 
 
 class _Busy(Exception):
@@ -98,8 +95,8 @@ def _attempt(
     done, headers = _resume(address, part)
     with client.stream("GET", address.url, headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
-        if status in BUSY:
-            raise _Busy(f"HTTP {status}", _retry_after(response.headers.get("retry-after", "")))
+        if status in web.BUSY:
+            raise _Busy(f"HTTP {status}", web.retry_after(response))
         if status == 416 and done and span == f"bytes */{done}":
             return hash_file(address, part)  # an earlier run had read it all
         if status == 416 or (status == 206 and not span.startswith(f"bytes {done}-")):
@@ -168,8 +165,9 @@ def _receive(
             for value in hashes.values():
                 value.update(chunk)
             progress(done, announced or address.bytes or 0)
-    if done < announced:
-        raise _Busy(f"{done} of {announced} bytes")
+    expected = max(announced, address.bytes or 0)
+    if done < expected:  # a connection may end early without an error, or a server announce too little
+        raise _Busy(f"{done} of {expected} bytes")
     return hashes
 
 
@@ -192,11 +190,3 @@ def _resume(address: Address, part: Path) -> tuple[int, dict[str, str]]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _retry_after(text: str) -> float:
-    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where it is not readable."""
-    seconds = 0.0
-    with contextlib.suppress(ValueError):
-        seconds = float(text) if text.isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)

@@ -6,6 +6,7 @@ to the card's checksums; where a publisher gives none, what came first is record
 
 import contextlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from clepdg.folders import hash_folder
 from clepdg.listings import Remote
 from clepdg.sources import none_left, os_errors
 from clepdg.verification import hash_file, verify
+
+log = logging.getLogger("clepdg")
 
 
 def fetch(
@@ -86,10 +89,13 @@ class _Bringing:
                     said = self._archive(bound, addresses.local(self.card, address.url))
                 if said:
                     self._record(address, said=said, changed=None)
-                return
             except SourceError as error:
                 _clear(self.out)
                 faults.append(str(error))
+                continue
+            for fault in faults:
+                log.warning("%s was taken from %s, since: %s", self.card.name, shown(address.url), fault)
+            return
         raise none_left(self.card, faults, "downloaded")
 
     def from_own(self, url: str) -> None:
@@ -143,7 +149,7 @@ class _Bringing:
 
     def _listed(self, address: Address) -> list[Remote]:
         """Return the files of a card's address, and hold a repository's listing to what it was at first."""
-        files = listings.of_card(self.card, address)
+        files = listings.of_card(self.card, address, self.sleep)
         if address.dataverse:
             digest, size = store.digest_lines(listings.lines(files)), sum(file.address.bytes or 0 for file in files)
             if address.sha256 and digest != address.sha256:
@@ -165,11 +171,17 @@ class _Bringing:
         return {}
 
     def _pinned(self, address: Address) -> Address:
-        """Return an address with the checksum that was recorded for it, where its publisher gives none."""
+        """Return an address with the checksum that was recorded for it, where its publisher gives none.
+
+        All archives of a card are one: what came first from any of them holds for every mirror.
+        """
         if self.pins is None or checksums(address) or address.files:
             return address
-        record = pins.read(self.pins, self.card.name).get(pins.name(address), {})
-        if "sha256" not in record:
+        alike = [] if address.many else [mirror for mirror in self.card.sources if not mirror.many]
+        records = pins.read(self.pins, self.card.name)
+        found = (records.get(pins.name(each), {}) for each in (address, *alike))
+        record = next((record for record in found if "sha256" in record), None)
+        if record is None:
             return address
         where = f"recorded {record['date']} in {pins.path_of(self.pins, self.card.name)}"
         return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)

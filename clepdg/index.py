@@ -5,6 +5,7 @@ rate, clipped, misnamed, the same as another. Nothing is skipped silently: every
 a row of the quarantine, or excluded by the card.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["build_index", "check", "digests", "read_quarantine", "read_utterances", "write_index"]
 
 REASONS_SHOWN: Final = 5
+
+log = logging.getLogger("clepdg")
 
 Progress = Callable[[int, int], None]
 
@@ -96,6 +99,8 @@ def build_index(
     quarantine += [_quarantined(wanted[key].path, key, reason) for key, reason in errors.items()]
     quarantine.sort(key=lambda row: str(row["path"]))
     figures = _figures(utterances, quarantine, spoken, len(excluded), usual)
+    there = {*spoken, *(f"{card.name}/{item.speaker}" for item in spoken.values())}
+    figures["unmatched"] = [entry for entry in card.exclude if entry not in there]
     return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
 
 
@@ -191,8 +196,8 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> Non
 
     Raises:
         CorpusError: no usable utterance, or none in one part of the split; and, unless allow_partial, more in
-            quarantine than the card allows, or another number of utterances, speakers or raw labels or another usual
-            rate than the card's. One error names all differences.
+            quarantine than the card allows, another number of utterances, speakers or raw labels or another usual
+            rate than the card's, or an exclusion that excludes nothing (else a warning). One error names all.
     """
     if not figures["utterances"]:
         raise CorpusError(
@@ -206,8 +211,11 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> Non
     if card.split.unit == "speaker" and figures["crossing"]:
         crossing = figures["crossing"]
         differences.append(f"{len(crossing)} speakers in more than one part of the split: {', '.join(crossing[:5])}")
+    missed = [f"the card excludes {entry}, which is not there (is it spelt right?)" for entry in figures["unmatched"]]
     if not allow_partial:
-        differences += [*_too_many_errors(figures, card), *card_differences(figures, card)]
+        differences += [*_too_many_errors(figures, card), *card_differences(figures, card), *missed]
+    elif missed:
+        log.warning("%s: %s", card.name, "; ".join(missed))
     if differences:
         whole = f"get the whole corpus ({card.homepage})"
         raise CorpusError(

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -32,10 +33,10 @@ class Remote:
         return store.digest([self.path, asdict(self.address), self.version])
 
 
-def of_card(card: Card, address: Address) -> list[Remote]:
+def of_card(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
     """Return the files of one of a card's addresses: of its table, or of its Dataverse dataset."""
     if address.dataverse:
-        return of_dataverse(card, address)
+        return of_dataverse(card, address, sleep)
     return of_table(card, MANIFESTS / str(address.files), address.url)
 
 
@@ -85,7 +86,7 @@ def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
     return Remote(path=path, address=Address(url=url, bytes=int(size) if size else None, **sums))
 
 
-def of_dataverse(card: Card, address: Address) -> list[Remote]:
+def of_dataverse(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
     """Return the audio files of a Dataverse dataset, with the sizes and md5 sums that the repository publishes.
 
     Raises:
@@ -93,7 +94,7 @@ def of_dataverse(card: Card, address: Address) -> list[Remote]:
     """
     base = address.url.rstrip("/")
     where = f"{base}/api/datasets/:persistentId/?persistentId={address.dataverse}"
-    listed = web.read_json(card, where)
+    listed = web.read_json(card, where, sleep)
     files, faults = list[Remote](), list[str]()
     try:
         for item in listed["data"]["latestVersion"]["files"]:

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from clepdg.store import digest_file
 from clepdg.verification import LFS_POINTER
 
 FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
+UNKNOWN_BYTES: Final = 0x7FFFF000  # what writers to a pipe put for a size that they don't know: 0, or no less than this
+EMPTY_END: Final = 0.4  # share of a file; recordings end in some zeros, a file whose end was never written in more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +41,14 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
     try:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
-        return _refuse(head) or _listen(*decode(path), sha256 or digest_file(path), config)
+            refused = _refuse(head) or _cut_short(file)
+        return refused or _listen(*decode(path), sha256 or digest_file(path), config)
     except FileNotFoundError:
         return "its file is missing"
     except OSError as error:
         return f"not readable: {error.strerror}"
+    except ValueError as error:  # a name that no file can have
+        return f"not readable: {error}"
     except IndexingError as error:
         return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # what stands before names the path
 
@@ -52,6 +58,24 @@ def _refuse(head: bytes) -> str | None:
         return "the file is empty (0 bytes)"
     if head == LFS_POINTER:
         return "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
+    return None
+
+
+def _cut_short(file: IO[bytes]) -> str | None:
+    """Return that a WAV or AIFF holds less audio than its header says: libsndfile takes what is there for all."""
+    file.seek(0)
+    kind, _, form = file.read(4), file.read(4), file.read(4)
+    order, wanted = ("little", b"data") if kind == b"RIFF" else ("big", b"SSND" if kind == b"FORM" else b"data")
+    if kind not in (b"RIFF", b"RIFX", b"FORM") or form not in (b"WAVE", b"AIFF", b"AIFC"):
+        return None
+    whole = os.fstat(file.fileno()).st_size
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
+        if chunk[:4] == wanted:
+            there = whole - file.tell()
+            cut = there < size < UNKNOWN_BYTES
+            return f"truncated: its header promises {size} bytes of audio, {there} are there" if cut else None
+        file.seek(size + size % 2, os.SEEK_CUR)
     return None
 
 
@@ -72,6 +96,8 @@ def _listen(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> P
     notes = ["stereo"] if samples.shape[1] > 1 else []
     if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
         notes.append("clipped")
+    if len(mono) - 1 - np.flatnonzero(mono)[-1] > EMPTY_END * len(mono):
+        notes.append("nothing but zeros at its end")
     sound = hashlib.sha256(f"{rate} ".encode() + to_pcm(mono).astype("<i2").tobytes()).hexdigest()
     return Probe(
         sample_rate=rate,

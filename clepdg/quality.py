@@ -74,6 +74,8 @@ def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, 
     kinds = Counter(_kind(reason) for reason in quarantine.reason)
     found = {f"noted: {name}": count for name, count in figures["notes"].items()}
     found |= {"excluded by the card": figures["excluded"]} if figures["excluded"] else {}
+    missed = len(figures["unmatched"])
+    found |= {"excluded by the card, but not there": missed} if missed else {}
     return found | {f"quarantined: {name}": count for name, count in kinds.most_common()}
 
 

@@ -5,6 +5,7 @@ were checked, so that a killed run goes on with the first file that is missing.
 """
 
 import contextlib
+import contextvars
 import os
 import shutil
 import threading
@@ -67,7 +68,8 @@ def download_all(
 
     with web.client(web.STALL_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            tasks = [pool.submit(bring, file) for file in files]
+            # In its caller's context each reports its progress where the caller's would go.
+            tasks = [pool.submit(contextvars.copy_context().run, bring, file) for file in files]
             for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                 task.result()
         except BaseException:  # a full disk, Ctrl-C: what is under way ends as well

@@ -173,7 +173,7 @@ def encode(root: Path, jobs: Sequence[Job], band_limit_hz: int | None) -> Piece:
     """Decode, mix down, resample and encode files, and pack them. Runs in worker processes: imports no torch.
 
     Raises:
-        ShardError: a file can't be read.
+        ShardError: a file can't be read, or its utterance's name is too long.
     """
     buffer, rows = io.BytesIO(), []
     tar = tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT)  # never closed: the end is not here
@@ -183,7 +183,12 @@ def encode(root: Path, jobs: Sequence[Job], band_limit_hz: int | None) -> Piece:
         for suffix, data in (("flac", flac), ("json", json.dumps(facts, sort_keys=True).encode())):
             member = tarfile.TarInfo(f"{utterance_id}.{suffix}")  # its time is 0
             member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+            try:
+                tar.addfile(member, io.BytesIO(data))
+            except ValueError as error:
+                raise ShardError(
+                    "An utterance's name does not fit into a tar.", got=error, where=utterance_id
+                ) from error
         rows.append({**facts, "offset": offset, "bytes": len(flac)})
     return Piece(data=buffer.getvalue(), rows=rows)
 

@@ -43,11 +43,14 @@ def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Wavef
     """Read one utterance by its offset: a waveform (T,) in [-1, 1] and its rate in Hz.
 
     Raises:
-        ShardError: the bytes at that place are not the utterance.
+        ShardError: the tar can't be read, or the bytes at that place are not the utterance.
     """
-    with (folder / tar).open("rb") as file:
-        file.seek(offset)
-        data = file.read(size)
+    try:
+        with (folder / tar).open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise _unreadable(folder / tar, error) from error
     try:
         samples, rate = decode(data)
     except IndexingError as error:
@@ -70,7 +73,7 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
     """Yield (utterance_id, waveform (T,), rate in Hz) of a whole shard folder, in order, with WebDataset.
 
     Raises:
-        ShardError: a tar is truncated, or holds other utterances than the offset table says.
+        ShardError: a tar is missing or truncated, or holds other utterances than the offset table says.
     """
     from webdataset import WebDataset
 
@@ -82,6 +85,8 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
                 samples, rate = decode(sample["flac"])
                 found.append(json.loads(sample["json"])["utterance_id"])
                 yield sample["__key__"], to_mono(samples), rate
+        except OSError as error:
+            raise _unreadable(folder / str(tar), error) from error
         except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError) as error:
             raise ShardError("A shard is truncated or damaged.", got=error, where=folder / str(tar)) from error
         if found != expected.utterance_id.tolist():
@@ -91,3 +96,8 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
                 expected=f"{len(expected)} utterances",
                 where=folder / str(tar),
             )
+
+
+def _unreadable(tar: Path, error: OSError) -> ShardError:
+    do = "run the same command again: a shard that is missing is written again"
+    return ShardError("A shard can't be read.", got=error, where=tar, do=do)

@@ -8,7 +8,8 @@ gives none, what came first is recorded and holds from then on. The output is fi
 import contextlib
 import errno
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,13 +30,15 @@ ROOT: Final = "root.json"
 TREE: Final = "tree"
 
 
-def state(card: Card, given: str | None) -> dict[str, Any]:
+def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Return, as JSON, what identifies a source without reading it.
 
     Args:
         card: the corpus's card.
         given: the user's own folder, archive, list of files (.csv), or any address that fsspec knows; None takes the
             card's addresses.
+
+        sleep: waits, in seconds, where a server says that it is busy.
 
     Returns:
         {"kind": "card", "sources"}, which needs no network: what came first is recorded and holds; {"kind": "folder",
@@ -50,7 +53,7 @@ def state(card: Card, given: str | None) -> dict[str, Any]:
     url = addresses.own(card, given)
     path = addresses.local(card, url)
     if path is None:
-        said = look(card, url)
+        said = look(card, url, sleep=sleep)
         if said.pop("folder", False):
             said["listing"] = store.digest_lines(listings.lines(listings.of_folder(card, url)))
         return {"kind": "url", "url": shown(url), **said}
@@ -87,13 +90,14 @@ def reach(card: Card, given: str | None) -> None:
     """
     if given is not None:
         if addresses.local(card, addresses.own(card, given)) is None:
-            look(card, given)
+            look(card, given, patience=0.0)
         return
     faults: list[str] = []
     for address in addresses.of_card(card):
         try:
             if addresses.local(card, address.url) is None:
-                look(card, listings.of_card(card, address)[0].address.url if address.files else address.url)
+                url = listings.of_card(card, address)[0].address.url if address.files else address.url
+                look(card, url, patience=0.0)
             return
         except SourceError as error:
             faults.append(str(error))

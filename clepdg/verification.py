@@ -62,10 +62,12 @@ def unlike(card: Card, address: Address, got: str, expected: str) -> Rejected:
             where=shown(address.url),
             do="run again; if it stays so, it changed: compare, and delete that record to take the new one",
         )
+    ours = any(address.url.startswith(source.url.rstrip("/")) for source in card.sources)
+    changed = f"the publisher changed it: {by_hand(card)}" if ours else "mend the list"
     return Rejected(
-        f"A file of {card.name} is not the one that its card names.",
+        f"A file of {card.name} is not the one that its {'card' if ours else 'list'} names.",
         got=got,
         expected=expected,
         where=shown(address.url),
-        do=f"run again; if it stays so, the publisher changed it: {by_hand(card)}",
+        do=f"run again; if it stays so, {changed}",
     )

@@ -1,5 +1,9 @@
 """The web: one client for all, and what a server says of an address before anything is downloaded."""
 
+import contextlib
+import email.utils
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
@@ -10,7 +14,10 @@ from clepdg.errors import SourceError
 if TYPE_CHECKING:
     import httpx
 
-LOOK_SECONDS: Final = 5.0  # patience of `look`
+BUSY: Final = (429, 500, 502, 503, 504)
+LOOK_SECONDS: Final = 5.0  # patience of `look` with one answer
+BUSY_SECONDS: Final = 60.0  # patience with a server that answers that it is busy
+LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
 STALL_SECONDS = 30.0  # silence after which a download counts as broken
 
 
@@ -22,8 +29,14 @@ def client(seconds: float) -> "httpx.Client":
     return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
 
 
-def look(card: Card, url: str) -> dict[str, Any]:
-    """Return what a server says of an address that no checksum binds; one attempt.
+def look(
+    card: Card, url: str, patience: float = BUSY_SECONDS, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Any]:
+    """Return what a server says of an address that no checksum binds.
+
+    Args:
+        patience: seconds to wait, in all, for a server that says that it is busy; with 0 it is enough that it is there.
+        sleep: waits between attempts, in seconds.
 
     Raises:
         SourceError: it does not answer, or answers with an error.
@@ -34,10 +47,7 @@ def look(card: Card, url: str) -> dict[str, Any]:
         return objects.look(card, url)
     try:
         with client(LOOK_SECONDS) as web:
-            response = web.head(url)
-            if response.status_code in (405, 501):
-                with web.stream("GET", url) as response:  # closed before the body is read
-                    pass
+            response = _when_ready(lambda: _headers(web, url), patience, sleep)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
@@ -45,6 +55,8 @@ def look(card: Card, url: str) -> dict[str, Any]:
             where=shown(url),
             do=f"try again later, or give it with --source {card.name}=FOLDER_OR_ARCHIVE",
         ) from error
+    if response.status_code in BUSY and not patience:
+        return {}
     if response.status_code != 200:
         raise refused(card, url, response.status_code)
     return facts(response)
@@ -57,14 +69,50 @@ def facts(response: "httpx.Response") -> dict[str, Any]:
     return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
 
 
+def _headers(web: "httpx.Client", url: str) -> "httpx.Response":
+    """Ask for the headers alone; many addresses that are signed, or made for GET, refuse HEAD but not GET."""
+    response = web.head(url)
+    if response.status_code == 501 or (
+        400 <= response.status_code < 500 and response.status_code not in (404, 410, 429)
+    ):
+        with web.stream("GET", url) as response:  # closed before the body is read
+            pass
+    return response
+
+
+def _when_ready(
+    ask: "Callable[[], httpx.Response]", patience: float, sleep: Callable[[float], None]
+) -> "httpx.Response":
+    """Return an answer; while the server is busy, ask again as long as patience (seconds) lasts."""
+    wait = 1.0
+    while True:
+        response = ask()
+        asked = retry_after(response) or wait
+        if response.status_code not in BUSY or asked > patience:
+            return response
+        sleep(asked)
+        patience, wait = patience - asked, 2 * wait
+
+
+def retry_after(response: "httpx.Response") -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where there is none to read."""
+    text, seconds = response.headers.get("retry-after", ""), 0.0
+    with contextlib.suppress(ValueError):
+        seconds = float(text) if text.isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+
+
 def refused(card: Card, url: str, status: int) -> SourceError:
     """Return the error of a server that says no."""
     what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
     return SourceError(f"The server of {card.name} {what}.", got=f"HTTP {status}", where=shown(url), do=by_hand(card))
 
 
-def read_json(card: Card, url: str) -> Any:
-    """Return what an address answers as JSON; one attempt.
+def read_json(card: Card, url: str, sleep: Callable[[float], None] = time.sleep) -> Any:
+    """Return what an address answers as JSON.
+
+    Args:
+        sleep: waits between attempts, in seconds.
 
     Raises:
         SourceError: it does not answer, or not with JSON.
@@ -73,7 +121,7 @@ def read_json(card: Card, url: str) -> Any:
 
     try:
         with client(STALL_SECONDS) as web:
-            response = web.get(url)
+            response = _when_ready(lambda: web.get(url), BUSY_SECONDS, sleep)
         if response.status_code != 200:
             raise refused(card, url, response.status_code)
         return response.json()

@@ -16,7 +16,7 @@ from flows.graph import graph, source
 from tasks import preflight
 from tasks.runs import Arguments
 from tasks.settings import Settings
-from tasks.stages import STAGES, Node, decide
+from tasks.stages import DATA_STAGES, STAGES, Node, decide
 
 
 def plan(arguments: Arguments, states: Mapping[str, str] | None = None) -> tuple[Config, list[Node]]:
@@ -57,7 +57,8 @@ def configure(arguments: Arguments) -> Config:
     )
     for corpus in config.corpora:
         load_card(corpus)
-    folds(config.corpora, config.protocols, arguments.folds)
+    if arguments.until not in DATA_STAGES:
+        folds(config.corpora, config.protocols, arguments.folds)
     rows(config.rows, config.encoder.name)
     heard = conditions(config.evaluate.conditions)
     folder = Path(config.evaluate.noise_folder or "").expanduser()

@@ -177,11 +177,12 @@ def status_command(options: argparse.Namespace) -> None:
     for node in nodes:
         decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
         reason = decision.reason
-        if decision.record is not None:
-            records[node.id] = decision.record
-            reason = "up to date"
-        else:
+        if decision.record is None:
             stale += 1
+        elif refusal := _refusal(node, decision.record):
+            stale, reason = stale + 1, refusal
+        else:
+            records[node.id], reason = decision.record, "up to date"
         print(f"{node.stage:17s} {node.name:44s} {reason}")
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
     for corpus in config.corpora:
@@ -190,15 +191,26 @@ def status_command(options: argparse.Namespace) -> None:
                 print(change)
 
 
+def _refusal(node: Any, record: Any) -> str:
+    """Return in one line why a run would refuse what stands, or "" where it would not."""
+    try:
+        node.accept(record)
+    except ClepError as error:
+        return f"refused: {' '.join(str(error).split())}"
+    return ""
+
+
 def fetch_command(options: argparse.Namespace) -> None:
     """Bring corpora into a folder, and print how another machine takes them."""
     from flows.fetch import fetch
 
     folder = options.folder.expanduser().absolute()
     corpora = options.corpora or PRESETS["open"]().corpora
-    brought = fetch(corpora, given_sources(options), folder, load_settings())
-    print(f"There, with their checksums ({folder}/<corpus>.sha256). On the other machine:")
-    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(path))}" for corpus, path in brought.items()))
+    there = fetch(corpora, given_sources(options), folder, load_settings())
+    if there:
+        print(f"Already there: {', '.join(there)}.")
+    print(f"All are in {folder}, with their checksums (<corpus>.sha256). On the other machine:")
+    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(folder / corpus))}" for corpus in corpora))
 
 
 def import_laion_command(options: argparse.Namespace) -> None:

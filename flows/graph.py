@@ -22,7 +22,7 @@ from flows.captions import facts, title, untestable
 from flows.fold_graph import audio_embeddings, fold_nodes, text_embeddings
 from flows.models import BACKBONE, backbone, backbone_by_fold, encoder, shared_models
 from tasks import data, evaluation
-from tasks.stages import STAGES, Node
+from tasks.stages import DATA_STAGES, STAGES, Node
 
 
 def graph(
@@ -48,7 +48,7 @@ def graph(
     """
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
-    chosen = folds(config.corpora, config.protocols, only_folds)
+    chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows, config.encoder.name)
     nodes = [source(config, corpus, given, states or {}) for corpus in config.corpora]
     nodes += [make(config, corpus) for make in (index, shard) for corpus in config.corpora]

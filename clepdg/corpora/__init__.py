@@ -1,22 +1,24 @@
 """Corpora: what a tree of files says about its utterances. One file per grammar of file names."""
 
+from importlib import import_module
 from typing import Final
 
-from clepdg.corpora import crema_d, emodb, esd, iemocap, meld, msp_podcast, ravdess, savee, table, tess
 from clepdg.corpora.grammar import Finding, Parser, Spoken
 
 __all__ = ["CORPORA", "Finding", "Parser", "Spoken"]
 
-# grammar -> parser; a card names its grammar, so that several corpora may share one
+_GRAMMARS: Final = (  # each is `utterances` of a file here; a card names its grammar, so that several may share one
+    "ravdess",
+    "crema-d",
+    "tess",
+    "emodb",
+    "meld",
+    "iemocap",
+    "msp-podcast",
+    "savee",
+    "esd",
+    "table",
+)
 CORPORA: Final[dict[str, Parser]] = {
-    "ravdess": ravdess.utterances,
-    "crema-d": crema_d.utterances,
-    "tess": tess.utterances,
-    "emodb": emodb.utterances,
-    "meld": meld.utterances,
-    "iemocap": iemocap.utterances,
-    "msp-podcast": msp_podcast.utterances,
-    "savee": savee.utterances,
-    "esd": esd.utterances,
-    "table": table.utterances,
+    name: import_module(f"{__name__}.{name.replace('-', '_')}").utterances for name in _GRAMMARS
 }

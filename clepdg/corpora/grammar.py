@@ -14,6 +14,7 @@ from clepdg.errors import CorpusError
 AUDIO_SUFFIXES: Final = frozenset(
     {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".mp4"}
 )
+LONGEST_NAME: Final = 95  # bytes of an utterance's name: a tar's header holds 100, with .flac
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Spoken:
 
     Attributes:
         path: relative to the corpus's root, with "/".
-        name: unique within the corpus, without dots.
+        name: unique within the corpus, without dots, of at most `LONGEST_NAME` bytes in UTF-8.
         speaker: within the corpus, for example "03".
         gender: "female", "male" or None where the corpus does not say.
         language: ISO 639-1; None where the card's language holds.

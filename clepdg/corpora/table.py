@@ -5,12 +5,24 @@ Columns: path (relative to the folder), speaker, label; and where they are known
 The card maps the labels to emotions; with unit = "official" the column split says train, validation or test.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
+from clepdg.corpora.grammar import (
+    LONGEST_NAME,
+    Finding,
+    Spoken,
+    audio_files,
+    nearest,
+    read_rows,
+    relative,
+    with_strays,
+)
 
 TABLE: Final = "utterances.csv"
 REQUIRED: Final = ("path", "speaker", "label")
@@ -24,23 +36,56 @@ def utterances(root: Path) -> Iterator[Spoken | Finding]:
     """
     table, *_ = nearest(root, TABLE, needed_by="a corpus with a table")
     rows = read_rows(table, REQUIRED)
-    folder = relative(root, table.parent)
-    told = [_utterance(row, number, PurePosixPath(folder)) for number, row in enumerate(rows, start=2)]
-    found = [(PurePosixPath(folder) / path).as_posix() for path in audio_files(table.parent)]
-    yield from with_strays(told, found, table=f"{TABLE} does not name it")
+    folder = PurePosixPath(relative(root, table.parent))
+    found = audio_files(table.parent)
+    spelt = {_composed(path): path for path in found} | {path: path for path in found}
+    for row in rows:
+        path = PurePosixPath(row["path"]).as_posix() if row["path"] else ""
+        row["path"] = spelt.get(path) or spelt.get(_composed(path), path)
+    names = _names({row["path"] for row in rows})
+    told = [_utterance(row, number, folder, names) for number, row in enumerate(rows, start=2)]
+    yield from with_strays(told, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
 
 
-def _utterance(row: dict[str, str], number: int, folder: PurePosixPath) -> Spoken | Finding:
+def _composed(path: str) -> str:
+    """Return a path in the one spelling (NFC) of accents, which some systems store as letter and accent (NFD)."""
+    return unicodedata.normalize("NFC", path)
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """Return {path: name}; a name that two files would have, or that is too long, ends in a hash of its path."""
+    plain = {path: _plain_name(path) for path in paths}
+    bearers = Counter(plain.values())
+    return {
+        path: _hashed(path, name) if bearers[name] > 1 or len(name.encode()) > LONGEST_NAME else name
+        for path, name in plain.items()
+    }
+
+
+def _plain_name(path: str) -> str:
+    stem = PurePosixPath(path).parent / PurePosixPath(path).stem
+    return re.sub(r"[^\w-]+", "_", _composed(stem.as_posix()))
+
+
+def _hashed(path: str, name: str) -> str:
+    tail = "_" + hashlib.sha256(path.encode()).hexdigest()[:8]
+    return name.encode()[: LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
+
+
+def _utterance(row: dict[str, str], number: int, folder: PurePosixPath, names: Mapping[str, str]) -> Spoken | Finding:
     path = PurePosixPath(row["path"])
     empty = [name for name in REQUIRED if not row[name]]
     gender = row.get("gender", "").lower()
-    if empty:
-        return Finding(path=f"{TABLE} line {number}", reason=f"no {', '.join(empty)}")
+    line = f"{TABLE} line {number}"
+    if not row["path"]:
+        return Finding(path=line, reason=f"no {', '.join(empty)}")
     if path.is_absolute() or ".." in path.parts:
-        return Finding(path=f"{TABLE} line {number}", reason=f"{path} leads out of the corpus's folder")
+        return Finding(path=line, reason=f"{path} leads out of the corpus's folder")
+    if empty:
+        return Finding(path=(folder / path).as_posix(), reason=f"{line}: no {', '.join(empty)}")
     if gender not in ("", "female", "male"):
-        return Finding(path=(folder / path).as_posix(), reason=f"line {number}: {gender} is not female or male")
-    name = re.sub(r"[^\w-]+", "_", path.with_suffix("").as_posix())
+        return Finding(path=(folder / path).as_posix(), reason=f"{line}: {gender} is not female or male")
+    name = names[row["path"]]
     return Spoken(
         path=(folder / path).as_posix(),
         name=name,

@@ -17,11 +17,20 @@ from clepdg.corpora import synthetic
 
 RAVDESS = Path(__file__).resolve().parents[2].parent / "shared" / "corpora" / "ravdess_actors_01-06.zip"
 DRIVER = """
-import json, resource, sys, tempfile, time
+import json, multiprocessing, os, sys, tempfile, time
+from pathlib import Path
+
+peaks = {}  # process -> MiB
+
+
+def watch(done, total):
+    for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):  # unlike getrusage's, this peak does not survive exec
+                peaks[pid] = int(line.split()[1]) / 1024
 
 
 def main():
-    from pathlib import Path
     import pandas as pd
     from clepdg import sharding
     from clepdg.audio import decode, encode_flac, resample, to_mono, to_pcm
@@ -39,10 +48,9 @@ def main():
     else:
         with tempfile.TemporaryDirectory() as out:
             start = time.perf_counter()
-            sharding.write_shards(Path(out), root, table, ShardConfig(), workers=int(what))
+            sharding.write_shards(Path(out), root, table, ShardConfig(), workers=int(what), progress=watch)
     seconds = time.perf_counter() - start
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"rate": count / seconds, "peak": peak / 1024}))
+    print(json.dumps({"rate": count / seconds, "peak": sum(peaks.values())}))
 
 
 if __name__ == "__main__":  # child processes import this file again

@@ -42,6 +42,7 @@ class Answer:
     send: int | None = None  # bytes of this answer after which the connection breaks
     stall: bool = False  # ... after which it falls silent instead
     claim: int | None = None  # Content-Length, true or not
+    length: bool = True  # False: no Content-Length, as of HTTP/1.0
     wait: float = 0.0  # seconds before it answers
     drip: int | None = None  # bytes after which it sends 10 bytes a second
 
@@ -109,7 +110,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if answer.etag:
             self.send_header("ETag", answer.etag)
-        self.send_header("Content-Length", str(len(body) if answer.claim is None else answer.claim))
+        if answer.length:
+            self.send_header("Content-Length", str(len(body) if answer.claim is None else answer.claim))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body[: answer.drip if answer.send is None else answer.send])

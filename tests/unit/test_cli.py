@@ -1,5 +1,6 @@
 """Protects the command line's answers to wrong input: one clear message, exit code 2, no traceback, nothing started."""
 
+import contextlib
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from clepdg.errors import CorpusError
+from clepdg.reporting import Reporting
+from flows.checks import plan
 from flows.cli import main
+from tasks import stages
+from tasks.runs import Arguments
+from tasks.settings import load_settings
+from tests.unit import trees
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +163,26 @@ def test_status_of_a_preset_lists_every_stage(capsys):
     out = capsys.readouterr().out
     assert "0 of 214 stages are up to date" in out
     assert "depends on source synthetic-1" in out
+
+
+def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
+    source = f"savee={trees.savee(tmp_path / 'savee')}"
+    arguments = Arguments(corpora=("savee",), sources=dict([source.split("=")]), until="index")
+    settings, records = load_settings(), {}
+    for node in plan(arguments)[1]:
+        with contextlib.suppress(CorpusError):
+            records[node.id] = stages.run(
+                node,
+                records,
+                settings.open_store(),
+                settings,
+                last={},
+                reporting=lambda *_: contextlib.nullcontext(Reporting()),
+            ).record
+    asked = ("status", "--corpora", "savee", "--until", "index", "--source", source)
+    main(asked)
+    said = capsys.readouterr().out
+    assert "refused: savee is not what its card says. got: " in said and "utterances: 56, not 480" in said
+    assert "1 of 2 stages are up to date" in said
+    main([*asked, "--allow-partial"])
+    assert "2 of 2 stages are up to date" in capsys.readouterr().out

@@ -26,15 +26,38 @@ def test_corpora_are_brought_with_checksums_and_taken_as_sources(
     asked = ["fetch", str(folder), "--corpora", "savee,meld"]
     main([*asked, "--source", f"savee={trees.savee(tmp_path / 'savee')}", "--source", f"meld={meld}"])
     assert {path.name for path in folder.iterdir() if path.suffix != ".lock"} == {
-        "savee", "savee.sha256", "meld", "meld.sha256",
+        "savee", "savee.sha256", "savee.source.json", "meld", "meld.sha256", "meld.source.json",
     }  # fmt: skip
     for corpus in ("savee", "meld"):
         subprocess.run(["sha256sum", "-c", "--quiet", f"../{corpus}.sha256"], cwd=folder / corpus, check=True)
         assert sources.state(load_card(corpus), str(folder / corpus))["kind"] == "folder"
-    assert f"--source savee='{folder}/savee'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"--source savee='{folder}/savee'" in said and "Already there" not in said
     before = {path: digest_file(path) for path in folder.rglob("*.wav")}
-    main(asked)  # all is there: nothing is brought again
-    assert {path: digest_file(path) for path in folder.rglob("*.wav")} == before
+    for again in (asked, [*asked, "--source", f"savee={tmp_path / 'savee'}"]):  # nothing is brought again
+        main(again)
+        assert "Already there: savee, meld." in capsys.readouterr().out
+        assert {path: digest_file(path) for path in folder.rglob("*.wav")} == before
+
+
+def test_another_source_does_not_pass_for_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["fetch", str(tmp_path / "out"), "--corpora", "savee", "--source"]
+    tree = trees.savee(tmp_path / "savee")
+    main([*asked, f"savee={tree}"])
+    before = (tmp_path / "out" / "savee.source.json").read_bytes()
+    shutil.copytree(tree, tmp_path / "other")
+    (tree / "Info.txt").write_text("changed")
+    for source in (tmp_path / "other", tree):
+        with pytest.raises(SystemExit) as caught:
+            main([*asked, f"savee={source}"])
+        assert caught.value.code == 2
+        said = capsys.readouterr().err
+        assert "is there already, from another source" in said and str(source) in said and str(tree) in said
+    assert (tmp_path / "out" / "savee.source.json").read_bytes() == before
+    (tmp_path / "out" / "savee.source.json").unlink()
+    with pytest.raises(SystemExit):
+        main([*asked, f"savee={tree}"])
+    assert (tmp_path / "out" / "savee" / "Info.txt").read_text() == "about"
 
 
 def test_one_that_can_t_be_had_does_not_keep_the_others_away(

@@ -49,14 +49,16 @@ def assert_whole(out: Path) -> None:
         (Answer(body=ARCHIVE + b"X"), {"bytes": len(ARCHIVE)}),
     ],
 )
-def test_the_second_mirror_is_taken_where_the_first_fails(
-    answer: Answer, facts: dict[str, Any], server: Server, tmp_path: Path
+def test_the_second_mirror_is_taken_where_the_first_fails_and_why_is_told(
+    answer: Answer, facts: dict[str, Any], server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.routes = {"/first.zip": [answer], "/second.zip": [Answer()]}
     first, second = Address(url=f"{server.base}first.zip", **facts), Address(url=f"{server.base}second.zip")
     fetch(with_sources(first, second), None, tmp_path / "out")
     assert_whole(tmp_path / "out")
     assert server.paths[-1] == "/second.zip"
+    (told,) = caplog.messages
+    assert told.startswith(f"emodb was taken from {second.url}, since: ") and first.url in told
 
 
 def test_the_second_mirror_is_not_asked_where_the_first_answers(server: Server, tmp_path: Path) -> None:
@@ -115,6 +117,22 @@ def test_the_first_download_is_recorded_and_holds(server: Server, tmp_path: Path
         fetch(card, None, tmp_path / "changed", pins=pins)
     assert not (tmp_path / "changed" / sources.FILES).exists()
     assert json.loads((pins / "emodb.json").read_text()).popitem()[1] == record
+
+
+def test_what_came_first_holds_for_all_mirrors(server: Server, tmp_path: Path) -> None:
+    """A first address that changed must not be answered with whatever a second one has."""
+    first, second = Address(url=f"{server.base}first.zip"), Address(url=f"{server.base}second.zip")
+    card, pins = with_sources(first, second), tmp_path / "pins"
+    server.routes = {"/first.zip": [Answer()]}
+    fetch(card, None, tmp_path / "out", pins=pins)
+    changed = Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')
+    server.routes = {"/first.zip": [changed], "/second.zip": [changed]}
+    with pytest.raises(SourceError, match=r"(?s)none of its 2 addresses.*1\. .*first download.*2\. .*first download"):
+        fetch(card, None, tmp_path / "changed", pins=pins)
+    server.routes = {"/first.zip": [changed], "/second.zip": [Answer()]}
+    fetch(card, None, tmp_path / "same", pins=pins)
+    assert_whole(tmp_path / "same")
+    assert [record["sha256"] for record in json.loads((pins / "emodb.json").read_text()).values()] == [RIGHT]
 
 
 def test_a_download_that_can_t_be_extracted_records_nothing(server: Server, tmp_path: Path) -> None:
@@ -184,6 +202,19 @@ def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
     path = nested(tmp_path, {"bomb.mp4": bytes(400_000_000)})
     assert path.stat().st_size < 2_000_000
     with pytest.raises(SourceError):
+        fetch(MELD, str(path), tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("bomb*"))
+
+
+def test_inner_archives_are_one_bomb_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "BOMB_BYTES", 1_000_000)
+    inner = tar_gz({"bomb.mp4": bytes(900_000)})
+    path = tmp_path / "MELD.Raw.tar.gz"
+    path.write_bytes(tar_gz({"part.tar.gz": inner}))
+    fetch(MELD, str(path), tmp_path / "one")
+    path.write_bytes(tar_gz({f"{number}/part.tar.gz": inner for number in range(40)}))
+    assert 40 * 900_000 > archives.BOMB_RATIO * path.stat().st_size
+    with pytest.raises(SourceError, match="a bomb"):
         fetch(MELD, str(path), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("bomb*"))
 

@@ -139,6 +139,15 @@ def test_until_and_folds_cut_the_graph():
     assert all(a <= b for a, b in pairwise(order))
 
 
+@pytest.mark.parametrize("until", ["source", "index", "shard"])
+def test_one_corpus_is_enough_for_the_data_stages(until):
+    configure(Arguments(preset="open", corpora=("tess",), until=until))
+    nodes = graph(replace(CONFIG, corpora=("synthetic-1",)), {}, until=until)
+    assert [n.stage for n in nodes] == list(STAGES[: STAGES.index(until) + 1])
+    with pytest.raises(ConfigError, match="at least two"):
+        configure(Arguments(preset="open", corpora=("tess",), until="clep"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

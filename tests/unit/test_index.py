@@ -1,5 +1,7 @@
 """Protects the index: every fault of a file is found, named and counted; digests change when they must."""
 
+import io
+import struct
 import subprocess
 import sys
 import zipfile
@@ -95,10 +97,29 @@ def test_a_sound_corpus_gives_one_row_each_sorted_and_nothing_in_quarantine(root
     check(figures, CARD_OF_ROOT, allow_partial=False)
 
 
-TRUNCATED = b"RIFF\x24\x00\x00\x00WAVEfmt "
+def halved(root: Path, stem: str, kind: str = "WAV") -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise(1, 1.0), RATE, format=kind, subtype="PCM_16")
+    put(root, stem, buffer.getvalue()[: len(buffer.getvalue()) // 2])
+
+
+HEADER_ONLY = b"RIFF\x24\x00\x00\x00WAVEfmt "
+
+
+def big_endian(samples: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format="WAV", subtype="PCM_16", endian="BIG")
+    assert buffer.getvalue().startswith(b"RIFX")
+    return buffer.getvalue()
+
+
 ERRORS: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "text": (lambda root, stem: put(root, stem, b"not audio at all"), "not readable as audio"),
-    "header only": (lambda root, stem: put(root, stem, TRUNCATED), "not readable as audio"),
+    "header only": (lambda root, stem: put(root, stem, HEADER_ONLY), "not readable as audio"),
+    "half a wav": (halved, "truncated: its header promises 32000 bytes of audio, 15978 are there"),
+    "half a big-endian wav": (lambda root, stem: put(root, stem, big_endian(noise(1, 1.0))[:-2]), "truncated"),
+    "half an aiff": (lambda root, stem: halved(root, stem, "AIFF"), "truncated"),
+    "half a flac": (lambda root, stem: halved(root, stem, "FLAC"), "not readable as audio"),
     "zero bytes": (lambda root, stem: put(root, stem, b""), "empty"),
     "no samples": (lambda root, stem: put(root, stem, np.zeros(0, np.float32)), "no samples"),
     "git lfs": (
@@ -218,6 +239,30 @@ def test_a_peak_at_full_scale_is_not_clipping(root: Path) -> None:
     assert build(root)[2]["notes"] == {}
 
 
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_wav_from_a_pipe_does_not_know_its_size_and_is_whole(size: int, root: Path) -> None:
+    path = root / f"{name(1, 4, 1)}.wav"
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[data.index(b"data") + 4 : data.index(b"data") + 8] = struct.pack("<I", size)
+    path.write_bytes(data)
+    utterances, quarantine, _ = build(root)
+    assert quarantine.empty and set(utterances.num_samples) == {RATE // 2}
+
+
+def test_bytes_behind_the_audio_are_no_fault(root: Path) -> None:
+    path = root / f"{name(1, 4, 1)}.wav"
+    path.write_bytes(path.read_bytes() + b"LIST\x40\0\0\0cut")
+    assert build(root)[1].empty
+
+
+@pytest.mark.parametrize(("kept", "notes"), [(0.5, {"nothing but zeros at its end": 1}), (0.7, {})])
+def test_a_file_whose_end_was_never_written_is_noted(kept: float, notes: dict[str, int], root: Path) -> None:
+    samples = noise(5)
+    samples[int(kept * len(samples)) :] = 0
+    put(root, name(1, 4, 1), samples)
+    assert build(root)[2]["notes"] == notes
+
+
 def test_excluded_speakers_and_utterances_are_left_out_and_counted(root: Path) -> None:
     card = replace(CARD_OF_ROOT, exclude=("ravdess/01", "ravdess/03-01-04-01-01-01-02"))
     utterances, quarantine, figures = build(root, card)
@@ -225,6 +270,20 @@ def test_excluded_speakers_and_utterances_are_left_out_and_counted(root: Path) -
     assert "ravdess/01" not in set(utterances.speaker) and len(utterances) == 7
     assert figures["excluded"] == 5
     assert figures["found"]["utterances"] == 12
+
+
+def test_an_exclusion_that_excludes_nothing_is_refused_in_a_whole_copy_and_told_in_a_part(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = replace(CARD_OF_ROOT, exclude=("ravdess/03-01-04-01-01-01-01", "ravdess/1", "ravdess/03-01-04-01-01-01-99"))
+    figures = build(root, card)[2]
+    assert figures["excluded"] == 1
+    message = refusal(figures, card, allow_partial=False)
+    for entry in ("ravdess/1", "ravdess/03-01-04-01-01-01-99"):
+        assert f"the card excludes {entry}, which is not there" in message
+    assert card.exclude[0] not in message
+    check(figures, card, allow_partial=True)
+    assert "ravdess/03-01-04-01-01-01-99, which is not there" in caplog.text
 
 
 def test_the_hash_of_the_source_is_taken_over(root: Path) -> None:

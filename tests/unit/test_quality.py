@@ -62,9 +62,10 @@ def test_faults_are_counted_by_kind() -> None:
             + ["too short: 0.1 s, at least 0.2 s", "the same bytes as a, which is x"]
         }
     )
-    assert quality.faults(quarantine, {"notes": {"stereo": 5}, "excluded": 1}) == {
+    assert quality.faults(quarantine, {"notes": {"stereo": 5}, "excluded": 1, "unmatched": ["x/1"]}) == {
         "noted: stereo": 5,
         "excluded by the card": 1,
+        "excluded by the card, but not there": 1,
         "quarantined: its file is missing": 2,
         "quarantined: too short": 1,
         "quarantined: the same bytes": 1,

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from hashlib import md5, sha256
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_all_files_of_a_table_come_several_at_once(listed: Card, server: Server,
     downloading = [done for done, total in seen if total == figures["bytes"]]
     assert figures["bytes"] in downloading
     assert len(server.paths) == 20
+
+
+def test_progress_is_told_in_the_callers_context(listed: Card, tmp_path: Path) -> None:
+    """A run's page is found by it."""
+    run = ContextVar("run", default="none")
+    run.set("mine")
+    seen: set[str] = set()
+    fetch(listed, None, tmp_path / "out", progress=lambda done, total: seen.add(run.get()))
+    assert seen == {"mine"}
 
 
 def test_a_killed_run_goes_on_with_the_first_file_that_is_missing(listed: Card, server: Server, tmp_path: Path) -> None:
@@ -247,6 +257,13 @@ def test_all_faults_of_a_list_are_named(tmp_path: Path) -> None:
         assert "a.wav: is there twice" in str(caught.value)
 
 
+def test_a_wrong_checksum_of_the_users_own_list_is_that_lists(server: Server, tmp_path: Path) -> None:
+    server.serve(FILES)
+    rows = [{"url": server.base + name, "md5": "0" * 32} for name in FILES]
+    with pytest.raises(SourceError, match=r"(?s)is not the one that its list names.*md5 0000"):
+        fetch(CARD, str(write_table(tmp_path / "list.csv", rows[:1])), tmp_path / "out")
+
+
 @pytest.mark.parametrize("content", [b"", b"url\n", b"file,link\na,b\n", b"\xff\xfe\x00"])
 def test_what_is_no_list_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(content)
@@ -303,6 +320,15 @@ def test_a_dataset_gives_its_audio_under_its_md5_sums(dataverse: Card, server: S
     server.routes["/api/access/datafile/96002"] = [Answer(body=b"X" + list(SPEECH.values())[2][1:])]
     with pytest.raises(SourceError, match=r"(?s)1003_DFA_ANG_XX.wav.*md5"):
         fetch(dataverse, None, tmp_path / "other")
+
+
+def test_a_busy_repository_is_asked_again(dataverse: Card, server: Server, tmp_path: Path) -> None:
+    listing = next(path for path in server.routes if "persistentId" in path)
+    server.routes[listing].insert(0, Answer(status=503, headers={"Retry-After": "9"}))
+    waits: list[float] = []
+    fetch(dataverse, None, tmp_path / "out", sleep=waits.append)
+    assert_whole(tmp_path / "out", SPEECH)
+    assert waits == [9.0]
 
 
 def test_a_dataset_that_changed_never_replaces_what_was_recorded(

@@ -156,6 +156,18 @@ def test_a_truncated_tar_is_an_error_not_a_smaller_epoch(corpus, tmp_path):
             list(shards.stream(tmp_path))
 
 
+def test_a_missing_tar_is_one_clear_error(corpus, tmp_path):
+    sharding.write_shards(tmp_path, *corpus, CONFIG)
+    row = shards.read_offsets(tmp_path).iloc[0]
+    (tmp_path / row.tar).rename(tmp_path / "elsewhere")
+    for read in (
+        lambda: shards.read_waveform(tmp_path, row.tar, row.offset, row.bytes),
+        lambda: list(shards.stream(tmp_path)),
+    ):
+        with pytest.raises(ShardError, match=rf"(?s)can't be read.*No such file.*{row.tar}"):
+            read()
+
+
 def test_an_offset_to_the_wrong_place_is_an_error(written):
     row = shards.read_offsets(written[0]).iloc[0]
     with pytest.raises(ShardError, match="does not hold"):
@@ -166,6 +178,12 @@ def test_a_file_that_vanished_is_named(corpus, tmp_path):
     root, utterances = corpus
     with pytest.raises(ShardError, match=r"gone\.wav"):
         sharding.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
+
+
+def test_a_name_that_no_tar_takes_is_one_clear_error_that_says_whose(corpus, tmp_path):
+    root, utterances = corpus
+    with pytest.raises(ShardError, match=r"(?s)does not fit into a tar.*where: c/"):
+        sharding.write_shards(tmp_path, root, utterances.assign(utterance_id=f"c/{'n' * 96}"), CONFIG)
 
 
 def test_learning_digest_ignores_the_test_part(corpus, tmp_path):

@@ -127,8 +127,9 @@ def test_state_of_the_users_own_address_asks_the_server(server: Server) -> None:
     assert {method for method, _ in server.requests} == {"HEAD"}
 
 
-def test_state_where_a_server_knows_no_head(server: Server) -> None:
-    server.answers = [Answer(status=405, etag=None, body=b""), Answer()]
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 501])
+def test_state_where_a_server_refuses_head_alone(server: Server, status: int) -> None:
+    server.answers = [Answer(status=status, etag=None, body=b""), Answer()]
     assert sources.state(CARD, server.url)["etag"] == ETAG
 
 
@@ -137,12 +138,33 @@ def test_state_keeps_no_password(server: Server) -> None:
     assert state["url"] == server.url
 
 
-def test_state_of_an_unreachable_server_fails_after_one_attempt(server: Server) -> None:
-    server.answers = [Answer(status=503)]
-    for url in ("http://127.0.0.1:1/c.zip", server.url):
-        with pytest.raises(SourceError, match="(?s)where: http.*--source ravdess="):
-            sources.state(CARD, url)
-    assert len(server.requests) == 1
+def test_state_of_an_unreachable_server_fails_after_one_attempt() -> None:
+    with pytest.raises(SourceError, match="(?s)where: http.*--source ravdess="):
+        sources.state(CARD, "http://127.0.0.1:1/c.zip", sleep=lambda seconds: pytest.fail("waited"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_state_waits_for_a_busy_server(server: Server, status: int) -> None:
+    waits: list[float] = []
+    server.answers = [Answer(status=status, headers={"Retry-After": "7"}), Answer(status=status), Answer()]
+    assert sources.state(CARD, server.url, waits.append)["etag"] == ETAG
+    assert waits == [7.0, 2.0]
+
+
+@pytest.mark.parametrize(("headers", "waited"), [({}, 31.0), ({"Retry-After": "3600"}, 60.0)])
+def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], waited: float) -> None:
+    waits: list[float] = []
+    server.answers = [Answer(status=503, headers=headers)]
+    with pytest.raises(SourceError, match="(?s)HTTP 503.*where: http.*--source ravdess="):
+        sources.state(CARD, server.url, waits.append)
+    assert sum(waits) == waited
+
+
+def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None:
+    server.answers = [Answer(status=503, headers={"Retry-After": "60"})]
+    sources.reach(CARD, server.url)
+    sources.reach(card_of(server.url), None)
+    assert [method for method, _ in server.requests] == ["HEAD", "HEAD"]
 
 
 # --- what is no source
@@ -477,7 +499,21 @@ def flipped(position: int) -> bytes:
     return ARCHIVE[:position] + bytes([ARCHIVE[position] ^ 0xFF]) + ARCHIVE[position + 1 :]
 
 
-@pytest.mark.parametrize("body", [flipped(100_000), ARCHIVE + b"more", ARCHIVE[:-1], b""])
+@pytest.mark.parametrize("short", [Answer(claim=200_000), Answer(send=200_000, length=False)])
+def test_a_body_that_ends_early_without_an_error_is_resumed(server: Server, tmp_path: Path, short: Answer) -> None:
+    server.answers = [short, Answer()]
+    _, waits = fetch(bound(server), None, tmp_path / "out")
+    assert [span for _, span in server.requests] == [None, "bytes=200000-"] and waits == [1.0]
+    assert_whole(tmp_path / "out")
+
+
+def test_an_empty_body_is_asked_for_again(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(body=b""), Answer()]
+    fetch(bound(server), None, tmp_path / "out")
+    assert_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize("body", [flipped(100_000), ARCHIVE + b"more", ARCHIVE[:-1]])
 def test_other_bytes_than_the_cards_are_refused_and_forgotten(server: Server, tmp_path: Path, body: bytes) -> None:
     server.answers = [Answer(body=body)]
     with pytest.raises(SourceError, match="(?s)not the one that its card names.*got: .*expected: "):
@@ -525,7 +561,8 @@ def test_web_page_is_named_as_such(server: Server, tmp_path: Path, page: bytes) 
 def test_refusal_is_not_tried_again(server: Server, tmp_path: Path, status: int, words: str) -> None:
     server.answers = [Answer(status=status, body=b"<html>no")]
     both(CARD, server.url, tmp_path / "out", f"(?s){words}.*corpus.invalid")
-    assert len(server.requests) == 2
+    asked = [method for method, _ in server.requests]
+    assert asked == (["HEAD", "GET"] if status == 404 else ["HEAD", "GET", "GET"])
 
 
 def test_redirect_is_followed(server: Server, tmp_path: Path) -> None:
