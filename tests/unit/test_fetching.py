@@ -132,7 +132,8 @@ def test_what_came_first_holds_for_all_mirrors(server: Server, tmp_path: Path) -
     server.routes = {"/first.zip": [changed], "/second.zip": [Answer()]}
     fetch(card, None, tmp_path / "same", pins=pins)
     assert_whole(tmp_path / "same")
-    assert [record["sha256"] for record in json.loads((pins / "emodb.json").read_text()).values()] == [RIGHT]
+    records = json.loads((pins / "emodb.json").read_text()).values()
+    assert [record["sha256"] for record in records if "sha256" in record] == [RIGHT]
 
 
 def test_a_download_that_can_t_be_extracted_records_nothing(server: Server, tmp_path: Path) -> None:
