@@ -21,7 +21,7 @@ from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
 from flows.fold_graph import audio_embeddings, fold_nodes, text_embeddings
 from flows.models import BACKBONE, backbone, backbone_by_fold, encoder, shared_models
-from tasks import data, evaluation
+from tasks import data, reporting
 from tasks.stages import DATA_STAGES, STAGES, Node
 
 
@@ -60,7 +60,9 @@ def graph(
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
-    nodes.append(report(config, chosen, wanted))
+    cleps = [node.id for node in nodes if node.stage == "clep"]
+    models = [node.id for node in nodes if cleps and node.stage == "backbone" and node.name != ENCODER] + cleps
+    nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
 
@@ -146,12 +148,12 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Ite
                 yield audio_embeddings(config, model, own[model], corpus, condition)
 
 
-def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Node:
-    """The tables over all folds."""
+def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
+    """The tables over all folds, and how much the models of their rows read of contexts."""
     return Node(
         stage="report",
         name="report",
-        compute=evaluation.compute_report,
+        compute=reporting.compute_report,
         config={
             "folds": [fold.name for fold in chosen],
             "corpora": config.corpora,
@@ -164,5 +166,6 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
         inputs={
             **{f"evaluate/{fold.name}": f"evaluate/{fold.name}" for fold in chosen},
             **{f"index/{corpus}": f"index/{corpus}" for corpus in config.corpora},
+            **{node_id: node_id for node_id in models},
         },
     )

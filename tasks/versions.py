@@ -90,7 +90,8 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/web.py": ("source",),
     "tasks/context_look.py": ("evaluate",),
     "tasks/data.py": ("source", "index", "shard"),
-    "tasks/evaluation.py": ("evaluate", "report"),
+    "tasks/evaluation.py": ("evaluate",),
+    "tasks/reporting.py": ("report",),
     "tasks/training.py": ("backbone", *_MODELS, "classifier"),
 }
 # What every stage goes through, but no stage's results come from; config values are in the keys themselves.

@@ -112,6 +112,10 @@ def test_how_much_models_read_of_contexts_is_known_before_and_after(ran):
     before = records["backbone/backbone"].figures
     assert {name: frozen[name] for name in names} == pytest.approx({name: before[name] for name in names}, abs=1e-4)
     assert records["clep/supervised.c0"].figures["context_shift"] != before["context_shift"]
+    store, _ = ran
+    page = (store.local("report", records["report/report"].key) / "report.html").read_text()
+    for shown in ("what models read of contexts", "CLEP frozen-text", "CLEP interpolated", "context_effective_rank"):
+        assert shown in page
 
 
 def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(ran, nodes, machine, tmp_path):

@@ -157,7 +157,7 @@ def test_everything_that_tells_good_contexts_from_bad_is_logged(micro, tmp_path)
         e = encoder.encode(vectors)[:, 0]
         real = micro.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
     highest = [max(float(row @ other) for other in real) for row in e]
-    among = [max(float(a @ b) for b in real if b is not a) for a in real]
+    among = [max(float(real[a] @ real[b]) for b in range(16) if b != a) for a in range(16)]
     pairs = [abs(float(e[a] @ e[b])) for a in range(len(e)) for b in range(len(e)) if a != b]
     assert figures["nearest_caption_cosine"] == pytest.approx(np.mean(highest), abs=1e-5)
     assert figures["nearest_caption_cosine_lowest"] == pytest.approx(min(highest), abs=1e-5)

@@ -1,0 +1,131 @@
+"""The last stage: the report over all folds, and what it says beside the cells."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clepdg.config import SyntheticConfig
+from clepdg.emotions import labels
+from tasks import context_look
+from tasks.stages import Computed, Work
+
+CREDIT = "ACPT's credit"  # as the report calls it
+CONTEXTS = "what models read of contexts"
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compute_report(work: Work) -> Computed:
+    """Write report.html, results.csv and results.md over all folds."""
+    import pandas as pd
+
+    from clepdg import quality, report
+    from clepdg.report_cells import headline
+    from clepdg.store import digest_file
+
+    folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
+    cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders], ignore_index=True)
+    predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
+    facts = {
+        **work.config["facts"],
+        **_credit(work, predictions),
+        **_looks(folders),
+        **_context_effects(work),
+        "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
+    }
+    partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
+    if partial:
+        facts["caption"] += f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}."
+    pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
+    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures)
+    table = report.table(headline(cells), work.config["rows"])
+    told = textwrap.fill(f"{CREDIT}: {facts[CREDIT]}.", 118)
+    (work.folder / "table.txt").write_text(f"{table}\n\n{textwrap.fill(facts['caption'], 118)}\n{told}\n")
+    return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
+
+
+def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
+    """Return what the credit rule says, as facts of the report."""
+    from clepdg import credit
+
+    record = work.records[f"evaluate/{work.config['folds'][0]}"]
+    confidence = record.config["evaluate"]["confidence"]
+    said = credit.verdict(predictions, labels(record.config["label_set"]), confidence=confidence)
+    untestable = work.config["untestable"]
+    verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
+    return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
+
+
+def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the report's table on contexts and acoustics: fold and contexts -> what was found, a mean over seeds."""
+    import pandas as pd
+
+    from clepdg.acoustics import ROWS
+
+    tables = [table for folder in folders if not (table := pd.read_parquet(folder / context_look.FILE)).empty]
+    if not tables:
+        return {}
+    lines: dict[str, dict[str, str]] = {}
+    for (fold, row), own in pd.concat(tables).groupby(["fold", "row"], sort=False):
+        found = {
+            "share of audio's moves": f"{own.share.mean():.3f}",
+            "random directions, 95 % below": f"{own.random_share.mean():.3f}, {own.random_high.mean():.3f}",
+        }
+        if "p" in own and own.p.notna().any():
+            first = own.dropna(subset="p").iloc[0]
+            found |= {
+                "mean rank of the context that names it": f"{own.mean_rank.mean():.1f} of {first.contexts:.0f}",
+                "p, names dealt at random": f"{own.p.median():.3f}",
+                "ranks (first seed)": ", ".join(f"{name} {rank}" for name, rank in json.loads(first.ranks).items()),
+            }
+        lines[f"{fold}: {ROWS[str(row)]}"] = found
+    return {"do contexts look like acoustics?": lines}
+
+
+def _context_effects(work: Work) -> dict[str, dict[str, dict[str, str]]]:
+    """Return how much the backbone and every CLEP read of contexts, means over folds and seeds, as facts."""
+    figures = ("context_shift", "context_variance_share", "context_effective_rank")
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, record in work.records.items():
+        if name.startswith(("backbone/", "clep/")):
+            variant = " ".join(name.split(".")[1:-1])
+            model = "backbone" if name.startswith("backbone/") else f"CLEP {variant}".strip()
+            found.setdefault(model, []).append({figure: record.figures[figure] for figure in figures})
+    rows = {
+        model: {f: f"{sum(each[f] for each in all_) / len(all_):.3f}" for f in figures} for model, all_ in found.items()
+    }
+    return {CONTEXTS: dict(sorted(rows.items()))} if rows else {}
+
+
+def _copies(work: Work, corpus: str) -> dict[str, object]:
+    """Return how many utterances were left out of a leave-out fold's target, where the run has that fold."""
+    record = work.records.get(f"evaluate/leave-out-{corpus}")
+    return {"left out of its fold: copies of source audio": record.figures["copies"]} if record else {}
+
+
+def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
+    from clepdg.cards import load_card
+    from clepdg.corpora import synthetic
+    from clepdg.index import card_differences
+
+    card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
+    expected = card
+    if card.acoustics:
+        utterances = work.config["synthetic_utterances"]
+        expected = synthetic.sized(card, SyntheticConfig(utterances=utterances))
+    differences = [line for line in card_differences(figures, expected) if not line.startswith("raw label")]
+    return {
+        "title": card.title,
+        "utterances": figures["utterances"],
+        "speakers": figures["speakers"],
+        "hours": round(figures["seconds"] / 3600, 2),
+        "quarantined": figures["quarantined"],
+        "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
+        **_copies(work, corpus),
+        "differs from the whole corpus": "; ".join(differences) or "no",
+        "licence": card.licence,
+        "citation": card.citation,
+        "split by": card.split.unit,
+    }
