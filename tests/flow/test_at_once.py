@@ -15,6 +15,7 @@ from tasks.tracking import connect
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 OVERRIDES = {
+    "compute.threads": 1,  # with two, each waits for the other where the cores are shared
     "synthetic.utterances": 16,
     "clep.epochs": 1,
     "clep.steps_per_epoch": 2,

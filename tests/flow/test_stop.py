@@ -15,7 +15,16 @@ import pytest
 
 SMALL = (
     *("run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", "--set", "synthetic.utterances=210"),
-    *("--set", "clep.epochs=2", "--set", "clep.steps_per_epoch=12", "--set", "clep.batch_size=4"),
+    *(
+        "--set",
+        "compute.threads=1",
+        "--set",
+        "clep.epochs=2",
+        "--set",
+        "clep.steps_per_epoch=12",
+        "--set",
+        "clep.batch_size=4",
+    ),
     *("--set", "acpt.contexts=2", "--set", "acpt.epochs=3"),
     *("--set", "classifier.steps=5", "--set", "evaluate.resamples=100", "--set", "protocols=supervised"),
     *("--set", "rows=clep-zero-shot,text-acpt"),

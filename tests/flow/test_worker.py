@@ -22,6 +22,7 @@ PARAMETERS = {
     "preset": "demo",
     "corpora": ["synthetic-1", "synthetic-3"],
     "overrides": {
+        "compute.threads": 1,  # with two, each waits for the other where the cores are shared
         "synthetic.utterances": 220,  # enough for processes to encode them
         "clep.epochs": 2,
         "clep.steps_per_epoch": 12,
