@@ -12,10 +12,10 @@ from pathlib import Path
 
 OVERRIDES = {
     "compute.threads": 1,  # with two, each waits for the other where the cores are shared
-    "synthetic.utterances": 24,
+    "synthetic.utterances": 16,
     "clep.epochs": 2,
     "clep.steps_per_epoch": 3,
-    "clep.batch_size": 8,
+    "clep.batch_size": 4,
     "acpt.contexts": 4,
     "acpt.epochs": 6,
     "acpt.tokens": 1,
