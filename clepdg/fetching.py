@@ -5,7 +5,6 @@ to the card's checksums; where a publisher gives none, what came first is record
 """
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -17,9 +16,11 @@ from clepdg import addresses, archives, downloads, listings, objects, remote, so
 from clepdg.addresses import checksums, is_web, shown
 from clepdg.archives import File, Progress
 from clepdg.cards import Address, Card
-from clepdg.errors import SourceError
+from clepdg.documents import Documents
+from clepdg.errors import SourceError, StoreError
 from clepdg.folders import hash_folder
 from clepdg.listings import Remote
+from clepdg.reading import read_facts
 from clepdg.sources import none_left, os_errors
 from clepdg.verification import hash_file, verify
 
@@ -29,7 +30,7 @@ def fetch(
     given: str | None,
     out: Path,
     *,
-    pins: Path | None = None,
+    pins: Documents | None = None,
     previous: Path | None = None,
     progress: Progress = lambda done, total: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -40,7 +41,8 @@ def fetch(
         card: the corpus's card.
         given: as in `state`.
         out: the working folder of the output; a broken download in it is resumed.
-        pins: folder of records of what the card's addresses without a checksum gave first; they hold from then on.
+        pins: where pins/<corpus>.json records what the card's addresses without a checksum gave first, which holds
+            from then on.
         previous: an earlier output of this stage: what is the same there is neither hashed nor downloaded again.
         progress: called with (bytes done, bytes in all, 0 = unknown) of the download, extraction or hashing under way.
         sleep: waits between attempts, in seconds.
@@ -67,7 +69,7 @@ class _Bringing:
 
     card: Card
     out: Path
-    pins: Path | None
+    pins: Documents | None
     previous: Path | None
     progress: Progress
     sleep: Callable[[float], None]
@@ -155,22 +157,21 @@ class _Bringing:
         """Return an address with the checksum that was recorded for it, where its publisher gives none."""
         if self.pins is None or checksums(address) or address.files:
             return address
-        path = self.pins / f"{self.card.name}.json"
-        record = _records(path).get(_pin_name(address))
+        name = f"pins/{self.card.name}.json"
+        record = _records(self.pins, name).get(_pin_name(address))
         if record is None:
             return address
-        where = f"recorded {record['date']} in {path}"
+        where = f"recorded {record['date']} in {self.pins.address(name)}"
         return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
 
     def _pin(self, address: Address, sha256: str, size: int) -> None:
         if self.pins is None or address.recorded:
             return
-        path = self.pins / f"{self.card.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        records = _records(path)
+        name = f"pins/{self.card.name}.json"
+        records = _records(self.pins, name)
         date = time.strftime("%Y-%m-%d", time.gmtime())
         records[_pin_name(address)] = {"bytes": size, "sha256": sha256, "date": date}
-        store.write_json(path, records)
+        self.pins.write(name, records)
 
     def _finish(self, root: str, files: list[File], remote: dict[str, str] | None = None) -> None:
         sources.write_files(self.out / sources.FILES, files)
@@ -178,13 +179,18 @@ class _Bringing:
         self.figures = {"files": len(files), "bytes": sum(file.bytes for file in files)}
 
 
-def _records(path: Path) -> dict[str, Any]:
+def _records(pins: Documents, name: str) -> dict[str, dict[str, Any]]:
     try:
-        records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        records: dict[str, dict[str, Any]] = pins.read(name) or {}
+        for record in records.values():
+            if not (isinstance(record["bytes"], int) and isinstance(record["sha256"], str)):
+                raise ValueError(record)
+            str(record["date"])
         return records
-    except ValueError as error:
+    except (StoreError, AttributeError, KeyError, TypeError, ValueError) as error:
         do = "mend it, or delete it: the next download is recorded anew"
-        raise SourceError("The record of first downloads is damaged.", got=error, where=path, do=do) from error
+        where = pins.address(name)
+        raise SourceError("The record of first downloads is damaged.", got=error, where=where, do=do) from error
 
 
 def _pin_name(address: Address) -> str:
@@ -200,17 +206,21 @@ def _clear(out: Path) -> None:
 
 def _known(previous: Path | None) -> dict[tuple[str, int, int], str]:
     """Return {(path, bytes, mtime_ns): sha256} of an earlier output for a folder; empty where there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if previous is not None and json.loads((previous / sources.ROOT).read_text())["root"] != sources.TREE:
+    with contextlib.suppress(StoreError):
+        if previous is not None and read_facts(previous / sources.ROOT, dict).get("root") != sources.TREE:
             return {(file.path, file.bytes, file.mtime_ns): file.sha256 for file in sources.file_rows(previous)}
     return {}
 
 
 def _known_remote(previous: Path | None) -> dict[str, tuple[Path, str]]:
     """Return {identity: (path, sha256)} of the single files that an earlier output holds."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(StoreError, AttributeError):
         if previous is not None:
             sums = {file.path: file.sha256 for file in sources.file_rows(previous)}
-            brought = json.loads((previous / sources.ROOT).read_text()).get("remote", {})
-            return {identity: (previous / sources.TREE / path, sums[path]) for path, identity in brought.items()}
+            brought = read_facts(previous / sources.ROOT, dict).get("remote", {})
+            return {
+                identity: (previous / sources.TREE / path, sums[path])
+                for path, identity in brought.items()
+                if path in sums
+            }
     return {}

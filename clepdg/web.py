@@ -1,9 +1,10 @@
 """The web: one client for all, and what a server says of an address before anything is downloaded."""
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
-from clepdg.addresses import by_hand, is_web, shown
+from clepdg.addresses import by_hand, filled, is_web, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -18,6 +19,7 @@ def client(seconds: float) -> "httpx.Client":
     """Return a client that gives up after so many seconds of silence."""
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write down addresses with what fills them
     # "identity": sizes and ranges then count the archive's own bytes
     return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
 
@@ -34,9 +36,9 @@ def look(card: Card, url: str) -> dict[str, Any]:
         return objects.look(card, url)
     try:
         with client(LOOK_SECONDS) as web:
-            response = web.head(url)
+            response = web.head(filled(url))
             if response.status_code in (405, 501):
-                with web.stream("GET", url) as response:  # closed before the body is read
+                with web.stream("GET", filled(url)) as response:  # closed before the body is read
                     pass
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
@@ -68,7 +70,7 @@ def read_json(card: Card, url: str) -> Any:
 
     try:
         with client(STALL_SECONDS) as web:
-            response = web.get(url)
+            response = web.get(filled(url))
         if response.status_code != 200:
             raise refused(card, url, response.status_code)
         return response.json()

@@ -1,4 +1,4 @@
-"""The command line: clep-dg run | status | fetch | predict | compare | promote."""
+"""The command line: clep-dg run | status | fetch | predict | compare | promote | verify | gc."""
 
 import argparse
 import os
@@ -12,6 +12,7 @@ from typing import Any
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
+from flows.care import add_care_commands
 from flows.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from flows.terminal import print_result, show
 from tasks.preflight import check_tracking
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("version", type=int)
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+    add_care_commands(commands)
     return parser
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from clepdg.addresses import shown
 from flows.progress import describe, in_bytes
 from tasks.runs import Arguments
 from tasks.settings import Settings
@@ -28,7 +29,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     folder = store.local("report", key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
-    address = tracking_url(settings)
+    address = shown(tracking_url(settings))
     print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
     audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
@@ -44,8 +45,9 @@ def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
 
     for node_id, key in result["stages"].items():
         if node_id.startswith("source/"):
-            folder = root(settings.open_store().local("source", key))
-            found = next((path for path in sorted(folder.rglob("*.wav")) if not path.name.startswith(".")), None)
+            folder = settings.open_store().at_hand("source", key)
+            paths = sorted(root(folder).rglob("*.wav")) if folder else ()
+            found = next((path for path in paths if not path.name.startswith(".")), None)
             if found:
                 return str(found)
     return "FILE.wav"

@@ -130,11 +130,14 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg import quality, report
+    from clepdg.answers import COLUMNS
+    from clepdg.evaluate import CELL
+    from clepdg.reading import read_frame
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
-    cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders], ignore_index=True)
-    predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
+    cells = pd.concat([read_frame(folder / "cells.parquet", CELL) for folder in folders], ignore_index=True)
+    predictions = pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True)
     facts = {
         **work.config["facts"],
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clepdg.addresses import shown
 from clepdg.config import Config
 from clepdg.errors import ClepError, ConfigError
 from clepdg.store import Store
@@ -109,23 +110,16 @@ def check_tracking(url: str | None) -> None:
         raise ClepError(
             "MLflow's server does not answer.",
             got=problem,
-            where=url,
+            where=shown(url),
             do="start it (make up), or run without one: remove tracking_url from var/settings.toml",
         )
 
 
 def check_store(store: Store) -> None:
-    """Raise where the store can't be written or its disk is nearly full."""
+    """Raise where the store can't be reached or written, or its disk (of a remote one, its cache's) is nearly full."""
     from clepdg.errors import StoreError
 
-    probe = store.root / f".probe-{os.getpid()}-{os.urandom(4).hex()}"
-    try:
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise StoreError(
-            "The store can't be written.", got=error, where=store.root, do="set CLEPDG_STORE to a folder of yours"
-        ) from error
+    store.probe()
     free = shutil.disk_usage(store.root).free
     if free < NEEDED_BYTES:
         raise StoreError(

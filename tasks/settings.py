@@ -9,7 +9,7 @@ from clepdg.errors import ConfigError
 from clepdg.store import Store
 
 PROJECT = Path(__file__).resolve().parents[1]
-NAMES = ("store", "tracking_url", "device", "workers")
+NAMES = ("store", "tracking_url", "device", "workers", "cache_gigabytes", "checkpoint_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Settings:
         tracking_url: MLflow's address; None: SQLite and a folder below home.
         device: torch device of the training stages.
         workers: processes or threads of the data stages.
+        cache_gigabytes: size of this machine's cache of a remote store.
+        checkpoint_seconds: how often checkpoints go to a remote store.
     """
 
     home: Path
@@ -29,17 +31,24 @@ class Settings:
     tracking_url: str | None
     device: str
     workers: int
+    cache_gigabytes: float = 100.0
+    checkpoint_seconds: float = 300.0
 
     def open_store(self) -> Store:
         """Open the store of stage outputs."""
-        return Store.open(self.store)
+        return Store.open(
+            self.store,
+            cache=self.home / "cache",
+            cache_gigabytes=self.cache_gigabytes,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
 
 
 def load_settings() -> Settings:
     """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
 
     Raises:
-        ConfigError: an unknown name in settings.toml, or a number of workers that is none.
+        ConfigError: an unknown name in settings.toml, or a number that is none.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
@@ -65,7 +74,20 @@ def load_settings() -> Settings:
         tracking_url=chosen["tracking_url"],
         device=chosen["device"] or "auto",
         workers=int(workers),
+        cache_gigabytes=_positive("cache_gigabytes", chosen["cache_gigabytes"], 100.0, path),
+        checkpoint_seconds=_positive("checkpoint_seconds", chosen["checkpoint_seconds"], 300.0, path),
     )
+
+
+def _positive(name: str, value: object, default: float, path: Path) -> float:
+    try:
+        number = default if value is None else float(str(value))
+        if 0 < number < float("inf"):
+            return number
+    except ValueError:
+        pass
+    where = f"CLEPDG_{name.upper()}, or {path}"
+    raise ConfigError(f"{name} is not a number above 0.", got=value, where=where)
 
 
 def resolve_device(device: str) -> str:

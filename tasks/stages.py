@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from clepdg.documents import Documents
 from clepdg.errors import StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain, stage_key
@@ -46,8 +47,8 @@ class Work:
         folder: where the output goes; *.resume files in it survive a kill.
         inputs: input name -> folder of that output.
         records: input name -> its record.
-        previous: folder of the last run's output of this node, if it stands.
-        pins: folder of what holds from the first download on; it outlives every output.
+        previous: folder of the last run's output of this node, if this machine has it.
+        pins: the store's documents; pins/<corpus>.json holds from the first download on, and outlives every output.
     """
 
     config: Mapping[str, Any]
@@ -55,7 +56,7 @@ class Work:
     inputs: Mapping[str, Path]
     records: Mapping[str, Record]
     previous: Path | None
-    pins: Path
+    pins: Documents
     device: str
     workers: int
     reporting: Reporting
@@ -196,6 +197,8 @@ def run(
             found = store.lookup(node.stage, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run meanwhile", True
+            elif node.stage not in redo and (kept := store.complete(node.stage, decision.key)):
+                record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
                 record = _compute(node, decision, records, store, settings, last, reporting)
     node.accept(record)
@@ -213,21 +216,25 @@ def _compute(
 ) -> Record:
     assert decision.key is not None
     refs = {name: ref.partition("#")[0] for name, ref in {**node.inputs, **node.uses}.items()}
-    previous = store.local(node.stage, last[node.id]) if node.id in last else None
+    inputs = {name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()}
     folder = store.partial(node.stage, decision.key)
     _clear(folder)
     data = node.stage in DATA_STAGES
-    with contextlib.nullcontext() if data else _device(store, settings) as device, reporting(node, decision) as report:
+    with (
+        contextlib.nullcontext() if data else _device(store, settings) as device,
+        reporting(node, decision) as report,
+        store.checkpoints(node.stage, decision.key),
+    ):
         started = time.monotonic()
         try:
             computed = node.compute(
                 Work(
                     config=node.config,
                     folder=folder,
-                    inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
+                    inputs=inputs,
                     records={name: records[ref] for name, ref in refs.items()},
-                    previous=previous if previous and previous.exists() else None,
-                    pins=store.root / "pins",
+                    previous=store.at_hand(node.stage, last[node.id]) if node.id in last else None,
+                    pins=store.documents,
                     device=device or "cpu",
                     workers=settings.workers,
                     reporting=report,

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from clepdg import addresses
 from clepdg.store import Record, Store, plain
 from tasks.settings import Settings
 from tasks.stages import Node
@@ -23,7 +24,7 @@ def tracking_identity(settings: Settings) -> str:
     from tasks.services import running_url
 
     if settings.tracking_url and settings.tracking_url != running_url(settings, "mlflow"):
-        return settings.tracking_url
+        return addresses.shown(settings.tracking_url)
     return str(settings.home / "mlflow")
 
 
@@ -67,7 +68,7 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
             name=f"{kind} {corpus}",
             digest=record.digests[part or "content"][:36],
             source_type="local",
-            source=json.dumps({"uri": str(store.local(record.stage, record.key))}),
+            source=json.dumps({"uri": store.address(record.stage, record.key)}),
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part or "evaluation")]))
     if inputs:
@@ -105,3 +106,19 @@ def shown(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
+    """Return (stage, tags) of every registered version of ours that has an alias; none where MLflow was never used."""
+    if not settings.tracking_url and not (settings.home / "mlflow" / "mlflow.db").exists():
+        return []
+    client, found, token = connect(settings), list[tuple[str, dict[str, str]]](), None
+    while True:
+        page = client.search_registered_models(max_results=100, page_token=token)
+        for model in page:
+            stage = model.name.removeprefix("demo-").removeprefix("clep-dg-").replace("-", "_")
+            numbers = sorted({str(number) for number in model.aliases.values()})
+            found += [(stage, dict(client.get_model_version(model.name, number).tags)) for number in numbers]
+        token = page.token
+        if not token:
+            return found

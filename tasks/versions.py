@@ -89,10 +89,20 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
 # What every stage goes through, but no stage's results come from; config values are in the keys themselves.
 NO_RESULTS: Final = (
     "clepdg/__init__.py",
+    "clepdg/bucket.py",
+    "clepdg/bucket_items.py",
+    "clepdg/cache.py",
+    "clepdg/checkpoints.py",
     "clepdg/config.py",
+    "clepdg/documents.py",
     "clepdg/emotions.py",
     "clepdg/errors.py",
+    "clepdg/items.py",
+    "clepdg/packing.py",
     "clepdg/presets.py",
+    "clepdg/reading.py",
+    "clepdg/records.py",
+    "clepdg/remote_store.py",
     "clepdg/reporting.py",
     "clepdg/store.py",
 )

@@ -13,6 +13,7 @@ import pytest
 
 from clepdg import archives, fetching, sources
 from clepdg.cards import Address, Card, load_card
+from clepdg.documents import Documents
 from clepdg.errors import SourceError
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
 from tests.unit.test_remote import bucket, s3  # noqa: F401
@@ -105,35 +106,37 @@ def test_each_mirror_resumes_its_own_part(server: Server, tmp_path: Path) -> Non
 
 
 def test_the_first_download_is_recorded_and_holds(server: Server, tmp_path: Path) -> None:
-    card, pins = with_sources(Address(url=server.url)), tmp_path / "pins"
+    card, pins = with_sources(Address(url=server.url)), Documents(tmp_path)
     fetch(card, None, tmp_path / "out", pins=pins)
-    (record,) = json.loads((pins / "emodb.json").read_text()).values()
+    (record,) = json.loads((tmp_path / "pins" / "emodb.json").read_text()).values()
     assert (record["bytes"], record["sha256"]) == (len(ARCHIVE), RIGHT)
     fetch(card, None, tmp_path / "same", pins=pins)
     server.answers = [Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')]
     with pytest.raises(SourceError, match=r"(?s)not what it was at the first download.*emodb.json.*delete that record"):
         fetch(card, None, tmp_path / "changed", pins=pins)
     assert not (tmp_path / "changed" / sources.FILES).exists()
-    assert json.loads((pins / "emodb.json").read_text()).popitem()[1] == record
+    assert json.loads((tmp_path / "pins" / "emodb.json").read_text()).popitem()[1] == record
 
 
 def test_a_download_that_can_t_be_extracted_records_nothing(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(body=b"PK\x03\x04 no archive")]
     with pytest.raises(SourceError, match="can't be extracted"):
-        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=tmp_path / "pins")
+        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=Documents(tmp_path))
     assert not (tmp_path / "pins").exists()
 
 
 def test_a_published_checksum_and_the_users_own_address_are_not_recorded(server: Server, tmp_path: Path) -> None:
-    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=tmp_path / "pins")
-    fetch(CARD, server.url, tmp_path / "b", pins=tmp_path / "pins")
+    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=Documents(tmp_path))
+    fetch(CARD, server.url, tmp_path / "b", pins=Documents(tmp_path))
     assert not (tmp_path / "pins").exists()
 
 
-def test_a_damaged_record_is_one_clear_error(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "emodb.json").write_text('{"http')
+@pytest.mark.parametrize("said", ['{"http', "[1]", '{"http://x ": {"bytes": 1}}', '{"http://x": 5}', "[" * 100_000])
+def test_a_damaged_record_is_one_clear_error(said: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "emodb.json").write_text(said)
     with pytest.raises(SourceError, match=r"(?s)record of first downloads is damaged.*emodb.json"):
-        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=tmp_path)
+        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=Documents(tmp_path))
 
 
 # --- archives in archives
