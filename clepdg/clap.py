@@ -143,7 +143,7 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
             where, revision=revision, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             "The backbone can't be loaded.",
             got=" ".join(str(error).split())[:400],

@@ -48,7 +48,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> "pa.Table":
     """Read a Parquet file with exactly these columns.
 
     Args:
-        columns: name -> type as pyarrow writes it; "list" is any list of strings, "" any type.
+        columns: name -> type as pyarrow calls it, such as int64; "list" is one of strings.
 
     Raises:
         StoreError: it is missing, truncated, no Parquet, or has other columns.
@@ -90,7 +90,9 @@ def read_frame(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
 def _fits(found: str, kind: str) -> bool:
     if kind == "list":
         return found.startswith("list<") and "string" in found
-    return kind in ("", found) or (kind == "string" and found == "large_string")
+    import pyarrow as pa
+
+    return found in {"string": ("string", "large_string")}.get(kind, (str(getattr(pa, kind)()),))
 
 
 def unreadable(got: object, path: Path, expected: object = None) -> StoreError:
