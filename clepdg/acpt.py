@@ -20,7 +20,7 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.clap import Clap
 from clepdg.config import AcptConfig, ComputeConfig
-from clepdg.errors import BackboneError, StoreError
+from clepdg.errors import BackboneError
 from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
@@ -280,7 +280,4 @@ def load(folder: Path) -> Tensor:
     Raises:
         StoreError: the folder holds no context vectors.
     """
-    tensors = load_tensors(folder / "contexts.safetensors")
-    if set(tensors) != {"context_vectors"}:
-        raise StoreError("This is not a folder of context vectors.", got=sorted(tensors), where=folder)
-    return tensors["context_vectors"]
+    return load_tensors(folder / "contexts.safetensors", {"context_vectors": ("float32", 3)})["context_vectors"]

@@ -1,16 +1,23 @@
 """Addresses of corpora: a card's own, and what a user names in their place."""
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
 
 HASHES: Final = ("md5", "sha256")
+_NAME: Final = re.compile(r"\$\{(\w+)\}")
+_LOGIN: Final = re.compile(r"^(https?://|[a-z][a-z0-9+.-]*://(?=[^/?#@]*:))([^/?#]*)@", re.IGNORECASE)
+_TOKEN: Final = re.compile(
+    r"([?&;][\w.-]*(?:token|key|secret|sig|signature|passw|pwd|auth|credential)[\w.-]*=)(?!\$\{\w+\}(?:[&;#]|$))[^&;#]+",
+    re.IGNORECASE,
+)
 
 
 def by_hand(card: Card) -> str:
@@ -20,8 +27,29 @@ def by_hand(card: Card) -> str:
 
 
 def shown(url: str) -> str:
-    """Return an address without a user's name and password."""
-    return re.sub(r"^(https?://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
+    """Return an address without a user's name and password, and with the values of tokens and keys hidden."""
+    return _TOKEN.sub(r"\1***", _LOGIN.sub(lambda found: found[1], url))
+
+
+def holds_secret(url: str) -> bool:
+    """Tell whether an address holds a password or a token itself, and not the name, ${NAME}, of where it stands."""
+    login = _LOGIN.match(url)
+    return _TOKEN.search(url) is not None or (login is not None and _NAME.sub("", login[2]).strip(":") != "")
+
+
+def filled(url: str) -> str:
+    """Return an address with each ${NAME} replaced by what the environment says: only where it is asked, not written.
+
+    Raises:
+        SourceError: the environment does not say.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise SourceError("An address names what the environment does not hold.", got=found[0], where=url)
+        return quote(os.environ[found[1]], safe="")
+
+    return _NAME.sub(value, url)
 
 
 def is_web(url: str) -> bool:
@@ -51,6 +79,14 @@ def own(card: Card, given: str) -> str:
     Raises:
         SourceError: it is not one.
     """
+    if holds_secret(given):
+        raise SourceError(
+            f"The address of {card.name} holds a password or a token, which would be kept with every result.",
+            got=shown(given),
+            expected="https://${MY_USER}:${MY_PASSWORD}@host/file or https://host/file?token=${MY_TOKEN}",
+            where="--source",
+            do="set it in the environment and write its name into the address, as above",
+        )
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", given)
     with contextlib.suppress(ValueError):  # from urlsplit
         host = urlsplit(given).hostname if scheme else None
@@ -79,10 +115,15 @@ def local(card: Card, url: str) -> Path | None:
     Raises:
         SourceError: there is no such path.
     """
+    path = as_path(url)
+    if path is not None and not path.exists():
+        raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=by_hand(card))
+    return path
+
+
+def as_path(url: str) -> Path | None:
+    """Return the path that an address names, whether it is there or not; None for an address elsewhere."""
     if is_web(url) or ("://" in url and not re.match("file://", url, re.IGNORECASE)):
         return None
     path = Path(url2pathname(urlsplit(url).path) if re.match("file://", url, re.IGNORECASE) else url)
-    path = path.expanduser().absolute()
-    if not path.exists():
-        raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=by_hand(card))
-    return path
+    return path.expanduser().absolute()

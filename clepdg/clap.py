@@ -19,6 +19,7 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.audio import LAION_FRONT_END, MICRO_FRONT_END, FrontEnd, Waveform, log_mel, windows
 from clepdg.errors import BackboneError
+from clepdg.reading import read_facts
 from clepdg.tensors import digest_tensors
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # in log space, as CLIP and CLAP clamp it
@@ -142,7 +143,7 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
             where, revision=revision, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             "The backbone can't be loaded.",
             got=" ".join(str(error).split())[:400],
@@ -161,7 +162,11 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
         tensor.data = tensor.data.clone()  # aligned, as load_tensors does
     front_end = LAION_FRONT_END
     if (Path(where) / FRONT_END).is_file():
-        front_end = FrontEnd(**json.loads((Path(where) / FRONT_END).read_text()))
+        facts = read_facts(Path(where) / FRONT_END, dict)
+        kinds = {name: type(value) for name, value in asdict(LAION_FRONT_END).items()}
+        if {name: type(value) for name, value in facts.items()} != kinds:
+            raise BackboneError("The front end can't be read.", got=facts, expected=sorted(kinds), where=where)
+        front_end = FrontEnd(**facts)
     if model.config.text_config.vocab_size < len(tokenizer):
         raise BackboneError(
             "Tokenizer and weights do not fit together.",

@@ -19,12 +19,14 @@ from torch import Tensor
 from clepdg.config import ClassifierConfig
 from clepdg.errors import ClepError, StoreError
 from clepdg.pace import USUAL, Pace
+from clepdg.reading import read_facts
 from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training import Training
 
 MAX_LOG_TEMPERATURE = math.log(100.0)
+TENSORS = {"weight": ("float32", 2), "bias": ("float32", 1), "mean": ("float32", 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +77,18 @@ def load_head(folder: Path) -> Head:
     Raises:
         StoreError: the folder holds no head, or its parts do not fit together.
     """
-    tensors = load_tensors(folder / "head.safetensors")
-    try:
-        facts = json.loads((folder / "head.json").read_text())
-        head = Head(**{**facts, **tensors, "labels": tuple(facts["labels"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError("A classifier's head can't be read.", got=error, where=folder) from error
-    if len(head.weight) != len(head.labels):
-        raise StoreError("A classifier's head is inconsistent.", got=head.weight.shape, where=folder)
-    return head
+    tensors = load_tensors(folder / "head.safetensors", TENSORS)
+    facts = read_facts(folder / "head.json", dict)
+    n, d = tensors["weight"].shape
+    labels, log_temperature = facts.get("labels"), facts.get("log_temperature")
+    if (
+        set(facts) != {"labels", "cosine", "log_temperature"}
+        or not (isinstance(labels, list) and len(labels) == n and all(isinstance(label, str) for label in labels))
+        or not (isinstance(log_temperature, int | float) and isinstance(facts["cosine"], bool))
+        or (len(tensors["bias"]), len(tensors["mean"])) != (n, d)
+    ):
+        raise StoreError("A classifier's head is inconsistent.", got=f"{facts}, weight {n} x {d}", where=folder)
+    return Head(labels=tuple(labels), cosine=facts["cosine"], log_temperature=float(log_temperature), **tensors)
 
 
 def arcface_logits(cosine: Tensor, y: Tensor, scale: float, margin: float) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects, store, web
-from clepdg.addresses import by_hand, checksums, is_web, shown
+from clepdg.addresses import by_hand, checksums, filled, is_web, shown
 from clepdg.archives import Progress
 from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
@@ -93,7 +93,7 @@ def _attempt(
 ) -> dict[str, "hashlib._Hash"]:
     """Read until the server has no more, and return the hashes of the whole file that the card wants to see."""
     done, headers = _resume(address, part)
-    with client.stream("GET", address.url, headers=headers) as response:
+    with client.stream("GET", filled(address.url), headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
         if status in web.BUSY:
             raise _Busy(f"HTTP {status}", web.retry_after(response))

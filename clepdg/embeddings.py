@@ -21,10 +21,14 @@ from clepdg.audio import Waveform
 from clepdg.clap import Clap
 from clepdg.config import TextConfig
 from clepdg.emotions import labels
+from clepdg.reading import read_names, unreadable
 from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training import step_seed
+
+TEXT = {"embeddings": ("float32", 2), "label_index": ("int64", 1), "context_index": ("int64", 1)}
+AUDIO = {"embeddings": ("float32", 2)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,17 @@ class TextEmbeddings:
 
 
 def load_text_embeddings(folder: Path) -> TextEmbeddings:
-    """Read what TextEmbeddings.save wrote."""
-    names = tuple(json.loads((folder / "labels.json").read_text()))
-    return TextEmbeddings(labels=names, **load_tensors(folder / "text_embeddings.safetensors"))
+    """Read what TextEmbeddings.save wrote.
+
+    Raises:
+        StoreError: the folder holds none, or its parts do not fit together.
+    """
+    path = folder / "text_embeddings.safetensors"
+    names, tensors = read_names(folder / "labels.json"), load_tensors(path, TEXT)
+    rows, index = len(tensors["embeddings"]), tensors["label_index"]
+    if not names or not rows or len(index) != rows or not 0 <= int(index.min()) <= int(index.max()) < len(names):
+        raise unreadable(f"{rows} embeddings, {len(index)} labels of {len(names)}", path)
+    return TextEmbeddings(labels=names, **tensors)
 
 
 @torch.no_grad()
@@ -162,9 +174,15 @@ class AudioEmbeddings:
 
 
 def load_audio_embeddings(folder: Path) -> AudioEmbeddings:
-    """Read what AudioEmbeddings.save wrote."""
-    names = tuple(json.loads((folder / "utterances.json").read_text()))
-    embeddings = load_tensors(folder / "audio_embeddings.safetensors")["embeddings"].numpy()
+    """Read what AudioEmbeddings.save wrote.
+
+    Raises:
+        StoreError: the folder holds none, or its parts do not fit together.
+    """
+    path = folder / "audio_embeddings.safetensors"
+    names, embeddings = read_names(folder / "utterances.json"), load_tensors(path, AUDIO)["embeddings"].numpy()
+    if len(names) != len(embeddings):
+        raise unreadable(f"{len(embeddings)} embeddings", path, f"{len(names)}, one an utterance")
     return AudioEmbeddings(utterance_ids=names, embeddings=embeddings)
 
 

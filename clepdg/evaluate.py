@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POOLED = "pooled"
+CELL = (
+    "fold",
+    "target",
+    "row",
+    "condition",
+    "uar",
+    "low",
+    "high",
+    "interval",
+    "war",
+    "n",
+    "labels",
+    "recalls",
+    "marks",
+)
 LEFT_OUT = 3  # a class with fewer utterances in the test part is left out of UAR
 FEW = 20  # a class with fewer utterances stays and is marked
 COLLAPSED = 0.9

@@ -5,7 +5,6 @@ to the card's checksums; where a publisher gives none, what came first is record
 """
 
 import contextlib
-import json
 import logging
 import shutil
 import time
@@ -18,9 +17,11 @@ from clepdg import addresses, archives, downloads, listings, objects, pins, remo
 from clepdg.addresses import checksums, is_web, shown
 from clepdg.archives import File, Progress
 from clepdg.cards import Address, Card
-from clepdg.errors import SourceError
+from clepdg.documents import Documents
+from clepdg.errors import SourceError, StoreError
 from clepdg.folders import hash_folder
 from clepdg.listings import Remote
+from clepdg.reading import read_facts
 from clepdg.sources import none_left, os_errors
 from clepdg.verification import hash_file, verify
 
@@ -32,7 +33,7 @@ def fetch(
     given: str | None,
     out: Path,
     *,
-    pins: Path | None = None,
+    pins: Documents | None = None,
     previous: Path | None = None,
     progress: Progress = lambda done, total: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -43,7 +44,8 @@ def fetch(
         card: the corpus's card.
         given: as in `state`.
         out: the working folder of the output; a broken download in it is resumed.
-        pins: folder of records of what the card's addresses without a checksum gave first; they hold from then on.
+        pins: where pins/<corpus>.json records what the card's addresses without a checksum gave first, which holds
+            from then on.
         previous: an earlier output of this stage: what is the same there is neither hashed nor downloaded again.
         progress: called with (bytes done, bytes in all, 0 = unknown) of the download, extraction or hashing under way.
         sleep: waits between attempts, in seconds.
@@ -70,7 +72,7 @@ class _Bringing:
 
     card: Card
     out: Path
-    pins: Path | None
+    pins: Documents | None
     previous: Path | None
     progress: Progress
     sleep: Callable[[float], None]
@@ -183,7 +185,7 @@ class _Bringing:
         record = next((record for record in found if "sha256" in record), None)
         if record is None:
             return address
-        where = f"recorded {record['date']} in {pins.path_of(self.pins, self.card.name)}"
+        where = f"recorded {record['date']} in {pins.where(self.pins, self.card.name)}"
         return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
 
     def _record(self, address: Address, **facts: Any) -> None:
@@ -205,17 +207,21 @@ def _clear(out: Path) -> None:
 
 def _known(previous: Path | None) -> dict[tuple[str, int, int], str]:
     """Return {(path, bytes, mtime_ns): sha256} of an earlier output for a folder; empty where there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if previous is not None and json.loads((previous / sources.ROOT).read_text())["root"] != sources.TREE:
+    with contextlib.suppress(StoreError):
+        if previous is not None and read_facts(previous / sources.ROOT, dict).get("root") != sources.TREE:
             return {(file.path, file.bytes, file.mtime_ns): file.sha256 for file in sources.file_rows(previous)}
     return {}
 
 
 def _known_remote(previous: Path | None) -> dict[str, tuple[Path, str]]:
     """Return {identity: (path, sha256)} of the single files that an earlier output holds."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(StoreError, AttributeError):
         if previous is not None:
             sums = {file.path: file.sha256 for file in sources.file_rows(previous)}
-            brought = json.loads((previous / sources.ROOT).read_text()).get("remote", {})
-            return {identity: (previous / sources.TREE / path, sums[path]) for path, identity in brought.items()}
+            brought = read_facts(previous / sources.ROOT, dict).get("remote", {})
+            return {
+                identity: (previous / sources.TREE / path, sums[path])
+                for path, identity in brought.items()
+                if path in sums
+            }
     return {}

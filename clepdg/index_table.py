@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from clepdg.reading import read_table, unreadable
+from clepdg.records import inside
 from clepdg.store import digest_lines
 
 if TYPE_CHECKING:
@@ -64,8 +66,16 @@ def write_index(folder: Path, utterances: "pd.DataFrame", quarantine: "pd.DataFr
 
 
 def read_utterances(folder: Path) -> "pd.DataFrame":
-    """Read the utterances (`COLUMNS`) of an index; what is null is None."""
-    return _read(folder / UTTERANCES, COLUMNS)
+    """Read the utterances (`COLUMNS`) of an index; what is null is None.
+
+    Raises:
+        StoreError: the table is damaged, or a path leads out of the corpus.
+    """
+    table = _read(folder / UTTERANCES, COLUMNS)
+    for path in table.path:
+        if path is None or not inside(path):
+            raise unreadable(f"path {path!r}", folder / UTTERANCES)
+    return table
 
 
 def read_quarantine(folder: Path) -> "pd.DataFrame":
@@ -74,9 +84,7 @@ def read_quarantine(folder: Path) -> "pd.DataFrame":
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> "pd.DataFrame":
-    import pyarrow.parquet
-
-    return build_frame(pyarrow.parquet.read_table(path).to_pylist(), columns)
+    return build_frame(read_table(path, columns).to_pylist(), columns)
 
 
 def _table(frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pa.Table":

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from clepdg.addresses import by_hand, shown
+from clepdg.addresses import by_hand, filled, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -33,7 +33,7 @@ def file_system(url: str) -> tuple[Any, str]:
             "read_timeout": SILENCE_SECONDS,
             "retries": {"max_attempts": 2, "mode": "standard"},
         }
-    fs, path = fsspec.core.url_to_fs(url, **options)
+    fs, path = fsspec.core.url_to_fs(filled(url), **options)
     return fs, str(path)
 
 

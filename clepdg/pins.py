@@ -5,20 +5,22 @@ A record holds "date"; "bytes" and "sha256" of what came, where the card has no 
 first. Records outlive every output of the store.
 """
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
-from clepdg import store
 from clepdg.addresses import shown
 from clepdg.cards import Address
-from clepdg.errors import SourceError
+from clepdg.documents import Documents
+from clepdg.errors import SourceError, StoreError
 
 
-def path_of(pins: Path, corpus: str) -> Path:
-    """Return the file of a corpus's records."""
-    return pins / f"{corpus}.json"
+def where(pins: Documents, corpus: str) -> str:
+    """Return where a corpus's records lie, for a person."""
+    return pins.address(_document(corpus))
+
+
+def _document(corpus: str) -> str:
+    return f"pins/{corpus}.json"
 
 
 def name(address: Address) -> str:
@@ -26,29 +28,31 @@ def name(address: Address) -> str:
     return f"{shown(address.url)} {address.dataverse or ''}".strip()
 
 
-def read(pins: Path, corpus: str) -> dict[str, dict[str, Any]]:
+def read(pins: Documents, corpus: str) -> dict[str, dict[str, Any]]:
     """Return a corpus's records by name.
 
     Raises:
         SourceError: the file is damaged.
     """
-    path = path_of(pins, corpus)
     try:
-        records: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+        records: dict[str, dict[str, Any]] = pins.read(_document(corpus)) or {}
+        for record in records.values():
+            sums = record.get("bytes"), record.get("sha256")
+            if not (isinstance(sums[0], int) and isinstance(sums[1], str)) and sums != (None, None):
+                raise ValueError(record)
         return records
-    except ValueError as error:
+    except (StoreError, AttributeError, ValueError) as error:
         do = "mend it, or delete it: the next download is recorded anew"
-        raise SourceError("The record of first downloads is damaged.", got=error, where=path, do=do) from error
+        place = where(pins, corpus)
+        raise SourceError("The record of first downloads is damaged.", got=error, where=place, do=do) from error
 
 
-def update(pins: Path, corpus: str, address: Address, **facts: Any) -> None:
+def update(pins: Documents, corpus: str, address: Address, **facts: Any) -> None:
     """Set facts of an address's record, dated today if it is new; None removes one."""
-    path = path_of(pins, corpus)
-    path.parent.mkdir(parents=True, exist_ok=True)
     records = read(pins, corpus)
     record = {"date": today(), **records.get(name(address), {}), **facts}
     records[name(address)] = {key: value for key, value in record.items() if value is not None}
-    store.write_json(path, records)
+    pins.write(_document(corpus), records)
 
 
 def today() -> str:

@@ -25,7 +25,7 @@ from clepdg.audio import decode, encode_flac, resample, to_mono, to_pcm
 from clepdg.cards import SPLITS
 from clepdg.config import ShardConfig
 from clepdg.errors import IndexingError, ShardError
-from clepdg.shards import OFFSETS
+from clepdg.shards import COLUMNS, OFFSETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 BATCH: Final = 16  # utterances: a constant, since a tar ends with a batch
 FEW = 200  # utterances below which starting processes costs more than it saves
 END_OF_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
-COLUMNS: Final = {  # of the offset table
-    "utterance_id": "string",
-    "split": "string",
-    "tar": "string",
-    "offset": "int64",
-    "bytes": "int64",
-    "sample_rate": "int32",
-    "num_samples": "int64",
-    "pcm_sha256": "string",  # over the 16-bit samples, whatever the FLAC encoder's version
-    "raw_label": "string",
-}
 Job = tuple[str, str, str]  # path below the root, utterance_id, raw_label
 
 

@@ -5,27 +5,49 @@ A shard folder holds <split>-000000.tar, ... and offsets.parquet. In a tar an ut
 map does not encode audio again. Training draws by offset; sequential passes and other people stream the tars.
 """
 
-import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.audio import Waveform, decode, to_mono
 from clepdg.errors import IndexingError, ShardError
+from clepdg.reading import read_table
+from clepdg.records import parse_json
 from clepdg.store import digest_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 OFFSETS = "offsets.parquet"
+COLUMNS: Final = {  # of the offset table
+    "utterance_id": "string",
+    "split": "string",
+    "tar": "string",
+    "offset": "int64",
+    "bytes": "int64",
+    "sample_rate": "int32",
+    "num_samples": "int64",
+    "pcm_sha256": "string",  # over the 16-bit samples, whatever the FLAC encoder's version
+    "raw_label": "string",
+}
 
 
 def read_offsets(folder: Path) -> "pd.DataFrame":
-    """Read the offset table: one row per utterance, in the tars' order."""
-    import pandas as pd
+    """Read the offset table: one row per utterance, in the tars' order.
 
-    return pd.read_parquet(folder / OFFSETS)
+    Raises:
+        StoreError: it is damaged.
+        ShardError: it leads out of the folder, or out of a tar.
+    """
+    table: pd.DataFrame = read_table(folder / OFFSETS, COLUMNS).to_pandas()
+    for tar, part in table.groupby("tar"):
+        known = re.fullmatch(r"\w+-\d{6}\.tar", str(tar)) is not None and (folder / str(tar)).is_file()
+        ends = part.offset.to_numpy(dtype="float64") + part.bytes.to_numpy(dtype="float64")
+        if not known or min(part.offset.min(), part.bytes.min()) < 0 or ends.max() > (folder / str(tar)).stat().st_size:
+            raise ShardError("An offset table leads to what is not there.", got=repr(tar), where=folder / OFFSETS)
+    return table
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -83,11 +105,13 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
         try:
             for sample in WebDataset(str(folder / str(tar)), shardshuffle=False):
                 samples, rate = decode(sample["flac"])
-                found.append(json.loads(sample["json"])["utterance_id"])
+                if parse_json(sample["json"])["utterance_id"] != sample["__key__"]:
+                    raise ValueError(f"{sample['__key__']} is called otherwise in its own facts")
+                found.append(sample["__key__"])
                 yield sample["__key__"], to_mono(samples), rate
         except OSError as error:
             raise _unreadable(folder / str(tar), error) from error
-        except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError) as error:
+        except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError, TypeError) as error:
             raise ShardError("A shard is truncated or damaged.", got=error, where=folder / str(tar)) from error
         if found != expected.utterance_id.tolist():
             raise ShardError(

@@ -7,7 +7,6 @@ gives none, what came first is recorded and holds from then on. The output is fi
 
 import contextlib
 import errno
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -20,14 +19,18 @@ from clepdg.archives import File, Progress
 from clepdg.cards import MANIFESTS, Address, Card
 from clepdg.errors import SourceError
 from clepdg.folders import hash_folder, listing
+from clepdg.reading import read_facts, read_table, unreadable
+from clepdg.records import inside
 from clepdg.web import look
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 FILES: Final = "files.parquet"
 ROOT: Final = "root.json"
 TREE: Final = "tree"
+COLUMNS: Final = {"path": "string", "bytes": "int64", "mtime_ns": "int64", "sha256": "string"}
 
 
 def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -112,13 +115,21 @@ def list_tree(out: Path, progress: Progress = lambda done, total: None) -> dict[
     return {"files": len(files), "bytes": sum(file.bytes for file in files)}
 
 
-def root(folder: Path) -> Path:
+def root(folder: Path, given: str | None = None) -> Path:
     """Return the corpus's root of a source output.
 
+    Args:
+        given: the user's own source, if that is known: a root outside the output has to be this folder.
+
     Raises:
+        StoreError: the output names a root that can't be its own.
         SourceError: a referenced folder is no longer there.
     """
-    path: Path = folder / json.loads((folder / ROOT).read_text())["root"]
+    said = read_facts(folder / ROOT, dict).get("root")
+    named = Path(said) if isinstance(said, str) and "\0" not in said else Path()
+    if said != TREE and not (named.is_absolute() and (given is None or named == addresses.as_path(given))):
+        raise unreadable(f"root {said!r}", folder / ROOT, TREE if given is None else f"{TREE}, or {given}")
+    path = folder / named
     if not path.is_dir():
         raise SourceError("A corpus's folder is gone.", where=path, do="bring it back, or name another one by --source")
     return path
@@ -126,9 +137,8 @@ def root(folder: Path) -> Path:
 
 def read_files(folder: Path) -> "pd.DataFrame":
     """Return a source output's files: path (relative to the root, posix), bytes, mtime_ns, sha256; sorted by path."""
-    import pandas as pd
-
-    return pd.read_parquet(folder / FILES)
+    files: pd.DataFrame = _table(folder).to_pandas()
+    return files
 
 
 def content_digest(folder: Path) -> str:
@@ -161,9 +171,15 @@ def none_left(card: Card, faults: list[str], what: str) -> SourceError:
 
 def file_rows(folder: Path) -> list[File]:
     """Return a source output's files, sorted by path."""
-    import pyarrow.parquet as pq
+    return [File(**row) for row in _table(folder).to_pylist()]
 
-    return [File(**row) for row in pq.read_table(folder / FILES).to_pylist()]
+
+def _table(folder: Path) -> "pa.Table":
+    table = read_table(folder / FILES, COLUMNS)
+    for name in table["path"].to_pylist():
+        if name is None or not inside(name):
+            raise unreadable(f"path {name!r}", folder / FILES)
+    return table
 
 
 def write_files(path: Path, files: list[File]) -> None:
@@ -171,5 +187,5 @@ def write_files(path: Path, files: list[File]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [("path", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("sha256", pa.string())]
-    pq.write_table(pa.Table.from_pylist([asdict(file) for file in files], schema=pa.schema(fields)), path)
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
+    pq.write_table(pa.Table.from_pylist([asdict(file) for file in files], schema=schema), path)

@@ -6,119 +6,126 @@ under a lock, then one rename.
 """
 
 import contextlib
-import hashlib
-import json
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
+from clepdg.documents import Documents
 from clepdg.errors import StoreError
+from clepdg.items import PARTIAL, Item, drop_state, folder_items, put_in_place, remove, take_back
+from clepdg.records import (
+    FORMAT,
+    MARKER,
+    STORE,
+    Record,
+    canonical,
+    check_format,
+    damage,
+    digest,
+    digest_file,
+    digest_lines,
+    hash_files,
+    inside,
+    plain,
+    read_record,
+    stage_key,
+    write_json,
+)
 
-MARKER = "stage.json"
-FORMAT = 1  # raised when stage.json changes its meaning
-
-
-def canonical(value: Any) -> str:
-    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-
-
-def plain(value: Any) -> Any:
-    """Return the value as JSON would give it back (dataclasses as dicts, tuples as lists)."""
-    return json.loads(canonical(value))
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def digest(value: Any) -> str:
-    """Return the sha256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-def digest_lines(lines: Iterable[Any]) -> str:
-    """Return one sha256 over the canonical JSON of many values, in order and in constant memory."""
-    total = hashlib.sha256()
-    for line in lines:
-        total.update(canonical(line).encode() + b"\n")
-    return total.hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stage_key(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the key of a stage's output: sha256 of [stage, version, config, {input name: content digest}]."""
-    return digest([stage, version, config, dict(inputs)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What stage.json says.
-
-    Attributes:
-        digests: "content" is the meaning of the whole output; other names are parts of it that a later stage may
-            depend on alone (for example "learning": train and validation only).
-        figures: what checks and tables read without opening the output.
-        files: relative path -> (bytes, sha256): integrity, not meaning.
-    """
-
-    stage: str
-    name: str
-    key: str
-    version: int
-    config: dict[str, Any]
-    inputs: dict[str, str]
-    digests: dict[str, str]
-    figures: dict[str, Any]
-    files: dict[str, tuple[int, str]]
-    seconds: float
-    versions: dict[str, str] = field(default_factory=dict)
-    format: int = FORMAT
+__all__ = [
+    "FORMAT",
+    "MARKER",
+    "Item",
+    "Record",
+    "Store",
+    "canonical",
+    "digest",
+    "digest_file",
+    "digest_lines",
+    "plain",
+    "stage_key",
+    "write_json",
+]
 
 
 class Store:
-    """Stage outputs below one folder. A remote store will give the same five methods over a verified local cache."""
+    """Stage outputs below one folder. A remote store gives the same methods over a verified local cache.
+
+    Attributes:
+        url: its address.
+        root: a folder of this machine: locks and working folders lie below it.
+        documents: what its runs share besides outputs.
+    """
 
     def __init__(self, root: Path) -> None:
+        self.url = str(root)
         self.root = root
+        self.documents = Documents(root)
 
     @classmethod
-    def open(cls, url: str) -> "Store":
-        """Open the store at a folder or file:// address.
+    def open(
+        cls,
+        url: str,
+        *,
+        cache: Path | None = None,
+        cache_gigabytes: float = 100.0,
+        upload_seconds: float = 300.0,
+    ) -> "Store":
+        """Open the store at a folder, a file:// or an s3:// address.
+
+        Args:
+            cache: folder that holds the caches of remote stores.
+            cache_gigabytes: a cache's size, beyond which what was not used for longest is dropped from it.
+            upload_seconds: how often a remote store keeps the checkpoints of what is being computed.
 
         Raises:
-            StoreError: the address is of another kind, or the folder can't be made or written.
+            StoreError: the address is of another kind, the store can't be made, reached or written, or it is of
+                another format.
         """
         parts = urlsplit(url)
+        if parts.scheme == "s3" and cache is not None:
+            from clepdg.remote_store import open_remote
+
+            return open_remote(url, cache, cache_gigabytes, upload_seconds)
         if parts.scheme not in ("", "file"):
-            raise StoreError("A store of this kind is not supported.", got=url, expected="a folder or file:///folder")
+            raise StoreError(
+                "A store of this kind is not supported.",
+                got=url,
+                expected="a folder, file:///folder or s3://bucket/folder",
+            )
         root = Path(url2pathname(parts.path) if parts.scheme else url).expanduser().absolute()
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError("The store can't be made.", got=error, where=root) from error
-        return cls(root)
+        store = cls(root)
+        check_format(store.documents.read(STORE), url)
+        return store
 
     def local(self, stage: str, key: str) -> Path:
         """Return the folder of an output: the only way to read one."""
+        if not (inside(stage) and inside(key)) or "/" in stage + key:
+            raise StoreError("This can't be the name of an output.", got=f"{stage!r}, {key!r}", where=self.url)
         return self.root / stage / key
+
+    def at_hand(self, stage: str, key: str) -> Path | None:
+        """Return the folder of an output if this machine has it already, without bringing it here."""
+        folder = self.local(stage, key)
+        return folder if folder.exists() else None
+
+    def address(self, stage: str, key: str) -> str:
+        """Return where an output lies, for a person."""
+        return str(self.local(stage, key))
+
+    def beside(self, record: Record, name: str) -> str:
+        """Return the name of a document that lies beside an output, and goes when the output goes."""
+        return f"{record.stage}/{record.key}/{name}"
 
     def lookup(self, stage: str, key: str) -> Record | str:
         """Return the record of an output that is whole, or the reason why there is none.
@@ -127,42 +134,40 @@ class Store:
         """
         folder = self.local(stage, key)
         try:
-            raw = json.loads((folder / MARKER).read_text())
-            if raw.get("format") != FORMAT:
-                return f"written by another version of the store (format {raw.get('format')}, here {FORMAT})"
-            record = Record(**{**raw, "files": {name: tuple(facts) for name, facts in raw["files"].items()}})
-        except FileNotFoundError:
+            found = read_record((folder / MARKER).read_bytes(), stage, key)
+        except OSError:
             return "new" if not folder.exists() else f"file missing: {MARKER}"
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return f"file unreadable: {MARKER}"
-        for name, (size, _) in record.files.items():
-            try:
-                found = (folder / name).stat().st_size
-            except OSError:
-                return f"file missing: {name}"
-            if found != size:
-                return f"file truncated or altered: {name} ({found} bytes, {size} expected)"
-        return record
+        return found if isinstance(found, str) else damage(folder, found) or found
 
     def previous(self, stage: str, key: str) -> Record | None:
         """Return what stage.json of an output says, whole or not; None where it can't be read."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Record(**json.loads((self.local(stage, key) / MARKER).read_text()))
+        with contextlib.suppress(OSError):
+            found = read_record((self.local(stage, key) / MARKER).read_bytes(), stage, key)
+            return found if isinstance(found, Record) else None
         return None
 
     @contextlib.contextmanager
-    def lock(self, stage: str, key: str, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def lock(
+        self, stage: str, key: str, *, seconds: float = -1, give_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
         """Hold the lock of one key on this host: a second run of it waits here, then finds the output.
 
         Args:
-            give_up: asked while waiting; True ends the wait with a StoreError.
+            seconds: how long to wait for it; -1 for as long as it takes.
+            give_up: asked while waiting; True ends the wait.
+
+        Raises:
+            StoreError: the store can't be written, or the wait was given up.
+            filelock.Timeout: somebody else holds it.
         """
         folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / f"{stage}-{key}")  # the file stays: removing one that another waits on is a race
-            lock.acquire(cancel_check=give_up)
+            lock.acquire(timeout=seconds, cancel_check=give_up)
         except Timeout as error:
+            if not give_up():
+                raise
             raise StoreError("The wait for another run of the same stage was given up.", where=stage) from error
         except OSError as error:
             raise StoreError("The store can't be written.", got=error, where=folder) from error
@@ -173,12 +178,22 @@ class Store:
 
     def partial(self, stage: str, key: str) -> Path:
         """Return the working folder of a key, made if need be. Its name is stable, so that training resumes in it."""
-        folder = self.root / stage / f"{key}.partial"
+        folder = self._working(stage, key)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not (self.root / STORE).exists():
+                write_json(self.root / STORE, {"format": FORMAT})
         except OSError as error:
             raise StoreError("The store can't be written.", got=error, where=folder) from error
         return folder
+
+    def _working(self, stage: str, key: str) -> Path:
+        return self.root / stage / f"{key}{PARTIAL}"
+
+    @contextlib.contextmanager
+    def checkpoints(self, stage: str, key: str) -> Iterator[None]:
+        """Keep the checkpoints (*.resume) of what is computed inside, so that another machine can go on from them."""
+        yield  # another machine that shares a folder finds them in it
 
     def commit(self, record: Record) -> Record:
         """Turn the working folder of record's key into its output: hash the files, write stage.json, rename once.
@@ -186,45 +201,61 @@ class Store:
         The caller holds the key's lock. Files named *.resume are working state and are dropped, but not before
         stage.json stands: on a full disk they are what the next run goes on from.
         """
-        partial, final = self.partial(record.stage, record.key), self.local(record.stage, record.key)
-        state = [*partial.glob("*.resume")]
-        files = {
-            path.relative_to(partial).as_posix(): (path.stat().st_size, digest_file(path))
-            for path in sorted(partial.rglob("*"))
-            if path.is_file() and path != partial / MARKER and not {path, *path.parents} & {*state}
-        }
-        record = Record(**{**asdict(record), "files": files})
+        partial = self._working(record.stage, record.key)
+        record = replace(record, files=hash_files(partial), attempt=self._attempt(partial))
         write_json(partial / MARKER, record)
-        for leftover in state:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if final.exists():
-            trash = final.with_name(f"{record.key}.stale-{time.time_ns()}")
-            os.rename(final, trash)
-            os.rename(partial, final)
-            shutil.rmtree(trash, ignore_errors=True)
-        else:
-            os.rename(partial, final)
-        _sync_folder(final.parent)
+        return self._publish(record)
+
+    def _attempt(self, partial: Path) -> str:
+        return ""
+
+    def complete(self, stage: str, key: str) -> Record | None:
+        """Commit what an earlier run computed but could not commit; None where there is nothing whole.
+
+        The caller holds the key's lock.
+        """
+        partial = self._working(stage, key)
+        try:
+            found = read_record((partial / MARKER).read_bytes(), stage, key)
+        except OSError:
+            return None
+        if isinstance(found, str) or hash_files(partial) != found.files:
+            return None
+        return self._publish(found)
+
+    def _publish(self, record: Record) -> Record:
+        partial = self._working(record.stage, record.key)
+        drop_state(partial)
+        put_in_place(partial, self.local(record.stage, record.key))
         return record
 
+    def withdraw(self, stage: str, key: str) -> None:
+        """Take back an output, so that the next run computes it again; its files stay until then."""
+        take_back(self.local(stage, key))
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, whole: write aside, flush to disk, rename."""
-    aside = path.with_name(path.name + ".writing")
-    try:
-        with aside.open("w") as file:
-            json.dump(plain(value), file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)  # of a full disk
-        raise
+    def items(self, stages: Iterable[str]) -> list[Item]:
+        """Return all that lies in the store of the given stages."""
+        return folder_items(self.root, stages, time.time())
 
+    def remove(self, item: Item) -> None:
+        """Remove an item for good; an output is gone at once, then its files are deleted."""
+        remove(self.root / item.place)
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def probe(self) -> None:
+        """Write and remove something.
+
+        Raises:
+            StoreError: the store can't be reached or written.
+        """
+        path = self.root / f".probe-{os.getpid()}-{os.urandom(4).hex()}"
+        try:
+            path.write_bytes(b"")
+            path.unlink()
+        except OSError as error:
+            do = "set CLEPDG_STORE to a folder of yours"
+            raise StoreError("The store can't be written.", got=error, where=self.root, do=do) from error
+
+    def fault(self, stage: str, key: str) -> str | None:
+        """Return what is wrong with an output, every byte of it; None where nothing is."""
+        found = self.lookup(stage, key)
+        return found if isinstance(found, str) else damage(self.local(stage, key), found, rehash=True)

@@ -18,20 +18,27 @@ def save_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
     save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
 
 
-def load_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None) -> dict[str, "torch.Tensor"]:
     """Read a safetensors file onto the CPU.
 
+    Args:
+        shapes: name -> (dtype, such as float32; number of dimensions) of all that it has to hold; None: anything.
+
     Raises:
-        StoreError: it is missing or not a whole safetensors file.
+        StoreError: it is missing, not a whole safetensors file, or holds other tensors.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         # A file mapped into memory lies at odd addresses, where vectorised sums round otherwise: copies are aligned.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise StoreError("A file of tensors can't be read.", got=error, where=path) from error
+    found = {name: (str(tensor.dtype).removeprefix("torch."), tensor.dim()) for name, tensor in tensors.items()}
+    if shapes is not None and found != dict(shapes):
+        raise StoreError("A file of tensors holds others than it should.", got=found, expected=dict(shapes), where=path)
+    return tensors
 
 
 def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:

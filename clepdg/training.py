@@ -196,9 +196,16 @@ def whole(path: Path) -> bool:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the facts beside the tensors of a file of save_atomically."""
-    from safetensors import safe_open
+    """Return the facts beside the tensors of a file of save_atomically.
 
-    with safe_open(path, framework="pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-    return facts
+    Raises:
+        StoreError: there are none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            return dict(facts)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError("A checkpoint can't be read.", got=error, where=path, do="delete it") from error

@@ -6,12 +6,12 @@ nothing stale: it is written into the record, and shown until a person has dealt
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from clepdg import addresses, listings, pins, store, web
 from clepdg.addresses import checksums, shown
 from clepdg.cards import Address, Card
+from clepdg.documents import Documents
 from clepdg.errors import SourceError
 from clepdg.listings import Remote
 
@@ -46,16 +46,16 @@ def of_files(card: Card, address: Address, files: list[Remote]) -> dict[str, Any
     return facts
 
 
-def ask(card: Card, folder: Path) -> list[str]:
+def ask(card: Card, documents: Documents) -> list[str]:
     """Ask the addresses that brought a corpus, write what they say into its records, and return notes.
 
     Args:
-        folder: the records of first downloads.
+        documents: the store's, which hold the records of first downloads.
 
     Returns:
         Why an address could not be asked, or tells nothing. What changed is then in `changes`.
     """
-    records, notes = pins.read(folder, card.name), list[str]()
+    records, notes = pins.read(documents, card.name), list[str]()
     known = [address for address in addresses.of_card(card) if pins.name(address) in records]
     for address in known or addresses.of_card(card):
         where, record = shown(address.url), records.get(pins.name(address), {})
@@ -66,25 +66,25 @@ def ask(card: Card, folder: Path) -> list[str]:
             continue
         before = record.get("said")
         if before is None:
-            pins.update(folder, card.name, address, said=now)
+            pins.update(documents, card.name, address, said=now)
             notes.append(f"{card.name}: {where} was not asked before; what it says is recorded from today on.")
         elif not before.keys() & now.keys():
             notes.append(f"{card.name}: {where} says nothing that tells whether it changed.")
         elif _differences(before, now):
             since = record.get("changed", {}).get("date", pins.today())
-            pins.update(folder, card.name, address, changed={"date": since, "said": now})
+            pins.update(documents, card.name, address, changed={"date": since, "said": now})
         elif "changed" in record:
-            pins.update(folder, card.name, address, changed=None)
+            pins.update(documents, card.name, address, changed=None)
         if not known:
             break  # nobody recorded which address brought it: the first that answers stands for it
     return notes
 
 
-def changes(card: Card, folder: Path) -> list[str]:
+def changes(card: Card, documents: Documents) -> list[str]:
     """Return, without asking, what was found to have changed upstream, each with what a person can do."""
     found = []
     with contextlib.suppress(SourceError):
-        records = pins.read(folder, card.name)
+        records = pins.read(documents, card.name)
         for address in card.sources:
             record = records.get(pins.name(address), {})
             if "changed" not in record:
@@ -92,7 +92,9 @@ def changes(card: Card, folder: Path) -> list[str]:
             if checksums(address) or address.files:
                 take = "its card binds it by checksum: to take what is there now, correct the card"
             else:
-                take = f"to take what is there now, delete its record in {pins.path_of(folder, card.name)} and run with"
+                take = (
+                    f"to take what is there now, delete its record in {pins.where(documents, card.name)} and run with"
+                )
                 take += " --redo source"
             found.append(
                 f"{card.name}: since {record['changed']['date']} its publisher says something else than at the download"

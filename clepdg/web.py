@@ -2,12 +2,13 @@
 
 import contextlib
 import email.utils
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
-from clepdg.addresses import by_hand, is_web, shown
+from clepdg.addresses import by_hand, filled, is_web, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -25,6 +26,7 @@ def client(seconds: float) -> "httpx.Client":
     """Return a client that gives up after so many seconds of silence."""
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write down addresses with what fills them
     # "identity": sizes and ranges then count the archive's own bytes
     return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
 
@@ -47,7 +49,7 @@ def look(
         return objects.look(card, url)
     try:
         with client(LOOK_SECONDS) as web:
-            response = _when_ready(lambda: _headers(web, url), patience, sleep)
+            response = _when_ready(lambda: _headers(web, filled(url)), patience, sleep)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
@@ -121,7 +123,7 @@ def read_json(card: Card, url: str, sleep: Callable[[float], None] = time.sleep)
 
     try:
         with client(STALL_SECONDS) as web:
-            response = _when_ready(lambda: web.get(url), BUSY_SECONDS, sleep)
+            response = _when_ready(lambda: web.get(filled(url)), BUSY_SECONDS, sleep)
         if response.status_code != 200:
             raise refused(card, url, response.status_code)
         return response.json()

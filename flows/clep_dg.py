@@ -93,6 +93,7 @@ class Run:
 
         @contextmanager
         def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
+            self.log.uses(node.id, decision.key or "", runs.RUNNING)
             run_id = self.registry.start(node, decision.key or "")
             opened.append(run_id)
             points: list[tuple[str, float, int]] = []
@@ -131,6 +132,8 @@ class Run:
             stopping=self.stopping,
         )
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
+        if outcome.reused:
+            self.log.uses(node.id, outcome.record.key, "Reused")
         self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
         return outcome
 

@@ -1,4 +1,4 @@
-"""The command line: clep-dg run | status | fetch | import-laion | predict | compare | promote."""
+"""The command line: clep-dg run | status | fetch | import-laion | predict | compare | promote | verify | gc."""
 
 import argparse
 import os
@@ -13,6 +13,7 @@ from typing import Any
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
+from flows.care import add_care_commands
 from flows.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from flows.terminal import print_result, show
 from tasks import runs
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("version", type=int)
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+    add_care_commands(commands)
     return parser
 
 
@@ -187,7 +189,7 @@ def status_command(options: argparse.Namespace) -> None:
     print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
     for corpus in config.corpora:
         if corpus not in arguments.sources:
-            for change in upstream.changes(load_card(corpus), store.root / "pins"):
+            for change in upstream.changes(load_card(corpus), store.documents):
                 print(change)
 
 

@@ -85,7 +85,7 @@ def _bring(corpus: str, folder: Path, given: str | None, settings: Settings) -> 
     place, aside = folder / corpus, folder / f".{corpus}.partial"
     came = sources.state(load_card(corpus), given)
     with bar("source", corpus) as progress:
-        pins = settings.open_store().root / "pins"
+        pins = settings.open_store().documents
         fetching.fetch(load_card(corpus), given, aside, pins=pins, progress=progress)
     tree = sources.root(aside)
     if tree.parent != aside:  # a folder is only referenced

@@ -97,9 +97,8 @@ def _ask(
     node = source(config, corpus, arguments.sources, {corpus: state})
     if given is not None or decide(node, {}, store, {}).record is None:
         return state, (), ()  # it is in the key, or it is about to be downloaded
-    pins = store.root / "pins"
-    notes = upstream.ask(card, pins)
-    return state, tuple(upstream.changes(card, pins)), tuple(notes)
+    notes = upstream.ask(card, store.documents)
+    return state, tuple(upstream.changes(card, store.documents)), tuple(notes)
 
 
 def tell(asked: Asked) -> None:

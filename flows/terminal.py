@@ -45,8 +45,9 @@ def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
 
     for node_id, key in result["stages"].items():
         if node_id.startswith("source/"):
-            folder = root(settings.open_store().local("source", key))
-            found = next((path for path in sorted(folder.rglob("*.wav")) if not path.name.startswith(".")), None)
+            folder = settings.open_store().at_hand("source", key)
+            paths = sorted(root(folder).rglob("*.wav")) if folder else ()
+            found = next((path for path in paths if not path.name.startswith(".")), None)
             if found:
                 return str(found)
     return "FILE.wav"

@@ -22,6 +22,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, Final
 
+from clepdg.documents import Documents
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
 from tasks.services import die_with_parent
@@ -70,7 +71,7 @@ class Child:
                 raise stopped()
             self._start()
             self._tail.clear()
-            self._jobs.send((function, replace(work, reporting=Reporting())))
+            self._jobs.send((function, replace(work, reporting=Reporting(), pins=Documents(work.folder))))
             outcome = self._listen(work.reporting, patience)
         except BaseException:
             self.end()

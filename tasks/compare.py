@@ -1,13 +1,12 @@
 """Registered classifiers side by side: their figures, paired differences, and what changed between them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
-from clepdg.errors import ConfigError
+from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
 from tasks.registry import CHAMPION, model_name, set_champion
@@ -66,11 +65,11 @@ def paired_difference(store: Store, new: Mapping[str, str], old: Mapping[str, st
         old: tags of the version that it is held against.
     """
     import numpy as np
-    import pandas as pd
 
-    from clepdg.answers import read_answers
+    from clepdg.answers import COLUMNS, read_answers
     from clepdg.evaluate import LEFT_OUT
     from clepdg.intervals import paired
+    from clepdg.reading import read_frame
 
     if new.get("test_digest") != old.get("test_digest") or "test_digest" not in new:
         return "not on the same test utterances"
@@ -79,7 +78,7 @@ def paired_difference(store: Store, new: Mapping[str, str], old: Mapping[str, st
         record = store.lookup("evaluate", tags["evaluate_key"])
         if not isinstance(record, Record):
             return f"its predictions are not in the store ({record})"
-        table = pd.read_parquet(store.local("evaluate", record.key) / "predictions.parquet")
+        table = read_frame(store.local("evaluate", record.key) / "predictions.parquet", COLUMNS)
         mine = (table.row == tags["row"]) & (table.seed == tags["seed"]) & (table.split == "test")
         mine &= table.condition == CLEAN
         settings = record.config["evaluate"]
@@ -147,8 +146,8 @@ def shown_difference(difference: "Interval | str") -> str:
 def changes(store: Store, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return what changed between two versions' runs: settings key by key, and the digests of the corpora's files."""
     try:
-        runs = [json.loads((store.root / "runs" / f"{tags['run']}.json").read_text()) for tags in (old, new)]
-    except (OSError, ValueError, KeyError) as error:
+        runs = [_run(store, tags["run"]) for tags in (old, new)]
+    except (ClepError, KeyError) as error:
         return [f"what changed is not known: {error}"]
     lines = [f"setting {line}" for line in config_changes(runs[0]["config"], runs[1]["config"])]
     before, after = (corpus_digests(store, run) for run in runs)
@@ -156,6 +155,13 @@ def changes(store: Store, old: Mapping[str, str], new: Mapping[str, str]) -> lis
         if before.get(corpus) != after.get(corpus):
             lines.append(f"corpus {corpus} {before.get(corpus, 'none')[:12]} -> {after.get(corpus, 'none')[:12]}")
     return lines
+
+
+def _run(store: Store, name: str) -> dict[str, Any]:
+    said: dict[str, Any] | None = store.documents.read(f"runs/{name}.json")
+    if said is None:
+        raise StoreError("A run's file is gone.", where=store.documents.address(f"runs/{name}.json"))
+    return said
 
 
 def corpus_digests(store: Store, run: Mapping[str, Any]) -> dict[str, str]:

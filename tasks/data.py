@@ -1,5 +1,7 @@
 """The data stages: source, index, shard."""
 
+from pathlib import Path
+
 from clepdg.cards import load_card
 from clepdg.config import IndexConfig, ShardConfig
 from tasks.stages import Computed, Work
@@ -31,6 +33,13 @@ def compute_synthetic(work: Work) -> Computed:
     return Computed(digests={"content": sources.content_digest(work.folder)}, figures=figures)
 
 
+def _root(work: Work) -> Path:
+    """Return the corpus's root: the tree of the source's output, or the folder that the user named, and no other."""
+    from clepdg import sources
+
+    return sources.root(work.inputs["source"], work.records["source"].config.get("given"))
+
+
 def compute_index(work: Work) -> Computed:
     """Read every utterance of a corpus; write the utterance table, the quarantine and the quality report."""
     from clepdg import index, quality, sources
@@ -39,7 +48,7 @@ def compute_index(work: Work) -> Computed:
     files = sources.read_files(source)
     config: IndexConfig = work.config["index"]
     utterances, quarantine, figures = index.build_index(
-        sources.root(source),
+        _root(work),
         dict(zip(files.path, files.sha256, strict=True)),
         load_card(work.config["card"]["name"]),
         config,
@@ -53,12 +62,12 @@ def compute_index(work: Work) -> Computed:
 
 def compute_shard(work: Work) -> Computed:
     """Encode the utterances of a corpus as FLAC in tars, with an offset table."""
-    from clepdg import index, sharding, shards, sources
+    from clepdg import index, sharding, shards
 
     config: ShardConfig = work.config["shard"]
     figures = sharding.write_shards(
         work.folder,
-        sources.root(work.inputs["source"]),
+        _root(work),
         index.read_utterances(work.inputs["index"]),
         config,
         workers=work.workers,

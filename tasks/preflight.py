@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clepdg.addresses import shown
 from clepdg.config import MADE_HERE, Config
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.protocols import EGEMAPS
@@ -149,7 +150,7 @@ def check_tracking(settings: Settings) -> None:
         raise ClepError(
             "MLflow's server does not answer.",
             got=problem,
-            where=url,
+            where=shown(url),
             do="start it (make up), or run without one: remove tracking_url from var/settings.toml",
         )
 
@@ -193,11 +194,8 @@ def unwritable(folder: Path) -> OSError | None:
 
 
 def check_store(store: Store) -> None:
-    """Raise where the store can't be written or its disk is nearly full."""
-    problem = unwritable(store.root)
-    if problem:
-        do = "set CLEPDG_STORE to a folder of yours"
-        raise StoreError("The store can't be written.", got=problem, where=store.root, do=do) from problem
+    """Raise where the store can't be reached or written, or its disk (of a remote one, its cache's) is nearly full."""
+    store.probe()
     free = shutil.disk_usage(store.root).free
     if free < NEEDED_BYTES:
         raise StoreError(

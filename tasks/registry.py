@@ -4,7 +4,6 @@ The only file that speaks to MLflow. After MLflow accepted an output, mlflow.jso
 up-to-date run never imports mlflow, and what was missed while a server was down is made up by the next run.
 """
 
-import json
 import logging
 import threading
 import time
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
-from clepdg.store import Record, Store, write_json
+from clepdg.store import Record, Store
 from tasks import living
 from tasks.lineage import clep_id, first_seed, fold_tags, licences_of
 from tasks.model_cards import model_description, version_description
@@ -75,6 +74,7 @@ class Registry:
     _threads: threading.RLock = field(default_factory=threading.RLock)
     _experiment: str = ""
     _down: bool = False
+    _runs: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -172,12 +172,12 @@ class Registry:
         """Record a stage's output and register its model, unless MLflow already has it."""
         if self._down:
             return
-        folder = self.store.local(record.stage, record.key)
-        if run_id is None and self._accepted(folder):
+        if run_id is None and self._accepted(node, record):
             return
         try:
+            folder = self.store.local(record.stage, record.key)
             with self._alone():
-                if run_id is None and self._accepted(folder):
+                if run_id is None and self._accepted(node, record):
                     return
                 run_id = run_id or self.start(node, record.key)
                 if run_id is None:
@@ -200,13 +200,17 @@ class Registry:
                         if path.name not in ("stage.json", MARKER):
                             client.log_artifact(run_id, str(path))
                 client.set_terminated(run_id, "FINISHED")
-                write_json(folder / MARKER, facts)
+                self.store.documents.write(self.store.beside(record, MARKER), facts)
+                self._runs[node.id] = run_id
         except Exception as error:
             self._missed(node.id, error)
 
-    def _accepted(self, folder: Path) -> bool:
-        marker = read_marker(folder)
-        return marker is not None and marker.get("tracking") == self.identity
+    def _accepted(self, node: Node, record: Record) -> bool:
+        marker = read_marker(self.store, record)
+        if marker is None or marker.get("tracking") != self.identity:
+            return False
+        self._runs[node.id] = marker.get("run_id")
+        return True
 
     def _register(
         self,
@@ -254,7 +258,7 @@ class Registry:
                 client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
         else:  # a leave-out or variant CLEP is recorded by digest and place, not copied: there are many
             pointer = {
-                "store": str(self.store.root),
+                "store": self.store.url,
                 "stage": record.stage,
                 "key": record.key,
                 "digests": record.digests,
@@ -269,7 +273,7 @@ class Registry:
         for name, ref in node.inputs.items():
             if not name.startswith("classifier/"):
                 continue
-            marker = read_marker(self.store.local("classifier", records[ref].key))
+            marker = read_marker(self.store, records[ref])
             row, _, seed = name.removeprefix("classifier/").partition(".")
             if marker is None or "version" not in marker:
                 continue
@@ -303,11 +307,7 @@ class Registry:
             living.told(self.store, self.tags["run"])
             return
         try:
-            linked = {}
-            for node_id, facts in stages.items():
-                stage = node_id.partition("/")[0]
-                marker = read_marker(self.store.local(stage, facts["key"])) if facts.get("key") else None
-                linked[node_id] = {**facts, "mlflow_run": marker["run_id"] if marker else None}
+            linked = {node_id: {**facts, "mlflow_run": self._runs.get(node_id)} for node_id, facts in stages.items()}
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
             living.told(self.store, self.tags["run"])
@@ -315,12 +315,12 @@ class Registry:
             self._missed("the end of the run", error)
 
 
-def read_marker(folder: Path) -> dict[str, Any] | None:
+def read_marker(store: Store, record: Record) -> dict[str, Any] | None:
     """Return what MLflow accepted of an output: tracking, run_id, and model and version if it is registered."""
     try:
-        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
-        return marker
-    except (OSError, ValueError):
+        marker = store.documents.read(store.beside(record, MARKER))
+        return marker if isinstance(marker, dict) else None
+    except StoreError:
         return None
 
 

@@ -5,21 +5,25 @@ The names give the order of the runs, whatever the clock does.
 
 import calendar
 import contextlib
-import json
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
-from clepdg.store import Store, write_json
+from clepdg.errors import StoreError
+from clepdg.records import canonical, inside
+from clepdg.store import Store
 from tasks.stages import DATA_STAGES
 
 log = logging.getLogger("clepdg")
 
 STAMP = "%Y%m%dT%H%M%S"
+RUNNING = "Running"  # outcome of a stage that is being computed
+UNENDED = "running"  # outcome of a run that has not ended, or was killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,39 +55,50 @@ class RunLog:
         notes: what a person should know besides what became of the stages.
     """
 
-    path: Path
+    path: PurePosixPath
+    store: Store
     arguments: Arguments
     config: dict[str, Any]
     part: bool = False
     notes: tuple[str, ...] = ()
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outcome: str = "running"
+    outcome: str = UNENDED
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _computes: bool = False
 
     def write(self) -> None:
-        """Write the file whole; where the disk is full the old one stays, and no stage's output is lost for it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(
-                self.path,
-                {
-                    "arguments": asdict(self.arguments),
-                    "config": self.config,
-                    "part": self.part,
-                    "notes": self.notes,
-                    "stages": self.stages,
-                    "outcome": self.outcome,
-                },
-            )
-        except OSError as error:
-            log.warning("The run's file can't be written: %s: %s", self.path, error)
+        """Write the file whole; where that fails the old one stays, and no stage's output is lost for it."""
+        with self._lock:
+            said = {
+                "arguments": asdict(self.arguments),
+                "config": self.config,
+                "part": self.part,
+                "notes": self.notes,
+                "stages": dict(self.stages),
+                "outcome": self.outcome,
+            }
+            try:
+                self.store.documents.write(str(self.path), said)
+            except StoreError as error:
+                log.warning("The run's file can't be written: %s", error)
+
+    def uses(self, node_id: str, key: str, outcome: str) -> None:
+        """Note at once what the run computes or reuses, so that `clep-dg gc` leaves it alone.
+
+        Before the first stage that is computed nothing is written: a run that only reads lasts for moments.
+        """
+        self._computes |= outcome == RUNNING
+        self.stages[node_id] = {"key": key, "outcome": outcome}
+        if self._computes:
+            self.write()
 
 
 def start(
     store: Store, arguments: Arguments, config: dict[str, Any], *, part: bool = False, notes: tuple[str, ...] = ()
 ) -> RunLog:
     """Open a new run's file."""
-    name = f"{stamp(store)}-{uuid.uuid4().hex[:8]}.json"
-    return RunLog(path=store.root / "runs" / name, arguments=arguments, config=config, part=part, notes=notes)
+    path = PurePosixPath("runs", f"{stamp(store)}-{uuid.uuid4().hex[:8]}.json")
+    return RunLog(path=path, store=store, arguments=arguments, config=config, part=part, notes=notes)
 
 
 def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
@@ -92,7 +107,8 @@ def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
     Args:
         clock: seconds since the epoch.
     """
-    before = [seconds for path in (store.root / "runs").glob("*.json") if (seconds := _seconds(path.name)) is not None]
+    names = (PurePosixPath(name).name for name, _, _ in store.documents.newest("runs", 5))
+    before = [seconds for name in names if (seconds := _seconds(name)) is not None]
     return time.strftime(STAMP, time.gmtime(max([int(clock()), *(seconds + 1 for seconds in before)])))
 
 
@@ -103,15 +119,21 @@ def _seconds(name: str) -> int | None:
     return None
 
 
-def _logs(store: Store) -> list[dict[str, Any]]:
-    """Return what the runs left, newest first; a file that can't be read is passed over."""
-    found = []
-    for path in sorted((store.root / "runs").glob("*.json"), reverse=True)[:50]:
-        try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            continue
-    return found
+def logs(store: Store, count: int = 50) -> list[tuple[dict[str, Any], float]]:
+    """Return what the last runs left, newest first, and when; what is no run's file is passed over."""
+    found = store.documents.newest("runs", count)
+    return [(said, when) for _, said, when in found if _well_formed(said)]
+
+
+def _well_formed(said: Any) -> bool:
+    if not isinstance(said, dict):
+        return False
+    parts = [said.get(name) for name in ("arguments", "config", "stages")]
+    nodes = said["stages"].items() if isinstance(said.get("stages"), dict) else ()
+    return all(isinstance(part, dict) for part in parts) and all(
+        isinstance(facts, dict) and isinstance(facts.get("key"), str | None) and inside(facts.get("key") or "-")
+        for _, facts in nodes
+    )
 
 
 def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
@@ -120,18 +142,21 @@ def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
     Of the data stages, which no other corpus and no backbone has a part in, the newest run of this preset.
     """
     keys: dict[str, str] = {}
-    for log in _logs(store):
-        if log["config"]["preset"] != config["preset"]:
+    for log, _ in logs(store):
+        if log["config"].get("preset") != config["preset"]:
             continue
         alike = _kind(log["config"]) == _kind(config)
         for node_id, facts in log["stages"].items():
-            if facts.get("key") and (alike or node_id.partition("/")[0] in DATA_STAGES):
+            known = facts.get("key") and facts.get("outcome") != RUNNING
+            if known and (alike or node_id.partition("/")[0] in DATA_STAGES):
                 keys.setdefault(node_id, facts["key"])
     return keys
 
 
-def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
-    return config["preset"], config["backbone"]["name"], sorted(config["corpora"])
+def _kind(config: dict[str, Any]) -> str:
+    backbone = config.get("backbone")
+    name = backbone.get("name") if isinstance(backbone, dict) else None
+    return canonical([config.get("preset"), name, sorted(map(str, config.get("corpora") or []))])
 
 
 def last_arguments(store: Store) -> Arguments | None:
@@ -150,7 +175,8 @@ def last_whole(store: Store, preset: str) -> Arguments | None:
 
 def _asked(store: Store) -> list[Arguments]:
     found = []
-    for raw in (log["arguments"] for log in _logs(store) if not log.get("part")):
-        tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
-        found.append(Arguments(**{**raw, **tuples}))
+    for raw in (log["arguments"] for log, _ in logs(store) if not log.get("part")):
+        with contextlib.suppress(TypeError, KeyError):  # of another version
+            tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
+            found.append(Arguments(**{**raw, **tuples}))
     return found

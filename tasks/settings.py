@@ -13,7 +13,8 @@ from clepdg.store import Store
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATABASES = ("prefect_database_url", "mlflow_database_url")
-NAMES = ("store", "tracking_url", "device", "workers", "training_seconds", "checkpoint_seconds", *DATABASES)
+TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
+NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Settings:
         tracking_url: MLflow's address; None: SQLite and a folder below home.
         device: torch device of the training stages; several, with commas: folds are trained side by side.
         workers: processes or threads of the data stages.
+        cache_gigabytes: size of this machine's cache of a remote store.
+        upload_seconds: how often checkpoints go to a remote store.
         training_seconds: the longest that one training may run before it is saved and fails; None: no limit.
         checkpoint_seconds: between two checkpoints of a training.
         prefect_database_url: PostgreSQL that `make up` starts Prefect's server on; None: SQLite below home.
@@ -37,6 +40,8 @@ class Settings:
     tracking_url: str | None
     device: str
     workers: int
+    cache_gigabytes: float = 100.0
+    upload_seconds: float = 300.0
     training_seconds: float | None = None
     checkpoint_seconds: float = 60.0
     prefect_database_url: str | None = None
@@ -44,7 +49,12 @@ class Settings:
 
     def open_store(self) -> Store:
         """Open the store of stage outputs."""
-        return Store.open(self.store)
+        return Store.open(
+            self.store,
+            cache=self.home / "cache",
+            cache_gigabytes=self.cache_gigabytes,
+            upload_seconds=self.upload_seconds,
+        )
 
     @property
     def pace(self) -> Pace:
@@ -90,28 +100,30 @@ def load_settings() -> Settings:
         tracking_url=chosen["tracking_url"],
         device=str(chosen["device"] or "auto").replace(" ", ""),
         workers=int(workers),
-        training_seconds=_seconds("training_seconds", chosen["training_seconds"], path),
-        checkpoint_seconds=_seconds("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
+        training_seconds=_number("training_seconds", chosen["training_seconds"], path),
+        checkpoint_seconds=_number("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
+        cache_gigabytes=_number("cache_gigabytes", chosen["cache_gigabytes"], path, 100.0),
+        upload_seconds=_number("upload_seconds", chosen["upload_seconds"], path, 300.0),
         prefect_database_url=chosen["prefect_database_url"],
         mlflow_database_url=chosen["mlflow_database_url"],
     )
 
 
-def _seconds(name: str, value: Any, path: Path, default: Any = None) -> Any:
+def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
     if value is None:
         return default
     try:
-        seconds = float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
+        number = -1.0
+    if not 0 <= number < float("inf"):
         raise ConfigError(
-            f"{name} is not a time.",
+            f"{name} is not a {'time' if name in TIMES else 'size'}.",
             got=value,
-            expected="seconds, 0 or more",
+            expected=f"{name.rpartition('_')[2]}, 0 or more",
             where=f"CLEPDG_{name.upper()}, or {path}",
         )
-    return seconds
+    return number
 
 
 def _check_databases(written: dict[str, object], path: Path) -> None:

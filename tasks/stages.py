@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from clepdg.documents import Documents
 from clepdg.errors import ClepError, StoreError
 from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
@@ -51,8 +52,8 @@ class Work:
         folder: where the output goes; *.resume files in it survive a kill.
         inputs: input name -> folder of that output.
         records: input name -> its record.
-        previous: folder of the last run's output of this node, if it stands.
-        pins: folder of what holds from the first download on; it outlives every output.
+        previous: folder of the last run's output of this node, if this machine has it.
+        pins: the store's documents; pins/<corpus>.json holds from the first download on, and outlives every output.
         device: the first of devices.
         devices: one, or one for each rank that there is one for.
     """
@@ -62,7 +63,7 @@ class Work:
     inputs: Mapping[str, Path]
     records: Mapping[str, Record]
     previous: Path | None
-    pins: Path
+    pins: Documents
     device: str
     workers: int
     reporting: Reporting
@@ -210,10 +211,12 @@ def run(
     record, reason, reused = decision.record, decision.reason, decision.record is not None
     if record is None:
         give_up = stopping.is_set if stopping else lambda: False
-        with store.lock(node.stage, decision.key, give_up), _clear_disk_errors(store, node):
+        with store.lock(node.stage, decision.key, give_up=give_up), _clear_disk_errors(store, node):
             found = store.lookup(node.stage, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run meanwhile", True
+            elif node.stage not in redo and (kept := store.complete(node.stage, decision.key)):
+                record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
                 record = _compute(node, decision, records, store, settings, last, child, reporting, give_up)
     node.accept(record)
@@ -233,18 +236,22 @@ def _compute(
 ) -> Record:
     assert decision.key is not None
     refs = {name: ref.partition("#")[0] for name, ref in {**node.inputs, **node.uses}.items()}
-    previous = store.local(node.stage, last[node.id]) if node.id in last else None
+    inputs = {name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()}
     folder = store.partial(node.stage, decision.key)
     _clear(folder)
-    with _devices(node, store, settings, give_up) as devices, reporting(node, decision) as report:
+    with (
+        _devices(node, store, settings, give_up) as devices,
+        reporting(node, decision) as report,
+        store.checkpoints(node.stage, decision.key),
+    ):
         started = time.monotonic()
         work = Work(
             config=node.config,
             folder=folder,
-            inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
+            inputs=inputs,
             records={name: records[ref] for name, ref in refs.items()},
-            previous=previous if previous and previous.exists() else None,
-            pins=store.root / "pins",
+            previous=store.at_hand(node.stage, last[node.id]) if node.id in last else None,
+            pins=store.documents,
             device=devices[0],
             devices=devices,
             workers=settings.workers,

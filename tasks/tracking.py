@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from clepdg import addresses
 from clepdg.store import Record, Store, plain
 from tasks import living
 from tasks.settings import Settings, without_password
@@ -36,7 +37,7 @@ def _is_own(settings: Settings) -> bool:
 def tracking_identity(settings: Settings) -> str:
     """Return what stays the same while MLflow's address changes: our own server reads our own database."""
     if settings.tracking_url and not _is_own(settings):
-        return settings.tracking_url
+        return addresses.shown(settings.tracking_url)
     own = settings.mlflow_database_url
     return without_password(own) if own else str(settings.home / "mlflow")
 
@@ -91,7 +92,7 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
             name=f"{kind} {corpus}",
             digest=record.digests[part or "content"][:36],
             source_type="local",
-            source=json.dumps({"uri": str(store.local(record.stage, record.key))}),
+            source=json.dumps({"uri": store.address(record.stage, record.key)}),
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part or "evaluation")]))
     if inputs:
@@ -129,3 +130,19 @@ def shown(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
+    """Return (stage, tags) of every registered version of ours that has an alias; none where MLflow was never used."""
+    if not settings.tracking_url and not (settings.home / "mlflow" / "mlflow.db").exists():
+        return []
+    client, found, token = connect(settings), list[tuple[str, dict[str, str]]](), None
+    while True:
+        page = client.search_registered_models(max_results=100, page_token=token)
+        for model in page:
+            stage = model.name.removeprefix("demo-").removeprefix("clep-dg-").replace("-", "_")
+            numbers = sorted({str(number) for number in model.aliases.values()})
+            found += [(stage, dict(client.get_model_version(model.name, number).tags)) for number in numbers]
+        token = page.token
+        if not token:
+            return found

@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from clepdg.documents import Documents
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import Store
@@ -38,7 +39,7 @@ def make(tmp_path):
             inputs={},
             records={},
             previous=None,
-            pins=tmp_path,
+            pins=Documents(tmp_path),
             device="cpu:1",
             workers=1,
             reporting=reporting or Reporting(),
@@ -156,13 +157,14 @@ def test_a_report_that_fails_ends_the_child(child, make, tmp_path):
 def test_a_child_dies_with_its_parent(tmp_path, number):
     driver = f"""
 from pathlib import Path
+from clepdg.documents import Documents
 from clepdg.reporting import Reporting
 from tasks.children import Child
 from tasks.stages import Work
 from tests.unit import stage_functions
 folder = Path({str(tmp_path)!r})
-work = Work(config={{}}, folder=folder, inputs={{}}, records={{}}, previous=None, pins=folder, device="cpu", workers=1,
-            reporting=Reporting())
+work = Work(config={{}}, folder=folder, inputs={{}}, records={{}}, previous=None, pins=Documents(folder),
+            device="cpu", workers=1, reporting=Reporting())
 Child().compute(stage_functions.ignore_and_sleep, work)
 """
     parent = subprocess.Popen([sys.executable, "-c", driver], cwd=PROJECT)

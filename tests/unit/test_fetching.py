@@ -13,6 +13,7 @@ import pytest
 
 from clepdg import archives, fetching, sources
 from clepdg.cards import Address, Card, load_card
+from clepdg.documents import Documents
 from clepdg.errors import SourceError
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
 from tests.unit.test_remote import bucket, s3  # noqa: F401
@@ -107,22 +108,22 @@ def test_each_mirror_resumes_its_own_part(server: Server, tmp_path: Path) -> Non
 
 
 def test_the_first_download_is_recorded_and_holds(server: Server, tmp_path: Path) -> None:
-    card, pins = with_sources(Address(url=server.url)), tmp_path / "pins"
+    card, pins = with_sources(Address(url=server.url)), Documents(tmp_path)
     fetch(card, None, tmp_path / "out", pins=pins)
-    (record,) = json.loads((pins / "emodb.json").read_text()).values()
+    (record,) = json.loads((tmp_path / "pins" / "emodb.json").read_text()).values()
     assert (record["bytes"], record["sha256"]) == (len(ARCHIVE), RIGHT)
     fetch(card, None, tmp_path / "same", pins=pins)
     server.answers = [Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')]
     with pytest.raises(SourceError, match=r"(?s)not what it was at the first download.*emodb.json.*delete that record"):
         fetch(card, None, tmp_path / "changed", pins=pins)
     assert not (tmp_path / "changed" / sources.FILES).exists()
-    assert json.loads((pins / "emodb.json").read_text()).popitem()[1] == record
+    assert json.loads((tmp_path / "pins" / "emodb.json").read_text()).popitem()[1] == record
 
 
 def test_what_came_first_holds_for_all_mirrors(server: Server, tmp_path: Path) -> None:
     """A first address that changed must not be answered with whatever a second one has."""
     first, second = Address(url=f"{server.base}first.zip"), Address(url=f"{server.base}second.zip")
-    card, pins = with_sources(first, second), tmp_path / "pins"
+    card, pins = with_sources(first, second), Documents(tmp_path)
     server.routes = {"/first.zip": [Answer()]}
     fetch(card, None, tmp_path / "out", pins=pins)
     changed = Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')
@@ -132,29 +133,31 @@ def test_what_came_first_holds_for_all_mirrors(server: Server, tmp_path: Path) -
     server.routes = {"/first.zip": [changed], "/second.zip": [Answer()]}
     fetch(card, None, tmp_path / "same", pins=pins)
     assert_whole(tmp_path / "same")
-    records = json.loads((pins / "emodb.json").read_text()).values()
+    records = json.loads((tmp_path / "pins" / "emodb.json").read_text()).values()
     assert [record["sha256"] for record in records if "sha256" in record] == [RIGHT]
 
 
 def test_a_download_that_can_t_be_extracted_records_nothing(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(body=b"PK\x03\x04 no archive")]
     with pytest.raises(SourceError, match="can't be extracted"):
-        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=tmp_path / "pins")
+        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=Documents(tmp_path))
     assert not (tmp_path / "pins").exists()
 
 
 def test_no_sum_is_recorded_beside_a_published_one_nor_of_the_users_own_address(server: Server, tmp_path: Path) -> None:
-    fetch(CARD, server.url, tmp_path / "b", pins=tmp_path / "pins")
+    fetch(CARD, server.url, tmp_path / "b", pins=Documents(tmp_path))
     assert not (tmp_path / "pins").exists()
-    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=tmp_path / "pins")
+    fetch(with_sources(Address(url=server.url, sha256=RIGHT)), None, tmp_path / "a", pins=Documents(tmp_path))
     (record,) = json.loads((tmp_path / "pins" / "emodb.json").read_text()).values()
     assert set(record) == {"date", "said"}
 
 
-def test_a_damaged_record_is_one_clear_error(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "emodb.json").write_text('{"http')
+@pytest.mark.parametrize("said", ['{"http', "[1]", '{"http://x ": {"bytes": 1}}', '{"http://x": 5}', "[" * 100_000])
+def test_a_damaged_record_is_one_clear_error(said: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "emodb.json").write_text(said)
     with pytest.raises(SourceError, match=r"(?s)record of first downloads is damaged.*emodb.json"):
-        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=tmp_path)
+        fetch(with_sources(Address(url=server.url)), None, tmp_path / "out", pins=Documents(tmp_path))
 
 
 # --- archives in archives

@@ -13,6 +13,7 @@ import torch
 
 from clepdg import distributed
 from clepdg.config import ClepConfig
+from clepdg.documents import Documents
 from clepdg.errors import ClepError, ConfigError
 from clepdg.pace import USUAL, Pace
 from clepdg.presets import demo
@@ -48,7 +49,7 @@ def work(folder, what, reporting=None, pace=USUAL, **config):
         inputs={},
         records={},
         previous=None,
-        pins=folder,
+        pins=Documents(folder),
         device="cpu",
         workers=1,
         reporting=reporting or Reporting(),

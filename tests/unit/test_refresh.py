@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Store:
 def ran(store: Store, arguments: Arguments, *, part: bool = False, **keys: str) -> None:
     """Leave a run's file, the newest so far."""
     log = runs.start(store, arguments, plain(configure(arguments)), part=part)
-    log.path = log.path.with_name(f"{len(list(log.path.parent.glob('*.json'))):03d}.json")
+    log.path = log.path.with_name(f"{len(list((store.root / 'runs').glob('*.json'))):03d}.json")
     log.stages = {node_id: {"key": key} for node_id, key in keys.items()}
     log.write()
 

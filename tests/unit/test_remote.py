@@ -17,6 +17,7 @@ import pytest
 
 from clepdg import downloads, fetching, listings, remote, sources, store
 from clepdg.cards import Address, Card, load_card
+from clepdg.documents import Documents
 from clepdg.errors import SourceError
 from tests.unit.servers import Answer, Server
 
@@ -313,7 +314,7 @@ def publish(server: Server, files: Mapping[str, bytes]) -> None:
 
 
 def test_a_dataset_gives_its_audio_under_its_md5_sums(dataverse: Card, server: Server, tmp_path: Path) -> None:
-    fetch(dataverse, None, tmp_path / "out", pins=tmp_path / "pins")
+    fetch(dataverse, None, tmp_path / "out", pins=Documents(tmp_path))
     assert_whole(tmp_path / "out", SPEECH)
     (record,) = json.loads((tmp_path / "pins" / "crema-d.json").read_text()).values()
     assert record["bytes"] == sum(map(len, SPEECH.values()))
@@ -334,12 +335,12 @@ def test_a_busy_repository_is_asked_again(dataverse: Card, server: Server, tmp_p
 def test_a_dataset_that_changed_never_replaces_what_was_recorded(
     dataverse: Card, server: Server, tmp_path: Path
 ) -> None:
-    fetch(dataverse, None, tmp_path / "out", pins=tmp_path / "pins")
+    fetch(dataverse, None, tmp_path / "out", pins=Documents(tmp_path))
     publish(server, {**SPEECH, "AudioWAV/1004_DFA_ANG_XX.wav": b"newly recorded"})
     with pytest.raises(SourceError, match=r"(?s)not what they were at the first download.*crema-d.json.*delete"):
-        fetch(dataverse, None, tmp_path / "again", pins=tmp_path / "pins")
+        fetch(dataverse, None, tmp_path / "again", pins=Documents(tmp_path))
     (tmp_path / "pins" / "crema-d.json").unlink()
-    fetch(dataverse, None, tmp_path / "again", pins=tmp_path / "pins")
+    fetch(dataverse, None, tmp_path / "again", pins=Documents(tmp_path))
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"<html>", b'{"data": {"latestVersion": {"files": []}}}'])

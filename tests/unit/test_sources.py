@@ -133,9 +133,35 @@ def test_state_where_a_server_refuses_head_alone(server: Server, status: int) ->
     assert sources.state(CARD, server.url)["etag"] == ETAG
 
 
-def test_state_keeps_no_password(server: Server) -> None:
-    state = sources.state(CARD, server.url.replace("127", "me:secret@127"))
-    assert state["url"] == server.url
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:hush@127.0.0.1:1/c.zip",
+        "http://hush@127.0.0.1:1/c.zip",
+        "sftp://me:hush@127.0.0.1/c.zip",
+        "http://127.0.0.1:1/c.zip?token=hush",
+        "https://127.0.0.1:1/c.zip?a=1&X-Amz-Signature=hush&b=2",
+        "https://127.0.0.1:1/c.zip?api_key=hush${NAME}",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(SourceError, match="password or a token") as caught:
+        sources.state(CARD, url)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hu/sh")
+    url = server.url.replace("127", "${MY_TOKEN}:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
+    state = sources.state(CARD, url)
+    assert state["url"] == server.url + "?token=${MY_TOKEN}"
+    fetch(CARD, url, tmp_path / "out")
+    assert_whole(tmp_path / "out")
+    assert server.paths[-1] == "/corpus.zip?token=hu%2Fsh"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hu" + b"/sh" in path.read_bytes()]
+    monkeypatch.delenv("MY_TOKEN")
+    with pytest.raises(SourceError, match="environment does not hold"):
+        sources.state(CARD, url)
 
 
 def test_state_of_an_unreachable_server_fails_after_one_attempt() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from clepdg import fetching, pins, sources, upstream
 from clepdg.cards import Address, Card, load_card
+from clepdg.documents import Documents
 from tests.unit.servers import ARCHIVE, Answer, Server
 from tests.unit.test_remote import FILES, SPEECH, dataverse, listed, manifests, publish  # noqa: F401
 
@@ -19,12 +20,12 @@ OTHER = Answer(body=ARCHIVE + b"more", etag='"two"')
 
 
 def fetch(card: Card, folder: Path, name: str = "out") -> None:
-    fetching.fetch(card, None, folder / name, pins=folder / "pins", sleep=lambda seconds: None)
+    fetching.fetch(card, None, folder / name, pins=Documents(folder), sleep=lambda seconds: None)
 
 
 def ask(card: Card, folder: Path) -> tuple[list[str], list[str]]:
     """Return the notes, and what changed."""
-    return upstream.ask(card, folder / "pins"), upstream.changes(card, folder / "pins")
+    return upstream.ask(card, Documents(folder)), upstream.changes(card, Documents(folder))
 
 
 def record(folder: Path, corpus: str = "emodb") -> dict[str, Any]:
@@ -61,7 +62,7 @@ def test_a_change_is_seen_and_replaces_nothing(answer: Answer, card: Card, serve
     after = record(tmp_path)
     assert {key: after[key] for key in before} == before
     assert all(method == "HEAD" for method, _ in server.requests[1:])
-    assert upstream.changes(card, tmp_path / "pins") == [change]
+    assert upstream.changes(card, Documents(tmp_path)) == [change]
 
 
 def test_a_change_that_is_taken_back_or_found_equal_is_over(card: Card, server: Server, tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_what_can_t_be_asked_is_a_note(answer: Answer, words: str | None, server
     card = replace(CARD, sources=(Address(url=server.url),))
     fetch(card, tmp_path)
     if words is None:  # a server that names neither version nor size
-        pins.update(tmp_path / "pins", "emodb", card.sources[0], said={"etag": '"one"'})
+        pins.update(Documents(tmp_path), "emodb", card.sources[0], said={"etag": '"one"'})
         words = "says nothing that tells"
     server.answers = [answer]
     (note,), changed = ask(card, tmp_path)
@@ -140,7 +141,7 @@ def test_what_can_t_be_asked_is_a_note(answer: Answer, words: str | None, server
 
 def test_a_record_from_before_is_completed_and_says_so(card: Card, server: Server, tmp_path: Path) -> None:
     fetch(card, tmp_path)
-    pins.update(tmp_path / "pins", "emodb", card.sources[0], said=None)
+    pins.update(Documents(tmp_path), "emodb", card.sources[0], said=None)
     (note,), changed = ask(card, tmp_path)
     assert "from today on" in note and not changed
     assert ask(card, tmp_path) == ([], [])

@@ -1,0 +1,337 @@
+"""Protects the care of a store: verify finds every altered byte, gc removes nothing that anybody reaches."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clepdg.errors import StoreError
+from clepdg.records import MARKER, Record
+from clepdg.store import Store
+from flows.cli import main
+from tasks import care, runs, stages, tracking
+from tasks.runs import Arguments
+from tasks.settings import Settings, load_settings
+from tasks.stages import Computed, Node
+from tests.s3 import S3, environment
+
+OLD = 40 * 86400.0
+
+
+@pytest.fixture(scope="module")
+def server():
+    started = S3()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=["local", "remote"])
+def settings(request, server, tmp_path, monkeypatch) -> Settings:
+    """Settings of a machine whose store is a folder, or lies in a bucket."""
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "var"))
+    if request.param == "remote":
+        for name, value in environment(server.url).items():
+            monkeypatch.setenv(name, value)
+        with contextlib.suppress(Exception):
+            server.client().create_bucket(Bucket="lab")
+        monkeypatch.setenv("CLEPDG_STORE", f"s3://lab/{tmp_path.name}")
+    return load_settings()
+
+
+@pytest.fixture
+def store(settings) -> Store:
+    return settings.open_store()
+
+
+def commit(store: Store, key: str, stage: str = "clep", text: str = "hello") -> Record:
+    with store.lock(stage, key):
+        store.lookup(stage, key)
+        folder = store.partial(stage, key)
+        (folder / "a").write_text(text)
+        facts: dict[str, Any] = dict(stage=stage, name="fold", key=key, version=1, config={}, inputs={},
+                                     digests={"content": "d"}, figures={}, files={}, seconds=1.0)  # fmt: skip
+        return store.commit(Record(**facts))
+
+
+def log(store: Store, keys: dict[str, str], outcome: str = "completed") -> runs.RunLog:
+    opened = runs.start(store, Arguments(), {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []})
+    opened.stages = {node_id: {"key": key, "outcome": "Completed"} for node_id, key in keys.items()}
+    opened.outcome = outcome
+    opened.path = opened.path.with_name(f"{time.time_ns():020d}.json")
+    opened.write()
+    return opened
+
+
+def aged(monkeypatch, store: Store, seconds: float = OLD) -> None:
+    """Let everything in the store be older than it is."""
+    items = type(store).items
+
+    def older(self, names):
+        return [care.Item(**{**item.__dict__, "age": item.age + seconds}) for item in items(self, names)]
+
+    monkeypatch.setattr(type(store), "items", older)
+
+
+def alter(store: Store, server: S3, record: Record, data: bytes) -> None:
+    place = f"{store.beside(record, 'a')}"
+    if (store.root / place).exists():
+        (store.root / place).write_bytes(data)
+    else:
+        prefix = store.url.removeprefix("s3://lab/")
+        server.client().put_object(Bucket="lab", Key=f"{prefix}/{place}", Body=data)
+
+
+# --- verify
+
+
+def test_verify_finds_an_altered_byte_and_the_next_run_computes_it_again(store, server):
+    records = [commit(store, f"k{n}") for n in range(3)]
+    assert care.verify(store, dry_run=False) == (3, [])
+    alter(store, server, records[1], b"hallo")
+    assert isinstance(store.lookup("clep", "k1"), Record)  # its size is right
+    for dry_run in (True, False):
+        count, damaged = care.verify(store, dry_run=dry_run)
+        assert (count, [item.key for item, _ in damaged]) == (3, ["k1"])
+        assert "a" in damaged[0][1] and "sha256" in damaged[0][1]
+    assert isinstance(store.lookup("clep", "k1"), str)
+    commit(store, "k1")
+    assert care.verify(store, dry_run=False) == (3, [])
+
+
+def test_verify_reports_a_marker_that_can_not_be_read(store, server):
+    record = commit(store, "k0")
+    if hasattr(store, "bucket"):
+        store.bucket.write(f"clep/k0/{MARKER}", b"[" * 100_000)
+    else:
+        (store.local("clep", "k0") / MARKER).write_bytes(b"[" * 100_000)
+    assert [fault for _, fault in care.verify(store, dry_run=True)[1]] == [f"file unreadable: {MARKER}"]
+    care.verify(store, dry_run=False)
+    assert commit(store, "k0").files == record.files
+
+
+def test_the_commands(settings, store, server, capsys, monkeypatch):
+    for words in (["verify"], ["verify", "--dry-run"], ["gc"], ["gc", "--dry-run"]):  # of an empty store
+        main(words)
+    assert capsys.readouterr().out.count("0 outputs") == 2
+    for words in (["verify", "now"], ["gc", "--dry"], ["gc", "--force"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--nothing"])
+        assert caught.value.code == 2
+    capsys.readouterr()
+    record = commit(store, "k0")
+    alter(store, server, record, b"hallo")
+    main(["verify", "--dry-run"])
+    assert "1 outputs" in (out := capsys.readouterr().out) and "1 damaged." in out and "k0" in out
+    aged(monkeypatch, store)
+    main(["gc", "--dry-run"])
+    assert "1 items" in (out := capsys.readouterr().out) and "clep/k0" in out
+    assert isinstance(store.lookup("clep", "k0"), Record)
+    main(["gc"])
+    assert "1 of 1 items" in capsys.readouterr().out
+    assert store.lookup("clep", "k0") == "new"
+
+
+# --- gc
+
+
+def test_gc_keeps_what_the_last_runs_reach(store, settings, monkeypatch):
+    for number in range(care.RUNS + 2):
+        commit(store, f"own{number}")
+        log(store, {"clep/x": f"own{number}", "source/c": "shared"})
+    commit(store, "shared", "source")
+    commit(store, "nobody", "index")
+    assert care.garbage(store, settings).items == []  # all of it is young
+    aged(monkeypatch, store)
+    found = care.garbage(store, settings)
+    assert {(item.stage, item.key) for item in found.items} == {("clep", "own0"), ("clep", "own1"), ("index", "nobody")}
+    assert found.bytes == sum(item.bytes for item in found.items) > 0
+    assert care.remove(store, found.items) == 3
+    assert store.lookup("clep", "own0") == "new"
+    assert isinstance(store.lookup("source", "shared"), Record)
+    assert {item.key for item in store.items(stages.STAGES)} == {"shared", *(f"own{n}" for n in range(2, 12))}
+
+
+def test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for(store, settings, monkeypatch):
+    for key in ("unended", "champion", "of its run", "evaluated", "nobody"):
+        commit(store, key, "evaluate" if key == "evaluated" else "clep")
+    log(store, {"clep/x": "unended"}, outcome=runs.UNENDED)
+    run = log(store, {"clep/y": "of its run"})
+    for _ in range(care.RUNS):
+        log(store, {})
+    tags = {"stage_key": "champion", "evaluate_key": "evaluated", "run": run.path.stem}
+    aged(monkeypatch, store)
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking, "aliased_versions", lambda settings: [("clep", tags)])
+        assert {item.key for item in care.garbage(store, settings).items} == {"nobody"}
+        later = time.time() + 86400 * (care.UNENDED_DAYS + 1)
+        assert {item.key for item in care.garbage(store, settings, later).items} == {"nobody", "unended"}
+
+    def away(settings):
+        raise StoreError("MLflow does not answer")
+
+    monkeypatch.setattr(tracking, "aliased_versions", away)
+    with pytest.raises(StoreError):
+        care.garbage(store, settings)
+
+
+def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monkeypatch):
+    for key in ("old", "locked"):
+        (store.partial("clep", key) / "training.resume").write_text("state")
+    for name in ("k.stale-1", "k.stale-download"):
+        (store.root / "clep" / name).mkdir()
+    assert care.garbage(store, settings).items == []
+    aged(monkeypatch, store)
+    entered, release = threading.Event(), threading.Event()
+
+    def at_work():
+        with store.lock("clep", "locked"):
+            entered.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=at_work)
+    thread.start()
+    assert entered.wait(20)
+    try:
+        found = care.garbage(store, settings).items
+        assert {item.place for item in found} == {"clep/old.partial", "clep/k.stale-1", "clep/k.stale-download"}
+        locked = care.Item(kind="partial", stage="clep", key="locked", bytes=0, age=OLD, place="clep/locked.partial")
+        assert care.remove(store, [*found, locked]) == 3
+    finally:
+        release.set()
+        thread.join(20)
+    assert sorted(path.name for path in (store.root / "clep").iterdir()) == ["locked.partial"]
+
+
+def test_gc_removes_attempts_that_do_not_stand_and_checkpoints_of_what_stands(store, settings, monkeypatch):
+    if not hasattr(store, "bucket"):
+        pytest.skip("a folder has none")
+    stands = commit(store, "k0")
+    log(store, {"clep/x": "k0"})
+    for name in ("clep/k0/20200101T000000-dead/a", "clep/k1/20200101T000000-dead/a", "clep/k0/resume/abc"):
+        store.bucket.write(name, b"x" * 10)
+    store.bucket.write("clep/k0/resume.json", b"{}")
+    store.bucket.write("clep/k2/resume.json", b"{}")
+    store.bucket.write("clep/k2/resume/abc", b"x")
+    assert care.garbage(store, settings).items == []
+    aged(monkeypatch, store, care.GRACE_HOURS * 3600)
+    found = care.garbage(store, settings).items
+    assert {(item.kind, item.key) for item in found} == {("leftover", "k0"), ("leftover", "k1")}
+    assert care.remove(store, found) == 3
+    names = set(store.bucket.listing("clep"))
+    assert names == {
+        "clep/k0/stage.json", f"clep/k0/{stands.attempt}/a", "clep/k2/resume.json", "clep/k2/resume/abc"
+    }  # fmt: skip
+    assert store.fault("clep", "k0") is None
+
+
+def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, monkeypatch):
+    """A run that reuses outputs which no recent run reached, and computes on them while gc is at work."""
+    aged(monkeypatch, store)
+    seen: dict[str, Any] = {}
+
+    def compute(work):
+        if work.folder.parent.name == "shard":
+            found = care.garbage(store, settings)
+            seen["garbage"] = {(item.stage, item.key) for item in found.items}
+            care.remove(store, found.items)
+            seen["input"] = (work.inputs["index"] / "out.txt").read_text()
+        (work.folder / "out.txt").write_text(work.folder.parent.name)
+        return Computed(digests={"content": work.folder.parent.name})
+
+    def node(stage: str, need: str | None = None) -> Node:
+        inputs = {need: f"{need}/c"} if need else {}
+        return Node(stage=stage, name="c", compute=compute, config={}, inputs=inputs)
+
+    chain = [node("source"), node("index", "source"), node("shard", "index")]
+    bring_up_to_date(store, settings, chain[:2])
+    for _ in range(care.RUNS):
+        log(store, {})
+    commit(store, "nobody")
+    records = bring_up_to_date(store, settings, chain)
+    assert seen == {"garbage": {("clep", "nobody")}, "input": "index"}
+    for record in records.values():
+        assert store.fault(record.stage, record.key) is None
+
+
+def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
+    """Do what the flow does, without Prefect and MLflow."""
+    from flows.clep_dg import Run, _silent
+
+    class Nobody:
+        def start(self, node, key):
+            return None
+
+        def log_metrics(self, run_id, points):
+            pass
+
+        def finish(self, node, record, records, run_id):
+            pass
+
+        def fail(self, run_id, error):
+            pass
+
+    config = {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}
+    opened = runs.start(store, Arguments(), config)
+    opened.write()
+    run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent())  # type: ignore[arg-type]
+    for node in nodes:
+        run.bring_up_to_date(node)
+    opened.outcome = "completed"
+    opened.stages = {}  # so that only runs under way reach something
+    opened.write()
+    return run.records
+
+
+def test_damaged_run_files_are_passed_over_and_lead_nowhere(store, settings):
+    key = "../../outside"
+    for number, said in enumerate(
+        ([], {}, {"arguments": {}, "config": {}, "stages": {"clep/x": {"key": key}}}, {"stages": 5}, None)
+    ):
+        store.documents.write(f"runs/{number}.json", said)
+    assert runs.logs(store) == []
+    assert runs.last_keys(store, {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}) == {}
+    store.documents.write("runs/9.json", {"arguments": {"new": 1}, "config": {"corpora": 5}, "stages": {}})
+    assert runs.last_arguments(store) is None
+    with pytest.raises(StoreError, match="name of an output"):
+        store.lookup("clep", key)
+    main(["gc", "--dry-run"])
+
+
+def test_a_store_of_another_format_is_refused_by_status_and_run(store, settings, capsys):
+    commit(store, "k0")
+    store.documents.write("store.json", {"format": 99})
+    for words in (["status", "--preset", "demo"], ["run", "--preset", "demo"], ["verify"], ["gc"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+        said = capsys.readouterr().err
+        assert "another version of clep-dg" in said and "format 99" in said and "Traceback" not in said
+
+
+def test_a_store_without_a_format_is_one_of_the_first_and_is_read(store, settings):
+    commit(store, "k0")
+    if hasattr(store, "bucket"):
+        store.bucket.delete(["store.json"])
+    else:
+        (store.root / "store.json").unlink()
+        path = store.local("clep", "k0") / MARKER
+        raw = json.loads(path.read_text())
+        del raw["attempt"]
+        path.write_text(json.dumps(raw))
+    assert isinstance(settings.open_store().lookup("clep", "k0"), Record)
+
+
+def test_links_out_of_a_folder_are_not_an_output(tmp_path):
+    store = Store.open(str(tmp_path / "store"))
+    commit(store, "k0", text="secret")
+    outside = tmp_path / "outside"
+    outside.write_text("secret")
+    path = Path(store.local("clep", "k0") / "a")
+    path.unlink()
+    os.symlink(outside, path)
+    assert store.lookup("clep", "k0") == "not a file: a"
