@@ -34,4 +34,4 @@ def test_power_cut(deployed: Deployed) -> None:
     print(f"{deployed.state(first)}")
     assert deployed.state(second) == "COMPLETED"
     deployed.check_intact()
-    assert deployed.statuses() == {"FINISHED", "KILLED"}
+    assert deployed.statuses() == {"FINISHED", "KILLED"}  # those of the first run are known to be over
