@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
@@ -140,14 +141,15 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     from prefect.logging.handlers import APILogHandler
 
     from flows import clep_dg as flow_module
-    from tasks.services import answers
+    from tasks.preflight import unreachable
 
     flow_module.SHOW.set(show(flow_module))
     try:
         result: dict[str, Any] = flow_module.clep_dg(**parameters)
         return result
     except Exception as error:
-        if not answers(f"{address}/health"):
+        parts = urlsplit(address)
+        if unreachable(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)):
             said = f"{error}\n" if isinstance(error, ClepError) else ""
             gone = (
                 f"Prefect's server ({address}) went away. What was computed is in the store: the same command goes on"

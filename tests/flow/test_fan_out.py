@@ -119,6 +119,16 @@ def logs(home: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((home / "store" / "runs").glob("*.json"))]
 
 
+def test_without_a_worker_it_is_refused_at_the_start(deployed, home):
+    with pytest.raises(
+        ClepError, match=r"(?s)No worker of the work pool clep-dg-folds is online.*prefect worker start"
+    ):
+        run(fan_out=True)
+    with pytest.raises(ConfigError, match="can't be computed again"):
+        run(fan_out=True, redo=["clep"])
+    assert not (home / "store" / "runs").exists()
+
+
 def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
     worker("first")
     worker("second")
@@ -129,7 +139,7 @@ def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
     assert not whole["part"] and len(parts) == 5  # two corpora, three folds
     assert {log["outcome"] for log in (whole, *parts)} == {"completed"}
     made = [n for log in (whole, *parts) for n, facts in log["stages"].items() if facts["outcome"] == "Completed"]
-    assert Counter(made) == Counter(whole["stages"])  # each once, whoever did it
+    assert Counter(made) == Counter(list(whole["stages"]))  # each once, whoever did it
     ends = [run for name in ("supervised", "leave-out-synthetic-1", "leave-out-synthetic-3") for run in flow_runs(name)]
     spans = [(one["start_time"], one["end_time"]) for one in ends]
     assert any(a[0] < b[1] and b[0] < a[1] for a, b in combinations(spans, 2)), "one worker did all of it"
@@ -167,6 +177,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     (tmp_path / "emodb").mkdir()
     (tmp_path / "emodb" / "readme.txt").write_text("no audio here")
     given = {corpus: str(tmp_path / corpus) for corpus in ("ravdess", "emodb")}
+    before = len(flow_runs("supervised"))
     with pytest.raises(StagesFailed) as caught:
         run(preset="open", backbone="micro", corpora=list(given), sources=given, allow_partial=True, fan_out=True)
     (failed,) = flow_runs("emodb")
@@ -175,7 +186,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     whole = next(log for log in logs(home) if not log["part"])
     assert whole["stages"]["shard/ravdess"]["outcome"] == "Reused"
     assert {whole["stages"][n]["outcome"] for n in ("index/emodb", "shard/emodb", "evaluate/supervised")} == {"Skipped"}
-    assert whole["outcome"] == "failed" and not flow_runs("supervised")
+    assert whole["outcome"] == "failed" and len(flow_runs("supervised")) == before
 
 
 def test_a_cancelled_run_cancels_its_parts_and_does_not_wait_for_itself(worker, home, deployed):
@@ -213,13 +224,3 @@ def test_ctrl_c_cancels_the_parts(worker, home, deployed):
         parent.kill()
     for corpus in ("synthetic-1", "synthetic-4"):
         wait(lambda corpus=corpus: flow_runs(corpus)[0]["state_type"] == "CANCELLED", 120)
-
-
-def test_without_a_worker_it_is_refused_at_the_start(deployed, home):
-    with pytest.raises(
-        ClepError, match=r"(?s)No worker of the work pool clep-dg-folds is online.*prefect worker start"
-    ):
-        run(fan_out=True)
-    with pytest.raises(ConfigError, match="can't be computed again"):
-        run(fan_out=True, redo=["clep"])
-    assert not (home / "store" / "runs").exists()
