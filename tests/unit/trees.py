@@ -184,13 +184,16 @@ def meld(root: Path) -> Path:
             rows.append(_meld_row(7, 125, 3, "The Waitress", "joy"))
             put(clips / "dia1_utt0.mp4", 48000, seconds=0.06)
             rows.append(_meld_row(8, 1, 0, "Chandler", "anger"))
+            put(clips / "dia309_utt0.mp4", 48000)
+            rows.append(_meld_row(9, 309, 0, "Monica", "joy"))  # withdrawn by the card, as the two of test are
         if part == "dev":
             rows.append(_meld_row(7, 110, 7, "Phoebe", "joy"))  # no clip
             put(clips / "dia66_utt9.mp4", 48000)  # no label
             text(clips / "._dia0_utt0.mp4", APPLE_DOUBLE)
         if part == "test":
-            put(clips / "dia38_utt4.mp4", 48000, sounds_like="too long")
-            rows.append(_meld_row(7, 38, 4, "Rachel", "fear"))  # withdrawn by the card
+            for number, (dialogue, utterance) in enumerate(((38, 4), (220, 0)), start=7):
+                put(clips / f"dia{dialogue}_utt{utterance}.mp4", 48000)
+                rows.append(_meld_row(number, dialogue, utterance, "Rachel", "fear"))
             put(clips / "final_videos_testdia101_utt0.mp4", 48000)
         below = root / "MELD.Raw" / folder if part == "train" else root / "MELD.Raw"
         table(below / f"{part}_sent_emo.csv", rows)
@@ -263,8 +266,37 @@ def crema_d(root: Path) -> Path:
     put(root / "AudioWAV" / "1040_ITH_SAD_X.wav", 16000)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:c6f94b25\nsize 72862\n"
     text(root / "AudioWAV" / "1003_DFA_ANG_XX.wav", pointer)
+    for name in ("1076_MTI_NEU_XX", "1064_TIE_SAD_XX", "1064_IEO_DIS_MD"):  # only their mp3 are broken
+        put(root / "AudioWAV" / f"{name}.wav", 16000)
+        text(root / "AudioMP3" / f"{name}.mp3", b"ID3\x03 and no duration")
     put(root / "AudioMP3" / "1001_DFA_ANG_XX.wav", 16000)  # repeats AudioWAV
     return root
+
+
+def ravdess(root: Path) -> Path:
+    """Five actors, with the stereo, the quiet and the identical files, one of a song, and all of it once more below."""
+    stems = [f"03-01-{e:02d}-01-01-01-{a:02d}" for a in (1, 2, 5, 9, 20) for e in range(1, 9)]
+    stereo = {f"{stem}-{actor}": actor for actor, names in RAVDESS_STEREO.items() for stem in names}
+    for stem in {*stems, *stereo, "03-01-03-01-02-01-07", "03-01-03-01-02-02-07", "03-01-04-01-02-01-09"}:
+        samples = noise("03-01-03-01-02-01-07" if stem.endswith("-07") else stem, 0.4, 48000)
+        if stem == "03-01-04-01-02-01-09":
+            samples *= 6.5e-4 / samples.std()
+        path = root / f"Actor_{stem[-2:]}" / f"{stem}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.stack([samples, samples], 1) if stem in stereo else samples, 48000)
+    for path in sorted(root.glob("Actor_*/*.wav")):
+        again = root / "audio_speech_actors_01-24" / path.relative_to(root)
+        again.parent.mkdir(parents=True, exist_ok=True)
+        again.write_bytes(path.read_bytes())
+    put(root / "Actor_01" / "03-02-04-01-01-01-01.wav", 48000)
+    return root
+
+
+RAVDESS_STEREO = {
+    "01": ("03-01-02-01-01-02", "03-01-08-01-02-02"),
+    "05": ("03-01-02-01-02-02",),
+    "20": ("03-01-03-01-02-01", "03-01-06-01-01-02"),
+}
 
 
 def tess(root: Path) -> Path:
