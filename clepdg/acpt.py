@@ -21,6 +21,7 @@ from clepdg import prompts
 from clepdg.clap import Clap
 from clepdg.config import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training import Training
@@ -130,6 +131,7 @@ def fit(
     seed: int,
     folder: Path,
     reporting: Reporting,
+    pace: Pace = USUAL,
 ) -> tuple[Tensor, dict[str, float]]:
     """Learn context vectors V (K, M, H) from text alone; return them and what is known about them.
 
@@ -176,7 +178,8 @@ def fit(
             steps=steps,
             seed=seed,
             folder=folder,
-            checkpoint_steps=every * max(1, round(config.checkpoint_steps / every)),
+            pace=pace,
+            stops_at=every,
             reporting=reporting,
         ).run()
     learned = torch.stack([v.detach() for v in vectors])

@@ -75,8 +75,8 @@ def describe(train: "pd.DataFrame") -> list[Attributes]:
     for row in train.to_dict("records"):
         waveform, rate = read_waveform(Path(row["folder"]), row["tar"], row["offset"], row["bytes"])
         pitches.append(pitch_hz(waveform, rate))
-        known = row["transcript"] if isinstance(row["transcript"], str) else ""
-        letters = sum(map(str.isalnum, known))
+        said = row["transcript"] if isinstance(row["transcript"], str) else ""
+        letters = sum(map(str.isalnum, said))
         paces.append(letters * row["sample_rate"] / row["num_samples"] if letters else None)
     genders = [gender if gender in prompts.ATTRIBUTE_PHRASES["gender"] else None for gender in train.gender]
     known = {

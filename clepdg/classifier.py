@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clepdg.config import ClassifierConfig
 from clepdg.errors import ClepError, StoreError
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
@@ -112,6 +113,7 @@ def fit_text(
     seed: int,
     folder: Path,
     reporting: Reporting,
+    pace: Pace = USUAL,
     *,
     new: int | None = None,
     sets: Tensor | None = None,
@@ -155,7 +157,7 @@ def fit_text(
             steps=config.steps,
             seed=seed,
             folder=folder,
-            checkpoint_steps=config.checkpoint_steps,
+            pace=pace,
             reporting=reporting,
         ).run()
     learned = weight.detach()

@@ -118,7 +118,7 @@ class ClepConfig:
     without_emotion: str | None = None  # its words and utterances are kept from CLEP, to be added by its word alone
     from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
     templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES
-    checkpoint_steps: int = 50
+    ranks: int = 1  # processes that share a batch: sums differ in the last bits with another number
 
     def __post_init__(self) -> None:
         _require(
@@ -135,8 +135,15 @@ class ClepConfig:
             clap_share=0 <= self.clap_share < 1,
             without_emotion=self.without_emotion in (None, *EMOTIONS),
             templates=len(self.templates) >= 8 and all("{emotion}" in t for t in self.templates),
-            checkpoint_steps=self.checkpoint_steps >= 1,
+            ranks=self.ranks >= 1,
         )
+        if self.batch_size % self.ranks:
+            raise ConfigError(
+                "CLEP's batch can't be shared out equally among its ranks.",
+                got=f"clep.batch_size {self.batch_size}, clep.ranks {self.ranks}",
+                expected="a batch_size that is a multiple of ranks",
+                where="configuration",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +163,6 @@ class AcptConfig:
     content_template: str = prompts.CONTENT_TEMPLATE
     context_template: str = prompts.CONTEXT_TEMPLATE
     joint_template: str = prompts.JOINT_TEMPLATE
-    checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
         _require(
@@ -170,7 +176,6 @@ class AcptConfig:
             content_template=self.content_template.count("{emotion}") == 1,
             context_template=self.context_template.count("{context}") == 1,
             joint_template=self.joint_template.count("{context}") == 1 and self.joint_template.count("{emotion}") == 1,
-            checkpoint_steps=self.checkpoint_steps >= 1,
         )
 
 
@@ -208,7 +213,6 @@ class ClassifierConfig:
     arcface_scale: float = 5.0
     arcface_margin: float = 0.5  # radians
     centring: Literal["none", "source", "target"] = "source"
-    checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
         _require(
@@ -218,7 +222,6 @@ class ClassifierConfig:
             learning_rate=self.learning_rate > 0,
             arcface_scale=self.arcface_scale > 0,
             arcface_margin=0 <= self.arcface_margin < 1.5,
-            checkpoint_steps=self.checkpoint_steps >= 1,
         )
 
 

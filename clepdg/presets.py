@@ -40,7 +40,7 @@ def demo() -> Config:
     config = micro(Config(preset="demo", corpora=tuple(f"synthetic-{n}" for n in range(1, 6))))
     return replace(
         config,
-        clep=replace(config.clep, epochs=2, steps_per_epoch=14, checkpoint_steps=7),
+        clep=replace(config.clep, epochs=2, steps_per_epoch=14),
         acpt=replace(config.acpt, epochs=100),
     )
 

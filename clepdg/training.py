@@ -1,8 +1,8 @@
 """The one training loop: seeds, schedules, checkpoints.
 
 What step s does is a pure function of (seed, s) and the weights: the batch is drawn from (seed, s), and torch's
-generators are seeded from (seed, s) before each step. So a checkpoint is step + weights + optimiser, and a resumed run
-equals an uninterrupted one bit for bit.
+generators are seeded from (seed, s, rank) before each step. So a checkpoint is step + weights + optimiser, and a
+resumed run equals an uninterrupted one bit for bit.
 """
 
 import hashlib
@@ -17,16 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clepdg import distributed
 from clepdg.errors import ClepError, StoreError
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.tensors import load_tensors
 
 CHECKPOINT = "training.resume"  # the store drops *.resume when it commits
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the 63-bit seed of a step."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:8], "big") >> 1
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the 63-bit seed of a step on a rank."""
+    name = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def warmup_cosine(step: int, steps: int, warmup_share: float) -> float:
@@ -44,6 +47,8 @@ class Training:
     Attributes:
         tensors: name -> tensor that training changes; in the checkpoint, in the optimiser's order.
         loss: the loss and metrics of a step.
+        pace: when to save, and when to stop; the first rank's clock counts.
+        stops_at: it is saved and stopped only at multiples of so many steps.
         schedule: learning-rate factor of a step.
         after_step: called after the optimiser's step (clamps).
         at: called with the number of steps done, at multiples of `every`; returns what the checkpoint must remember.
@@ -56,7 +61,8 @@ class Training:
     steps: int
     seed: int
     folder: Path
-    checkpoint_steps: int
+    pace: Pace = USUAL
+    stops_at: int = 1
     schedule: Callable[[int], float] = lambda step: 1.0
     clip_norm: float | None = None
     after_step: Callable[[], None] = lambda: None
@@ -69,13 +75,14 @@ class Training:
         """Train from the last checkpoint, or from the start, to the end; return the memory.
 
         Raises:
-            ClepError: the loss is not finite.
+            ClepError: the loss is not finite, or the time is up; then a checkpoint was saved.
             StoreError: a checkpoint can't be written.
         """
         rates = [group["lr"] for group in self.optimiser.param_groups]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        started = saved = self.pace.clock()
         for step in range(self._resume(), self.steps):
-            torch.manual_seed(step_seed(self.seed, step))
+            torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
             for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * self.schedule(step)
             loss, metrics = self.loss(step)
@@ -85,6 +92,7 @@ class Training:
                 )
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            distributed.average_gradients(parameters)
             if self.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
             self.optimiser.step()
@@ -94,12 +102,28 @@ class Training:
                 self.reporting.log_metrics({"loss": loss.item(), **metrics}, step)
             if done % self.every == 0:
                 self.memory = self.at(done, self.memory)
-            if done < self.steps and (done % self.checkpoint_steps == 0):
-                self._save(done)
+            if done < self.steps and done % self.stops_at == 0 and distributed.rank() == 0:
+                saved = self._keep_pace(done, started, saved)
             self.reporting.progress(done, self.steps)
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
         return self.memory
+
+    def _keep_pace(self, done: int, started: float, saved: float) -> float:
+        """Save if it is time to, and return when that was last; raise when the training's own time is up."""
+        now, limit = self.pace.clock(), self.pace.limit_seconds
+        over = limit is not None and now - started >= limit
+        if over or now - saved >= self.pace.checkpoint_seconds:
+            self._save(done)
+            saved = self.pace.clock()
+        if over:
+            raise ClepError(
+                "The training's time is up.",
+                got=f"{now - started:.0f} s, at step {done} of {self.steps}",
+                expected=f"at most training_seconds, {limit:g} s",
+                do="run the same command again: it goes on from this step; or raise training_seconds",
+            )
+        return saved
 
     def _save(self, done: int) -> None:
         tensors = {f"tensor.{name}": tensor for name, tensor in self.tensors.items()}

@@ -1,11 +1,15 @@
 """The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
 
+import threading
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from queue import SimpleQueue
 from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
@@ -24,6 +28,7 @@ from clepdg.store import Record, Store, plain
 from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, plan
 from tasks import runs, stages
+from tasks.children import Child
 from tasks.lineage import git_commit
 from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
@@ -71,6 +76,8 @@ class Run:
     records: dict[str, Record] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    child: Child | None = None  # computes the torch stages where there are several devices
+    writing: Any = field(default_factory=threading.Lock)
 
     def bring_up_to_date(self, node: Node) -> Outcome:
         """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
@@ -103,7 +110,14 @@ class Run:
             self.registry.log_metrics(run_id, points)
 
         outcome = stages.run(
-            node, self.records, self.store, self.settings, last=self.last, redo=self.redo, reporting=reporting
+            node,
+            self.records,
+            self.store,
+            self.settings,
+            last=self.last,
+            redo=self.redo,
+            child=self.child,
+            reporting=reporting,
         )
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
@@ -189,6 +203,7 @@ def clep_dg(
     1. Check everything that can be known beforehand; all faults come in one error.
     2. source, index and shard of all corpora, side by side.
     3. backbone; then, fold by fold: clep, acpt, text and audio embeddings, classifiers, evaluate.
+       With several devices, as many folds side by side, each in a child process.
     4. report over all folds.
 
     Args:
@@ -217,8 +232,12 @@ def clep_dg(
     check(arguments, settings)
     config, nodes = plan(arguments)
     run = open_run(arguments, config, settings)
-    for stage, group in groupby(nodes, key=lambda node: node.stage):
-        finish_group(run, list(group), parallel=stage in DATA_STAGES)
+    devices = settings.lanes(config.clep.ranks)
+    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
+        if stage in DATA_STAGES:
+            finish_group(run, list(group), parallel=True)
+        else:
+            finish_lanes(run, list(group), devices)
     return close_run(run)
 
 
@@ -252,10 +271,54 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     else:
         states = [bring_up_to_date(*call, return_state=True) for call in calls]
     ended = dict(zip((node.id for node in ready), states, strict=True))
+    with run.writing:
+        for node in nodes:
+            run.note(node, ended.get(node.id))
+        run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
+        run.log.write()
+
+
+def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Run folds, or the nodes of a stage that folds share: one after another here, or side by side on several devices.
+
+    Side by side, each is computed on a device that is free, in the device's child process.
+    """
+    lanes = defaultdict(list)
     for node in nodes:
-        run.note(node, ended.get(node.id))
-    run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
-    run.log.write()
+        lanes[node.fold or node.id].append(node)
+    if len(devices) == 1 or len(lanes) == 1:
+        finish_in_order(run, nodes)
+        return
+    free = SimpleQueue[tuple[str, Child]]()
+
+    def finish(lane: list[Node]) -> None:
+        device, child = free.get()
+        try:
+            finish_in_order(replace(run, settings=replace(run.settings, device=device), child=child), lane)
+        finally:
+            free.put((device, child))
+
+    with ExitStack() as ends:
+        children = [Child() for _ in devices]
+        for device, child in zip(devices, children, strict=True):
+            free.put((device, child))
+            ends.callback(child.end)
+        pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
+        try:
+            for ended in [pool.submit(copy_context().run, finish, lane) for lane in lanes.values()]:
+                ended.result()
+        except BaseException:  # the run is cancelled: its children end within seconds
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.close()
+            raise
+
+
+def finish_in_order(run: Run, nodes: list[Node]) -> None:
+    """Run nodes one after another, until the run is stopped."""
+    for _, group in groupby(nodes, key=lambda node: node.stage):
+        if run.child is None or not run.child.closed:
+            finish_group(run, list(group), parallel=False)
 
 
 def close_run(run: Run) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
             **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
         },
+        ranks=trained.ranks,
     )
     if not settings.clap_share:
         return [node]

@@ -56,8 +56,9 @@ def graph(
         nodes.append(encoder(config))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
-        nodes += fold_nodes(config, fold, wanted)
-    nodes.append(report(config, chosen, wanted))
+        nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
+    models = [node.id for node in nodes if node.stage == "clep"]
+    nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
 
@@ -169,8 +170,8 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Ite
                 yield audio_embeddings(config, model, SHARED[model], corpus, condition)
 
 
-def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Node:
-    """The tables over all folds."""
+def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
+    """The tables over all folds, and how much the models of their rows read of contexts."""
     return Node(
         stage="report",
         name="report",
@@ -187,5 +188,6 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Nod
         inputs={
             **{f"evaluate/{fold.name}": f"evaluate/{fold.name}" for fold in chosen},
             **{f"index/{corpus}": f"index/{corpus}" for corpus in config.corpora},
+            **{node_id: node_id for node_id in ((f"backbone/{BACKBONE}", *models) if models else ())},
         },
     )

@@ -13,6 +13,7 @@ from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
 
 CREDIT = "ACPT's credit"  # as the report calls it
+CONTEXTS = "what models read of contexts"
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,6 +152,7 @@ def compute_report(work: Work) -> Computed:
     facts = {
         **work.config["facts"],
         **_credit(work, predictions),
+        **_context_effects(work),
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
@@ -174,6 +176,21 @@ def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
     untestable = work.config["untestable"]
     verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
     return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
+
+
+def _context_effects(work: Work) -> dict[str, dict[str, dict[str, str]]]:
+    """Return how much the backbone and every CLEP read of contexts, means over folds and seeds, as facts."""
+    figures = ("context_shift", "context_variance_share", "context_effective_rank")
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, record in work.records.items():
+        if name.startswith(("backbone/", "clep/")):
+            variant = " ".join(name.split(".")[1:-1])
+            model = "backbone" if name.startswith("backbone/") else f"CLEP {variant}".strip()
+            found.setdefault(model, []).append({figure: record.figures[figure] for figure in figures})
+    rows = {
+        model: {f: f"{sum(each[f] for each in all_) / len(all_):.3f}" for f in figures} for model, all_ in found.items()
+    }
+    return {CONTEXTS: dict(sorted(rows.items()))} if rows else {}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from clepdg.config import Config
 from clepdg.errors import ClepError, ConfigError
 from clepdg.protocols import EGEMAPS
 from clepdg.store import Store
-from tasks.settings import Settings
+from tasks.settings import Settings, resolve_device
 
 NEEDED_BYTES = 2e9  # below this a run of any size is likely to fill the disk
 
@@ -33,7 +33,7 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
         "egemaps": lambda: check_egemaps(config),
         "store": lambda: check_store(settings.open_store()),
         "tracking": lambda: check_tracking(settings.tracking_url),
-        "device": lambda: check_device(settings.device),
+        "device": lambda: check_devices(settings.device, config.clep.ranks),
     }
     with ThreadPoolExecutor(8) as pool:
         results = {name: pool.submit(function) for name, function in checks.items()}
@@ -172,6 +172,21 @@ def check_store(store: Store) -> None:
         )
 
 
+def check_devices(device: str, ranks: int) -> None:
+    """Raise where a device is not one that torch knows here, is named twice, or ranks would have to share a GPU."""
+    names = device.split(",")
+    if len(set(names)) < len(names) or (len(names) > 1 and "auto" in names):
+        raise ConfigError("Several devices must be named one by one.", got=device, expected="cuda:0,cuda:1")
+    for name in names:
+        check_device(name)
+    if ranks > 1 and resolve_device(names[0]).startswith("cuda") and len(names) < ranks:
+        raise ConfigError(
+            "Every rank of CLEP needs a GPU of its own.",
+            got=f"clep.ranks {ranks}, device {device}",
+            do="name as many devices in the setting `device`, or set clep.ranks=1",
+        )
+
+
 def check_device(device: str) -> None:
     """Raise where the device is not one that torch knows here."""
     if device in ("auto", "cpu"):
@@ -182,5 +197,7 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            "The device can't be used.", got=f"{device}: {str(error).splitlines()[0]}", expected="auto, cpu or cuda:N"
+            "The device can't be used.",
+            got=f"{device}: {str(error).splitlines()[0]}",
+            expected="auto, cpu, cuda:N, or several with commas",
         ) from error

@@ -65,10 +65,10 @@ def free_port(wanted: int = 0) -> int:
     raise ClepError("There is no free port on 127.0.0.1.")
 
 
-def _die_with_parent() -> None:
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
     """Ask the kernel to end this process when its parent dies, kill -9 included (Linux alone knows how)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
 
 
 def _prefect_command(port: int) -> list[str]:
@@ -115,7 +115,7 @@ def prefect_for_one_run(settings: Settings) -> Iterator[str]:
             stdout=out,
             stderr=out,
             env={**os.environ, **environment(settings), "PREFECT_UI_ENABLED": "0"},
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             start_new_session=True,  # Ctrl-C is for the run alone: without its server it could not end well
         )
     try:

@@ -18,15 +18,19 @@ from typing import Any
 from filelock import FileLock
 
 from clepdg.errors import StoreError
+from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain, stage_key
+from tasks.children import Child
 from tasks.settings import Settings, resolve_device
 from tasks.versions import VERSIONS
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 STAGES = tuple(VERSIONS)  # in the order of the pipeline
-DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have the device to themselves
+DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have their device to themselves
+TRAINED = ("clep", "acpt", "classifier")  # report every step
+STARTING_SECONDS = 120.0  # a child may need so long before and after its steps
 LIBRARIES = ("torch", "transformers", "soundfile", "soxr", "numpy", "scikit-learn", "webdataset")
 
 
@@ -48,6 +52,8 @@ class Work:
         records: input name -> its record.
         previous: folder of the last run's output of this node, if it stands.
         pins: folder of what holds from the first download on; it outlives every output.
+        device: the first of devices.
+        devices: one, or one for each rank that there is one for.
     """
 
     config: Mapping[str, Any]
@@ -59,6 +65,8 @@ class Work:
     device: str
     workers: int
     reporting: Reporting
+    devices: tuple[str, ...] = ("cpu",)
+    pace: Pace = USUAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,8 @@ class Node:
         uses: like inputs, for what is read but already identified by an input; not in the key.
         state: input name -> digest of something outside the store; in the key.
         accept: refuses a record by its figures; called on every run, so that a reuse never skips it.
+        fold: the fold that it belongs to; None: several share it. Folds need nothing of each other.
+        ranks: processes that compute it together.
     """
 
     stage: str
@@ -81,6 +91,8 @@ class Node:
     uses: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     accept: Callable[[Record], None] = lambda record: None
+    fold: str | None = None
+    ranks: int = 1
 
     @property
     def id(self) -> str:
@@ -176,11 +188,13 @@ def run(
     *,
     last: Mapping[str, str],
     redo: frozenset[str] = frozenset(),
+    child: Child | None = None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
 ) -> Outcome:
     """Bring a node up to date: reuse its output if it stands, otherwise compute and commit it.
 
     Args:
+        child: the process to compute it in; None: this one, or for several ranks one of its own.
         reporting: opens where metrics and progress of a computed stage go.
 
     Raises:
@@ -197,7 +211,7 @@ def run(
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run meanwhile", True
             else:
-                record = _compute(node, decision, records, store, settings, last, reporting)
+                record = _compute(node, decision, records, store, settings, last, child, reporting)
     node.accept(record)
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
 
@@ -209,6 +223,7 @@ def _compute(
     store: Store,
     settings: Settings,
     last: Mapping[str, str],
+    child: Child | None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
 ) -> Record:
     assert decision.key is not None
@@ -216,23 +231,23 @@ def _compute(
     previous = store.local(node.stage, last[node.id]) if node.id in last else None
     folder = store.partial(node.stage, decision.key)
     _clear(folder)
-    data = node.stage in DATA_STAGES
-    with contextlib.nullcontext() if data else _device(store, settings) as device, reporting(node, decision) as report:
+    with _devices(node, store, settings) as devices, reporting(node, decision) as report:
         started = time.monotonic()
+        work = Work(
+            config=node.config,
+            folder=folder,
+            inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
+            records={name: records[ref] for name, ref in refs.items()},
+            previous=previous if previous and previous.exists() else None,
+            pins=store.root / "pins",
+            device=devices[0],
+            devices=devices,
+            workers=settings.workers,
+            reporting=report,
+            pace=settings.pace,
+        )
         try:
-            computed = node.compute(
-                Work(
-                    config=node.config,
-                    folder=folder,
-                    inputs={name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()},
-                    records={name: records[ref] for name, ref in refs.items()},
-                    previous=previous if previous and previous.exists() else None,
-                    pins=store.root / "pins",
-                    device=device or "cpu",
-                    workers=settings.workers,
-                    reporting=report,
-                )
-            )
+            computed = _call(node, work, child)
             return store.commit(
                 Record(
                     stage=node.stage,
@@ -267,14 +282,33 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def _call(node: Node, work: Work, child: Child | None) -> Computed:
+    """Call a stage's function, here or in a child process."""
+    if child is None and node.ranks == 1:
+        return node.compute(work)
+    limit = work.pace.limit_seconds if node.stage in TRAINED else None
+    patience = None if limit is None else limit + STARTING_SECONDS
+    process = child or Child()
+    try:
+        return process.compute(node.compute, work, patience=patience)
+    finally:
+        if child is None:
+            process.end()
+
+
 @contextlib.contextmanager
-def _device(store: Store, settings: Settings) -> Iterator[str]:
-    """Hold the device: one torch stage at a time, since a second would share the random state and the cores."""
-    device = resolve_device(settings.device)
+def _devices(node: Node, store: Store, settings: Settings) -> Iterator[tuple[str, ...]]:
+    """Hold the devices of a stage: one torch stage at a time, since a second would share random state and cores."""
+    if node.stage in DATA_STAGES:
+        yield ("cpu",)
+        return
+    named = tuple(resolve_device(name) for name in settings.device.split(","))[: node.ranks]
     locks = store.root / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"device-{device.replace(':', '-')}"):
-        yield device
+    with contextlib.ExitStack() as held:
+        for device in sorted(named):  # in one order everywhere, so that no two runs wait for each other
+            held.enter_context(FileLock(locks / f"device-{device.replace(':', '-')}"))
+        yield named
 
 
 _versions: dict[str, str] = {}

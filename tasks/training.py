@@ -81,10 +81,14 @@ def learning_utterances(work: Work) -> "pd.DataFrame":
 
 
 def compute_clep(work: Work) -> Computed:
-    """Fine-tune the backbone on the fold's source corpora."""
-    from clepdg import clep
+    """Fine-tune the backbone on the fold's source corpora, on as many ranks as the configuration says."""
+    from clepdg import clep, distributed
     from clepdg.context_effect import context_effect
+    from tasks.ranks import on_ranks
 
+    ranks = work.config["clep"].ranks
+    if ranks > distributed.ranks():
+        return on_ranks(compute_clep, work, ranks)
     clap = _load_clap(work.inputs["backbone"], work)
     figures = clep.fit(
         clap,
@@ -95,8 +99,10 @@ def compute_clep(work: Work) -> Computed:
         work.config["seed"],
         work.folder,
         work.reporting,
+        work.pace,
     )
-    clap.save(work.folder)
+    if distributed.rank() == 0:
+        clap.save(work.folder)
     return Computed(digests={"content": clap.digest()}, figures={**figures, **context_effect(clap)})
 
 
@@ -124,6 +130,7 @@ def compute_acpt(work: Work) -> Computed:
         work.config["seed"],
         work.folder,
         work.reporting,
+        work.pace,
     )
     content = acpt.save(work.folder, vectors, work.config["acpt"], work.config["emotions"])
     return Computed(digests={"content": content}, figures={name: round(v, 6) for name, v in figures.items()})
@@ -282,6 +289,7 @@ def _fit_text(
         work.config["seed"],
         work.folder,
         work.reporting,
+        work.pace,
         new=text.labels.index(new) if new else None,
         sets=sets,
     )

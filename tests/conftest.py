@@ -1,5 +1,6 @@
 """Shared fixtures: no network, no telemetry, one micro backbone, synthetic audio."""
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,16 @@ def micro_factory() -> Callable[[], object]:
 def micro(micro_factory):
     """Return one micro backbone that no test may change."""
     return micro_factory()
+
+
+@pytest.fixture
+def ticking():
+    """Return a function that makes a pace whose clock is one second on whenever it is read."""
+    from clepdg.pace import Pace
+
+    return lambda seconds, limit=None: Pace(
+        checkpoint_seconds=seconds, limit_seconds=limit, clock=itertools.count().__next__
+    )
 
 
 @pytest.fixture

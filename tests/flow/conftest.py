@@ -24,6 +24,6 @@ def home(tmp_path_factory) -> Path:
 def settings(home, monkeypatch):
     """Point the settings at the module's home."""
     monkeypatch.setenv("CLEPDG_HOME", str(home))
-    for name in ("STORE", "TRACKING_URL", "DEVICE", "WORKERS"):
+    for name in ("STORE", "TRACKING_URL", "DEVICE", "WORKERS", "TRAINING_SECONDS", "CHECKPOINT_SECONDS"):
         monkeypatch.delenv(f"CLEPDG_{name}", raising=False)
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")

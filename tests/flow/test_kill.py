@@ -20,13 +20,10 @@ OVERRIDES = {
     "clep.epochs": 2,
     "clep.steps_per_epoch": 3,
     "clep.batch_size": 8,
-    "clep.checkpoint_steps": 2,
     "acpt.contexts": 4,
     "acpt.epochs": 6,
     "acpt.tokens": 1,
-    "acpt.checkpoint_steps": 2,
     "classifier.steps": 25,
-    "classifier.checkpoint_steps": 10,
     "evaluate.resamples": 100,
     "rows": "majority,clep-zero-shot,text-acpt",
     "protocols": "supervised",
@@ -57,8 +54,7 @@ def killed_commit(self, record):
 def killed_save(self, done):
     save(self, done)
     if where == "train" and self.folder.parent.name == stage:
-        self.checkpoint_steps = 1 << 62  # go on a little past the checkpoint, then die
-        self.after_step = die
+        self.after_step = die  # in the next step, past the checkpoint
 
 
 def logged_resume(self):
@@ -82,6 +78,7 @@ def run(home: Path, where: str) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "CLEPDG_HOME": str(home),
         "CLEPDG_DEVICE": "cpu",
+        "CLEPDG_CHECKPOINT_SECONDS": "0",
         "PREFECT_API_URL": PREFECT_API_URL.value(),
     }
     command = [sys.executable, "-c", DRIVER, where, json.dumps(OVERRIDES)]
@@ -122,8 +119,8 @@ def test_kill_in_every_stage_then_the_same_command(tmp_path, whole):
     assert outputs(tmp_path, result["stages"]) == outputs(home, expected["stages"])
     assert not list((tmp_path / "store").glob("*/*.partial"))
     resumed = (tmp_path / "resumed.txt").read_text().splitlines()
-    for stage, steps in (("clep", 2), ("acpt", 2), ("classifier", 10)):  # their checkpoint_steps
-        assert f"{stage} {steps}" in resumed, f"{stage} began anew: {resumed}"
+    for stage in ("clep", "acpt", "classifier"):  # saved after their first step, killed in the second
+        assert f"{stage} 1" in resumed, f"{stage} began anew: {resumed}"
     again = run(tmp_path, "none:none")
     assert json.loads(again.stdout.splitlines()[-1])["computed"] == 0
 

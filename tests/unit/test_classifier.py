@@ -14,7 +14,7 @@ from clepdg.config import ClassifierConfig
 from clepdg.errors import ClepError, StoreError
 from clepdg.reporting import Reporting
 
-CONFIG = ClassifierConfig(steps=50, centring="none", checkpoint_steps=20)
+CONFIG = ClassifierConfig(steps=50, centring="none")
 
 
 def blobs(n=4, per=20, d=16, spread=0.05, cone=0.0, seed=0):
@@ -150,7 +150,7 @@ def test_a_probe_needs_two_labels():
         fit_audio(np.zeros((3, 2), np.float32), np.array([1, 1, 1]), ("a", "b"))
 
 
-def test_only_the_weight_learns_and_a_killed_training_goes_on(tmp_path):
+def test_only_the_weight_learns_and_a_killed_training_goes_on(tmp_path, ticking):
     x, y = blobs()
     before = x.clone()
     whole, _ = fit_text(x, y, 4, CONFIG, 0, tmp_path, Reporting())
@@ -163,7 +163,8 @@ def test_only_the_weight_learns_and_a_killed_training_goes_on(tmp_path):
     folder = tmp_path / "broken"
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        fit_text(x, y, 4, CONFIG, 0, folder, Reporting(progress=kill))
+        fit_text(x, y, 4, CONFIG, 0, folder, Reporting(progress=kill), ticking(20))
+    assert (folder / "training.resume").exists()
     resumed, _ = fit_text(x, y, 4, CONFIG, 0, folder, Reporting())
     assert torch.equal(resumed, whole)
 

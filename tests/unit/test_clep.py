@@ -8,41 +8,18 @@ import pytest
 import torch
 
 from clepdg import clep
-from clepdg.config import ClepConfig, ComputeConfig, ShardConfig
+from clepdg.config import ClepConfig, ComputeConfig
+from clepdg.pace import USUAL
 from clepdg.presets import demo
 from clepdg.reporting import Reporting
-from clepdg.sharding import write_shards
-from clepdg.shards import read_offsets
 
 EMOTIONS = ("angry", "sad")
-CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4, checkpoint_steps=2)
+CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
 
 
-@pytest.fixture(scope="module")
-def utterances(tmp_path_factory):
-    """Two tiny corpora of tones: high ones are angry, low ones sad."""
-    import soundfile
-
-    root = tmp_path_factory.mktemp("tones")
-    rows = []
-    for corpus in ("one", "two"):
-        for n in range(12):
-            emotion = EMOTIONS[n % 2]
-            time = np.arange(16000) / 16000
-            wave = 0.3 * np.sin(2 * np.pi * (900 if n % 2 == 0 else 150) * (1 + 0.02 * n) * time)
-            soundfile.write(root / f"{corpus}{n}.wav", wave, 16000)
-            split = "validation" if n >= 8 else "train"
-            rows.append((f"{corpus}/{n}", corpus, emotion, split, f"{corpus}{n}.wav", emotion))
-    table = pd.DataFrame(rows, columns=["utterance_id", "corpus", "emotion", "split", "path", "raw_label"])
-    folder = tmp_path_factory.mktemp("shards")
-    write_shards(folder, root, table, ShardConfig())
-    offsets = read_offsets(folder).drop(columns=["split", "raw_label"])
-    return table.merge(offsets, on="utterance_id").assign(folder=str(folder))
-
-
-def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None):
+def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None, pace=USUAL):
     folder.mkdir(exist_ok=True)
-    return clep.fit(clap, utterances, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting())
+    return clep.fit(clap, utterances, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting(), pace)
 
 
 def test_frozen_parts_keep_their_bytes_and_the_rest_learns(micro_factory, utterances, tmp_path):
@@ -107,7 +84,7 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
 
 
 @pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, killed_after):
+def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, ticking, killed_after):
     whole = micro_factory()
     fit(whole, utterances, tmp_path / "whole")
 
@@ -120,7 +97,8 @@ def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_pa
 
     broken = micro_factory()
     with pytest.raises(Killed):
-        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill))
+        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill), pace=ticking(2))
+    assert (tmp_path / "broken" / "training.resume").exists() == (killed_after >= 2)
     resumed = micro_factory()
     fit(resumed, utterances, tmp_path / "broken")
     assert resumed.digest() == whole.digest()

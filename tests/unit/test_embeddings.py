@@ -66,13 +66,11 @@ def test_one_prompt_is_the_first_of_the_ensemble(micro):
 
 def test_context_effect_equals_a_plain_loop(micro):
     words = [prompts.class_word(emotion) for emotion in EMOTIONS]
+    pairs = [(k, n) for n in range(len(words)) for k in range(16)]
+    texts = [prompts.JOINT_TEMPLATE.format(emotion=words[n], context=prompts.HANDWRITTEN_CONTEXTS[k]) for k, n in pairs]
     with torch.no_grad():
-        u = {
-            (k, n): micro.encode_text([prompts.JOINT_TEMPLATE.format(emotion=word, context=context)])[0]
-            for k, context in enumerate(prompts.HANDWRITTEN_CONTEXTS)
-            for n, word in enumerate(words)
-        }
-        c = [micro.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word)])[0] for word in words]
+        u = dict(zip(pairs, micro.encode_text(texts), strict=True))
+        c = micro.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word) for word in words])
     shifts = [float((vector - c[n]).norm()) for (_, n), vector in u.items()]
     of_emotion = [torch.stack([u[k, n] for k in range(16)]).mean(0) for n in range(len(words))]
     everything = torch.stack(list(u.values())).mean(0)

@@ -329,3 +329,21 @@ def test_conditions_change_the_evaluation_alone():
 def test_conditions_that_can_not_be_heard_are_refused(overrides):
     with pytest.raises(ConfigError):
         configure(Arguments(preset="demo", overrides=overrides))
+
+
+def test_folds_need_nothing_of_each_other():
+    """So that they can be computed side by side."""
+    nodes = graph(CONFIG, {})
+    folds = {node.id: node.fold for node in nodes}
+    assert {fold for fold in folds.values() if fold} == {
+        "supervised",
+        *(f"leave-out-synthetic-{n}" for n in range(1, 6)),
+    }
+    for node in nodes:
+        if node.fold:
+            assert {folds[need] for need in node.needs} <= {node.fold, None}
+        elif node.stage != "report":
+            assert {folds[need] for need in node.needs} <= {None}
+    first = next(n for n, node in enumerate(nodes) if node.fold)
+    assert all(node.fold for node in nodes[first:-1])  # what folds share stands before them, the report after
+    assert nodes[-1].stage == "report"

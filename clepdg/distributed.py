@@ -1,0 +1,125 @@
+"""Several ranks that train as one: the batch is shared out, features are gathered, gradients are averaged.
+
+Shapes: B global batch, R ranks, D joint embedding. Every rank encodes B/R utterances and computes the loss of the whole
+batch; what is trained follows the mean of the ranks' losses. With one rank every function here does nothing.
+
+Gradients are averaged here and not by torch's DistributedDataParallel: that one sorts its buckets anew after its first
+step, so that with three ranks or more a resumed training would sum in another order than an uninterrupted one.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+BUCKET_ELEMENTS: Final = 1 << 24  # 64 MB of float32: what is copied to be averaged at once
+PATIENCE: Final = timedelta(minutes=10)  # a rank that others wait for longer is lost
+
+
+def start(rank: int, ranks: int, device: str, rendezvous: Path) -> None:
+    """Join the ranks, over the loopback interface alone: gloo on a CPU, NCCL on GPUs.
+
+    Args:
+        rendezvous: a file that does not exist before the first rank makes it; no port is opened for it.
+    """
+    loopback = "lo" if sys.platform == "linux" else "lo0"
+    os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
+    gpu = device.startswith("cuda")
+    if gpu:
+        torch.cuda.set_device(device)
+    store = dist.FileStore(str(rendezvous), ranks)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
+
+
+def stop() -> None:
+    """Leave the ranks."""
+    dist.destroy_process_group()
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return this process's number among the ranks; the first, 0, writes files and reports."""
+    return dist.get_rank() if _together() else 0
+
+
+def ranks() -> int:
+    """Return how many ranks there are."""
+    return dist.get_world_size() if _together() else 1
+
+
+def share(count: int) -> slice:
+    """Return this rank's part of so many things in order."""
+    return slice(count * rank() // ranks(), count * (rank() + 1) // ranks())
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenation over ranks; backward sums every rank's gradient of this rank's part."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        parts = [torch.empty_like(features) for _ in range(ranks())]
+        dist.all_gather(parts, features.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)  # a sum of R losses' gradients; averaging the parameters' divides by R
+        return gradient[share(len(gradient))]
+
+
+def gather(features: Tensor) -> Tensor:
+    """Return the features (B, D) of the whole batch, in its order, from every rank's (B/R, D), with gradients."""
+    if ranks() == 1:
+        return features
+    gathered: Tensor = _Gather.apply(features)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace every gradient by its mean over ranks, in an order that depends on the parameters alone."""
+    if ranks() == 1:
+        return
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    for bucket in _buckets(gradients):
+        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= ranks()
+        for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and sum(g.numel() for g in bucket) + gradient.numel() > BUCKET_ELEMENTS:
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    yield bucket
+
+
+def joined(part: list[int]) -> list[int]:
+    """Return the ranks' lists of numbers as one, in their order."""
+    if ranks() == 1:
+        return part
+    parts: list[list[int]] = [[] for _ in range(ranks())]
+    dist.all_gather_object(parts, part)
+    return [number for numbers in parts for number in numbers]
+
+
+def wait() -> None:
+    """Return when every rank is here."""
+    if ranks() > 1:
+        dist.barrier()

@@ -1,0 +1,150 @@
+"""Protects the whole table: every row there is computes on two tiny corpora, and says what it must beside its cells."""
+
+from contextlib import contextmanager
+
+import pandas as pd
+import pytest
+
+from clepdg.presets import build
+from clepdg.protocols import ALL, rows
+from clepdg.reporting import Reporting
+from clepdg.row_marks import CEILING
+from flows.graph import graph
+from tasks import stages
+from tasks.settings import Settings
+
+TINY = {
+    "synthetic.utterances": 40,
+    "clep.epochs": 1,
+    "clep.steps_per_epoch": 2,
+    "clep.batch_size": 8,
+    "acpt.contexts": 3,
+    "acpt.epochs": 2,
+    "acpt.tokens": 2,
+    "text.redraws": 2,
+    "classifier.steps": 5,
+    "evaluate.resamples": 100,
+    "rows": "all",
+}
+FOLDS = ("supervised", "leave-out-synthetic-2")
+
+
+@contextmanager
+def silent(node, decision):
+    yield Reporting()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    config = build("demo", corpora=("synthetic-1", "synthetic-2"), overrides=TINY)
+    return graph(config, {}, only_folds=FOLDS)
+
+
+@pytest.fixture(scope="module")
+def machine(home):
+    return Settings(home=home, store=str(home / "store"), tracking_url=None, device="cpu", workers=2)
+
+
+@pytest.fixture(scope="module")
+def ran(nodes, machine):
+    """Run every node once, in order; return the store and the records."""
+    settings, store = machine, machine.open_store()
+    records = {}
+    for node in nodes:
+        records[node.id] = stages.run(node, records, store, settings, last={}, reporting=silent).record
+    return store, records
+
+
+@pytest.fixture
+def cells(ran):
+    store, records = ran
+    folders = [store.local("evaluate", records[f"evaluate/{fold}"].key) for fold in FOLDS]
+    return pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders])
+
+
+def test_every_row_has_a_cell_in_every_fold(cells):
+    for fold in FOLDS:
+        found = cells[cells.fold == fold]
+        expected = {name for name, row in rows((ALL,)).items() if not (row.ceiling and fold == "supervised")}
+        assert set(found.row) == expected
+        assert found.uar.between(0, 1).all()
+
+
+def test_rows_that_are_unlike_the_others_say_so(cells):
+    for cell in cells.to_dict("records"):
+        added = cell["row"].startswith("new-")
+        assert (cell["new_label"] == cell["row"].removeprefix("new-")) == added
+        assert any("added by its word alone" in mark for mark in cell["marks"]) == added
+        assert (CEILING in cell["marks"]) == (cell["row"] == "target-probe")
+    leave_out = cells[cells.fold == FOLDS[1]].set_index("row")
+    assert pd.isna(leave_out.uar_whole["target-probe"])
+    assert leave_out.uar_whole.drop("target-probe").notna().all()
+
+
+def test_the_report_names_every_row(ran):
+    store, records = ran
+    page = (store.local("report", records["report/report"].key) / "report.html").read_text()
+    table = (store.local("report", records["report/report"].key) / "table.txt").read_text()
+    assert "not testable: no pretrained text" in table
+    for title in ("ceiling: probe learnt from the target", "ACPT, contexts redrawn each pass", "ACPT, CLEP by LoRA"):
+        assert title in page
+        assert title in table
+
+
+def test_each_row_answers_in_its_own_way(ran):
+    """No two rows have the same head, but that the evaluation alone sees the target's mean."""
+    store, records = ran
+    for fold in FOLDS:
+        heads = {n: r.digests["content"] for n, r in records.items() if n.startswith(f"classifier/{fold}.")}
+        same = {d: [n for n in heads if heads[n] == d] for d in heads.values()}
+        shared = [sorted(name.split(".")[1] for name in names) for names in same.values() if len(names) > 1]
+        assert shared == [["text-acpt", "text-acpt-target-centred"]]
+
+
+def test_how_much_models_read_of_contexts_is_known_before_and_after(ran):
+    _, records = ran
+    names = {"context_shift", "context_variance_share", "context_effective_rank"}
+    models = [record for node_id, record in records.items() if node_id.startswith(("clep/", "backbone/"))]
+    assert len(models) > 10
+    for record in models:
+        assert names <= set(record.figures)
+    frozen = records["clep/supervised.frozen-text.c0"].figures
+    before = records["backbone/backbone"].figures
+    assert {name: frozen[name] for name in names} == pytest.approx({name: before[name] for name in names}, abs=1e-4)
+    assert records["clep/supervised.c0"].figures["context_shift"] != before["context_shift"]
+    store, _ = ran
+    page = (store.local("report", records["report/report"].key) / "report.html").read_text()
+    for shown in ("what models read of contexts", "CLEP frozen-text", "CLEP interpolated", "context_effective_rank"):
+        assert shown in page
+
+
+def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(ran, nodes, machine, tmp_path):
+    from clepdg.store import Store
+
+    store, records = ran
+    wanted = ("vocabulary", "noise", "redrawn", "one-prompt", "non-acoustic", "interpolated.c0")
+    again = Store(tmp_path)
+    chosen = [
+        node
+        for node in nodes
+        if node.name.startswith("supervised.") and node.stage in ("clep", "acpt", "text_embeddings", "classifier")
+        if any(part in node.name for part in wanted)
+    ]
+    assert len(chosen) > 8
+
+    class Both:
+        """Reads inputs from the first store, and writes to another one."""
+
+        root = again.root
+
+        def __getattr__(self, name):
+            return getattr(again, name)
+
+        def local(self, stage, key):
+            found = again.local(stage, key)
+            return found if found.exists() else store.local(stage, key)
+
+    for node in chosen:
+        outcome = stages.run(node, records, Both(), machine, last={}, reporting=silent)
+        assert not outcome.reused
+        assert outcome.record.digests == records[node.id].digests, node.id

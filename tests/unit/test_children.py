@@ -1,0 +1,214 @@
+"""Protects stages in child processes: what they report arrives, their errors come back, and none outlives its run."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from clepdg.errors import ClepError, ConfigError, StoreError
+from clepdg.reporting import Reporting
+from clepdg.store import Store
+from tasks import stages
+from tasks.children import Child
+from tasks.settings import PROJECT, Settings
+from tasks.stages import Node, Work
+from tests.unit import stage_functions
+
+
+@pytest.fixture
+def child():
+    child = Child()
+    yield child
+    child.end()
+
+
+@pytest.fixture
+def make(tmp_path):
+    def work(content="x", reporting=None, **config):
+        return Work(
+            config={"content": content, **config},
+            folder=tmp_path,
+            inputs={},
+            records={},
+            previous=None,
+            pins=tmp_path,
+            device="cpu:1",
+            workers=1,
+            reporting=reporting or Reporting(),
+        )
+
+    return work
+
+
+def pid_of(folder, seconds=60.0):
+    """Return the pid of a stage that says it by a file."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for path in folder.glob("pid-*"):
+            return int(path.name.removeprefix("pid-"))
+        time.sleep(0.05)
+    raise AssertionError("the stage did not start")
+
+
+def gone(pid, seconds=30.0):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(seconds)
+    return not psutil.pid_exists(pid)
+
+
+def test_all_that_a_stage_reports_arrives_in_the_thread_that_waits(child, make, caplog):
+    caplog.set_level(logging.INFO)
+    heard, threads = [], set()
+
+    def log_metrics(metrics, step):
+        heard.append((metrics, step))
+        threads.add(threading.get_ident())
+
+    reporting = Reporting(log_metrics=log_metrics, progress=lambda done, total: heard.append((done, total)))
+    computed = child.compute(stage_functions.talk, make(reporting=reporting))
+    assert computed.digests == {"content": "x"}
+    assert computed.figures["pid"] != os.getpid()
+    assert computed.figures["device"] == "cpu:1"
+    assert heard == [({"loss": 1.5}, 3), (1, 3), (2, 3), (3, 3)]
+    assert threads == {threading.get_ident()}
+    said = {(record.levelname, record.getMessage()) for record in caplog.records}
+    assert {
+        ("INFO", "an info of the library"),
+        ("WARNING", "a warning of another"),
+        ("INFO", "a printed line"),
+        ("INFO", "bytes of a library in C, without an end of line"),
+    } <= said
+    assert any("a warning of Python" in message for _, message in said)
+
+
+def test_one_process_computes_stage_after_stage(child, make):
+    pids = {child.compute(stage_functions.talk, make(str(n))).figures["pid"] for n in range(3)}
+    assert len(pids) == 1
+    child.end()
+    assert gone(pids.pop())
+
+
+def test_errors_come_back_as_they_were_raised(child, make):
+    with pytest.raises(ConfigError) as refused:
+        child.compute(stage_functions.refuse, make())
+    assert str(refused.value) == "This is refused.\n  got: x\n  do: nothing"
+    with pytest.raises(ZeroDivisionError) as bug:
+        child.compute(stage_functions.stumble, make())
+    assert "in stumble" in "".join(bug.value.__notes__)  # where it happened, in the child
+    with pytest.raises(OSError, match="No space left") as full:
+        child.compute(stage_functions.fill, make())
+    assert full.value.errno == 28
+    with pytest.raises(RuntimeError, match="Unpicklable: 1 and 2"):
+        child.compute(stage_functions.fail_oddly, make())
+
+
+def test_a_killed_child_is_one_clear_error_and_the_next_stage_gets_a_new_one(child, make):
+    with pytest.raises(ClepError, match=r"The training process was killed \(signal 9\)") as error:
+        child.compute(stage_functions.die, make())
+    assert "last words" in str(error.value)
+    assert "goes on from its last checkpoint" in str(error.value)
+    with pytest.raises(ClepError, match="exit code 3"):
+        child.compute(stage_functions.leave, make())
+    assert child.compute(stage_functions.talk, make()).digests == {"content": "x"}
+
+
+@pytest.mark.parametrize("function", [stage_functions.sleep, stage_functions.ignore_and_sleep])
+def test_a_child_that_hangs_is_ended(child, make, tmp_path, function):
+    with pytest.raises(ClepError, match="hangs"):
+        child.compute(function, make(), patience=1.0)
+    assert gone(pid_of(tmp_path))
+
+
+def test_closing_from_another_thread_ends_the_child_for_good(child, make, tmp_path):
+    pids = []
+
+    def stop():
+        pids.append(pid_of(tmp_path))
+        child.close()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(ClepError, match="was stopped"):
+        child.compute(stage_functions.sleep, make())
+    thread.join()
+    assert gone(pids[0])
+    with pytest.raises(ClepError, match="was stopped"):
+        child.compute(stage_functions.talk, make())
+
+
+def test_a_report_that_fails_ends_the_child(child, make, tmp_path):
+    def progress(done, total):
+        raise ConnectionError("the server went away")
+
+    with pytest.raises(ConnectionError):
+        child.compute(stage_functions.sleep, make(reporting=Reporting(progress=progress)))
+    assert gone(pid_of(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_dies_with_its_parent(tmp_path, number):
+    driver = f"""
+from pathlib import Path
+from clepdg.reporting import Reporting
+from tasks.children import Child
+from tasks.stages import Work
+from tests.unit import stage_functions
+folder = Path({str(tmp_path)!r})
+work = Work(config={{}}, folder=folder, inputs={{}}, records={{}}, previous=None, pins=folder, device="cpu", workers=1,
+            reporting=Reporting())
+Child().compute(stage_functions.ignore_and_sleep, work)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", driver], cwd=PROJECT)
+    try:
+        pid = pid_of(tmp_path)
+    finally:
+        parent.send_signal(number)
+        parent.wait(30)
+    assert gone(pid)
+
+
+def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
+    """Run one torch stage in a store."""
+    store = Store.open(str(tmp_path / "store"))
+    settings = Settings(
+        home=tmp_path,
+        store=str(store.root),
+        tracking_url=None,
+        device=device,
+        workers=1,
+        training_seconds=training_seconds,
+    )
+    node = Node(stage="classifier", name="c", compute=function, config={"content": "x"})
+    return stages.run(
+        node,
+        {},
+        store,
+        settings,
+        last={},
+        child=child,
+        reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
+    )
+
+
+def test_a_stage_in_a_child_is_committed_and_a_killed_one_holds_nothing(tmp_path, child):
+    with pytest.raises(ClepError, match="signal 9"):
+        one_stage(tmp_path, stage_functions.die, child)
+    with pytest.raises(StoreError, match="what is done is kept"):
+        one_stage(tmp_path, stage_functions.fill, child)
+    done = one_stage(tmp_path, stage_functions.talk, child)  # neither the key's lock nor the device's is held
+    assert done.record.digests == {"content": "x"}
+    assert not list((tmp_path / "store").glob("*/*.partial"))
+    assert one_stage(tmp_path, stage_functions.die, child).reused
+
+
+def test_the_time_limit_holds_for_a_training_that_hangs_in_a_child(tmp_path, child, monkeypatch):
+    monkeypatch.setattr(stages, "STARTING_SECONDS", 0.5)
+    with pytest.raises(ClepError, match="hangs"):
+        one_stage(tmp_path, stage_functions.sleep, child, training_seconds=0.5)

@@ -1,0 +1,96 @@
+"""Protects the training loop's pace: saved by the clock, stopped in time, resumed to equal bytes."""
+
+import time
+
+import pytest
+import torch
+
+from clepdg import training
+from clepdg.errors import ClepError
+from clepdg.pace import Pace
+from clepdg.training import CHECKPOINT, Training, read_facts
+
+
+def make(folder, pace, steps=10, stops_at=1):
+    """Return a tiny training whose steps differ, and its weight."""
+    folder.mkdir(exist_ok=True)
+    weight = torch.nn.Parameter(torch.zeros(3))
+
+    def loss(step):
+        return (weight - torch.randn(3)).square().sum(), {}
+
+    return weight, Training(
+        tensors={"weight": weight},
+        optimiser=torch.optim.Adam([weight], lr=0.1),
+        loss=loss,
+        steps=steps,
+        seed=0,
+        folder=folder,
+        pace=pace,
+        stops_at=stops_at,
+    )
+
+
+@pytest.fixture
+def saves(monkeypatch):
+    """Collect the steps at which a training is saved."""
+    steps = []
+    save = Training._save
+    monkeypatch.setattr(Training, "_save", lambda self, done: steps.append(done) or save(self, done))
+    return steps
+
+
+def test_it_is_saved_as_often_as_the_clock_says(tmp_path, ticking, saves):
+    make(tmp_path, ticking(3))[1].run()
+    assert saves == [3, 6, 9]
+    saves.clear()
+    make(tmp_path / "every", ticking(0))[1].run()
+    assert saves == list(range(1, 10))  # after the last step there is nothing to resume
+    saves.clear()
+    make(tmp_path / "never", ticking(1000))[1].run()
+    assert saves == []
+
+
+def test_it_is_saved_only_where_it_may_stop(tmp_path, ticking, saves):
+    make(tmp_path, ticking(0), stops_at=4)[1].run()
+    assert saves == [4, 8]
+
+
+def test_when_the_time_is_up_it_is_saved_and_fails_and_the_same_command_goes_on(tmp_path, ticking):
+    whole, run = make(tmp_path / "whole", ticking(1000))
+    run.run()
+    reached = []
+    for _ in range(10):
+        weight, run = make(tmp_path / "broken", ticking(1000, limit=4))
+        try:
+            run.run()
+            break
+        except ClepError as error:
+            reached.append(read_facts(tmp_path / "broken" / CHECKPOINT)["done"])
+            assert str(error).startswith("The training's time is up.")
+            assert f"step {reached[-1]} of 10" in str(error)
+            assert "run the same command again" in str(error)
+    assert reached == [4, 8]
+    assert torch.equal(weight, whole)
+
+
+def test_a_limit_shorter_than_a_step_still_gets_on(tmp_path):
+    for reached in range(1, 10):
+        _, run = make(tmp_path, Pace(limit_seconds=0.0))
+        with pytest.raises(ClepError, match=f"step {reached} of 10"):
+            run.run()
+    make(tmp_path, Pace(limit_seconds=0.0))[1].run()
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, saves):
+    """An hour back, a year on: intervals are not measured by it."""
+    jumps = iter([1e9 + (-1) ** n * 1e8 * n for n in range(10_000)])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    make(tmp_path, Pace(checkpoint_seconds=3600, limit_seconds=3600))[1].run()
+    assert saves == []
+
+
+def test_the_seeds_of_steps_and_ranks_differ():
+    seeds = [training.step_seed(0, step, rank) for step in range(50) for rank in range(4)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 1 << 63 for seed in seeds)
