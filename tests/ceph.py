@@ -1,6 +1,7 @@
 """A real S3 server: Ceph's radosgw over one monitor and one storage daemon in memory.
 
-Debian has them: radosgw ceph-mon ceph-osd. They are looked for on the PATH, or below CLEPDG_TEST_CEPH, where `dpkg -x` put them without installing anything.
+Debian has them: radosgw ceph-mon ceph-osd. They are looked for on the PATH, or below CLEPDG_TEST_CEPH, where
+`dpkg -x` put them without installing anything.
 """
 
 import os

@@ -33,7 +33,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 
 def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path, monkeypatch, caplog, capsys):
-    server, trees, _ = (request.getfixturevalue(name) for name in ("server", "trees", "real_cards"))
+    web, folders, _ = (request.getfixturevalue(name) for name in ("server", "trees", "real_cards"))
     from flows.clep_dg import clep_dg
 
     caplog.set_level(logging.INFO)
@@ -41,16 +41,16 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
         monkeypatch.setenv(name, HUSH)
     archive = tmp_path / "ravdess.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(Path(trees["ravdess"]).rglob("*.wav")):
-            file.write(path, path.relative_to(trees["ravdess"]))
-    server.answers = [Answer(body=archive.read_bytes())]
-    url = server.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
+        for path in sorted(Path(folders["ravdess"]).rglob("*.wav")):
+            file.write(path, path.relative_to(folders["ravdess"]))
+    web.answers = [Answer(body=archive.read_bytes())]
+    url = web.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
     monkeypatch.setenv("CLEPDG_STORE", "s3://lab/store")
     monkeypatch.setenv("CLEPDG_TRACKING_URL", f"sqlite:///{tmp_path}/mlflow.db")
 
     def run(machine: str, **changes: object) -> dict:
         monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / machine))
-        sources = {"ravdess": url, "emodb": trees["emodb"]}
+        sources = {"ravdess": url, "emodb": folders["emodb"]}
         return clep_dg(
             preset="open",
             backbone="micro",
@@ -84,9 +84,9 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
 
     before = s3.objects("lab")
     with pytest.raises(SourceError, match="password or a token"):
-        run("b", sources={"ravdess": server.url + f"?token={HUSH}"})
+        run("b", sources={"ravdess": web.url + f"?token={HUSH}"})
     assert s3.objects("lab") == before
-    assert any(HUSH in path for path in server.paths)  # it was used ...
+    assert any(HUSH in path for path in web.paths)  # it was used ...
     found = [path for path in tmp_path.rglob("*") if path.is_file() and HUSH.encode() in path.read_bytes()]
     bodies = {name: s3.client().get_object(Bucket="lab", Key=name)["Body"].read() for name in before}
     assert found == []  # ... and kept nowhere: store, cache, logs, MLflow's database and artifacts
