@@ -17,6 +17,7 @@ from clepdg.errors import StoreError
 
 MARKER: Final = "stage.json"
 STORE: Final = "store.json"  # the format of the store itself
+OTHER_FORMAT: Final = "written by another version of the store"
 FORMAT: Final = 1  # of stage.json and of the store; raised when their meaning changes
 JSON_BYTES: Final = 1 << 28  # a larger file is not one of ours: 200,000 files' sums take a tenth of it
 
@@ -148,7 +149,7 @@ def read_record(data: bytes, stage: str, key: str) -> Record | str:
     try:
         raw = parse_json(data)
         if raw.get("format") != FORMAT:
-            return f"written by another version of the store (format {raw.get('format')}, here {FORMAT})"
+            return f"{OTHER_FORMAT} (format {raw.get('format')}, here {FORMAT})"
         record = Record(**{**raw, "files": {name: tuple(facts) for name, facts in raw["files"].items()}})
         if _well_formed(record):
             return record if (record.stage, record.key) == (stage, key) else f"{MARKER} is of another output"

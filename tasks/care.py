@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from filelock import Timeout
 
 from clepdg.items import Item
+from clepdg.records import OTHER_FORMAT
 from clepdg.store import Record, Store
 from tasks import runs
 from tasks.settings import Settings
@@ -32,7 +33,8 @@ def verify(
         progress: called with (bytes done, bytes in all).
 
     Returns:
-        How many outputs there are, and each damaged one with what is wrong with it.
+        How many outputs there are, and each damaged one with what is wrong with it; what another version wrote is
+        named, and never taken back.
     """
     outputs = [item for item in store.items(STAGES) if item.kind == "output"]
     total, done, damaged = sum(item.bytes for item in outputs), 0, []
@@ -40,7 +42,7 @@ def verify(
         fault = store.fault(item.stage, item.key)
         if fault and _still_there(store, item):
             damaged.append((item, fault))
-            if not dry_run:
+            if not (dry_run or fault.startswith(OTHER_FORMAT)):
                 store.withdraw(item.stage, item.key)
         done += item.bytes
         progress(done, total)

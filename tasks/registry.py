@@ -175,7 +175,6 @@ class Registry:
         if run_id is None and self._accepted(node, record):
             return
         try:
-            folder = self.store.local(record.stage, record.key)
             with self._alone():
                 if run_id is None and self._accepted(node, record):
                     return
@@ -192,11 +191,11 @@ class Registry:
                     client.set_tag(run_id, f"digest.{name}", value)
                 facts: dict[str, Any] = {"tracking": self.identity, "run_id": run_id}
                 if record.stage in MODELS:
-                    facts |= self._register(client, node, record, records, run_id, folder)
+                    facts |= self._register(client, node, record, records, run_id)
                 if record.stage == "evaluate":
                     self._tag_classifiers(client, node, record, records)
                 if record.stage in ("index", "evaluate", "report"):
-                    for path in sorted(folder.iterdir()):
+                    for path in sorted(self.store.local(record.stage, record.key).iterdir()):
                         if path.name not in ("stage.json", MARKER):
                             client.log_artifact(run_id, str(path))
                 client.set_terminated(run_id, "FINISHED")
@@ -219,7 +218,6 @@ class Registry:
         record: Record,
         records: Mapping[str, Record],
         run_id: str,
-        folder: Path,
     ) -> dict[str, Any]:
         """Register one version per stage key, however often it is repeated; return its name and number."""
         name = model_name(record.stage, self.preset)
@@ -228,7 +226,7 @@ class Registry:
             tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": self.preset}
             tags |= {**fold_tags(node), "licences": licences_of(node, records), "run": self.tags.get("run", "-")}
             _ensure_model(client, name, record.stage, self.preset)
-            source = self._log_model(client, node, record, records, run_id, folder)
+            source = self._log_model(client, node, record, records, run_id)
             card = version_description(node, record, tags)
             found = client.create_model_version(name, source, run_id, tags=tags, description=card).version
         return {"model": name, "version": str(found)}
@@ -240,7 +238,6 @@ class Registry:
         record: Record,
         records: Mapping[str, Record],
         run_id: str,
-        folder: Path,
     ) -> str:
         """Log what a version holds, and return its address: the model's files, or where they lie in the store."""
         tags = fold_tags(node)
@@ -250,10 +247,12 @@ class Registry:
             from tasks.serving import save_classifier
 
             clep = records[clep_id(node)]
+            head, tower = (self.store.local(one.stage, one.key) for one in (record, clep))
             with TemporaryDirectory() as scratch:
-                save_classifier(Path(scratch) / "model", folder, self.store.local(clep.stage, clep.key), record.key)
+                save_classifier(Path(scratch) / "model", head, tower, record.key)
                 client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
         elif whole or record.stage in ("acpt", "text_embeddings"):
+            folder = self.store.local(record.stage, record.key)
             for name in record.files:
                 client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
         else:  # a leave-out or variant CLEP is recorded by digest and place, not copied: there are many

@@ -33,7 +33,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 
 def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path, monkeypatch, caplog, capsys):
-    web, corpora, _ = (request.getfixturevalue(name) for name in ("server", "trees", "real_cards"))
+    web, folders, _ = (request.getfixturevalue(name) for name in ("server", "trees", "real_cards"))
     from flows.clep_dg import clep_dg
 
     caplog.set_level(logging.INFO)
@@ -41,8 +41,8 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
         monkeypatch.setenv(name, HUSH)
     archive = tmp_path / "ravdess.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(Path(corpora["ravdess"]).rglob("*.wav")):
-            file.write(path, path.relative_to(corpora["ravdess"]))
+        for path in sorted(Path(folders["ravdess"]).rglob("*.wav")):
+            file.write(path, path.relative_to(folders["ravdess"]))
     web.answers = [Answer(body=archive.read_bytes())]
     url = web.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
     monkeypatch.setenv("CLEPDG_STORE", "s3://lab/store")
@@ -50,7 +50,7 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
 
     def run(machine: str, **changes: object) -> dict:
         monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / machine))
-        sources = {"ravdess": url, "emodb": corpora["emodb"]}
+        sources = {"ravdess": url, "emodb": folders["emodb"]}
         return clep_dg(
             preset="open",
             backbone="micro",

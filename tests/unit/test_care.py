@@ -114,6 +114,15 @@ def test_verify_reports_a_marker_that_can_not_be_read(store, server):
     assert commit(store, "k0").files == record.files
 
 
+def test_verify_names_what_another_version_wrote_and_leaves_it_alone(store):
+    commit(store, "k0")
+    name = f"clep/k0/{MARKER}"
+    store.documents.write(name, store.documents.read(name) | {"format": 99})
+    ((_, fault),) = care.verify(store, dry_run=False)[1]
+    assert "format 99" in fault
+    assert store.documents.read(name)["format"] == 99
+
+
 def test_the_commands(settings, store, server, capsys, monkeypatch):
     for words in (["verify"], ["verify", "--dry-run"], ["gc"], ["gc", "--dry-run"]):  # of an empty store
         main(words)

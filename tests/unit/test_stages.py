@@ -224,3 +224,38 @@ def run_one(world, node):
         last={},
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
     )
+
+
+def test_what_was_computed_but_not_put_in_place_is_not_computed_again(world, monkeypatch):
+    """A kill at the last moment of a commit, or an outage of a bucket, costs no finished training."""
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.run()
+    assert world.calls == ["source"]
+    assert world.run()["source"] == "computed by an earlier run, which could not store it"
+    assert world.calls == ["index", "shard"]
+
+
+def test_what_was_altered_before_it_was_put_in_place_is_computed_again(world, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_publish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.run()
+    (out,) = world.store.root.glob("source/*.partial/out.txt")
+    out.write_text("b")  # of the same size
+    assert world.run()["source"] == "new"
+    assert world.calls == ["source", "index", "shard"]
+
+
+def test_redo_takes_nothing_that_an_earlier_run_left(world, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_publish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            world.run()
+    world.run(redo=frozenset({"source"}))
+    assert world.calls[0] == "source"
