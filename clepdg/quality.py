@@ -1,5 +1,6 @@
 """The quality report of a corpus: what its utterances are like, as a table and a picture."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ PICTURE: Final = "quality.png"
 NONE: Final = "no emotion"
 LONGEST_NAMES: Final = 40  # speakers above which single names are no longer drawn
 LINES: Final = 14  # of faults in the picture
+DRAWING: Final = threading.Lock()  # matplotlib's settings are those of the whole process
 
 
 def write_quality(
@@ -88,7 +90,7 @@ def _draw(path: Path, corpus: str, utterances: "pd.DataFrame", found: Mapping[st
 
     colours = dict(zip(SPLITS, ("#a9bdd6", "#e0b15c", "#1f5fa8"), strict=True))
     parts = {split: utterances[utterances.split == split] for split in SPLITS}
-    with matplotlib.rc_context({"font.size": 8, "font.family": ["DejaVu Sans"]}):
+    with DRAWING, matplotlib.rc_context({"font.size": 8, "font.family": ["DejaVu Sans"]}):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes: Any = figure.subplot_mosaic([["emotion", "speaker", "speaker"], ["seconds", "loudness", "faults"]])
         figure.suptitle(f"{corpus}: {len(utterances)} utterances")

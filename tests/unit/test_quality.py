@@ -1,7 +1,9 @@
 """Protects the quality report: its counts are those of the index, and equal corpora give equal bytes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 
 from clepdg import quality
@@ -36,6 +38,23 @@ def test_equal_corpora_give_equal_bytes(tmp_path: Path) -> None:
     for name in (quality.TABLE, quality.PICTURE):
         assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
     assert (tmp_path / "a/out" / quality.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_drawn_side_by_side_are_those_drawn_alone(tmp_path: Path) -> None:
+    utterances, quarantine, figures = build_index(
+        trees.iemocap(tmp_path / "tree"), {}, load_card("iemocap"), IndexConfig()
+    )
+
+    def draw(number: int) -> bytes:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        quality.write_quality(folder, "iemocap", utterances, quarantine, figures)
+        return (folder / quality.PICTURE).read_bytes()
+
+    alone, settings = draw(0), dict(matplotlib.rcParams)
+    with ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(draw, range(1, 7))) == {alone}
+    assert dict(matplotlib.rcParams) == settings
 
 
 def test_faults_are_counted_by_kind() -> None:
