@@ -17,6 +17,7 @@ PICTURE: Final = "quality.png"
 NONE: Final = "no emotion"
 LONGEST_NAMES: Final = 40  # speakers above which single names are no longer drawn
 LINES: Final = 14  # of faults in the picture
+DRAWING: Final = threading.Lock()  # matplotlib's settings are those of the whole process
 
 _drawing = threading.Lock()  # matplotlib has one set of settings and fonts for all threads
 

@@ -27,7 +27,7 @@ OVERRIDES = {
     "acpt.tokens": 1,
     "classifier.steps": 5,
     "evaluate.resamples": 100,
-    "rows": "majority,clep-zero-shot,clep-probe,text-acpt",
+    "rows": "clep-zero-shot,text-acpt",
 }
 
 
