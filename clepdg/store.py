@@ -8,6 +8,7 @@ under a lock, then one rename.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -23,12 +24,32 @@ from filelock import FileLock, Timeout
 from clepdg.errors import StoreError
 
 MARKER = "stage.json"
+NOT_FINITE = "clep-dg verify finds damaged outputs; a training that diverged needs a lower learning rate"
 FORMAT = 1  # raised when stage.json changes its meaning
 
 
 def canonical(value: Any) -> str:
-    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays.
+
+    Raises:
+        StoreError: a number is not finite.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    except ValueError as error:
+        wrong = list(_not_finite(json.loads(json.dumps(value, default=_plain))))
+        if not wrong:
+            raise
+        raise StoreError("A result is not a finite number.", got=wrong[:5], do=NOT_FINITE) from error
+
+
+def _not_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Yield the dotted names of numbers that are not finite, with the numbers."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_finite(item, f"{name}.{key}" if name else str(key))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} {value}".strip()
 
 
 def plain(value: Any) -> Any:

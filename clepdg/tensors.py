@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clepdg.errors import StoreError
+from clepdg.store import NOT_FINITE
 
 if TYPE_CHECKING:
     import torch
@@ -22,16 +23,20 @@ def load_tensors(path: Path) -> dict[str, "torch.Tensor"]:
     """Read a safetensors file onto the CPU.
 
     Raises:
-        StoreError: it is missing or not a whole safetensors file.
+        StoreError: it is missing, not a whole safetensors file, or holds numbers that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         # A file mapped into memory lies at odd addresses, where vectorised sums round otherwise: copies are aligned.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise StoreError("A file of tensors can't be read.", got=error, where=path) from error
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise StoreError("A file of tensors holds numbers that are not finite.", got=wrong, where=path, do=NOT_FINITE)
+    return tensors
 
 
 def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:

@@ -20,6 +20,8 @@ from pydantic import WithJsonSchema
 from clepdg.cards import corpus_names
 from clepdg.config import Config
 from clepdg.errors import ClepError
+from clepdg.presets import option_names
+from clepdg.protocols import LEAVE_OUT, SUPERVISED
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
 from flows.artifacts import progress_artifact, run_artifacts
@@ -50,6 +52,14 @@ CorpusName = Annotated[str, WithJsonSchema({"type": "string", "enum": CORPORA})]
 Sources = Annotated[
     dict[str, str],
     WithJsonSchema({"type": "object", "propertyNames": {"enum": CORPORA}, "additionalProperties": {"type": "string"}}),
+]
+
+
+FoldName = Annotated[
+    str, WithJsonSchema({"type": "string", "enum": [SUPERVISED, *(f"{LEAVE_OUT}{corpus}" for corpus in CORPORA)]})
+]
+Overrides = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]
 
 
@@ -193,11 +203,11 @@ def clep_dg(
     backbone: str | None = None,
     corpora: list[CorpusName] | None = None,
     sources: Sources | None = None,
-    folds: list[str] | None = None,
+    folds: list[FoldName] | None = None,
     until: StageName | None = None,
     redo: list[StageName] | None = None,
     allow_partial: bool = False,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
 ) -> dict[str, Any]:
     """Run CLEP-DG from the corpora's sources to the report.
 

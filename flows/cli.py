@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=predict_command)
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
-    predict.add_argument("--version", help="a registered version (default: the champion)")
+    predict.add_argument("--version", help="number or alias of a registered version (default: champion)")
     compare = commands.add_parser("compare", help="registered classifiers side by side, and what changed")
     compare.set_defaults(command=compare_command)
     compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")

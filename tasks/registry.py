@@ -324,7 +324,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
-    """Load the champion among the registered classifiers, or a version of it.
+    """Load the champion among the registered classifiers, or another one by its number or alias.
 
     Raises:
         ConfigError: there is none.
@@ -337,7 +337,8 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     import mlflow
 
     try:
-        return mlflow.pyfunc.load_model(f"models:/{name}/{version}" if version else f"models:/{name}@{CHAMPION}")
+        chosen = f"/{version}" if version and version.isdigit() else f"@{version or CHAMPION}"
+        return mlflow.pyfunc.load_model(f"models:/{name}{chosen}")
     except mlflow.exceptions.MlflowException as error:
         where = f"{name}, {version or CHAMPION}"
         if "MLmodel" in str(error):

@@ -55,6 +55,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # what a server misses is made up by the next run: no long waits
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -256,7 +257,11 @@ def _start_mlflow(settings: Settings) -> Service:
 def _start_worker(settings: Settings, api: str) -> Service:
     port = free_port(8080)
     command = [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--with-healthcheck"]
-    extra = {"PREFECT_API_URL": api, "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+    extra = {
+        "PREFECT_API_URL": api,
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+    }
     health = f"http://127.0.0.1:{port}/health"
     return _start(settings, "worker", [*command, "--limit", "1"], health, health, extra)
 

@@ -28,6 +28,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 
 STAGES = tuple(VERSIONS)  # in the order of the pipeline
 DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have the device to themselves
+STANDS = "same settings and inputs"  # why an output is reused
 LIBRARIES = ("torch", "transformers", "soundfile", "soxr", "numpy", "scikit-learn", "webdataset")
 
 
@@ -135,7 +136,7 @@ def decide(
     found = store.lookup(node.stage, key)
     if isinstance(found, Record):
         if node.stage not in redo:
-            return Decision(key=key, record=found, reason="reused", digests=digests)
+            return Decision(key=key, record=found, reason=STANDS, digests=digests)
         return Decision(key=key, record=None, reason="asked to be computed again", digests=digests)
     if found == "new" and last.get(node.id) == key:
         found = "its output was deleted"

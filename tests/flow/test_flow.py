@@ -162,6 +162,11 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     answer = loaded.predict([{"path": str(path)} for path in audio])
     assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
     assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
+    by_alias = registry.load_classifier(load_settings(), "open", "champion")
+    by_number = registry.load_classifier(load_settings(), "open", version.version)
+    assert by_alias.metadata.get_model_info().metadata == by_number.metadata.get_model_info().metadata
+    with pytest.raises(ConfigError, match="no such registered"):
+        registry.load_classifier(load_settings(), "open", "challenger")
     by_bytes = loaded.predict([{"audio": audio[0].read_bytes()}])
     assert by_bytes.iloc[0].tolist()[1:] == pytest.approx(answer.iloc[0].tolist()[1:], abs=1e-6)
 
