@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
@@ -27,6 +28,7 @@ from clepdg.store import Record, Store, plain
 from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, plan
 from tasks import living, runs, stages
+from tasks.crashes import alive, tell_crashed
 from tasks.lineage import git_commit
 from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
@@ -239,10 +241,17 @@ def clep_dg(
         overrides=overrides or {},
     )
     settings = load_settings()
+    tell_crashed(settings)
+    with alive(settings, str(flow_run.id)):
+        return finish(arguments, settings)
+
+
+def finish(arguments: Arguments, settings: Settings) -> dict[str, Any]:
+    """Check what can be known beforehand, then bring all stages up to date."""
     check(arguments, settings)
     config, nodes = plan(arguments)
     run = open_run(arguments, config, settings)
-    with living.hold(run.store, run.log.path.stem):
+    with living.hold(run.log.path.parent, run.log.path.stem):
         try:
             for stage, group in groupby(nodes, key=lambda node: node.stage):
                 finish_group(run, list(group), parallel=stage in DATA_STAGES)
@@ -254,8 +263,6 @@ def clep_dg(
 
 def open_run(arguments: Arguments, config: Config, settings: Settings) -> Run:
     """Start a run's file and its (not yet opened) MLflow run."""
-    from prefect.runtime import flow_run
-
     store = settings.open_store()
     log = runs.start(store, arguments, plain(config))
     registry = Registry(

@@ -299,7 +299,7 @@ class Registry:
     def close(self, stages: Mapping[str, Mapping[str, Any]], status: str) -> None:
         """End the parent run, if one was opened, with the list of all stages and the runs that computed them."""
         if self._client is None or self.parent is None:
-            living.told(self.store, self.tags["run"])
+            living.told(self.store.root / "runs", self.tags["run"])
             return
         try:
             linked = {}
@@ -309,7 +309,7 @@ class Registry:
                 linked[node_id] = {**facts, "mlflow_run": marker["run_id"] if marker else None}
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
-            living.told(self.store, self.tags["run"])
+            living.told(self.store.root / "runs", self.tags["run"])
         except Exception as error:
             self._missed("the end of the run", error)
 

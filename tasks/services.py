@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from clepdg.errors import ClepError
 from clepdg.store import write_json
+from tasks.crashes import tell_crashed
 from tasks.settings import PROJECT, Settings, load_settings
 
 BIN: Final = Path(sys.executable).parent
@@ -47,8 +48,6 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # In memory, the default, a server that ends takes the leases with it: a deployment's slot is never free again.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -230,6 +229,7 @@ def up() -> dict[str, Service]:
             write_json(settings.home / STATE, {n: asdict(s) for n, s in services.items()})
             if name == "prefect":
                 _prepare_prefect(settings, services["prefect"].url)
+    tell_crashed(settings, services["prefect"].url)
     return services
 
 

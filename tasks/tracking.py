@@ -55,12 +55,12 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
 
 def end_killed_runs(client: "MlflowClient", store: Store) -> None:
     """End the MLflow runs of runs that were killed, or whose end MLflow was not there to hear."""
-    for name in living.ended_untold(store):
+    for name in living.ended_untold(store.root / "runs"):
         experiments = [found.experiment_id for found in client.search_experiments()]
         mine = f"tags.run = '{name}' and attributes.status = 'RUNNING'"
         for run in client.search_runs(experiments, mine, max_results=10_000):
             client.set_terminated(run.info.run_id, "KILLED")
-        living.told(store, name)
+        living.told(store.root / "runs", name)
 
 
 def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping[str, Record], store: Store) -> None:
