@@ -6,7 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from clepdg.store import Store
+from flows.page import results_page
 from flows.progress import describe
+from tasks.registry import Registry
 from tasks.stages import Node
 
 FIRST_SECONDS = 2.0  # shorter stages need no bar
@@ -34,10 +36,8 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
     return update
 
 
-def run_artifacts(
-    stages: Mapping[str, Mapping[str, Any]], store: Store, mlflow_url: str, mlflow_run: str | None
-) -> None:
-    """Leave the decisions, the results and the links of a run that ended."""
+def run_artifacts(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: Registry) -> None:
+    """Leave the decisions, the links and the results of a run that ended."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     rows = [
@@ -50,20 +50,5 @@ def run_artifacts(
         for node_id, facts in stages.items()
     ]
     create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why")
-    report = stages.get("report/report", {}).get("key")
-    lines = []
-    if report:
-        folder = store.local("report", report)
-        lines += [
-            (folder / "results.md").read_text(),
-            "",
-            f"Report: [{folder / 'report.html'}]({(folder / 'report.html').as_uri()})",
-            "",
-        ]
-    if mlflow_url.startswith("http"):
-        lines.append(f"MLflow: [{mlflow_url}]({mlflow_url})" + (f", run `{mlflow_run}`" if mlflow_run else ""))
-    else:
-        lines.append(
-            f"MLflow: `mlflow ui --backend-store-uri {mlflow_url}`" + (f", run `{mlflow_run}`" if mlflow_run else "")
-        )
-    create_markdown_artifact(markdown="\n".join(lines), key="results", description="Results, report and MLflow run")
+    page = results_page(stages, store, registry)
+    create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results")

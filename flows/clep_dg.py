@@ -312,7 +312,7 @@ def close_run(run: Run) -> dict[str, Any]:
     run.log.outcome = "failed" if run.failures else "completed"
     run.log.write()
     run.registry.close(run.log.stages, "FAILED" if run.failures else "FINISHED")
-    run_artifacts(run.log.stages, run.store, run.registry.url, run.registry.parent)
+    run_artifacts(run.log.stages, run.store, run.registry)
     if run.failures:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
         lines = [f"{node_id}: {message}" for node_id, message in run.failures.items()]

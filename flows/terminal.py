@@ -18,7 +18,7 @@ from tasks.settings import Settings
 
 def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
     """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
-    from tasks.tracking import tracking_url
+    from tasks.tracking import front_page, tracking_url
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
@@ -29,7 +29,9 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
     address = tracking_url(settings)
-    print(f"MLflow   {address if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}")
+    print(
+        f"MLflow   {front_page(address) if address.startswith('http') else f'mlflow ui --backend-store-uri {address}'}"
+    )
     audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     activate = (

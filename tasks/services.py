@@ -24,6 +24,7 @@ from clepdg.errors import ClepError
 from clepdg.store import write_json
 from tasks.crashes import tell_crashed
 from tasks.settings import PROJECT, Settings, load_settings
+from tasks.tracking import front_page
 
 BIN: Final = Path(sys.executable).parent
 STATE: Final = "services.json"
@@ -321,6 +322,7 @@ def main() -> None:
         if sys.argv[1:] == ["up"]:
             for name, service in up().items():
                 shown = service.url.removesuffix("/api").removesuffix("/health")
+                shown = front_page(shown) if name == "mlflow" else shown
                 say(f"{name:8s} {shown}   log {service.log}")
         elif sys.argv[1:] == ["down"]:
             stopped = down()

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.store import Record, Store, plain
 from tasks import living
+from tasks.model_cards import experiment_description
 from tasks.settings import Settings
 from tasks.stages import Node
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+CLASSIC = "workflowType=machine_learning"  # without it MLflow opens its pages on language models, which know no runs
 
 
 def tracking_url(settings: Settings) -> str:
@@ -50,7 +54,21 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
     own = tracking_identity(settings) == str(settings.home / "mlflow")
     folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
     location = folder.as_uri() if own else None
-    return str(client.create_experiment(name, artifact_location=location))
+    note = {"mlflow.note.content": experiment_description(preset)}
+    return str(client.create_experiment(name, artifact_location=location, tags=note))
+
+
+def front_page(url: str) -> str:
+    """Return the address of a server's list of experiments."""
+    return f"{url.rstrip('/')}/#/experiments?{CLASSIC}"
+
+
+def run_page(url: str, experiment: str, run_id: str, artifact: str = "") -> str | None:
+    """Return the address of a run's page, or of one of its artifacts there; None where no server shows it."""
+    if not url.startswith("http"):
+        return None
+    page = f"{url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return page + (f"/artifacts/{artifact}" if artifact else "") + f"?{CLASSIC}"
 
 
 def end_killed_runs(client: "MlflowClient", store: Store) -> None:
