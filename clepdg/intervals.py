@@ -136,7 +136,7 @@ def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int) -> In
 
 
 def _statistic(parts: Sequence[Ints], weights: Floats, keep: Bools, metric: Metric) -> Floats:
-    """Return the statistic (R,) with clusters counted weights (R, C) times: the metric, or one row's minus another's."""
+    """Return the statistic (R,) with clusters counted weights (R, C) times: the metric, or a difference of two rows."""
     values: list[Floats] = []
     for part in parts:
         summed = (weights @ part.reshape(len(part), -1)).reshape(len(weights), *part.shape[1:])
