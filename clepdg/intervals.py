@@ -11,8 +11,9 @@ Shapes: S seeds, U utterances, C clusters (speakers), N labels, R resamples. See
 the mean over seeds of UAR on one and the same resample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +23,14 @@ from clepdg.metrics import Bools, Floats, Ints
 BOOTSTRAP, JACKKNIFE, UTTERANCES = "bootstrap", "jackknife t", "ignores speakers"
 BOOTSTRAP_SPEAKERS = 20
 JACKKNIFE_SPEAKERS = 6
+
+
+Metric = Callable[[Floats, Bools], Floats]  # of confusion matrices (..., N, N) and the kept classes (N,)
+METRICS: Final[Mapping[str, Metric]] = {
+    "UAR": metrics.uar,
+    "WAR": lambda confusion, keep: metrics.war(confusion),
+    "macro-F1": metrics.macro_f1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +78,16 @@ def paired(
     resamples: int,
     confidence: float,
     rng: np.random.Generator,
+    metric: str = "UAR",
 ) -> Interval:
     """Return UAR of predicted (S, U) minus UAR of rival (S', U) on the same utterances: one resample serves both.
 
     The other arguments are those of `interval`.
+
+    Args:
+        metric: one of METRICS, in the place of UAR.
     """
-    return _interval(truth, [predicted, rival], clusters, keep, resamples, confidence, rng)
+    return _interval(truth, [predicted, rival], clusters, keep, resamples, confidence, rng, METRICS[metric])
 
 
 def _interval(
@@ -85,6 +98,7 @@ def _interval(
     resamples: int,
     confidence: float,
     rng: np.random.Generator,
+    metric: Metric = metrics.uar,
 ) -> Interval:
     parts = [_by_cluster(truth, row, clusters, len(keep)) for row in rows]
     support = parts[0][:, 0].sum(axis=-1)[:, keep]  # (C, kept), the same for all seeds and rows
@@ -92,16 +106,16 @@ def _interval(
         raise ValueError("Every class that is kept needs an utterance, and at least one class is kept.")
     method = _method(support)
     if method == JACKKNIFE:
-        value, low, high = _jackknife(parts, keep, confidence)
+        value, low, high = _jackknife(parts, keep, confidence, metric)
         redrawn = 0
     else:
         if method == UTTERANCES:
             parts = [_by_cluster(truth, row, np.arange(truth.size), len(keep)) for row in rows]
             support = parts[0][:, 0].sum(axis=-1)[:, keep]
         weights, redrawn = _resamples(support, resamples, rng)
-        value = float(_statistic(parts, np.ones((1, len(support))), keep)[0])
+        value = float(_statistic(parts, np.ones((1, len(support))), keep, metric)[0])
         tail = (1 - confidence) / 2
-        low, high = np.quantile(_statistic(parts, weights, keep), [tail, 1 - tail])
+        low, high = np.quantile(_statistic(parts, weights, keep, metric), [tail, 1 - tail])
     bottom = 0.0 if len(rows) == 1 else -1.0
     return Interval(value=value, low=max(bottom, low), high=min(1.0, high), method=method, redrawn=redrawn)
 
@@ -121,12 +135,12 @@ def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int) -> In
     return np.bincount(cell.ravel(), minlength=count * seeds * labels**2).reshape(count, seeds, labels, labels)
 
 
-def _statistic(parts: Sequence[Ints], weights: Floats, keep: Bools) -> Floats:
-    """Return the statistic (R,) with clusters counted weights (R, C) times: UAR, or the first UAR minus the second."""
+def _statistic(parts: Sequence[Ints], weights: Floats, keep: Bools, metric: Metric) -> Floats:
+    """Return the statistic (R,) with clusters counted weights (R, C) times: the metric, or a difference of two rows."""
     values: list[Floats] = []
     for part in parts:
         summed = (weights @ part.reshape(len(part), -1)).reshape(len(weights), *part.shape[1:])
-        values.append(metrics.uar(summed, keep).mean(axis=-1))
+        values.append(metric(summed, keep).mean(axis=-1))
     return values[0] if len(values) == 1 else values[0] - values[1]
 
 
@@ -144,12 +158,12 @@ def _resamples(support: Ints, resamples: int, rng: np.random.Generator) -> tuple
         redrawn += len(pending)
 
 
-def _jackknife(parts: Sequence[Ints], keep: Bools, confidence: float) -> tuple[float, float, float]:
+def _jackknife(parts: Sequence[Ints], keep: Bools, confidence: float, metric: Metric) -> tuple[float, float, float]:
     """Return the statistic and the t interval around the mean of its jackknife pseudo-values."""
     from scipy.stats import t
 
     count = len(parts[0])
-    value = float(_statistic(parts, np.ones((1, count)), keep)[0])
-    pseudo = count * value - (count - 1) * _statistic(parts, 1.0 - np.eye(count), keep)
+    value = float(_statistic(parts, np.ones((1, count)), keep, metric)[0])
+    pseudo = count * value - (count - 1) * _statistic(parts, 1.0 - np.eye(count), keep, metric)
     half = float(t.ppf((1 + confidence) / 2, count - 1)) * pseudo.std(ddof=1) / np.sqrt(count)
     return value, float(pseudo.mean() - half), float(pseudo.mean() + half)

@@ -11,6 +11,7 @@ from clepdg.errors import ConfigError
 from clepdg.variants import MAIN
 
 SUPERVISED: Final = "supervised"
+LEAVE_OUT: Final = "leave-out-"  # and the corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str,
             )
         for target in corpora:
             sources = tuple(corpus for corpus in corpora if corpus != target)
-            found.append(Fold(name=f"leave-out-{target}", sources=sources, targets=(target,)))
+            found.append(Fold(name=LEAVE_OUT + target, sources=sources, targets=(target,)))
     if only is not None:
         unknown = sorted(set(only) - {fold.name for fold in found})
         if unknown:

@@ -5,10 +5,11 @@ Whatever lies in a store is read as if a stranger had written it: what is not ex
 
 import hashlib
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +20,32 @@ MARKER: Final = "stage.json"
 STORE: Final = "store.json"  # the format of the store itself
 OTHER_FORMAT: Final = "written by another version of the store"
 FORMAT: Final = 1  # of stage.json and of the store; raised when their meaning changes
+NOT_FINITE: Final = "clep-dg verify finds damaged outputs; a training that diverged needs a lower learning rate"
 JSON_BYTES: Final = 1 << 28  # a larger file is not one of ours: 200,000 files' sums take a tenth of it
 
 
 def canonical(value: Any) -> str:
-    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays.
+
+    Raises:
+        StoreError: a number is not finite.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    except ValueError as error:
+        wrong = list(_not_finite(json.loads(json.dumps(value, default=_plain))))
+        if not wrong:
+            raise
+        raise StoreError("A result is not a finite number.", got=wrong[:5], do=NOT_FINITE) from error
+
+
+def _not_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Yield the dotted names of numbers that are not finite, with the numbers."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_finite(item, f"{name}.{key}" if name else str(key))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} {value}".strip()
 
 
 def plain(value: Any) -> Any:

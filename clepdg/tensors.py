@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clepdg.errors import StoreError
+from clepdg.records import NOT_FINITE
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None
         shapes: name -> (dtype, such as float32; number of dimensions) of all that it has to hold; None: anything.
 
     Raises:
-        StoreError: it is missing, not a whole safetensors file, or holds other tensors.
+        StoreError: it is missing, not a whole safetensors file, or holds other tensors, or numbers that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -38,6 +39,9 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None
     found = {name: (str(tensor.dtype).removeprefix("torch."), tensor.dim()) for name, tensor in tensors.items()}
     if shapes is not None and found != dict(shapes):
         raise StoreError("A file of tensors holds others than it should.", got=found, expected=dict(shapes), where=path)
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise StoreError("A file of tensors holds numbers that are not finite.", got=wrong, where=path, do=NOT_FINITE)
     return tensors
 
 

@@ -11,7 +11,9 @@ from threading import Thread
 from uuid import UUID
 
 from clepdg.store import Store
+from flows.page import results_page
 from flows.progress import describe
+from tasks.registry import Registry
 from tasks.runs import RunLog
 from tasks.stages import Node
 
@@ -57,10 +59,10 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
     return update
 
 
-def run_artifacts(run: RunLog, store: Store, mlflow: str, mlflow_run: str | None) -> None:
-    """Leave the decisions, the results and the links of a run that ended."""
+def run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
+    """Leave the decisions, the links and the results of a run that ended."""
     try:
-        _run_artifacts(run, store, mlflow, mlflow_run)
+        _run_artifacts(run, store, registry)
     except Exception as error:
         log.warning("Prefect did not take the decisions and results: %s", _said(error))
 
@@ -69,7 +71,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _run_artifacts(run: RunLog, store: Store, mlflow: str, mlflow_run: str | None) -> None:
+def _run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     stages = run.stages
@@ -84,16 +86,5 @@ def _run_artifacts(run: RunLog, store: Store, mlflow: str, mlflow_run: str | Non
     ]
     rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
     create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why")
-    report = stages.get("report/report", {}).get("key")
-    lines = [f"**{note}**\n" for note in run.notes]
-    if report:
-        folder = store.local("report", report)
-        lines += [
-            (folder / "results.md").read_text(),
-            "",
-            f"Report: [{folder / 'report.html'}]({(folder / 'report.html').as_uri()})",
-            "",
-        ]
-    shown = f"[{mlflow}]({mlflow})" if mlflow.startswith("http") else f"`{mlflow}`"
-    lines.append(f"MLflow: {shown}" + (f", run `{mlflow_run}`" if mlflow_run else ""))
-    create_markdown_artifact(markdown="\n".join(lines), key="results", description="Results, report and MLflow run")
+    page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(stages, store, registry)])
+    create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results")

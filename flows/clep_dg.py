@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
@@ -23,6 +24,8 @@ from pydantic import WithJsonSchema
 from clepdg.cards import corpus_names
 from clepdg.config import Config
 from clepdg.errors import ClepError
+from clepdg.presets import option_names
+from clepdg.protocols import LEAVE_OUT, SUPERVISED
 from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
 from flows import fan_out as elsewhere
@@ -31,6 +34,7 @@ from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, configure, plan
 from tasks import living, runs, stages
 from tasks.children import Child
+from tasks.crashes import alive, tell_crashed
 from tasks.lineage import git_commit
 from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
@@ -56,6 +60,14 @@ CorpusName = Annotated[str, WithJsonSchema({"type": "string", "enum": CORPORA})]
 Sources = Annotated[
     dict[str, str],
     WithJsonSchema({"type": "object", "propertyNames": {"enum": CORPORA}, "additionalProperties": {"type": "string"}}),
+]
+
+
+FoldName = Annotated[
+    str, WithJsonSchema({"type": "string", "enum": [SUPERVISED, *(f"{LEAVE_OUT}{corpus}" for corpus in CORPORA)]})
+]
+Overrides = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]
 
 
@@ -208,11 +220,11 @@ def clep_dg(
     backbone: str | None = None,
     corpora: list[CorpusName] | None = None,
     sources: Sources | None = None,
-    folds: list[str] | None = None,
+    folds: list[FoldName] | None = None,
     until: StageName | None = None,
     redo: list[StageName] | None = None,
     allow_partial: bool = False,
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     refresh: bool = False,
     fan_out: bool = False,
 ) -> dict[str, Any]:
@@ -249,11 +261,19 @@ def clep_dg(
         allow_partial=allow_partial,
         overrides=overrides or {},
     )
-    settings, asked = load_settings(), refreshing.Asked()
+    settings = load_settings()
+    tell_crashed(settings)
+    with alive(settings, str(flow_run.id)):
+        return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
+
+
+def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> dict[str, Any]:
+    """Check what can be known beforehand, then bring all stages up to date."""
+    asked = refreshing.Asked()
     if refresh:
         last = refreshing.last_run(arguments, settings.open_store())
         if last is None:
-            return refreshing.nothing(preset)
+            return refreshing.nothing(arguments.preset)
         arguments = last
         asked = refreshing.ask(configure(arguments), arguments, settings.open_store())
     if fan_out:
@@ -261,7 +281,7 @@ def clep_dg(
     check(arguments, settings, asked.states)
     config, nodes = plan(arguments, asked.states)
     run = open_run(arguments, config, settings, asked)
-    with living.hold(run.store, run.log.path.stem):
+    with living.hold(run.store.root / "runs", run.log.path.stem):
         try:
             if fan_out:
                 run.missed = elsewhere.send_parts(config, arguments, nodes, run.store, run.show.say)
@@ -274,7 +294,7 @@ def clep_dg(
 
 def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refreshing.Asked) -> Run:
     """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
-    from prefect.runtime import deployment, flow_run
+    from prefect.runtime import deployment
 
     refreshing.tell(asked)
     store = settings.open_store()
@@ -386,7 +406,7 @@ def close_run(run: Run) -> dict[str, Any]:
     run.log.outcome = "failed" if failed else "completed"
     run.log.write()
     run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
-    run_artifacts(run.log, run.store, run.registry.url, run.registry.parent)
+    run_artifacts(run.log, run.store, run.registry)
     if failed:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
         lines = [f"{name}: {message}" for name, message in failed.items()]

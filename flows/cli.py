@@ -83,9 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=predict_command)
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
-    predict.add_argument("--version", help="a registered version (default: the champion)")
+    predict.add_argument("--version", help="number or alias of a registered version (default: champion)")
     compare = commands.add_parser("compare", help="registered classifiers side by side, and what changed")
     compare.set_defaults(command=compare_command)
+    compare.add_argument("versions", nargs="*", type=int, metavar="VERSION", help="two, the second against the first")
     compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
     promote = commands.add_parser("promote", help="make a registered classifier the champion")
     promote.set_defaults(command=promote_command)
@@ -236,7 +237,7 @@ def compare_command(options: argparse.Namespace) -> None:
     settings = _registry_settings(options.preset)
     from tasks.compare import compare
 
-    print(compare(settings, options.preset))
+    print(compare(settings, options.preset, options.versions))
 
 
 def promote_command(options: argparse.Namespace) -> None:

@@ -2,10 +2,9 @@
 
 
 def describe(stage: str, name: str, done: int, total: int, seconds: float) -> str:
-    """Return "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s" or "index tess: 40 of 2800, 310/s"."""
-    rate = f", {_amount(stage, done / seconds)}/s" if seconds > 0 else ""
+    """Return "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s", "index tess: 40 of 2800, 310/s" or ", 12 s each"."""
     whole = f" of {_amount(stage, total)}" if total else ""
-    return f"{stage} {name}: {_amount(stage, done)}{whole}{rate}"
+    return f"{stage} {name}: {_amount(stage, done)}{whole}{_pace(stage, done, seconds)}"
 
 
 def in_bytes(stage: str) -> bool:
@@ -15,3 +14,14 @@ def in_bytes(stage: str) -> bool:
 
 def _amount(stage: str, value: float) -> str:
     return f"{value / 1e6:.1f} MB" if in_bytes(stage) else f"{value:.0f}"
+
+
+def _pace(stage: str, done: int, seconds: float) -> str:
+    if seconds <= 0 or done <= 0:
+        return ""
+    rate = done / seconds
+    if in_bytes(stage):
+        return f", {_amount(stage, rate)}/s"
+    if rate >= 1:
+        return f", {rate:.0f}/s" if rate >= 10 else f", {rate:.1f}/s"
+    return f", {1 / rate:.0f} s each" if rate > 1 / 120 else f", {1 / rate / 60:.0f} min each"

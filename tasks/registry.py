@@ -22,7 +22,7 @@ from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
 from tasks import living
 from tasks.lineage import clep_id, first_seed, fold_tags, licences_of
-from tasks.model_cards import model_description, version_description
+from tasks.model_cards import FLOW, model_description, run_description, version_description
 from tasks.settings import Settings
 from tasks.stages import Node
 from tasks.tracking import (
@@ -35,8 +35,10 @@ from tasks.tracking import (
     log_inputs,
     log_params,
     metric_name,
+    run_page,
     shown,
     tracking_identity,
+    tracking_url,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class Registry:
             opened = connect(self.settings)
             end_killed_runs(opened, self.store)
             experiment = experiment_id(opened, self.settings, self.preset)
-            run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags=dict(self.tags))
+            run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags={**self.tags, **FLOW})
             log_params(opened, run.info.run_id, self.parameters)
             self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
 
@@ -134,6 +136,7 @@ class Registry:
                     "stage": node.stage,
                     "name": node.name,
                     "stage_key": key,
+                    "mlflow.note.content": run_description(node.stage),
                     **fold_tags(node),
                 }
                 run = client.create_run(self._experiment, run_name=f"{node.stage} {node.name}", tags=tags)
@@ -189,7 +192,7 @@ class Registry:
                 self.log_metrics(run_id, [(metric_name(n), float(v), 0) for n, v in figures.items()])
                 for name, value in record.digests.items():
                     client.set_tag(run_id, f"digest.{name}", value)
-                facts: dict[str, Any] = {"tracking": self.identity, "run_id": run_id}
+                facts: dict[str, Any] = {"tracking": self.identity, "run_id": run_id, "experiment": self._experiment}
                 if record.stage in MODELS:
                     facts |= self._register(client, node, record, records, run_id)
                 if record.stage == "evaluate":
@@ -203,6 +206,20 @@ class Registry:
                 self._runs[node.id] = run_id
         except Exception as error:
             self._missed(node.id, error)
+
+    def page(self, stage: str = "", key: str = "", artifact: str = "") -> str | None:
+        """Return the address of the page of the run that computed an output, or of an artifact of it.
+
+        Without a stage, that of this run, if it opened one. None where no server shows it.
+        """
+        url = tracking_url(self.settings)
+        if not stage:
+            return run_page(url, self._experiment, self.parent) if self.parent else None
+        record = self.store.lookup(stage, key)
+        marker = read_marker(self.store, record) if isinstance(record, Record) else None
+        if marker is None or "experiment" not in marker:
+            return None
+        return run_page(url, marker["experiment"], marker["run_id"], artifact)
 
     def _accepted(self, node: Node, record: Record) -> bool:
         marker = read_marker(self.store, record)
@@ -281,6 +298,8 @@ class Registry:
                 "test_digest": record.digests["test"],
                 "evaluate_key": record.key,
             }
+            figures = [(n, float(v), 0) for n, v in tags.items() if isinstance(v, int | float)]
+            self.log_metrics(marker["run_id"], figures)
             for tag, value in tags.items():
                 client.set_model_version_tag(marker["model"], marker["version"], tag, shown(value))
             if (node.name, row) == (SUPERVISED, MAIN_ROW) and seed == first_seed(node):
@@ -303,13 +322,13 @@ class Registry:
     def close(self, stages: Mapping[str, Mapping[str, Any]], status: str) -> None:
         """End the parent run, if one was opened, with the list of all stages and the runs that computed them."""
         if self._client is None or self.parent is None:
-            living.told(self.store, self.tags["run"])
+            living.told(self.store.root / "runs", self.tags["run"])
             return
         try:
             linked = {node_id: {**facts, "mlflow_run": self._runs.get(node_id)} for node_id, facts in stages.items()}
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
-            living.told(self.store, self.tags["run"])
+            living.told(self.store.root / "runs", self.tags["run"])
         except Exception as error:
             self._missed("the end of the run", error)
 
@@ -324,7 +343,7 @@ def read_marker(store: Store, record: Record) -> dict[str, Any] | None:
 
 
 def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
-    """Load the champion among the registered classifiers, or a version of it.
+    """Load the champion among the registered classifiers, or another one by its number or alias.
 
     Raises:
         ConfigError: there is none.
@@ -338,7 +357,8 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     import mlflow
 
     try:
-        return mlflow.pyfunc.load_model(f"models:/{name}/{version}" if version else f"models:/{name}@{CHAMPION}")
+        chosen = f"/{version}" if version and version.isdigit() else f"@{version or CHAMPION}"
+        return mlflow.pyfunc.load_model(f"models:/{name}{chosen}")
     except mlflow.exceptions.MlflowException as error:
         where = f"{name}, {version or CHAMPION}"
         if "MLmodel" in str(error):
@@ -361,7 +381,7 @@ def _version_of(client: "MlflowClient", name: str, key: str) -> str | None:
 
 def _ensure_model(client: "MlflowClient", name: str, stage: str, preset: str) -> None:
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=model_description(stage, preset))
+        client.create_registered_model(name, description=model_description(stage, preset, name))
 
 
 def set_champion(client: "MlflowClient", name: str, number: int, why: str) -> None:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import ClepError
 from clepdg.store import write_json
+from tasks.crashes import tell_crashed
 from tasks.preflight import check_database
 from tasks.settings import PROJECT, Settings, load_settings
+from tasks.tracking import front_page
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -51,14 +53,13 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # In memory, the default, a server that ends takes the leases with it: a deployment's slot is never free again.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # what a server misses is made up by the next run: no long waits
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -259,6 +260,7 @@ def up() -> dict[str, Service]:
             write_json(settings.home / STATE, {n: asdict(s) for n, s in services.items()})
             if name == "prefect":
                 _prepare_prefect(settings, services["prefect"].url)
+    tell_crashed(settings, services["prefect"].url)
     return services
 
 
@@ -293,7 +295,11 @@ def _start_mlflow(settings: Settings) -> Service:
 def _start_worker(settings: Settings, api: str) -> Service:
     port = free_port(8080)
     command = [str(BIN / "prefect"), "worker", "start", "--pool", POOLS[0], "--name", "local", "--with-healthcheck"]
-    extra = {"PREFECT_API_URL": api, "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+    extra = {
+        "PREFECT_API_URL": api,
+        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+    }
     health = f"http://127.0.0.1:{port}/health"
     return _start(settings, "worker", [*command, "--limit", "1"], health, health, extra)
 
@@ -357,6 +363,7 @@ def main() -> None:
         if sys.argv[1:] == ["up"]:
             for name, service in up().items():
                 shown = service.url.removesuffix("/api").removesuffix("/health")
+                shown = front_page(shown) if name == "mlflow" else shown
                 say(f"{name:8s} {shown}   log {service.log}")
         elif sys.argv[1:] == ["down"]:
             stopped = down()

@@ -1,7 +1,9 @@
 """The registered classifier as an MLflow pyfunc from code: audio in, emotion and probabilities out. No pickle."""
 
+import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tasks.settings import PROJECT
 
@@ -34,4 +36,20 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
         code_paths=[str(PROJECT / "clepdg")],
         pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
         metadata={"stage_key": key},
+        signature=_signature(json.loads((head / "head.json").read_text())["labels"]),
+    )
+
+
+def _signature(labels: list[str]) -> Any:
+    """Return what a request may hold (one of path, audio, or samples with sample_rate) and what an answer holds."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    asked = {"path": DataType.string, "audio": DataType.binary, "samples": Array(DataType.double)}
+    asked["sample_rate"] = DataType.long
+    answered = {"emotion": DataType.string, **dict.fromkeys(labels, DataType.double)}
+    return ModelSignature(
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in asked.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in answered.items()]),
     )

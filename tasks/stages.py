@@ -33,6 +33,7 @@ STAGES = tuple(VERSIONS)  # in the order of the pipeline
 DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have their device to themselves
 TRAINED = ("clep", "acpt", "classifier")  # report every step
 STARTING_SECONDS = 120.0  # a child may need so long before and after its steps
+STANDS = "same settings and inputs"  # why an output is reused
 LIBRARIES = ("torch", "transformers", "soundfile", "soxr", "numpy", "scikit-learn", "webdataset")
 
 
@@ -148,7 +149,7 @@ def decide(
     found = store.lookup(node.stage, key)
     if isinstance(found, Record):
         if node.stage not in redo:
-            return Decision(key=key, record=found, reason="reused", digests=digests)
+            return Decision(key=key, record=found, reason=STANDS, digests=digests)
         return Decision(key=key, record=None, reason="asked to be computed again", digests=digests)
     if found == "new" and last.get(node.id) == key:
         found = "its output was deleted"

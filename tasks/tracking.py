@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from clepdg import addresses
 from clepdg.store import Record, Store, plain
 from tasks import living
+from tasks.model_cards import experiment_description
 from tasks.settings import Settings, without_password
 from tasks.stages import Node
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+CLASSIC = "workflowType=machine_learning"  # without it MLflow opens its pages on language models, which know no runs
 
 
 def tracking_url(settings: Settings) -> str:
@@ -64,17 +68,31 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
         return str(found.experiment_id)
     folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
     location = folder.as_uri() if _is_own(settings) else None
-    return str(client.create_experiment(name, artifact_location=location))
+    note = {"mlflow.note.content": experiment_description(preset)}
+    return str(client.create_experiment(name, artifact_location=location, tags=note))
+
+
+def front_page(url: str) -> str:
+    """Return the address of a server's list of experiments."""
+    return f"{url.rstrip('/')}/#/experiments?{CLASSIC}"
+
+
+def run_page(url: str, experiment: str, run_id: str, artifact: str = "") -> str | None:
+    """Return the address of a run's page, or of one of its artifacts there; None where no server shows it."""
+    if not url.startswith("http"):
+        return None
+    page = f"{url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    return page + (f"/artifacts/{artifact}" if artifact else "") + f"?{CLASSIC}"
 
 
 def end_killed_runs(client: "MlflowClient", store: Store) -> None:
     """End the MLflow runs of runs that were killed, or whose end MLflow was not there to hear."""
-    for name in living.ended_untold(store):
+    for name in living.ended_untold(store.root / "runs"):
         experiments = [found.experiment_id for found in client.search_experiments()]
         mine = f"tags.run = '{name}' and attributes.status = 'RUNNING'"
         for run in client.search_runs(experiments, mine, max_results=10_000):
             client.set_terminated(run.info.run_id, "KILLED")
-        living.told(store, name)
+        living.told(store.root / "runs", name)
 
 
 def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping[str, Record], store: Store) -> None:

@@ -156,12 +156,20 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     version = mlflow_client().get_model_version("clep-dg-classifier", model.aliases["champion"])
     assert (version.tags["fold"], version.tags["row"], version.tags["seed"]) == ("supervised", "text-acpt", "c0.l0")
     assert 0 <= float(version.tags["uar"]) <= 1
+    measured = mlflow_client().get_run(version.run_id).data.metrics
+    assert measured["uar"] == pytest.approx(float(version.tags["uar"]), abs=1e-4)
+    assert {"war", "low", "high", "validation_accuracy"} <= set(measured)
     assert len(version.tags["test_digest"]) == 64
     loaded = registry.load_classifier(load_settings(), "open")
     audio = sorted(Path(trees["emodb"]).rglob("*.wav"))[:2]
     answer = loaded.predict([{"path": str(path)} for path in audio])
     assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
     assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
+    by_alias = registry.load_classifier(load_settings(), "open", "champion")
+    by_number = registry.load_classifier(load_settings(), "open", version.version)
+    assert by_alias.metadata.get_model_info().metadata == by_number.metadata.get_model_info().metadata
+    with pytest.raises(ConfigError, match="no such registered"):
+        registry.load_classifier(load_settings(), "open", "challenger")
     by_bytes = loaded.predict([{"audio": audio[0].read_bytes()}])
     assert by_bytes.iloc[0].tolist()[1:] == pytest.approx(answer.iloc[0].tolist()[1:], abs=1e-6)
 
@@ -354,7 +362,14 @@ def test_compare_and_promote(trees, stood):
     assert newest.number != champion.number
     text = compare.compare(settings, "open")
     block = text.partition(f"version {newest.number} against the champion, version {champion.number}")[2]
-    assert "UAR difference: " in block
+    assert all(f"{metric} difference: " in block for metric in ("UAR", "WAR", "macro-F1"))
+    digest = newest.tags["test_digest"][:8]
+    assert " ".join(block.partition("test utterances")[2].split()[:2]) == f"{digest} {digest}"
+    assert "corpus emodb" in block and "differs" not in block.partition("\n\n")[0]
+    two = compare.compare(settings, "open", [champion.number, newest.number])
+    assert two.endswith(block.partition("\n\n")[0].rstrip())
+    with pytest.raises(ConfigError, match="Two versions"):
+        compare.compare(settings, "open", [champion.number, 9999])
     assert "ignores speakers" in block  # few speakers: such a difference promotes nobody by itself
     assert "setting classifier.steps" in block
     with pytest.raises(ConfigError, match="can't be the champion"):
@@ -362,6 +377,9 @@ def test_compare_and_promote(trees, stood):
     with pytest.raises(ConfigError, match="no such version"):
         compare.promote(settings, "open", 9999, "no")
     assert f"version {newest.number} is the champion now" in compare.promote(settings, "open", newest.number, "better")
+    assert "is the champion already" in compare.promote(settings, "open", newest.number, "again")
+    with pytest.raises(ConfigError, match="needs a reason"):
+        compare.promote(settings, "open", champion.number, "  ")
     after = {v.number: v for v in compare.read_versions(mlflow_client(), "open")}
     assert after[newest.number].champion
     assert after[newest.number].tags["champion_why"] == "better"

@@ -46,6 +46,8 @@ def test_every_entrypoint_loads_for_real():
         {"until": "training"},
         {"redo": ["training"]},
         {"allow_partial": "maybe"},
+        {"folds": ["leave-out-radvess"]},
+        {"overrides": {"clep.epoch": 3}},
     ],
 )
 def test_a_wrong_parameter_is_refused_by_the_schema_that_the_server_has(wrong):
@@ -56,8 +58,9 @@ def test_a_wrong_parameter_is_refused_by_the_schema_that_the_server_has(wrong):
 
     schema = parameter_schema(clep_dg).model_dump_for_openapi()
     right = {"preset": "open", "corpora": ["tess"], "sources": {"tess": "x"}, "until": "shard", "redo": ["index"]}
+    right |= {"folds": ["supervised", "leave-out-tess"], "overrides": {"clep.epochs": "3", "classifier.steps": 5}}
     validate(right, schema, raise_on_error=True)
-    with pytest.raises(Exception, match="radvess|dmo|training|maybe|5"):
+    with pytest.raises(Exception, match="radvess|dmo|training|maybe|5|clep.epoch"):
         validate(right | wrong, schema, raise_on_error=True)
 
 
@@ -102,6 +105,7 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         written = tomllib.loads((settings.home / "settings.toml").read_text())
         assert written == {"workers": 1, "tracking_url": started["mlflow"].url}
         assert services.up() == started
+        assert listening(started) == {"127.0.0.1"}
         run = ["prefect", "deployment", "run", "clep-dg/data", "--param", "preset=demo", "--watch"]
         small = ["--param", 'overrides={"synthetic.utterances": 16}']
         done = deployment(run + small, project)
@@ -144,6 +148,17 @@ def assert_a_schedule_fires(url: str) -> None:
         wanted = {"flow_runs": {"id": {"any_": [runs[0]["id"]]}}}
         names = {run["state"]["name"] for run in api.post("/task_runs/filter", json=wanted).json()}
         assert names == {"Reused"}
+
+
+def listening(started: dict[str, services.Service]) -> set[str]:
+    """Return the addresses that what `up` started listens on."""
+    import psutil
+
+    roots = [psutil.Process(service.pid) for service in started.values()]
+    family = [process for root in roots for process in (root, *root.children(recursive=True))]
+    sockets = [c for process in family for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(sockets) >= len(started)
+    return {c.laddr.ip for c in sockets}
 
 
 def deployment(words: list[str], project: Path) -> subprocess.CompletedProcess[str]:

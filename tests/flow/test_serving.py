@@ -81,6 +81,60 @@ def alone(folder: Path) -> dict[str, str]:
     return {**kept, "PATH": f"{folder}:/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 
 
+@pytest.fixture(scope="module")
+def loaded(model):
+    import mlflow.pyfunc
+
+    return mlflow.pyfunc.load_model(str(model))
+
+
+def test_its_signature_names_what_may_be_asked_and_what_is_answered(loaded):
+    asked, answered = loaded.metadata.get_input_schema(), loaded.metadata.get_output_schema()
+    assert [(c.name, c.required) for c in asked.inputs] == [
+        *(("path", False), ("audio", False), ("samples", False), ("sample_rate", False)),
+    ]
+    assert answered.input_names() == ["emotion", *LABELS]
+
+
+def test_every_way_to_give_audio_gives_the_same_answer(loaded, speech, expected):
+    samples, rate = decode(speech)
+    audio = speech.read_bytes()
+    encoded = base64.b64encode(audio)
+    for row in (
+        {"path": str(speech)},
+        {"audio": audio},
+        {"audio": encoded.decode()},  # `dataframe_records` and `dataframe_split` of a request
+        {"audio": encoded},  # `inputs` of a request: MLflow leaves it encoded there
+        {"samples": to_mono(samples), "sample_rate": rate},
+        {"samples": to_mono(samples).tolist(), "sample_rate": rate},
+    ):
+        answer = loaded.predict([row])
+        assert answer.emotion.tolist() == [LABELS[expected.argmax()]]
+        np.testing.assert_allclose(answer.iloc[0, 1:].astype(float), expected, atol=1e-5)
+    assert len(loaded.predict([{"path": str(speech)}, {"audio": audio}])) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([], "nothing to classify"),
+        ([{"file": "a.wav"}], "nothing to classify"),
+        ([{"audio": b"no audio"}], "Row 0 is not audio"),
+        ([{"audio": "not base64!"}], "Row 0 is not audio"),
+        ([{"path": "nowhere.wav"}], "Row 0 is not audio"),
+        ([{"samples": [], "sample_rate": 16000}], "Row 0 holds no samples"),
+        ([{"samples": [0.1, float("nan")], "sample_rate": 16000}], "not finite"),
+        ([{"samples": [0.1, 0.2], "sample_rate": 0}], "Row 0 holds no samples"),
+        ([{"samples": [0.1, 0.2]}], "Row 0 holds no audio"),
+    ],
+)
+def test_what_is_no_audio_is_refused_in_one_message(loaded, rows, what):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match=f"{what}.*each row needs"):
+        loaded.predict(rows)
+
+
 def test_it_loads_and_predicts_from_its_own_requirements(clean, model, speech, expected, tmp_path):
     script = (
         "import sys, json, mlflow.pyfunc\n"
@@ -121,6 +175,8 @@ def test_mlflow_serves_it(clean, model, speech, expected, tmp_path):
         said = answer.json()["predictions"][0]
         assert said["emotion"] == LABELS[expected.argmax()]
         np.testing.assert_allclose([said[label] for label in LABELS], expected, atol=1e-5)
+        empty = httpx.post(f"http://127.0.0.1:{port}/invocations", json={"dataframe_records": []}, timeout=120)
+        assert empty.status_code == 400 and "There is nothing to classify" in empty.text
     finally:
         import psutil
 

@@ -79,7 +79,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
         records[node.id] = outcome.record
         log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
 
-    with living.hold(store, log.path.stem):
+    with living.hold(store.root / "runs", log.path.stem):
         for stage, group in groupby(nodes, key=lambda node: node.stage):
             if stage in stages.DATA_STAGES:
                 with ThreadPoolExecutor(4) as pool:

@@ -240,3 +240,12 @@ def test_head_survives_the_disk(tmp_path):
     (tmp_path / "head.json").write_text("{}")
     with pytest.raises(StoreError):
         classifier.load_head(tmp_path)
+
+
+def test_a_damaged_head_of_the_same_size_is_named(tmp_path):
+    head = Head(labels=("a", "b"), cosine=False, weight=torch.ones(2, 3), bias=torch.zeros(2), mean=torch.zeros(3))
+    head.save(tmp_path)
+    path = tmp_path / "head.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\xff")  # a float32 that is none
+    with pytest.raises(StoreError, match=r"(?s)not finite.*weight.*head.safetensors.*clep-dg verify"):
+        classifier.load_head(tmp_path)

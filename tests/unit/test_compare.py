@@ -7,7 +7,7 @@ import pytest
 from clepdg.config import EvaluateConfig
 from clepdg.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
 from clepdg.store import Record, Store
-from tasks.compare import convinces, paired_difference
+from tasks.compare import convinces, paired_difference, paired_differences
 
 LABELS = ("angry", "happy", "neutral", "sad")
 
@@ -90,6 +90,16 @@ def test_the_difference_is_paired_and_signed(store):
     assert not convinces(reverse)
 
 
+def test_all_metrics_share_the_resamples(store):
+    found = paired_differences(store, tags("good"), tags("half"), ("UAR", "WAR", "macro-F1"))
+    assert found["UAR"] == paired_difference(store, tags("good"), tags("half"))
+    assert found["WAR"].value == pytest.approx(found["UAR"].value)  # classes of equal size
+    assert found["macro-F1"].value != found["UAR"].value
+    assert all(value.low > 0 for value in found.values())
+
+
 def test_what_can_not_be_compared_says_why(store):
     assert paired_difference(store, tags("good", "x"), tags("half")) == "not on the same test utterances"
+    unknown = {name: value for name, value in tags("half").items() if name != "test_digest"}
+    assert paired_difference(store, unknown, tags("half")) == "not evaluated yet"
     assert "not in the store" in paired_difference(store, tags("good"), tags("gone"))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from clepdg import metrics
 from clepdg.intervals import BOOTSTRAP, BOOTSTRAP_SPEAKERS, JACKKNIFE, UTTERANCES, Interval, interval, paired
@@ -128,6 +128,29 @@ def test_swapping_the_rows_of_a_difference_mirrors_its_interval() -> None:
 
 DATA_SETS = 1500
 FIRST_SEED = 10_000
+
+
+@pytest.mark.parametrize(
+    ("metric", "oracle"),
+    [
+        ("UAR", balanced_accuracy_score),
+        ("WAR", accuracy_score),
+        ("macro-F1", lambda truth, predicted: f1_score(truth, predicted, average="macro")),
+    ],
+)
+def test_a_difference_of_any_metric_equals_a_plain_loop(metric: str, oracle: Callable[..., float]) -> None:
+    truth, predicted, clusters = speech(22, seed=7, utterances=2)
+    truth[: 2 * LABELS] = 0  # unequal classes: the metrics differ
+    rival = speech(22, seed=8, utterances=2)[1]
+    values = []
+    for resample in np.random.default_rng(3).integers(22, size=(100, 22)):
+        chosen = np.concatenate([np.flatnonzero(clusters == speaker) for speaker in resample])
+        values.append(oracle(truth[chosen], predicted[0, chosen]) - oracle(truth[chosen], rival[0, chosen]))
+    rng = np.random.default_rng(3)
+    found = paired(truth, predicted, rival, clusters, ALL, resamples=100, confidence=0.9, rng=rng, metric=metric)
+    assert found.method == BOOTSTRAP and found.redrawn == 0
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])))
+    assert found.value == pytest.approx(oracle(truth, predicted[0]) - oracle(truth, rival[0]))
 
 
 def coverage(find: Callable[[int], Interval], truth: float) -> tuple[float, float]:

@@ -57,31 +57,31 @@ def test_a_file_that_is_no_run_does_not_disturb_the_order(store, monkeypatch):
 
 
 def test_a_living_run_is_left_alone_and_a_killed_one_is_known(store):
+    folder = store.root / "runs"
     code = f"""
 import os
 from pathlib import Path
-from clepdg.store import Store
 from tasks import living
-lock = living.hold(Store(Path({str(store.root)!r})), "theirs")
+lock = living.hold(Path({str(folder)!r}), "theirs")
 print("held", flush=True)
 input()
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with living.hold(store, "mine"):
-            assert living.ended_untold(store) == []
-        living.told(store, "mine")
-        assert living.ended_untold(store) == []
+        with living.hold(folder, "mine"):
+            assert living.ended_untold(folder) == []
+        living.told(folder, "mine")
+        assert living.ended_untold(folder) == []
     finally:
         process.kill()
         process.wait(30)
-    assert living.ended_untold(store) == ["theirs"]
-    living.told(store, "theirs")
-    assert living.ended_untold(store) == []
+    assert living.ended_untold(folder) == ["theirs"]
+    living.told(folder, "theirs")
+    assert living.ended_untold(folder) == []
 
 
 def test_a_store_that_can_not_be_written_is_named(store):
     (store.root / "runs").write_text("a file in the place of a folder")
     with pytest.raises(StoreError, match="can't be written"):
-        living.hold(store, "mine")
+        living.hold(store.root / "runs", "mine")

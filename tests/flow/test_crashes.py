@@ -1,0 +1,70 @@
+"""Protects what Prefect is told of killed runs: theirs end as Crashed with their tasks; a living run is left alone."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from tasks import crashes
+from tasks.settings import load_settings
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def client(prefect_server):
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def running(client) -> tuple[UUID, UUID]:
+    """Return a flow run and a task run of it that the server takes for running."""
+    from prefect import flow, task
+    from prefect.states import Running
+
+    flow_run = client.create_flow_run(flow(lambda: None, name="a flow"), state=Running())
+    made = client.create_task_run(task(lambda: None, name="a task"), flow_run.id, dynamic_key="0", state=Running())
+    return flow_run.id, made.id
+
+
+def states(client, flow_run: UUID, task_run: UUID) -> tuple[str, str]:
+    return client.read_flow_run(flow_run).state.type.value, client.read_task_run(task_run).state.type.value
+
+
+def killed(flow_run: UUID) -> None:
+    """Leave what a run leaves that was killed: a lock's file that nobody holds."""
+    folder = crashes._folder(load_settings())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{flow_run}.lock").touch()
+
+
+def test_a_killed_run_ends_as_crashed_and_a_living_one_goes_on(client):
+    settings, dead, other = load_settings(), running(client), running(client)
+    with crashes.alive(settings, str(other[0])):
+        killed(dead[0])
+        assert crashes.tell_crashed(settings) == [str(dead[0])]
+        assert states(client, *dead) == ("CRASHED", "CRASHED")
+        assert states(client, *other) == ("RUNNING", "RUNNING")
+    assert crashes.tell_crashed(settings) == []
+
+
+def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client):
+    from prefect.states import Completed
+
+    settings, (flow_run, task_run) = load_settings(), running(client)
+    client.set_flow_run_state(flow_run, Completed(), force=True)
+    for name in (flow_run, uuid4()):
+        killed(name)
+    assert len(crashes.tell_crashed(settings)) == 2
+    assert states(client, flow_run, task_run) == ("COMPLETED", "CRASHED")
+    assert crashes.tell_crashed(settings) == []
+
+
+def test_a_server_that_is_away_is_told_later(client, caplog):
+    settings, dead = load_settings(), running(client)
+    killed(dead[0])
+    crashes.tell_crashed(settings, "http://127.0.0.1:1/api")
+    assert "could not be told" in caplog.text
+    assert crashes.tell_crashed(settings) == [str(dead[0])]
+    assert states(client, *dead) == ("CRASHED", "CRASHED")

@@ -1,0 +1,61 @@
+"""Protects the links of a run's page: each leads to what it says, also where all was reused or nothing was reported."""
+
+import pytest
+
+from clepdg.store import Store, write_json
+from flows.page import results_page
+from tasks.registry import MARKER, Registry
+from tasks.settings import Settings
+
+SERVER = "http://127.0.0.1:5000"
+ML = "?workflowType=machine_learning"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(str(tmp_path / "a störe"))
+    for stage, key, run in (("shard", "s1", "r-shard"), ("report", "p", "r-report")):
+        folder = store.local(stage, key)
+        folder.mkdir(parents=True)
+        write_json(folder / MARKER, {"tracking": "x", "run_id": run, "experiment": "7"})
+    (store.local("report", "p") / "results.md").write_text("| row | UAR |")
+    return store
+
+
+def page(store, tmp_path, stages, url=SERVER, **known):
+    settings = Settings(home=tmp_path, store=str(store.root), tracking_url=url, device="cpu", workers=1)
+    registry = Registry(settings=settings, preset="demo", store=store, parameters={}, **known)
+    return results_page(stages, store, registry)
+
+
+SHARD = {"shard/tess": {"key": "s1", "outcome": "Reused"}, "shard/emodb": {"key": None, "outcome": "Failed"}}
+ALL = {**SHARD, "report/report": {"key": "p", "outcome": "Reused"}}
+
+
+def test_links_come_first_and_lead_to_the_run_that_made_the_report(store, tmp_path):
+    text = page(store, tmp_path, ALL, parent="r-flow", _experiment="7")
+    links, results = text.split("| row")
+    assert f"[report.html]({SERVER}/#/experiments/7/runs/r-report/artifacts/report.html{ML})" in links
+    assert f"`{store.local('report', 'p') / 'report.html'}`" in links
+    assert f"[this run]({SERVER}/#/experiments/7/runs/r-flow{ML})" in links
+    assert "UAR" in results
+
+
+def test_where_all_was_reused_the_report_has_its_page(store, tmp_path):
+    text = page(store, tmp_path, ALL)
+    assert f"[report.html]({SERVER}/#/experiments/7/runs/r-report/artifacts/report.html{ML})" in text
+    assert "computed nothing" in text
+
+
+def test_without_a_report_it_says_where_the_outputs_lie(store, tmp_path):
+    text = page(store, tmp_path, SHARD, parent="r-flow", _experiment="7")
+    assert "ends with shard" in text
+    assert f"- [shard tess]({SERVER}/#/experiments/7/runs/r-shard{ML}): `{store.local('shard', 's1')}`" in text
+    assert "emodb" not in text
+
+
+def test_without_a_server_there_are_paths_and_a_command_and_no_dead_link(store, tmp_path):
+    text = page(store, tmp_path, ALL, url=None, parent="r-flow", _experiment="7")
+    assert "](" not in text
+    assert "`mlflow ui --backend-store-uri sqlite:///" in text and "report.html`" in text
+    assert "No report" not in page(store, tmp_path, {})
