@@ -1,45 +1,24 @@
 """The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
 
-import threading
-import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, replace
-from itertools import groupby
-from queue import SimpleQueue
 from typing import Annotated, Any, Literal
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 
 from clepdg.cards import corpus_names
-from clepdg.config import Config
-from clepdg.errors import ClepError
 from clepdg.presets import option_names
 from clepdg.protocols import LEAVE_OUT, SUPERVISED
-from clepdg.reporting import Reporting
-from clepdg.store import Record, Store, plain
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
-from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, configure, plan
-from tasks import living, runs, stages
-from tasks.children import Child
+from flows.one_run import close_run, open_run, stop_run
+from flows.walk import finish
+from tasks import living
 from tasks.crashes import alive, tell_crashed
-from tasks.lineage import git_commit
-from tasks.registry import Registry
-from tasks.runs import Arguments, RunLog
+from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
-from tasks.stages import DATA_STAGES, Decision, Node, Outcome
 
 StageName = Literal[
     "source",
@@ -69,144 +48,6 @@ FoldName = Annotated[
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]
-
-
-class StagesFailed(ClepError):
-    """Some stages failed; the others were finished."""
-
-
-class Stopped(BaseException):
-    """Ends the stages that run side by side when the run is stopped: no thread can be ended from outside."""
-
-
-@dataclass
-class Run:
-    """One run of the flow: what stands, what failed, and who is told."""
-
-    config: Config
-    settings: Settings
-    store: Store
-    log: RunLog
-    registry: Registry
-    redo: frozenset[str]
-    show: "Show"
-    last: dict[str, str] = field(default_factory=dict)
-    records: dict[str, Record] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    child: Child | None = None  # computes the torch stages where there are several devices
-    writing: Any = field(default_factory=threading.Lock)
-    missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
-
-    def bring_up_to_date(self, node: Node) -> Outcome:
-        """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
-        opened: list[str | None] = []
-
-        @contextmanager
-        def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
-            self.log.uses(node.id, decision.key or "", runs.RUNNING)
-            run_id = self.registry.start(node, decision.key or "")
-            opened.append(run_id)
-            points: list[tuple[str, float, int]] = []
-
-            def log_metrics(metrics: Any, step: int) -> None:
-                points.extend((name, float(value), step) for name, value in metrics.items())
-                if len(points) >= 200:
-                    self.registry.log_metrics(run_id, points)
-                    points.clear()
-
-            try:
-                with self.show.bar(node, decision.reason) as shown:
-                    kept = progress_artifact(node)
-
-                    def progress(done: int, total: int) -> None:
-                        if self.stopping.is_set():
-                            raise Stopped("the run was stopped")
-                        shown(done, total)
-                        kept(done, total)
-
-                    yield Reporting(log_metrics=log_metrics, progress=progress)
-            except BaseException as error:
-                self.registry.fail(run_id, error)
-                raise
-            self.registry.log_metrics(run_id, points)
-
-        outcome = stages.run(
-            node,
-            self.records,
-            self.store,
-            self.settings,
-            last=self.last,
-            redo=self.redo,
-            child=self.child,
-            reporting=reporting,
-            stopping=self.stopping,
-        )
-        self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
-        if outcome.reused:
-            self.log.uses(node.id, outcome.record.key, "Reused")
-        self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
-        return outcome
-
-    def note(self, node: Node, state: State[Any] | None) -> None:
-        """Write down what became of a node; None: it was not started, since something it needs failed."""
-        facts: dict[str, Any] = {}
-        if node.id in self.outcomes:
-            outcome = self.outcomes[node.id]
-            facts = {
-                "key": outcome.record.key,
-                "outcome": "Reused" if outcome.reused else "Completed",
-                "reason": outcome.reason,
-                "seconds": round(outcome.seconds, 3),
-            }
-        elif state is not None:
-            error = state.result(raise_on_failure=False)
-            self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
-            facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
-            self.show.failed(node, self.failures[node.id])
-        else:
-            broken = next((need for need in node.needs if need not in self.records), None)
-            reason = f"depends on {broken}, which is not there" if broken else "was to be computed elsewhere"
-            facts = {"key": None, "outcome": "Skipped", "reason": reason}
-        self.log.stages[node.id] = facts
-
-
-def _trace(error: Any) -> str:
-    """Return a fault of the program with its traceback: nobody foresaw it, so all of it is needed."""
-    if not isinstance(error, BaseException):
-        return str(error)
-    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
-
-
-@dataclass(frozen=True)
-class Show:
-    """How a run shows itself to a person; the command line gives its own."""
-
-    bar: Callable[[Node, str], Any]
-    done: Callable[[list[tuple[Node, Outcome]]], None]
-    failed: Callable[[Node, str], None]
-    say: Callable[[str], None] = lambda line: None
-
-
-def _silent() -> Show:
-    @contextmanager
-    def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
-
-    return Show(bar=bar, done=lambda outcomes: None, failed=lambda node, message: None)
-
-
-SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
-def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
-    """Compute or reuse one stage."""
-    outcome = run.bring_up_to_date(node)
-    get_run_logger().info("%s: %s", node.id, outcome.reason)
-    name = "Reused" if outcome.reused else "Completed"
-    return Completed(name=name, message=outcome.reason)
 
 
 @flow(
@@ -290,136 +131,3 @@ def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out:
             stop_run(run, error)
             raise
         return close_run(run)
-
-
-def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refreshing.Asked) -> Run:
-    """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
-    from prefect.runtime import deployment
-
-    refreshing.tell(asked)
-    store = settings.open_store()
-    part = f"clep-dg/{deployment.name}" == elsewhere.DEPLOYMENT
-    log = runs.start(store, arguments, plain(config), part=part, notes=asked.lines)
-    registry = Registry(
-        settings=settings,
-        preset=arguments.preset,
-        store=store,
-        parameters=plain(config),
-        tags={"prefect.flow_run_id": str(flow_run.id), "git_commit": git_commit(), "run": log.path.stem},
-    )
-    last = runs.last_keys(store, plain(config))
-    log.write()
-    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
-
-
-def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Bring the nodes up to date: data stages corpus by corpus side by side, then what folds share, then the folds."""
-    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
-        if stage in DATA_STAGES:
-            finish_group(run, list(group), parallel=True)
-        else:
-            finish_lanes(run, list(group), devices)
-
-
-def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
-    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
-    ready = [node for node in nodes if all(need in run.records for need in node.needs)]
-    if run.missed:  # what they left undone is not done here
-        left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
-        ready = [node for node in ready if node.id not in left]
-    calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
-    if parallel:
-        futures = [bring_up_to_date.submit(*call) for call in calls]
-        for future in futures:
-            future.wait()
-        states = [future.state for future in futures]
-    else:
-        states = [bring_up_to_date(*call, return_state=True) for call in calls]
-    ended = dict(zip((node.id for node in ready), states, strict=True))
-    with run.writing:
-        for node in nodes:
-            run.note(node, ended.get(node.id))
-        run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
-        run.log.write()
-
-
-def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Run folds, or the nodes of a stage that folds share: one after another here, or side by side on several devices.
-
-    Side by side, each is computed on a device that is free, in the device's child process.
-    """
-    lanes = defaultdict(list)
-    for node in nodes:
-        lanes[node.fold or node.id].append(node)
-    if len(devices) == 1 or len(lanes) == 1:
-        finish_in_order(run, nodes)
-        return
-    free = SimpleQueue[tuple[str, Child]]()
-
-    def finish(lane: list[Node]) -> None:
-        device, child = free.get()
-        try:
-            finish_in_order(replace(run, settings=replace(run.settings, device=device), child=child), lane)
-        finally:
-            free.put((device, child))
-
-    with ExitStack() as ends:
-        children = [Child() for _ in devices]
-        for device, child in zip(devices, children, strict=True):
-            free.put((device, child))
-            ends.callback(child.end)
-        pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
-        try:
-            for ended in [pool.submit(copy_context().run, finish, lane) for lane in lanes.values()]:
-                ended.result()
-        except BaseException:  # the run is cancelled: its children end within seconds
-            run.stopping.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in children:
-                child.close()
-            raise
-
-
-def finish_in_order(run: Run, nodes: list[Node]) -> None:
-    """Run nodes one after another, until the run is stopped."""
-    for _, group in groupby(nodes, key=lambda node: node.stage):
-        if not run.stopping.is_set():
-            finish_group(run, list(group), parallel=False)
-
-
-def stop_run(run: Run, error: BaseException) -> None:
-    """End what still runs side by side, the run's file and its MLflow run: it was cancelled, or the flow is broken."""
-    run.stopping.set()
-    broken = isinstance(error, Exception)
-    run.log.outcome = "failed" if broken else "stopped"
-    run.log.write()
-    run.registry.close(run.log.stages, "FAILED" if broken else "KILLED")
-
-
-def close_run(run: Run) -> dict[str, Any]:
-    """End the run's file and its MLflow run.
-
-    Raises:
-        StagesFailed: some stages failed; the message names each and why.
-    """
-    failed = {**run.missed, **run.failures}
-    run.log.outcome = "failed" if failed else "completed"
-    run.log.write()
-    run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
-    run_artifacts(run.log, run.store, run.registry)
-    if failed:
-        skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
-        lines = [f"{name}: {message}" for name, message in failed.items()]
-        what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
-        raise StagesFailed(
-            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.\n- "
-            + "\n- ".join(lines)
-        )
-    return {
-        "run": run.log.path.stem,
-        "reused": sum(facts["outcome"] == "Reused" for facts in run.log.stages.values()),
-        "computed": sum(facts["outcome"] == "Completed" for facts in run.log.stages.values()),
-        "stages": {node_id: facts["key"] for node_id, facts in run.log.stages.items()},
-        "mlflow_run": run.registry.parent,
-        "notes": list(run.log.notes),
-    }

@@ -141,12 +141,13 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogHandler
 
-    from flows import clep_dg as flow_module
+    from flows.clep_dg import clep_dg
+    from flows.one_run import SHOW
     from tasks.preflight import unreachable
 
-    flow_module.SHOW.set(show(flow_module))
+    SHOW.set(show())
     try:
-        result: dict[str, Any] = flow_module.clep_dg(**parameters)
+        result: dict[str, Any] = clep_dg(**parameters)
         return result
     except Exception as error:
         parts = urlsplit(address)

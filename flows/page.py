@@ -32,7 +32,7 @@ def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry
 def _mlflow(registry: Registry) -> str:
     if not registry.url.startswith("http"):
         run = f", run `{registry.parent}`" if registry.parent else ""
-        return f"MLflow: `mlflow ui --backend-store-uri {registry.url}`{run}"
+        return f"MLflow: `{registry.url}`{run}"
     own = registry.page()
     if own:
         return f"MLflow: [this run]({own})"

@@ -53,8 +53,9 @@ def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
     return "FILE.wav"
 
 
-def show(flow_module: Any) -> Any:
+def show() -> Any:
     """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
+    from flows.one_run import Show
 
     def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
         return bar(node.stage, node.name)
@@ -71,7 +72,7 @@ def show(flow_module: Any) -> Any:
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
 
-    return flow_module.Show(bar=of_node, done=done, failed=failed, say=_write)
+    return Show(bar=of_node, done=done, failed=failed, say=_write)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def run():
 
 
 def complaint() -> str:
-    from flows.clep_dg import StagesFailed
+    from flows.one_run import StagesFailed
 
     with pytest.raises(StagesFailed) as caught:
         run()

@@ -169,7 +169,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     from clepdg.cards import load_card
     from clepdg.config import SyntheticConfig
     from clepdg.corpora import synthetic
-    from flows.clep_dg import StagesFailed
+    from flows.one_run import StagesFailed
 
     worker("only")
     online(1)

@@ -290,7 +290,7 @@ def test_status_agrees_without_running(trees, stood):
 
 
 def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_path):
-    from flows.clep_dg import StagesFailed
+    from flows.one_run import StagesFailed
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("no audio here")
@@ -307,7 +307,7 @@ def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_
 
 def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkeypatch):
     import tasks.training
-    from flows.clep_dg import StagesFailed
+    from flows.one_run import StagesFailed
 
     fit = tasks.training.compute_clep
 

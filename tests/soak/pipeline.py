@@ -54,7 +54,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.reporting import Reporting
     from clepdg.store import Record, plain, write_json
     from flows.checks import plan
-    from flows.clep_dg import Stopped
+    from flows.one_run import Stopped
     from tasks import living, runs, stages
     from tasks.settings import load_settings
 

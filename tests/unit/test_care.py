@@ -269,7 +269,7 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
 
 def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
     """Do what the flow does, without Prefect and MLflow."""
-    from flows.clep_dg import Run, _silent
+    from flows.one_run import Run, _silent
 
     class Nobody:
         def start(self, node, key):

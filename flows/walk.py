@@ -1,0 +1,105 @@
+"""The way through a run's graph: corpora side by side, then what folds share, then the folds, each in order."""
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextvars import copy_context
+from dataclasses import replace
+from itertools import groupby
+from queue import SimpleQueue
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from prefect.utilities.annotations import quote
+
+from flows import fan_out as elsewhere
+from flows.one_run import Run
+from tasks.children import Child
+from tasks.stages import DATA_STAGES, Node
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
+def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
+    """Compute or reuse one stage."""
+    outcome = run.bring_up_to_date(node)
+    get_run_logger().info("%s: %s", node.id, outcome.reason)
+    name = "Reused" if outcome.reused else "Completed"
+    return Completed(name=name, message=outcome.reason)
+
+
+def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Bring the nodes up to date: data stages corpus by corpus side by side, then what folds share, then the folds."""
+    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
+        if stage in DATA_STAGES:
+            finish_group(run, list(group), parallel=True)
+        else:
+            finish_lanes(run, list(group), devices)
+
+
+def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
+    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
+    ready = [node for node in nodes if all(need in run.records for need in node.needs)]
+    if run.missed:  # what they left undone is not done here
+        left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
+        ready = [node for node in ready if node.id not in left]
+    calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
+    if parallel:
+        futures = [bring_up_to_date.submit(*call) for call in calls]
+        for future in futures:
+            future.wait()
+        states = [future.state for future in futures]
+    else:
+        states = [bring_up_to_date(*call, return_state=True) for call in calls]
+    ended = dict(zip((node.id for node in ready), states, strict=True))
+    with run.writing:
+        for node in nodes:
+            run.note(node, ended.get(node.id))
+        run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
+        run.log.write()
+
+
+def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Run folds, or the nodes of a stage that folds share: one after another here, or side by side on several devices.
+
+    Side by side, each is computed on a device that is free, in the device's child process.
+    """
+    lanes = defaultdict(list)
+    for node in nodes:
+        lanes[node.fold or node.id].append(node)
+    if len(devices) == 1 or len(lanes) == 1:
+        finish_in_order(run, nodes)
+        return
+    free = SimpleQueue[tuple[str, Child]]()
+
+    def finish(lane: list[Node]) -> None:
+        device, child = free.get()
+        try:
+            finish_in_order(replace(run, settings=replace(run.settings, device=device), child=child), lane)
+        finally:
+            free.put((device, child))
+
+    with ExitStack() as ends:
+        children = [Child() for _ in devices]
+        for device, child in zip(devices, children, strict=True):
+            free.put((device, child))
+            ends.callback(child.end)
+        pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
+        try:
+            for ended in [pool.submit(copy_context().run, finish, lane) for lane in lanes.values()]:
+                ended.result()
+        except BaseException:  # the run is cancelled: its children end within seconds
+            run.stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.close()
+            raise
+
+
+def finish_in_order(run: Run, nodes: list[Node]) -> None:
+    """Run nodes one after another, until the run is stopped."""
+    for _, group in groupby(nodes, key=lambda node: node.stage):
+        if not run.stopping.is_set():
+            finish_group(run, list(group), parallel=False)
