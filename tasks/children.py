@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg.documents import Documents
 from clepdg.errors import ClepError
 from clepdg.reporting import Reporting
-from tasks.services import die_with_parent
+from tasks.parents import die_with_parent
 
 if TYPE_CHECKING:
     from tasks.stages import Computed, Work

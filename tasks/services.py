@@ -6,10 +6,8 @@ token of its own, so that a pid that now belongs to another program is left alon
 """
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg.errors import ClepError
 from clepdg.store import write_json
 from tasks.crashes import tell_crashed
+from tasks.parents import die_with_parent
 from tasks.preflight import check_database
 from tasks.settings import PROJECT, Settings, load_settings
 from tasks.tracking import front_page
@@ -72,12 +71,6 @@ def free_port(wanted: int = 0) -> int:
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise ClepError("There is no free port on 127.0.0.1.")
-
-
-def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
-    """Ask the kernel to end this process when its parent dies, kill -9 included (Linux alone knows how)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
 
 
 def _prefect_command(port: int) -> list[str]:
