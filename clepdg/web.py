@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
-from clepdg.addresses import by_hand, is_web, shown
+from clepdg.addresses import by_hand, is_web, naming, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -43,7 +43,7 @@ def look(card: Card, url: str) -> dict[str, Any]:
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
             where=shown(url),
-            do=f"try again later, or give it with --source {card.name}=FOLDER_OR_ARCHIVE",
+            do=f"try again later, or {naming(card)}",
         ) from error
     if response.status_code != 200:
         raise refused(card, url, response.status_code)

@@ -27,6 +27,7 @@ from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
 from flows.artifacts import progress_artifact, run_artifacts
 from flows.checks import check, plan
+from flows.logs import log_errors_once
 from tasks import living, runs, stages
 from tasks.crashes import alive, tell_crashed
 from tasks.lineage import git_commit
@@ -183,6 +184,9 @@ def _silent() -> Show:
 
 
 SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
+
+
+log_errors_once()
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")

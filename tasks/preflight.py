@@ -72,7 +72,8 @@ def check_backbone(config: Config) -> None:
             "The backbone's weights are not here and the hub can't be reached.",
             got=problem,
             where=name,
-            do="connect to the network; or download them elsewhere and give --backbone FOLDER; or use --backbone micro",
+            do="connect to the network; or download them elsewhere and give --backbone FOLDER; or use --backbone micro"
+            " (a deployment's parameter backbone)",
         )
 
 
