@@ -198,9 +198,12 @@ def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.i
 def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ...]) -> Head:
     """Fit a logistic regression on standardised audio embeddings (U, D): the probe, or the log-mel floor."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
+    x = x.astype(np.float64)  # in float32 the weights depend on the processor and its threads from the fourth digit on
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
-    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
+    with threadpool_limits(1):  # small matrices: threads would only cost
+        model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two classes: scikit-learn keeps one row
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
