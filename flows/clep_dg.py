@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
@@ -245,7 +246,7 @@ def clep_dg(
         overrides=overrides or {},
     )
     settings = load_settings()
-    tell_crashed(settings)
+    tell_crashed(settings, PREFECT_API_URL.value())
     with alive(settings, str(flow_run.id)):
         return finish(arguments, settings)
 
