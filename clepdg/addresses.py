@@ -23,7 +23,12 @@ _TOKEN: Final = re.compile(
 def by_hand(card: Card) -> str:
     """Return what a user can do to get a corpus and to name it."""
     how = f"{card.apply} ({card.homepage})" if card.apply else f"get it from {card.homepage}"
-    return f"{how}, then give it with --source {card.name}=FOLDER_OR_ARCHIVE"
+    return f"{how}, then {naming(card)}"
+
+
+def naming(card: Card) -> str:
+    """Return how a user names a corpus's own copy: on the command line, and to a deployment."""
+    return f"give it with --source {card.name}=FOLDER_OR_ARCHIVE (a deployment's parameter sources)"
 
 
 def shown(url: str) -> str:

@@ -230,12 +230,15 @@ def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ..
         ClepError: fewer than two labels to learn.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     if len(set(y)) < 2:
         found = [names[label] for label in sorted(set(y))]
         raise ClepError("A probe needs training utterances of two labels at least.", got=found, expected=names)
+    x = x.astype(np.float64)  # in float32 the weights depend on the processor and its threads from the fourth digit on
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
-    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
+    with threadpool_limits(1):  # small matrices: threads would only cost
+        model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two classes: scikit-learn keeps one row
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

@@ -222,7 +222,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> Non
             f"{card.name} is not what its card says.",
             got=differences,
             where=f"the source of {card.name}",
-            do=whole if allow_partial else f"{whole}, or pass --allow-partial",
+            do=whole if allow_partial else f"{whole}, or pass --allow-partial (a deployment's parameter allow_partial)",
         )
 
 

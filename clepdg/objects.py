@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from clepdg.addresses import by_hand, filled, shown
+from clepdg.addresses import by_hand, filled, naming, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -59,5 +59,5 @@ def errors(card: Card, url: str) -> Iterator[None]:
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
             where=shown(url),
-            do=f"try again later, or give it with --source {card.name}=FOLDER_OR_ARCHIVE",
+            do=f"try again later, or {naming(card)}",
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
-from clepdg.addresses import by_hand, filled, is_web, shown
+from clepdg.addresses import by_hand, filled, is_web, naming, shown
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -55,7 +55,7 @@ def look(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
             where=shown(url),
-            do=f"try again later, or give it with --source {card.name}=FOLDER_OR_ARCHIVE",
+            do=f"try again later, or {naming(card)}",
         ) from error
     if response.status_code in BUSY and not patience:
         return {}

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import WithJsonSchema
 
@@ -13,6 +14,7 @@ from clepdg.protocols import LEAVE_OUT, SUPERVISED
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.checks import check, configure, plan
+from flows.logs import log_errors_once
 from flows.one_run import close_run, open_run, stop_run
 from flows.walk import finish
 from tasks import living
@@ -48,6 +50,9 @@ FoldName = Annotated[
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]
+
+
+log_errors_once()
 
 
 @flow(
@@ -103,7 +108,7 @@ def clep_dg(
         overrides=overrides or {},
     )
     settings = load_settings()
-    tell_crashed(settings)
+    tell_crashed(settings, PREFECT_API_URL.value())
     with alive(settings, str(flow_run.id)):
         return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
 

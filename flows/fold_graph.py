@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clepdg import acoustics, cards, corruptions, folders
-from clepdg.config import Config
+from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row
@@ -247,7 +247,10 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | No
     settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
     text: dict[str, str] = {}
     if row.head in ("prompts", "text"):
-        settings |= {"classifier": row.classifier_config(config.classifier), "seed": later or 0}
+        chosen = row.classifier_config(config.classifier)
+        if row.head == "prompts":  # no steps: of all settings it reads the centring alone
+            chosen = ClassifierConfig(steps=0, centring=chosen.centring)
+        settings |= {"classifier": chosen, "seed": later or 0}
         text = {"text": f"text_embeddings/{text_name(head.model, row, later)}"}
         if CONTEXTS[row.contexts].how == "redrawn":
             settings |= {"redraws": config.text.redraws}

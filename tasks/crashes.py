@@ -8,17 +8,17 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from clepdg.errors import StoreError
 from tasks import living
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
+    import httpx
 
 log = logging.getLogger("clepdg")
 
+ONGOING = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"]
 GONE = "The run was killed: its process is gone."
 
 
@@ -37,41 +37,41 @@ def alive(settings: Settings, flow_run: str) -> Iterator[None]:
             living.told(folder, flow_run)
 
 
-def tell_crashed(settings: Settings, api: str | None = None) -> list[str]:
+def tell_crashed(settings: Settings, api: str | None) -> list[str]:
     """Mark the flow runs of this machine whose process is gone, and their task runs, as Crashed; return their ids.
 
     Args:
-        api: address of Prefect's server; None: the one in use.
+        api: address of Prefect's server; None: there is none to tell.
     """
-    killed = living.ended_untold(_folder(settings))
+    killed = living.ended_untold(_folder(settings)) if api else []
     if not killed:
         return []
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    import httpx
 
     try:
-        with temporary_settings({PREFECT_API_URL: api} if api else {}), get_client(sync_client=True) as client:
+        with httpx.Client(base_url=str(api).rstrip("/"), timeout=10.0, trust_env=False) as client:
             for flow_run in killed:
-                _crashed(client, UUID(flow_run))
+                _crashed(client, flow_run)
                 living.told(_folder(settings), flow_run)
-    except Exception as error:  # it costs no run anything: the next one tells it
+    except httpx.HTTPError as error:  # it costs no run anything: the next one tells it
         log.warning("Prefect could not be told of killed runs: %s: %s", type(error).__name__, error)
     return killed
 
 
-def _crashed(client: "SyncPrefectClient", flow_run: UUID) -> None:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    with contextlib.suppress(ObjectNotFound):  # of another server
-        found = client.read_flow_run(flow_run)
-        if found.state is None or not found.state.is_final():
-            client.set_flow_run_state(flow_run, Crashed(message=GONE), force=True)
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
-        for task in client.read_task_runs(flow_run_filter=wanted):
-            if task.state is None or not task.state.is_final():
-                client.set_task_run_state(task.id, Crashed(message=GONE), force=True)
+def _crashed(client: "httpx.Client", flow_run: str) -> None:
+    found = client.get(f"/flow_runs/{flow_run}")
+    if found.status_code == 404:  # of another server
+        return
+    found.raise_for_status()
+    mine = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ONGOING}}}}
+    tasks = client.post("/task_runs/filter", json=mine)
+    tasks.raise_for_status()
+    ended = {"state": {"type": "CRASHED", "name": "Crashed", "message": GONE}, "force": True}
+    ongoing = [f"/task_runs/{task['id']}" for task in tasks.json()]
+    if found.json()["state_type"] in (None, *ONGOING):
+        ongoing.append(f"/flow_runs/{flow_run}")
+    for run in ongoing:
+        client.post(f"{run}/set_state", json=ended).raise_for_status()
 
 
 def _folder(settings: Settings) -> Path:

@@ -53,7 +53,7 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
 def check_backbone(config: Config) -> None:
     """Raise where the backbone is neither micro, nor a folder with weights, nor to be had from the hub."""
     if config.backbone.name not in MADE_HERE:
-        instead = "give --backbone FOLDER; or use --backbone micro"
+        instead = "give --backbone FOLDER; or use --backbone micro (a deployment's parameter backbone)"
         check_weights("backbone", config.backbone.name, config.backbone.revision, "tokenizer.json", instead)
 
 

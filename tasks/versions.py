@@ -17,16 +17,16 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
-    "index": 3,
+    "index": 4,
     "shard": 2,
-    "backbone": 1,
-    "clep": 1,
-    "acpt": 1,
-    "text_embeddings": 1,
-    "audio_embeddings": 1,
-    "classifier": 1,
-    "evaluate": 2,
-    "report": 2,
+    "backbone": 2,
+    "clep": 2,
+    "acpt": 2,
+    "text_embeddings": 2,
+    "audio_embeddings": 2,
+    "classifier": 2,
+    "evaluate": 3,
+    "report": 3,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")

@@ -18,6 +18,12 @@ def client(prefect_server):
         yield client
 
 
+def api() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
 def running(client) -> tuple[UUID, UUID]:
     """Return a flow run and a task run of it that the server takes for running."""
     from prefect import flow, task
@@ -43,10 +49,10 @@ def test_a_killed_run_ends_as_crashed_and_a_living_one_goes_on(client):
     settings, dead, other = load_settings(), running(client), running(client)
     with crashes.alive(settings, str(other[0])):
         killed(dead[0])
-        assert crashes.tell_crashed(settings) == [str(dead[0])]
+        assert crashes.tell_crashed(settings, api()) == [str(dead[0])]
         assert states(client, *dead) == ("CRASHED", "CRASHED")
         assert states(client, *other) == ("RUNNING", "RUNNING")
-    assert crashes.tell_crashed(settings) == []
+    assert crashes.tell_crashed(settings, api()) == []
 
 
 def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client):
@@ -56,9 +62,9 @@ def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client
     client.set_flow_run_state(flow_run, Completed(), force=True)
     for name in (flow_run, uuid4()):
         killed(name)
-    assert len(crashes.tell_crashed(settings)) == 2
+    assert len(crashes.tell_crashed(settings, api())) == 2
     assert states(client, flow_run, task_run) == ("COMPLETED", "CRASHED")
-    assert crashes.tell_crashed(settings) == []
+    assert crashes.tell_crashed(settings, api()) == []
 
 
 def test_a_server_that_is_away_is_told_later(client, caplog):
@@ -66,5 +72,5 @@ def test_a_server_that_is_away_is_told_later(client, caplog):
     killed(dead[0])
     crashes.tell_crashed(settings, "http://127.0.0.1:1/api")
     assert "could not be told" in caplog.text
-    assert crashes.tell_crashed(settings) == [str(dead[0])]
+    assert crashes.tell_crashed(settings, api()) == [str(dead[0])]
     assert states(client, *dead) == ("CRASHED", "CRASHED")

@@ -249,3 +249,17 @@ def test_a_damaged_head_of_the_same_size_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\xff")  # a float32 that is none
     with pytest.raises(StoreError, match=r"(?s)not finite.*weight.*head.safetensors.*clep-dg verify"):
         classifier.load_head(tmp_path)
+
+
+def test_a_probe_does_not_depend_on_how_sums_are_rounded():
+    # Another order of the utterances rounds sums otherwise, as another processor or number of threads does.
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, 600)
+    x = rng.normal(0, 1, (600, 8)) + 0.3 * np.eye(8)[y]
+    x = (x @ rng.normal(0, 1, (8, 256)) + rng.normal(0, 0.05, (600, 256))).astype(
+        np.float32
+    )  # as correlated as log-mels
+    order = rng.permutation(600)
+    one, other = fit_audio(x, y, tuple("abcd")), fit_audio(x[order], y[order], tuple("abcd"))
+    np.testing.assert_allclose(one.weight, other.weight, atol=1e-6)
+    np.testing.assert_allclose(one.bias, other.bias, atol=1e-6)

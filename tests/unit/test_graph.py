@@ -323,6 +323,15 @@ def test_conditions_are_heard_by_every_model_of_a_fold_on_its_targets_alone():
     assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(nodes[node].inputs)]
 
 
+def test_class_prompts_read_the_centring_alone():
+    """Of the classifier's settings: another learning rate leaves the zero-shot rows up to date."""
+    settings = {}
+    for name, changes in {"a": {}, "b": {"learning_rate": 0.01, "steps": 7}, "c": {"centring": "none"}}.items():
+        nodes = by_id(replace(CONFIG, classifier=replace(CONFIG.classifier, **changes)))
+        settings[name] = canonical(nodes["classifier/supervised.clep-zero-shot-centred.c0"].config)
+    assert settings["a"] == settings["b"] != settings["c"]
+
+
 def test_conditions_change_the_evaluation_alone():
     heard = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("room-long",)))
     before, after = by_id(), by_id(heard)

@@ -1,0 +1,48 @@
+"""Protects what a person reads in a run's log: a fault that a user can mend once, a bug with its traceback."""
+
+import logging
+
+import pytest
+
+from clepdg.errors import ClepError, ConfigError
+from flows.logs import once
+
+
+@pytest.fixture
+def logger():
+    made = logging.getLogger("tests.of.flows.logs")
+    made.addFilter(once)
+    yield made
+    made.removeFilter(once)
+
+
+def ended(logger, error: Exception) -> None:
+    """Log an error in a flow as Prefect does."""
+    try:
+        raise error
+    except Exception as caught:
+        logger.exception("Encountered exception during execution: %r", caught)
+        logger.error(f"Finished in state Failed('Flow run encountered an exception: {caught}')")
+        logger.error("Engine execution exited with unexpected exception", exc_info=True)
+
+
+def test_a_fault_is_logged_once_and_plain(logger, caplog):
+    ended(logger, ConfigError("There is no such stage.", got="train"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "There is no such stage.\n  got: train",
+        "Finished in state Failed",
+    ]
+    assert "Traceback" not in caplog.text
+
+
+def test_a_bug_keeps_its_traceback(logger, caplog):
+    ended(logger, ValueError("100% wrong"))
+    assert len(caplog.records) == 3
+    assert "Traceback" in caplog.text and "100% wrong" in caplog.text
+
+
+def test_other_messages_pass_as_they_are(logger, caplog):
+    caplog.set_level(logging.INFO)
+    logger.info("clep/supervised.c0: %s", "new")
+    logger.warning("%s", ClepError("a warning"))
+    assert [record.getMessage() for record in caplog.records] == ["clep/supervised.c0: new", "a warning"]
