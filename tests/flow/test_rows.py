@@ -26,7 +26,7 @@ TINY = {
     "evaluate.resamples": 100,
     "rows": "all",
 }
-FOLDS = ("supervised", "leave-out-synthetic-2")
+FOLD = "leave-out-synthetic-2"
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def silent(node, decision):
 @pytest.fixture(scope="module")
 def nodes():
     config = build("demo", corpora=("synthetic-1", "synthetic-2"), overrides=TINY)
-    return graph(config, {}, only_folds=FOLDS)
+    return graph(config, {}, only_folds=(FOLD,))
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +58,12 @@ def ran(nodes, machine):
 @pytest.fixture
 def cells(ran):
     store, records = ran
-    folders = [store.local("evaluate", records[f"evaluate/{fold}"].key) for fold in FOLDS]
-    return pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders])
+    return pd.read_parquet(store.local("evaluate", records[f"evaluate/{FOLD}"].key) / "cells.parquet")
 
 
-def test_every_row_has_a_cell_in_every_fold(cells):
-    for fold in FOLDS:
-        found = cells[cells.fold == fold]
-        expected = {name for name, row in rows((ALL,)).items() if not (row.ceiling and fold == "supervised")}
-        assert set(found.row) == expected
-        assert found.uar.between(0, 1).all()
+def test_every_row_has_a_cell(cells):
+    assert list(cells.row.sort_values()) == sorted(rows((ALL,)))
+    assert cells.uar.between(0, 1).all()
 
 
 def test_rows_that_are_unlike_the_others_say_so(cells):
@@ -76,9 +72,9 @@ def test_rows_that_are_unlike_the_others_say_so(cells):
         assert (cell["new_label"] == cell["row"].removeprefix("new-")) == added
         assert any("added by its word alone" in mark for mark in cell["marks"]) == added
         assert (CEILING in cell["marks"]) == (cell["row"] == "target-probe")
-    leave_out = cells[cells.fold == FOLDS[1]].set_index("row")
-    assert pd.isna(leave_out.uar_whole["target-probe"])
-    assert leave_out.uar_whole.drop("target-probe").notna().all()
+    of_row = cells.set_index("row")
+    assert pd.isna(of_row.uar_whole["target-probe"])
+    assert of_row.uar_whole.drop("target-probe").notna().all()
 
 
 def test_the_report_names_every_row(ran):
@@ -93,12 +89,11 @@ def test_the_report_names_every_row(ran):
 
 def test_each_row_answers_in_its_own_way(ran):
     """No two rows have the same head, but that the evaluation alone sees the target's mean."""
-    store, records = ran
-    for fold in FOLDS:
-        heads = {n: r.digests["content"] for n, r in records.items() if n.startswith(f"classifier/{fold}.")}
-        same = {d: [n for n in heads if heads[n] == d] for d in heads.values()}
-        shared = [sorted(name.split(".")[1] for name in names) for names in same.values() if len(names) > 1]
-        assert shared == [["text-acpt", "text-acpt-target-centred"]]
+    _, records = ran
+    heads = {n: r.digests["content"] for n, r in records.items() if n.startswith("classifier/")}
+    same = {digest: [n for n in heads if heads[n] == digest] for digest in heads.values()}
+    shared = [sorted(name.split(".")[1] for name in names) for names in same.values() if len(names) > 1]
+    assert shared == [["text-acpt", "text-acpt-target-centred"]]
 
 
 def test_how_much_models_read_of_contexts_is_known_before_and_after(ran):
@@ -108,10 +103,10 @@ def test_how_much_models_read_of_contexts_is_known_before_and_after(ran):
     assert len(models) > 10
     for record in models:
         assert names <= set(record.figures)
-    frozen = records["clep/supervised.frozen-text.c0"].figures
+    frozen = records[f"clep/{FOLD}.frozen-text.c0"].figures
     before = records["backbone/backbone"].figures
     assert {name: frozen[name] for name in names} == pytest.approx({name: before[name] for name in names}, abs=1e-4)
-    assert records["clep/supervised.c0"].figures["context_shift"] != before["context_shift"]
+    assert records[f"clep/{FOLD}.c0"].figures["context_shift"] != before["context_shift"]
     store, _ = ran
     page = (store.local("report", records["report/report"].key) / "report.html").read_text()
     for shown in ("what models read of contexts", "CLEP frozen-text", "CLEP interpolated", "context_effective_rank"):
@@ -127,7 +122,7 @@ def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(r
     chosen = [
         node
         for node in nodes
-        if node.name.startswith("supervised.") and node.stage in ("clep", "acpt", "text_embeddings", "classifier")
+        if node.stage in ("clep", "acpt", "text_embeddings", "classifier")
         if any(part in node.name for part in wanted)
     ]
     assert len(chosen) > 8
