@@ -182,14 +182,14 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 def whole(path: Path) -> bool:
     """Tell whether a file of save_atomically is there and whole; one that is not is removed: training begins anew."""
-    from safetensors import SafetensorError
-
+    if not path.exists():
+        return False
     try:
         read_facts(path)
-    except FileNotFoundError:
-        return False
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # after a power cut, for instance
-        log.warning("A checkpoint is damaged, so training begins anew: %s: %s", path, error)
+    except StoreError as error:  # after a power cut, for instance
+        if isinstance(error.__cause__, OSError):
+            raise
+        log.warning("A checkpoint is damaged, so training begins anew: %s: %s", path, error.__cause__)
         path.unlink(missing_ok=True)
         return False
     return True
