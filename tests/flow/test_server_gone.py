@@ -52,7 +52,7 @@ def begin(home: Path, url: str) -> subprocess.Popen[str]:
     """Start a run, and return it when its first shards are there."""
     sets = [f"--set={name}={value}" for name, value in SETTINGS.items()]
     command = [str(services.BIN / "clep-dg"), "run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", *sets]
-    environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "4"}
+    environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "3"}
     with (home / "run.log").open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     deadline = time.monotonic() + 240
