@@ -71,6 +71,20 @@ def test_cached_text_equals_encoded_text(micro_factory):
     torch.testing.assert_close(cached, fresh, atol=1e-5, rtol=0)
 
 
+def test_prototypes_equal_a_plain_loop(micro):
+    """P_n = n(mean_j n(t_nj)); that CE(s a P^T, y) is cross-entropy is torch's own."""
+    text = clep.TextSide(micro, EMOTIONS, CONFIG)
+    with torch.no_grad():
+        _, prototypes = text.with_prototypes([])
+        for own, row in zip(prototypes, text.prompts, strict=True):
+            assert len(row) == len(CONFIG.templates)
+            total = np.zeros(len(own))
+            for prompt in row:
+                one = micro.project_text(micro.pool_text(**micro.tokenize([prompt])))[0].numpy()
+                total += one / np.sqrt(sum(float(x) ** 2 for x in one)) / len(row)
+            np.testing.assert_allclose(own.numpy(), total / np.sqrt((total**2).sum()), atol=1e-5)
+
+
 def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utterances, tmp_path):
     clap = micro_factory()
     figures = fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=4, steps_per_epoch=8, batch_size=8))
