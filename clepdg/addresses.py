@@ -39,7 +39,8 @@ def shown(url: str) -> str:
 def holds_secret(url: str) -> bool:
     """Tell whether an address holds a password or a token itself, and not the name, ${NAME}, of where it stands."""
     login = _LOGIN.match(url)
-    return _TOKEN.search(url) is not None or (login is not None and _NAME.sub("", login[2]).strip(":") != "")
+    password = login[2].partition(":")[2] if login and ":" in login[2] else login[2] if login else ""
+    return _TOKEN.search(url) is not None or _NAME.sub("", password) != ""
 
 
 def filled(url: str) -> str:

@@ -27,7 +27,12 @@ from clepdg.store import digest
 from clepdg.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training import step_seed
 
-TEXT = {"embeddings": ("float32", 2), "label_index": ("int64", 1), "context_index": ("int64", 1)}
+TEXT = {
+    "embeddings": ("float32", 2),
+    "label_index": ("int64", 1),
+    "context_index": ("int64", 1),
+    "content": ("float32", 2),
+}
 AUDIO = {"embeddings": ("float32", 2)}
 
 

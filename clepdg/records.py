@@ -91,16 +91,19 @@ def json_bytes(value: Any) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, whole: write aside, flush to disk, rename."""
-    aside = path.with_name(path.name + ".writing")
+    """Write JSON so that a reader finds the old file or the new one, whole: write aside, flush to disk, rename.
+
+    Several may write at once: each does so under a name of its own, and the last one stands.
+    """
+    aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.writing")
     try:
         with aside.open("wb") as file:
             file.write(json_bytes(value))
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)  # of a full disk
+    except BaseException:
+        aside.unlink(missing_ok=True)
         raise
 
 

@@ -22,12 +22,15 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg import quality, report
+    from clepdg.answers import COLUMNS
+    from clepdg.evaluate import CELL
+    from clepdg.reading import read_frame
     from clepdg.report_cells import headline
     from clepdg.store import digest_file
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
-    cells = pd.concat([pd.read_parquet(folder / "cells.parquet") for folder in folders], ignore_index=True)
-    predictions = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in folders], ignore_index=True)
+    cells = pd.concat([read_frame(folder / "cells.parquet", CELL) for folder in folders], ignore_index=True)
+    predictions = pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True)
     facts = {
         **work.config["facts"],
         **_credit(work, predictions),
@@ -63,8 +66,9 @@ def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
     import pandas as pd
 
     from clepdg.acoustics import ROWS
+    from clepdg.reading import read_frame
 
-    tables = [table for folder in folders if not (table := pd.read_parquet(folder / context_look.FILE)).empty]
+    tables = [table for folder in folders if not (table := read_frame(folder / context_look.FILE, ())).empty]
     if not tables:
         return {}
     lines: dict[str, dict[str, str]] = {}

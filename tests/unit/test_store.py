@@ -149,6 +149,27 @@ def test_write_json_is_whole_or_old(tmp_path, monkeypatch):
     assert json.loads(path.read_text()) == {"a": 1}
 
 
+def test_many_threads_begin_a_store_at_once(tmp_path):
+    store, faults = Store.open(str(tmp_path / "store")), []
+    start = threading.Barrier(16)
+
+    def work(number):
+        try:
+            start.wait(20)
+            commit(store, f"k{number}", a=str(number))
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
+    assert json.loads((store.root / "store.json").read_text()) == {"format": 1}
+    assert not list(store.root.rglob("*.writing"))
+
+
 def test_addresses(tmp_path):
     assert Store.open((tmp_path / "x y").as_uri()).root == tmp_path / "x y"
     with pytest.raises(StoreError, match="not supported"):
