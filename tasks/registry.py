@@ -357,7 +357,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     import mlflow
 
     try:
-        chosen = f"/{version}" if version and version.isdigit() else f"@{version or CHAMPION}"
+        chosen = f"/{version}" if str(version).isdigit() else f"@{version or CHAMPION}"
         return mlflow.pyfunc.load_model(f"models:/{name}{chosen}")
     except mlflow.exceptions.MlflowException as error:
         where = f"{name}, {version or CHAMPION}"
