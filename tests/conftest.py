@@ -13,6 +13,7 @@ os.environ.update(
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
     PREFECT_LOGGING_LEVEL="CRITICAL",
     TOKENIZERS_PARALLELISM="false",
+    OMP_WAIT_POLICY="PASSIVE",  # threads that wait do not take the cores from the processes that tests start
 )
 
 import numpy as np
