@@ -316,8 +316,8 @@ def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkey
             raise ClepError("The loss is not a number.")
         return fit(work)
 
-    monkeypatch.setattr(tasks.training, "compute_clep", broken)
-    with pytest.raises(StagesFailed) as caught:
+    with monkeypatch.context() as patched, pytest.raises(StagesFailed) as caught:
+        patched.setattr(tasks.training, "compute_clep", broken)
         run(trees, {"clep.weight_decay": 0.02})
     assert "clep/leave-out-emodb.c0: The loss is not a number." in str(caught.value)
     assert str(caught.value).startswith("1 of ")
@@ -326,7 +326,6 @@ def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkey
         assert log[f"clep/{fold}.c0"]["outcome"] == log[f"evaluate/{fold}"]["outcome"] == "Completed"
     assert log["clep/leave-out-emodb.c0"]["outcome"] == "Failed"
     assert log["evaluate/leave-out-emodb"]["outcome"] == log["report/report"]["outcome"] == "Skipped"
-    monkeypatch.undo()
     run(trees, {"clep.weight_decay": 0.02})
     assert {n for n in computed() if n.startswith(("clep/", "evaluate/", "report/"))} == {
         *("clep/leave-out-emodb.c0", "evaluate/leave-out-emodb", "report/report"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clepdg.store import Store, write_json
+from clepdg.store import Record, Store
 from flows.page import results_page
 from tasks.registry import MARKER, Registry
 from tasks.settings import Settings
@@ -14,11 +14,11 @@ ML = "?workflowType=machine_learning"
 @pytest.fixture
 def store(tmp_path):
     store = Store.open(str(tmp_path / "a störe"))
+    nothing = {"config": {}, "inputs": {}, "figures": {}, "files": {}, "seconds": 0.0, "version": 1}
     for stage, key, run in (("shard", "s1", "r-shard"), ("report", "p", "r-report")):
-        folder = store.local(stage, key)
-        folder.mkdir(parents=True)
-        write_json(folder / MARKER, {"tracking": "x", "run_id": run, "experiment": "7"})
-    (store.local("report", "p") / "results.md").write_text("| row | UAR |")
+        (store.partial(stage, key) / "results.md").write_text("| row | UAR |")
+        record = store.commit(Record(stage=stage, name="n", key=key, digests={"content": "d"}, **nothing))
+        store.documents.write(store.beside(record, MARKER), {"tracking": "x", "run_id": run, "experiment": "7"})
     return store
 
 
