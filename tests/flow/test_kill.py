@@ -113,10 +113,10 @@ def whole(tmp_path_factory, prefect_server):
 
 def test_kill_in_every_stage_then_the_same_command(tmp_path, whole):
     home, expected = whole
-    moments = [  # in the order of the graph: the row `majority` needs no CLEP, so its stages come first
+    moments = [  # in the order of the graph: what folds share, then a fold's stages one after another
         *("commit:source", "commit:index", "commit:shard", "commit:backbone", "commit:audio_embeddings"),
-        *("commit:classifier", "train:clep", "commit:clep", "commit:text_embeddings", "train:acpt", "commit:acpt"),
-        *("train:classifier", "commit:evaluate", "commit:report"),
+        *("train:clep", "commit:clep", "train:acpt", "commit:acpt", "commit:text_embeddings"),
+        *("train:classifier", "commit:classifier", "commit:evaluate", "commit:report"),
     ]
     for moment in moments:
         killed = run(tmp_path, moment)
