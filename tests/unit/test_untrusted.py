@@ -166,6 +166,7 @@ def whole(tmp_path_factory, micro_factory) -> dict[str, Path]:
         embeddings=torch.ones(4, 3),
         label_index=torch.tensor([0, 1, 0, 1]),
         context_index=torch.tensor([-1, -1, 0, 0]),
+        content=torch.ones(2, 3),
     ).save(folders["text"])
     embeddings.AudioEmbeddings(utterance_ids=("c/1", "c/2"), embeddings=np.ones((2, 3), np.float32)).save(
         folders["audio"]
