@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
@@ -70,7 +71,8 @@ def worker(deployed, home) -> Iterator[Callable[[str, str], None]]:
 
     yield start
     for process in started:
-        _end(process.pid)
+        running = psutil.Process(process.pid)
+        _end([running, *running.children(recursive=True)])
         process.wait(30)
 
 
