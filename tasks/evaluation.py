@@ -44,8 +44,8 @@ def compute_evaluate(work: Work) -> Computed:
         split_units=work.config["split_units"],
     )
     cells = row_marks.annotate(cells, work.config["new_labels"], work.config["ceilings"])
-    recalls = [{label: recall.get(label) for label in labels(label_set)} for recall in cells.recalls]
-    cells = cells.assign(recalls=recalls)  # Parquet has no place for a cell without any class
+    # every label stands in every cell: Parquet has no place for one without any class
+    cells["recalls"] = cells.recalls.map(lambda recalls: {label: recalls.get(label) for label in labels(label_set)})
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     context_look.look(work).to_parquet(work.folder / context_look.FILE, index=False)
     return Computed(
