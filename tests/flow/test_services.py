@@ -129,7 +129,7 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
 
 def assert_a_schedule_fires(url: str) -> None:
     """Check that the weekly refresh is scheduled, and that one every 15 seconds really runs and finds nothing to do."""
-    patch = {"schedules": [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]}
+    often = [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as api:
         refresh = api.get("/deployments/name/clep-dg/refresh").json()
         (weekly,) = refresh["schedules"]
@@ -138,7 +138,8 @@ def assert_a_schedule_fires(url: str) -> None:
             "UTC",
             True,
         )
-        api.patch(f"/deployments/{refresh['id']}", json=patch).raise_for_status()
+        answer = api.post(f"/deployments/{refresh['id']}/schedules", json=often)
+        assert answer.is_success, answer.text
         wanted = {"deployments": {"id": {"any_": [refresh["id"]]}}, "flow_runs": {"state": {"type": {"any_": ENDED}}}}
         deadline = time.monotonic() + 240
         while not (runs := api.post("/flow_runs/filter", json=wanted).json()) and time.monotonic() < deadline:
