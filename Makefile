@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test test-system bench soak lint format versions lock clean
+.PHONY: demo up down test test-all test-system bench soak lint format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -17,6 +17,9 @@ down: $(VENV)/.installed ## stop what `make up` started
 
 test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-extras ## these, and those that take minutes each: servers that go away, several workers and devices
+	$(BIN)/python -m pytest -m ""
 
 test-system: $(VENV)/.installed-extras ## tests that need a system package; .ci/run installs what it can
 	$(BIN)/python -m pytest -m system -rs

@@ -15,7 +15,7 @@ from tasks import tracking
 from tasks.children import Child
 from tasks.settings import load_settings
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 OVERRIDES = {
     "synthetic.utterances": 32,

@@ -19,7 +19,7 @@ from clepdg.errors import ClepError, ConfigError
 from tasks.services import _end
 from tasks.settings import PROJECT, load_settings
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 BIN = Path(sys.executable).parent
 POOL = "clep-dg-folds"

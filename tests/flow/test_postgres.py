@@ -12,7 +12,7 @@ from tasks import services
 from tasks.settings import load_settings
 from tests.flow.test_services import deployment, project  # noqa: F401
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 SECRET = "a-planted-password"
 

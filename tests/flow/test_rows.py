@@ -13,6 +13,8 @@ from flows.graph import graph
 from tasks import stages
 from tasks.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "synthetic.utterances": 40,
     "clep.epochs": 1,

@@ -12,6 +12,8 @@ import pytest
 from tasks import services
 from tasks.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "synthetic.utterances": 16,
     "clep.epochs": 1,

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     *("run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", "--set", "synthetic.utterances=210"),
     *(

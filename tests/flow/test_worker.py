@@ -18,6 +18,8 @@ from tasks import services
 from tasks.settings import PROJECT, load_settings
 from tasks.tracking import connect
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {
     "preset": "demo",
     "corpora": ["synthetic-1", "synthetic-3"],
