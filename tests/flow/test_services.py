@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -116,7 +117,7 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         wrong = deployment([*run[:4], "--param", "preset=full"], project)
         assert wrong.returncode != 0
         assert "'full' is not one of" in wrong.stdout + wrong.stderr
-        assert_a_schedule_fires(started["prefect"].url)
+        the_refresh(started["prefect"].url)
     finally:
         stopped = services.down()
     assert set(stopped) == {"prefect", "mlflow", "worker"}
@@ -127,17 +128,27 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
     assert services.down() == []
 
 
-def assert_a_schedule_fires(url: str) -> None:
-    """Check that the weekly refresh is scheduled, and that one every 15 seconds really runs and finds nothing to do."""
+def the_refresh(url: str) -> dict[str, Any]:
+    """Return the deployment refresh; check that it is scheduled weekly."""
+    refresh = httpx.get(f"{url}/deployments/name/clep-dg/refresh", timeout=30, trust_env=False).json()
+    (weekly,) = refresh["schedules"]
+    assert (weekly["schedule"]["cron"], weekly["schedule"]["timezone"], weekly["active"]) == ("0 3 * * 1", "UTC", True)
+    return dict(refresh)
+
+
+@pytest.mark.slow
+def test_a_schedule_fires(project, taken, home):
+    """Check that a refresh every 15 seconds really runs and finds nothing to do."""
     often = [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]
+    try:
+        url = services.up()["prefect"].url
+        assert_it_runs(url, the_refresh(url), often)
+    finally:
+        services.down()
+
+
+def assert_it_runs(url: str, refresh: dict[str, Any], often: list[dict[str, Any]]) -> None:
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as api:
-        refresh = api.get("/deployments/name/clep-dg/refresh").json()
-        (weekly,) = refresh["schedules"]
-        assert (weekly["schedule"]["cron"], weekly["schedule"]["timezone"], weekly["active"]) == (
-            "0 3 * * 1",
-            "UTC",
-            True,
-        )
         answer = api.post(f"/deployments/{refresh['id']}/schedules", json=often)
         assert answer.is_success, answer.text
         wanted = {"deployments": {"id": {"any_": [refresh["id"]]}}, "flow_runs": {"state": {"type": {"any_": ENDED}}}}
