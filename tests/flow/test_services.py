@@ -142,6 +142,9 @@ def test_a_schedule_fires(project, taken, home):
     often = [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]
     try:
         url = services.up()["prefect"].url
+        small = ["--param", "preset=demo", "--param", 'overrides={"synthetic.utterances": 16}']
+        done = deployment(["prefect", "deployment", "run", "clep-dg/data", *small, "--watch"], project)
+        assert done.returncode == 0, done.stdout + done.stderr
         assert_it_runs(url, the_refresh(url), often)
     finally:
         services.down()
