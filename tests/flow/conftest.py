@@ -1,8 +1,12 @@
 """A Prefect server for the session, and a small project state of its own for each module."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+from tasks import services
+from tasks.settings import PROJECT
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +31,16 @@ def settings(home, monkeypatch):
     for name in ("STORE", "TRACKING_URL", "DEVICE", "WORKERS", "TRAINING_SECONDS", "CHECKPOINT_SECONDS"):
         monkeypatch.delenv(f"CLEPDG_{name}", raising=False)
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project folder whose prefect.toml is not the checkout's."""
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    for name in ("flows", "prefect.yaml"):
+        (folder / name).symlink_to(PROJECT / name)
+    monkeypatch.setattr(services, "PROJECT", folder)
+    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    return folder

@@ -14,19 +14,13 @@ import pytest
 from tasks import tracking
 from tasks.children import Child
 from tasks.settings import load_settings
+from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 OVERRIDES = {
+    **SMALL,
     "synthetic.utterances": 32,
-    "clep.epochs": 1,
-    "clep.steps_per_epoch": 2,
-    "clep.batch_size": 8,
-    "acpt.contexts": 2,
-    "acpt.epochs": 2,
-    "acpt.tokens": 1,
-    "classifier.steps": 5,
-    "evaluate.resamples": 100,
     "rows": "clep-zero-shot,text-acpt",
 }
 

@@ -13,19 +13,15 @@ from clepdg import sharding, training
 from clepdg.store import Record, Store, digest_file
 from flows.cli import main
 from tasks import preflight, runs
+from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server")]
 
 OVERRIDES = {
+    **SMALL,
     "synthetic.utterances": 16,
     "clep.epochs": 2,
-    "clep.steps_per_epoch": 2,
-    "clep.batch_size": 8,
-    "acpt.contexts": 2,
     "acpt.epochs": 3,
-    "acpt.tokens": 1,
-    "classifier.steps": 5,
-    "evaluate.resamples": 100,
     "rows": "clep-zero-shot,text-acpt",
     "protocols": "supervised",
 }

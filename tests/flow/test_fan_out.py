@@ -18,21 +18,16 @@ import pytest
 from clepdg.errors import ClepError, ConfigError
 from tasks.services import _end
 from tasks.settings import PROJECT, load_settings
+from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 BIN = Path(sys.executable).parent
 POOL = "clep-dg-folds"
 TINY = {
+    **SMALL,
     "synthetic.utterances": 16,
-    "clep.epochs": 1,
-    "clep.steps_per_epoch": 2,
     "clep.batch_size": 4,
-    "acpt.contexts": 2,
-    "acpt.epochs": 2,
-    "acpt.tokens": 1,
-    "classifier.steps": 5,
-    "evaluate.resamples": 100,
     "rows": "majority,clep-zero-shot,text-acpt",
 }
 

@@ -17,18 +17,12 @@ from flows import checks, graph
 from tasks import registry, runs, tracking
 from tasks.settings import load_settings
 from tasks.stages import decide
+from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 TINY = {
-    "clep.epochs": 1,
-    "clep.steps_per_epoch": 2,
-    "clep.batch_size": 8,
-    "acpt.contexts": 2,
-    "acpt.epochs": 2,
-    "acpt.tokens": 1,
-    "classifier.steps": 5,
-    "evaluate.resamples": 100,
+    **SMALL,
     "rows": "majority,log-mel,clep-zero-shot,clep-probe,text-none,text-acpt",
 }
 DATA = {"source", "index", "shard"}

@@ -17,6 +17,7 @@ from clepdg.evaluate import cells
 from clepdg.presets import build
 from clepdg.report_cells import figure
 from tasks.settings import load_settings
+from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -26,16 +27,9 @@ ROWS = ["majority", "log-mel", *(["egemaps"] if EGEMAPS else []), "encoder", "cl
 FOLDS = ("supervised", "leave-out-synthetic-1", "leave-out-synthetic-2")
 LABELS = labels("4")
 SETTINGS = {
+    **SMALL,
     "synthetic.utterances": 40,
-    "clep.epochs": 1,
-    "clep.steps_per_epoch": 2,
-    "clep.batch_size": 8,
-    "acpt.contexts": 2,
-    "acpt.epochs": 2,
-    "acpt.tokens": 1,
-    "classifier.steps": 5,
     "later_seeds": "0,1",
-    "evaluate.resamples": 100,
     "evaluate.conditions": "telephone",
     "rows": ",".join(ROWS),
 }

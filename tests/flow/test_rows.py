@@ -12,20 +12,16 @@ from clepdg.row_marks import CEILING
 from flows.graph import graph
 from tasks import stages
 from tasks.settings import Settings
+from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.slow
 
 TINY = {
+    **SMALL,
     "synthetic.utterances": 40,
-    "clep.epochs": 1,
-    "clep.steps_per_epoch": 2,
-    "clep.batch_size": 8,
     "acpt.contexts": 3,
-    "acpt.epochs": 2,
     "acpt.tokens": 2,
     "text.redraws": 2,
-    "classifier.steps": 5,
-    "evaluate.resamples": 100,
     "rows": "all",
 }
 FOLD = "leave-out-synthetic-2"

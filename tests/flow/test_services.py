@@ -66,19 +66,6 @@ def test_a_wrong_parameter_is_refused_by_the_schema_that_the_server_has(wrong):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project folder whose prefect.toml is not the checkout's."""
-    folder = tmp_path / "a project"
-    folder.mkdir()
-    for name in ("flows", "prefect.yaml"):
-        (folder / name).symlink_to(PROJECT / name)
-    monkeypatch.setattr(services, "PROJECT", folder)
-    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
-    return folder
-
-
-@pytest.fixture
 def taken():
     """Hold the ports that `up` would like best."""
     held = []

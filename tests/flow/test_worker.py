@@ -3,7 +3,6 @@
 One `make up` for all of it, and one command, which goes on each time from where it was stopped.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +14,9 @@ from filelock import FileLock
 
 from clepdg.store import Record, Store, digest_file
 from tasks import services
-from tasks.settings import PROJECT, load_settings
+from tasks.settings import load_settings
 from tasks.tracking import connect
+from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.slow
 
@@ -24,16 +24,13 @@ PARAMETERS = {
     "preset": "demo",
     "corpora": ["synthetic-1", "synthetic-3"],
     "overrides": {
+        **SMALL,
         "compute.threads": 1,  # with two, each waits for the other where the cores are shared
         "synthetic.utterances": 220,  # enough for processes to encode them
         "clep.epochs": 2,
         "clep.steps_per_epoch": 12,
         "clep.batch_size": 4,
-        "acpt.contexts": 2,
         "acpt.epochs": 3,
-        "acpt.tokens": 1,
-        "classifier.steps": 5,
-        "evaluate.resamples": 100,
         "rows": "clep-zero-shot,text-acpt",
         "protocols": "supervised",
     },
@@ -100,14 +97,7 @@ def wait(until: Callable[[], object], seconds: float) -> None:
 
 
 @pytest.fixture
-def deployed(tmp_path, monkeypatch) -> Iterator[Deployed]:
-    folder = tmp_path / "a project"
-    folder.mkdir()
-    for name in ("flows", "prefect.yaml"):
-        (folder / name).symlink_to(PROJECT / name)
-    monkeypatch.setattr(services, "PROJECT", folder)
-    for name in [n for n in os.environ if n.startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
+def deployed(tmp_path, project, monkeypatch) -> Iterator[Deployed]:
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "a home"))
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     monkeypatch.setenv("CLEPDG_WORKERS", "2")
