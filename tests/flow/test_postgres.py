@@ -10,7 +10,7 @@ import pytest
 
 from tasks import services
 from tasks.settings import load_settings
-from tests.flow.test_services import deployment, project  # noqa: F401
+from tests.flow.test_services import deployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
