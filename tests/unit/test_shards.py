@@ -56,9 +56,14 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
 def test_a_process_that_is_killed_is_one_clear_error(corpus, written, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "FEW", 1)
 
+    before = {child.pid for child in psutil.Process().children()}
+    killed = []
+
     def kill_one(done, total):
-        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-        workers[0].kill()
+        if not killed:  # what was encoded before is still written, and this called again
+            workers = [child for child in psutil.Process().children() if child.pid not in before]
+            killed.append(next(child for child in workers if "spawn_main" in " ".join(child.cmdline())))
+            killed[0].kill()
 
     with pytest.raises(ShardError, match="ended from outside"):
         sharding.write_shards(tmp_path, *corpus, CONFIG, workers=2, progress=kill_one)
