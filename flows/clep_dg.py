@@ -19,7 +19,7 @@ from flows.one_run import close_run, open_run, stop_run
 from flows.walk import finish
 from tasks import living
 from tasks.crashes import alive, tell_crashed
-from tasks.runs import Arguments
+from tasks.runs import Arguments, run_name
 from tasks.settings import Settings, load_settings
 
 StageName = Literal[
@@ -57,7 +57,7 @@ log_errors_once()
 
 @flow(
     name="clep-dg",
-    flow_run_name="{preset}",
+    flow_run_name=lambda: run_name(flow_run.parameters),
     task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]
     persist_result=False,
 )

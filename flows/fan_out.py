@@ -15,7 +15,7 @@ from clepdg.config import Config
 from clepdg.errors import ClepError, ConfigError
 from clepdg.protocols import folds
 from clepdg.store import Record, Store
-from tasks.runs import Arguments, parameters
+from tasks.runs import Arguments, parameters, run_name
 from tasks.stages import DATA_STAGES, STAGES, Node, decide
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def send(wanted: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]) ->
     with get_client(sync_client=True) as client:
         try:
             for name, given in wanted.items():
-                made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=name, timeout=0)
+                made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=run_name(given), timeout=0)
                 sent[name] = made  # type: ignore[assignment]
                 say(f"{name}: to the workers of {DEPLOYMENT}")
             while waiting := [name for name, run in sent.items() if _runs(run)]:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -44,6 +44,12 @@ class Arguments:
 def parameters(arguments: Arguments) -> dict[str, Any]:
     """Return a run's arguments as the flow takes them: plain JSON values."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
+
+
+def run_name(given: Mapping[str, Any]) -> str:
+    """Return what a run with these parameters is called: "demo", or of a part of the preset "demo: leave-out-tess"."""
+    part = ", ".join(given.get("folds") or given.get("corpora") or ())
+    return f"{given['preset']}: {part}" if part else str(given["preset"])
 
 
 @dataclass

@@ -83,7 +83,9 @@ def api(method: str, path: str, json: dict[str, Any] | None = None) -> Any:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return client.request(method, path, json=json).json()  # type: ignore[arg-type]
+        answer = client.request(method, path, json=json)  # type: ignore[arg-type]
+        answer.raise_for_status()
+        return answer.json()
 
 
 def wait(condition: Callable[[], Any], seconds: float) -> Any:
@@ -94,7 +96,8 @@ def wait(condition: Callable[[], Any], seconds: float) -> Any:
     return found
 
 
-def flow_runs(name: str) -> list[dict[str, Any]]:
+def flow_runs(part: str, preset: str = "demo") -> list[dict[str, Any]]:
+    name = f"{preset}: {part}"
     return list(api("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"}))
 
 
@@ -138,6 +141,7 @@ def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
     made = [n for log in (whole, *parts) for n, facts in log["stages"].items() if facts["outcome"] == "Completed"]
     assert Counter(made) == Counter(list(whole["stages"]))  # each once, whoever did it
     ends = [run for name in ("supervised", "leave-out-synthetic-1", "leave-out-synthetic-3") for run in flow_runs(name)]
+    assert len(ends) == 3
     spans = [(one["start_time"], one["end_time"]) for one in ends]
     assert any(a[0] < b[1] and b[0] < a[1] for a, b in combinations(spans, 2)), "one worker did all of it"
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "alone"))
@@ -174,16 +178,16 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     (tmp_path / "emodb").mkdir()
     (tmp_path / "emodb" / "readme.txt").write_text("no audio here")
     given = {corpus: str(tmp_path / corpus) for corpus in ("ravdess", "emodb")}
-    before = len(flow_runs("supervised"))
+    before = len(flow_runs("supervised", "open"))
     with pytest.raises(StagesFailed) as caught:
         run(preset="open", backbone="micro", corpora=list(given), sources=given, allow_partial=True, fan_out=True)
-    (failed,) = flow_runs("emodb")
+    (failed,) = flow_runs("emodb", "open")
     message = str(caught.value)
     assert failed["id"] in message and "index/emodb" in message
     whole = next(log for log in logs(home) if not log["part"])
     assert whole["stages"]["shard/ravdess"]["outcome"] == "Reused"
     assert {whole["stages"][n]["outcome"] for n in ("index/emodb", "shard/emodb", "evaluate/supervised")} == {"Skipped"}
-    assert whole["outcome"] == "failed" and len(flow_runs("supervised")) == before
+    assert whole["outcome"] == "failed" and len(flow_runs("supervised", "open")) == before
 
 
 def test_a_cancelled_run_cancels_its_parts_and_does_not_wait_for_itself(worker, home, deployed):
