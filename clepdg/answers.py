@@ -3,8 +3,8 @@
 Predictions have one row per (utterance, fold, row, seed, condition), with columns utterance_id, corpus, speaker, split,
 fold, row, seed ("c0.l0": CLEP seed, later seed; "c0" or "-" where a row has none), condition, emotion (true), label
 (predicted) and probabilities (in the order of the labels). Fold "supervised" holds the test parts of all corpora,
-"leave-out-<corpus>" all utterances of its target. Clusters are speakers, or what an optional column `cluster` says
-where speakers are not what is independent (sessions, dialogues).
+"leave-out-<corpus>" and "from-<corpus>-to-<corpus>" all utterances of their target. Clusters are speakers, or what an
+optional column `cluster` says where speakers are not what is independent (sessions, dialogues).
 """
 
 import re
@@ -16,6 +16,7 @@ import numpy as np
 
 from clepdg.errors import ClepError
 from clepdg.metrics import Floats, Ints
+from clepdg.protocols import LEAVE_OUT, SUPERVISED, is_pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,6 +104,10 @@ def _faults(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> Iterator[st
         if len(odd):
             yield f"not all answers of {', '.join(of)} are about the same utterances: {', '.join(map(str, odd.index))}"
     for fold, part in predictions.groupby("fold"):
-        others = sorted(set(part["corpus"]) - {str(fold).removeprefix("leave-out-")})
-        if fold != "supervised" and others:
+        others = sorted(corpus for corpus in set(part["corpus"]) if not _is_target(corpus, str(fold)))
+        if fold != SUPERVISED and others:
             yield f"fold {fold} holds other corpora: {', '.join(others)}"
+
+
+def _is_target(corpus: str, fold: str) -> bool:
+    return fold.endswith(f"-to-{corpus}") if is_pair(fold) else fold == LEAVE_OUT + corpus

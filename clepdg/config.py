@@ -294,7 +294,7 @@ class Config:
         _require(
             self,
             corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),  # none, or one twice
-            protocols=bool(self.protocols) and set(self.protocols) <= {"supervised", "leave-one-corpus-out"},
+            protocols=bool(self.protocols) and set(self.protocols) <= {"supervised", "leave-one-corpus-out", "pairs"},
             clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
             later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
         )

@@ -23,7 +23,7 @@ from clepdg.answers import read_answers
 from clepdg.corruptions import CLEAN
 from clepdg.intervals import JACKKNIFE_SPEAKERS
 from clepdg.metrics import Bools, Floats
-from clepdg.protocols import MAIN_ROW, SUPERVISED
+from clepdg.protocols import LEAVE_OUT, MAIN_ROW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def verdict(
         confidence: 1 - alpha of both parts together.
         row: whose credit it is.
     """
-    test = predictions[(predictions["split"] == "test") & (predictions["fold"] != SUPERVISED)]
+    test = predictions[(predictions["split"] == "test") & predictions["fold"].str.startswith(LEAVE_OUT)]
     rows = set(test["row"])
     corrupted = sorted(set(test["condition"]) - {CLEAN})
     lacking = [name for name in (row, *RIVALS) if name not in rows]

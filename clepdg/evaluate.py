@@ -13,6 +13,7 @@ from clepdg import intervals, metrics
 from clepdg.answers import Answers, check, read_answers
 from clepdg.corruptions import CLEAN
 from clepdg.metrics import Bools, Floats
+from clepdg.protocols import order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
 
 def _targets(predictions: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame]]":
     """Yield (fold, target, predictions): fold supervised first, its corpora by name, then pooled."""
-    for fold in sorted(predictions["fold"].unique(), key=lambda name: (name != "supervised", name)):
+    for fold in sorted(predictions["fold"].unique(), key=order):
         part = predictions[predictions["fold"] == fold]
         for corpus, of_corpus in part.groupby("corpus"):
             yield fold, str(corpus), of_corpus

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import permutations
 from typing import Any, Final, Literal
 
 from clepdg.config import ClassifierConfig
@@ -12,6 +13,7 @@ from clepdg.variants import MAIN
 
 SUPERVISED: Final = "supervised"
 LEAVE_OUT: Final = "leave-out-"  # and the corpus
+PROTOCOLS: Final = (SUPERVISED, "leave-one-corpus-out", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,8 @@ class Fold:
     """One training on source corpora (their train and validation parts) and its target corpora.
 
     In `supervised` every corpus is source and target, and its test part is evaluated. In leave-out-<corpus> the target
-    is seen by the evaluation alone: its test part is the headline, the whole corpus a second column.
+    is seen by the evaluation alone: its test part is the headline, the whole corpus a second column. from-<a>-to-<b>
+    learns from one corpus and is evaluated on another; what it trains is the same for every target.
     """
 
     name: str
@@ -27,8 +30,23 @@ class Fold:
     targets: tuple[str, ...]
 
 
+def is_pair(fold: str) -> bool:
+    """Return whether a fold of this name goes from one corpus to one other."""
+    return fold.startswith("from-")
+
+
+def pair(source: str, target: str) -> str:
+    """Return the name of the fold from one corpus to another."""
+    return f"from-{source}-to-{target}"
+
+
+def order(fold: str) -> tuple[int, str]:
+    """Return what sorts the names of folds: supervised, leave one corpus out, pairs; then by name."""
+    return (0 if fold == SUPERVISED else 2 if is_pair(fold) else 1, fold)
+
+
 def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str, ...] | None = None) -> list[Fold]:
-    """Return the folds of a run: supervised first, then one per corpus left out.
+    """Return the folds of a run: supervised first, then one per corpus left out, then the pairs.
 
     Args:
         only: names of the folds that are wanted; None: all.
@@ -36,19 +54,23 @@ def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str,
     Raises:
         ConfigError: a fold of `only` does not exist, or leaving out is asked for with fewer than two corpora.
     """
+    supervised, leave_out, pairs = PROTOCOLS
     found: list[Fold] = []
-    if "supervised" in protocols:
+    if supervised in protocols:
         found.append(Fold(name=SUPERVISED, sources=corpora, targets=corpora))
-    if "leave-one-corpus-out" in protocols:
-        if len(corpora) < 2:
-            raise ConfigError(
-                "Leave-one-corpus-out needs at least two corpora.",
-                got=corpora,
-                do="add a corpus, or set protocols=supervised",
-            )
+    if len(corpora) < 2 and {leave_out, pairs} & set(protocols):
+        raise ConfigError(
+            "Leaving a corpus out needs at least two corpora, and so do pairs.",
+            got=corpora,
+            do="add a corpus, or set protocols=supervised",
+        )
+    if leave_out in protocols:
         for target in corpora:
             sources = tuple(corpus for corpus in corpora if corpus != target)
             found.append(Fold(name=LEAVE_OUT + target, sources=sources, targets=(target,)))
+    if pairs in protocols:
+        for source, target in permutations(corpora, 2):
+            found.append(Fold(name=pair(source, target), sources=(source,), targets=(target,)))
     if only is not None:
         unknown = sorted(set(only) - {fold.name for fold in found})
         if unknown:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.corruptions import CLEAN
 from clepdg.errors import ConfigError
 from clepdg.evaluate import POOLED
-from clepdg.protocols import SUPERVISED
+from clepdg.protocols import SUPERVISED, is_pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,11 @@ INTERVALS = {
     "ignores speakers": "interval: bootstrap over utterances, ignores speakers, credits nothing",
     "none": "no interval",
 }
-PROTOCOLS = {"supervised": "Supervised, joint over all corpora", "leave-out": "Leave one corpus out"}
+PROTOCOLS = {
+    "supervised": "Supervised, joint over all corpora",
+    "leave-out": "Leave one corpus out",
+    "pair": "From one corpus to another",
+}
 
 
 def figure(value: float | None) -> str:
@@ -108,7 +112,7 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
             sections.append(
                 Section(
                     title=f"{fold}: {target}" if fold == SUPERVISED else str(fold),
-                    protocol=SUPERVISED if fold == SUPERVISED else "leave-out",
+                    protocol=SUPERVISED if fold == SUPERVISED else "pair" if is_pair(str(fold)) else "leave-out",
                     cells=sorted(own, key=lambda cell: order.index(cell["row"])),
                 )
             )
@@ -116,7 +120,7 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
 
 
 def headline(cells: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the cells of the headline targets: all corpora of fold supervised together, and each corpus left out."""
+    """Return the cells of the headline targets: all corpora of fold supervised together, and every other fold's."""
     return cells[(cells["fold"] != SUPERVISED) | (cells["target"] == POOLED)]
 
 

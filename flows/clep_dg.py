@@ -10,7 +10,8 @@ from pydantic import WithJsonSchema
 
 from clepdg.cards import corpus_names
 from clepdg.presets import option_names
-from clepdg.protocols import LEAVE_OUT, SUPERVISED
+from clepdg.protocols import PROTOCOLS
+from clepdg.protocols import folds as folds_of
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.checks import check, configure, plan
@@ -45,7 +46,7 @@ Sources = Annotated[
 
 
 FoldName = Annotated[
-    str, WithJsonSchema({"type": "string", "enum": [SUPERVISED, *(f"{LEAVE_OUT}{corpus}" for corpus in CORPORA)]})
+    str, WithJsonSchema({"type": "string", "enum": [fold.name for fold in folds_of(tuple(CORPORA), PROTOCOLS)]})
 ]
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})

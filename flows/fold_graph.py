@@ -14,7 +14,7 @@ from clepdg import acoustics, cards, corruptions, folders
 from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row
+from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row, is_pair
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from flows.models import BACKBONE, STATISTICS, backbone, backbone_by_fold, backbone_name, shared_models
@@ -44,7 +44,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                 made += _backbone_nodes(config, fold, row)
             made.append(classifier(config, fold, row, heads[-1], later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
-    for heard in corruptions.conditions(config.evaluate.conditions):
+    for heard in conditions_of(config, fold):
         for model in sorted({head.model for head in heads}):
             if model not in shared or talkers(fold, heard):
                 for corpus in fold.targets:
@@ -230,6 +230,11 @@ def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fo
     return f"{of_fold}{model}.{corpus}" + (f".{heard.name}" if heard else "")
 
 
+def conditions_of(config: Config, fold: Fold) -> list[Condition]:
+    """Return the corruptions in which a fold is heard: pairs are heard clean."""
+    return [] if is_pair(fold.name) else corruptions.conditions(config.evaluate.conditions)
+
+
 def talkers(fold: Fold, heard: Condition) -> Fold | None:
     """Return the fold, where a condition is made of what its sources' speakers say."""
     return fold if heard.of_babble else None
@@ -274,7 +279,7 @@ def evaluate(
     config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], nodes: Mapping[str, Node]
 ) -> Node:
     """All rows of a fold on its targets; with corruptions, whether their contexts look like what those do to audio."""
-    conditions = corruptions.conditions(config.evaluate.conditions)
+    conditions = conditions_of(config, fold)
     looked_at = [head for head in heads if conditions and head.row in acoustics.ROWS]
     models = sorted({head.model for head in heads})
     chosen = {head.row: wanted[head.row] for head in heads}

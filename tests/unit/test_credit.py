@@ -59,6 +59,12 @@ def test_one_strong_rival_is_enough_to_deny_it():
     assert "text-random" in said.parts()[CLEAN_WORDS]
 
 
+def test_pairs_of_corpora_credit_nothing_and_deny_nothing():
+    clear, pair = predictions({"*": 0.5, "text-acpt": 0.75}), predictions({"*": 0.9, "text-acpt": 0.1}, seed=1)
+    together = pd.concat([clear, pair.assign(fold="from-x-to-" + pair.corpus)])
+    assert verdict(together, LABELS) == verdict(clear, LABELS)
+
+
 def test_an_effect_in_the_clean_part_alone_is_not_credited():
     said = verdict(predictions({"*": 0.5, ("text-acpt", "clean"): 0.8}), LABELS)
     assert (said.says, said.why) == ("not credited", f"above every rival only {CLEAN_WORDS}")

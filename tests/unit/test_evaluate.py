@@ -102,6 +102,14 @@ def test_the_whole_target_is_a_second_column_of_leave_out_only(predictions: pd.D
     assert table.loc["supervised", ["uar_whole", "n_whole"]].isna().all(axis=None)
 
 
+def test_a_pair_is_a_cell_of_its_own_after_the_others(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
+    pair = answer(ALPHA, "from-beta-to-alpha", "text-acpt", SEEDS)
+    found = compute(pd.concat([pair, predictions]))
+    assert list(found.index) == [*table.index, ("from-beta-to-alpha", "alpha", "text-acpt", "clean")]
+    with pytest.raises(ClepError, match="fold from-alpha-to-beta holds other corpora: alpha"):
+        compute(answer(ALPHA, "from-alpha-to-beta", "text-acpt", SEEDS))
+
+
 def test_a_class_with_two_utterances_is_left_out_and_said(table: pd.DataFrame) -> None:
     cell = table.loc[("supervised", "beta", "text-acpt", "clean")]
     assert "without happy (2 utterances)" in cell["marks"]

@@ -60,6 +60,29 @@ def test_nothing_learnt_in_a_leave_out_fold_sees_its_target():
         assert f"shard/{corpus}" in evaluated
 
 
+def test_a_pair_learns_from_one_corpus_alone_and_the_same_whatever_its_target():
+    nodes = by_id(replace(CONFIG, corpora=CONFIG.corpora[:3], protocols=("pairs",)))
+    source, *targets = CONFIG.corpora[:3]
+    assert len([node for node in nodes.values() if node.stage == "evaluate"]) == 6
+    first, second = (f"from-{source}-to-{target}" for target in targets)
+    learnt = [node for node in nodes.values() if node.stage in ("clep", "classifier") and node.name.startswith(first)]
+    assert {node.stage for node in learnt} == {"clep", "classifier"}
+    for node in learnt:
+        assert not {a for a in ancestors(nodes, node.id) if a.endswith(tuple(targets))}, node.id
+        other = nodes[node.id.replace(first, second)]
+        assert canonical(node.config) == canonical(other.config)
+        assert {name: ref.replace(first, second) for name, ref in node.inputs.items()} == other.inputs
+    evaluated = ancestors(nodes, f"evaluate/{first}")
+    assert f"shard/{targets[0]}" in evaluated and f"shard/{targets[1]}" not in evaluated
+
+
+def test_pairs_are_heard_clean():
+    conditions = replace(CONFIG.evaluate, conditions=("pink-10dB", "babble-0dB"))
+    nodes = by_id(replace(CONFIG, protocols=("pairs",), evaluate=conditions))
+    assert not [node_id for node_id in nodes if "dB" in node_id]
+    assert not nodes["evaluate/from-synthetic-1-to-synthetic-2"].config["conditions"]
+
+
 def test_only_the_evaluation_of_a_leave_out_fold_looks_for_copies_and_only_among_what_its_sources_learn():
     nodes = by_id()
     for corpus in CONFIG.corpora:

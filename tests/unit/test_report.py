@@ -234,6 +234,15 @@ def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_
     assert "## In noise, in rooms, over lines: leave-out-beta" in (tmp_path / "results.md").read_text()
 
 
+def test_pairs_have_a_part_of_their_own(tmp_path: Path, cells: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    pair = cells[cells["fold"] == "leave-out-alpha"].assign(fold="from-beta-to-alpha")
+    write_report(tmp_path, pd.concat([cells, pair]), predictions, FACTS, ROWS)
+    written = (tmp_path / "results.md").read_text()
+    _, after = written.split("## From one corpus to another")
+    assert "### from-beta-to-alpha" in after and "leave-out" not in after
+    assert "### leave-out-alpha" in written
+
+
 def test_without_conditions_there_is_no_such_part(folder: Path, cells: pd.DataFrame) -> None:
     assert "In noise" not in (folder / "report.html").read_text()
     assert report_conditions.table(cells, ROWS) == [] and report_conditions.picture(cells, ROWS, "probe") == ""
