@@ -186,7 +186,8 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     assert failed["id"] in message and "index/emodb" in message
     whole = next(log for log in logs(home) if not log["part"])
     assert whole["stages"]["shard/ravdess"]["outcome"] == "Reused"
-    assert {whole["stages"][n]["outcome"] for n in ("index/emodb", "shard/emodb", "evaluate/supervised")} == {"Skipped"}
+    assert whole["stages"]["index/emodb"]["outcome"] == "Failed"  # it stands and is refused, here as there
+    assert {whole["stages"][n]["outcome"] for n in ("shard/emodb", "evaluate/supervised")} == {"Skipped"}
     assert whole["outcome"] == "failed" and len(flow_runs("supervised", "open")) == before
 
 
