@@ -58,7 +58,8 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
         for node in nodes:
             run.note(node, ended.get(node.id))
         run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
-        run.log.write()
+        if not all(node.id in run.outcomes and run.outcomes[node.id].reused for node in nodes):
+            run.log.write()  # what is reused is found again
 
 
 def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
