@@ -9,9 +9,10 @@ import psutil
 import pytest
 
 from tasks import services
+from tests.flow.conftest import project
 from tests.flow.test_worker import Deployed, deployed, wait
 
-__all__ = ["deployed"]
+__all__ = ["deployed", "project"]
 
 
 @pytest.mark.timeout(1200)
