@@ -279,7 +279,10 @@ def _start_mlflow(settings: Settings) -> Service:
         *("--default-artifact-root", (folder / "artifacts").as_uri(), "--no-serve-artifacts"),
     ]
     url = f"http://127.0.0.1:{port}"
-    extra = {"MLFLOW_BACKEND_STORE_URI": database}  # not on the command line, which all can read
+    extra = {
+        "MLFLOW_BACKEND_STORE_URI": database,  # not on the command line, which all can read
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # for its judges of language models: six processes, 1.5 GB
+    }
     service = _start(settings, "mlflow", command, url, f"{url}/health", extra)
     write_settings(settings, url)
     return service
