@@ -108,7 +108,6 @@ def _executor(workers: int) -> Iterator[Executor | None]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
     try:
-        _start_all(pool)
         yield pool
     except BrokenProcessPool as error:
         raise ShardError(
@@ -120,11 +119,11 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for what is not begun
 
 
-def _start_all(pool: Executor) -> None:
-    """Start a pool's processes, deaf to Ctrl-C, which is for this process alone: they inherit what it blocks."""
+def _submit(pool: Executor, *call: Any) -> "Future[Piece]":
+    """Submit a call; the process it may start is deaf to Ctrl-C, which is for this one alone: it inherits the mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        pool.submit(os.getpid)  # the first task starts all of them
+        return pool.submit(*call)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -151,7 +150,7 @@ def _pieces(
         return
     waiting: deque[Future[Piece]] = deque()
     for batch in batches:
-        waiting.append(pool.submit(encode, root, batch, config.band_limit_hz))
+        waiting.append(_submit(pool, encode, root, batch, config.band_limit_hz))
         if len(waiting) > 3 * workers:
             yield waiting.popleft().result()
     while waiting:

@@ -68,6 +68,11 @@ class Deployed:
         wait(lambda: self.state(run) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), 300)
         return self.state(run)
 
+    def said(self, run: str) -> str:
+        """Return what a run's states say."""
+        url = f"{self.running['prefect'].url}/flow_run_states/?flow_run_id={run}"
+        return "\n".join(f"{state['name']}: {state['message']}" for state in httpx.get(url).json())
+
     def checkpoint(self, since: float) -> bool:
         """Tell whether CLEP's training wrote a checkpoint since a time."""
         return any(path.stat().st_mtime > since for path in self.store.root.glob("clep/*.partial/training.resume"))
@@ -126,7 +131,7 @@ def test_one_command_cancelled_twice_and_left_without_worker_and_mlflow(deployed
     left = servers[1].children(recursive=True)
     for process in servers:
         process.kill()
-    assert deployed.end(run) == "COMPLETED"  # the run goes on without both
+    assert deployed.end(run) == "COMPLETED", deployed.said(run)  # the run goes on without both
     assert not psutil.wait_procs(orphans, timeout=60)[1]
     deployed.check_intact()
 
