@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def binaries() -> Path | None:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory) -> Iterator[int]:
+def postgres() -> Iterator[int]:
     """Start PostgreSQL on a free port of 127.0.0.1, with a password and databases prefect and mlflow; give the port."""
     programs = binaries()
     if programs is None:
@@ -33,12 +34,11 @@ def postgres(tmp_path_factory) -> Iterator[int]:
     root = os.geteuid() == 0
     if root and not shutil.which("runuser"):
         pytest.skip("PostgreSQL does not run as root, and there is no runuser to leave it")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in [folder, *folder.parents][:3] if root else []:
-        parent.chmod(0o755)  # the other user has to get here
+    folder = Path(tempfile.mkdtemp(prefix="clep-dg-postgres-"))  # pytest's own folders are closed to other users
     (folder / "password").write_text(SECRET)
     if root:
         shutil.chown(folder, "postgres")
+        shutil.chown(folder / "password", "postgres")
 
     def call(*words: str) -> None:
         leave = ["runuser", "-u", "postgres", "--"] if root else []
@@ -62,6 +62,7 @@ def postgres(tmp_path_factory) -> Iterator[int]:
         yield port
     finally:
         call(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
 
 
 def rows(port: int, database: str, query: str) -> list[tuple[object, ...]]:
