@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def set_environment(settings: Settings) -> None:
     """Let Prefect keep its state below var/ and leave the terminal to us, unless the user set it up otherwise."""
-    from tasks.services import environment
+    from tasks.processes import environment
 
     for name, value in {**environment(settings), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
         os.environ.setdefault(name, value)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks.services import _end
+from tasks.processes import end
 from tasks.settings import PROJECT, load_settings
 from tests.flow.small import SMALL
 
@@ -67,7 +67,7 @@ def worker(deployed, home) -> Iterator[Callable[[str, str], None]]:
     yield start
     for process in started:
         running = psutil.Process(process.pid)
-        _end([running, *running.children(recursive=True)])
+        end([running, *running.children(recursive=True)])
         process.wait(30)
 
 
