@@ -53,6 +53,12 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def set_environment(settings: Settings) -> None:
+    """Let Prefect keep its state below var/ and leave the terminal to us, unless the user set it up otherwise."""
+    for name, value in {**environment(settings), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+        os.environ.setdefault(name, value)
+
+
 def free_port(wanted: int = 0) -> int:
     """Return the wanted port of 127.0.0.1 if it is free, otherwise any that is."""
     for port in (wanted, 0):
