@@ -18,7 +18,7 @@ from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row, is_pair
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from flows.models import BACKBONE, STATISTICS, backbone, backbone_by_fold, backbone_name, shared_models
-from tasks import evaluation, training
+from tasks import embedding, evaluation, training
 from tasks.stages import STAGES, Node
 
 CLEP = "clep"
@@ -187,7 +187,7 @@ def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: i
     return Node(
         stage="text_embeddings",
         name=text_name(model, row, seed),
-        compute=training.compute_text_embeddings,
+        compute=embedding.compute_text_embeddings,
         config=settings,
         inputs={"model": model_id, **({"acpt": f"acpt/{model}.{contexts.acpt}.l{seed}"} if contexts.acpt else {})},
     )
@@ -217,7 +217,7 @@ def audio_embeddings(
     return Node(
         stage="audio_embeddings",
         name=audio_name(model, corpus, heard, fold),
-        compute=training.compute_audio_embeddings,
+        compute=embedding.compute_audio_embeddings,
         config={**settings, **({"model": model} if model in (*STATISTICS, ENCODER) else {})},
         inputs=inputs,
         state=state,
