@@ -33,7 +33,7 @@ def predict_command(options: argparse.Namespace) -> None:
     """Print emotion and probabilities of audio files with the registered classifier."""
     settings = _registry_settings(options.preset)
     check_audio(options.files)
-    from tasks.registry import load_classifier
+    from tasks.registered_models import load_classifier
     from tasks.training import quiet_transformers
 
     quiet_transformers()
