@@ -1,27 +1,26 @@
-"""The stages of one fold, from CLEP to its evaluation: what its rows need, each once.
-
-Names say what a node is of: "leave-out-tess.c0" (fold and CLEP's seed), "leave-out-tess.frozen-text.c0" (of a variant
-of CLEP), and below it "leave-out-tess.c0.acpt.l0" (contexts and the later seed).
-"""
+"""The stages of one fold, from CLEP to its evaluation: what its rows need, each once."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
 
-from clepdg import acoustics, cards, corruptions, folders
-from clepdg.config import ClassifierConfig, Config
-from clepdg.corruptions import CLEAN, Condition
-from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row, is_pair
-from clepdg.store import digest
-from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
-from flows.models import BACKBONE, STATISTICS, backbone, backbone_by_fold, backbone_name, shared_models
-from tasks import evaluation, training
+from clepdg.config import Config
+from clepdg.protocols import SUPERVISED, Fold, Row
+from clepdg.variants import CONTEXTS
+from flows.fold_stages import (
+    CLEP,
+    Head,
+    acpt,
+    audio_embeddings,
+    classifier,
+    clep,
+    clep_name,
+    conditions_of,
+    evaluate,
+    talkers,
+    text_embeddings,
+)
+from flows.models import BACKBONE, backbone, backbone_by_fold, backbone_name, shared_models
 from tasks.stages import STAGES, Node
-
-CLEP = "clep"
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:
@@ -55,6 +54,14 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
     yield evaluate(config, fold, wanted, heads, nodes)
 
 
+def _later_seeds(config: Config, row: Row) -> tuple[int | None, ...]:
+    return config.later_seeds if row.model == CLEP and row.head == "text" else (None,)
+
+
+def _seed_name(clep_seed: int | None, later: int | None) -> str:
+    return "-" if clep_seed is None else f"c{clep_seed}" + ("" if later is None else f".l{later}")
+
+
 def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
     """What a row of a fold's own backbone needs before its classifier."""
     model = backbone_name(config, fold)
@@ -62,22 +69,6 @@ def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
         yield audio_embeddings(config, model, f"backbone/{model}", corpus)
     if row.head == "prompts":
         yield text_embeddings(config, model, f"backbone/{model}", row, None)
-
-
-class Head(NamedTuple):
-    """A row's head for one pair of seeds, and the model whose audio embeddings it is applied to."""
-
-    row: str
-    seed: str
-    model: str
-
-
-def _later_seeds(config: Config, row: Row) -> tuple[int | None, ...]:
-    return config.later_seeds if row.model == CLEP and row.head == "text" else (None,)
-
-
-def _seed_name(clep_seed: int | None, later: int | None) -> str:
-    return "-" if clep_seed is None else f"c{clep_seed}" + ("" if later is None else f".l{later}")
 
 
 def _clep_nodes(config: Config, fold: Fold, row: Row, clep_seed: int, later: int | None) -> Iterator[Node]:
@@ -91,243 +82,3 @@ def _clep_nodes(config: Config, fold: Fold, row: Row, clep_seed: int, later: int
         if made_by is not None and later is not None:
             yield acpt(config, fold, row.variant, model, made_by, later)
         yield text_embeddings(config, model, f"clep/{model}", row, later)
-
-
-def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
-    """Return the canonical emotions that the cards of a fold's sources name: never from target files.
-
-    Args:
-        without: an emotion that is to be added by its word alone: neither it nor what shares its label is there.
-    """
-    named = {emotion for corpus in fold.sources for emotion in cards.load_card(corpus).emotions}
-    excluded = alike(without) if without else ()
-    return tuple(emotion for emotion in EMOTIONS if emotion in named and emotion not in excluded)
-
-
-def clep_name(fold: Fold, variant: str, seed: int) -> str:
-    """Return the name of a CLEP: "leave-out-tess.c0", and of a variant "leave-out-tess.frozen-text.c0"."""
-    return ".".join(part for part in (fold.name, variant, f"c{seed}") if part)
-
-
-def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
-    """CLEP of a fold: reads train and validation of the sources, and nothing of a target that is left out.
-
-    Where its weights are mixed with the backbone's, the CLEP that is mixed comes before it.
-    """
-    settings = CLEP_VARIANTS[variant](config.clep)
-    trained = replace(settings, clap_share=0.0)
-    name = clep_name(fold, variant, seed)
-    if settings.clap_share:
-        pure = MAIN if trained == config.clep else "-".join(part for part in (variant, "trained") if part)
-        name = clep_name(fold, pure, seed)
-    emotions = fold_emotions(fold, settings.without_emotion)
-    node = Node(
-        stage="clep",
-        name=name,
-        compute=training.compute_clep,
-        config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
-        inputs={
-            "backbone": f"backbone/{backbone_name(config, fold)}",
-            **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
-            **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
-        },
-        ranks=trained.ranks,
-    )
-    if not settings.clap_share:
-        return [node]
-    mixed = Node(
-        stage="clep",
-        name=clep_name(fold, variant, seed),
-        compute=training.compute_interpolation,
-        config={"clap_share": settings.clap_share, "compute": config.compute},
-        inputs={"backbone": f"backbone/{backbone_name(config, fold)}", "clep": node.id},
-    )
-    return [node, mixed]
-
-
-def acpt(config: Config, fold: Fold, variant: str, model: str, kind: str, seed: int) -> Node:
-    """Context vectors of a fold's CLEP: learnt, or made without training, as a variant of ACPT says."""
-    without = CLEP_VARIANTS[variant](config.clep).without_emotion
-    return Node(
-        stage="acpt",
-        name=f"{model}.{kind}.l{seed}",
-        compute=training.compute_acpt,
-        config={
-            "acpt": replace(config.acpt, **ACPT_VARIANTS[kind]),
-            "compute": config.compute,
-            "emotions": fold_emotions(fold, without),
-            "seed": seed,
-        },
-        inputs={"clep": f"clep/{model}"},
-    )
-
-
-def text_name(model: str, row: Row, seed: int | None) -> str:
-    """Return the name of a row's text embeddings: model, contexts, and the later seed where it changes them."""
-    kind = row.contexts + ("-one-prompt" if row.one_prompt else "")
-    return f"{model}.{kind}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
-
-
-def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: int | None) -> Node:
-    """The label set's words, embedded by a model with one kind of contexts."""
-    contexts, text = CONTEXTS[row.contexts], config.text
-    settings: dict[str, Any] = {
-        "label_set": text.label_set,
-        "content_templates": text.content_templates[:1] if row.one_prompt else text.content_templates,
-        "content_template": config.acpt.content_template,
-        "joint_template": text.joint_template,
-        "how": contexts.how,
-        "contexts": getattr(text, contexts.words) if contexts.words else (),
-        "compute": config.compute,
-    }
-    if contexts.how == "noise":
-        settings |= {"seed": seed}
-    if contexts.how == "redrawn":
-        settings |= {"redraws": text.redraws, "seed": seed}
-    return Node(
-        stage="text_embeddings",
-        name=text_name(model, row, seed),
-        compute=training.compute_text_embeddings,
-        config=settings,
-        inputs={"model": model_id, **({"acpt": f"acpt/{model}.{contexts.acpt}.l{seed}"} if contexts.acpt else {})},
-    )
-
-
-def audio_embeddings(
-    config: Config,
-    model: str,
-    model_id: str | None,
-    corpus: str,
-    heard: Condition | None = None,
-    fold: Fold | None = None,
-) -> Node:
-    """Every utterance of a corpus, embedded by a model: shared by all rows, and by all folds with that model.
-
-    In a condition other than clean only the test part is heard. A babble's talkers are of the fold's sources.
-    """
-    condition = heard.name if heard else CLEAN
-    settings: dict[str, Any] = {"condition": condition, "compute": config.compute}
-    inputs = {"shard": f"shard/{corpus}", **({"model": model_id} if model_id else {})}
-    state: dict[str, str] = {}
-    if fold:
-        inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
-    if heard and heard.noise == corruptions.OWN:
-        settings["noise_folder"] = config.evaluate.noise_folder
-        state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
-    return Node(
-        stage="audio_embeddings",
-        name=audio_name(model, corpus, heard, fold),
-        compute=training.compute_audio_embeddings,
-        config={**settings, **({"model": model} if model in (*STATISTICS, ENCODER) else {})},
-        inputs=inputs,
-        state=state,
-    )
-
-
-def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fold | None = None) -> str:
-    """Return the name of a corpus's embeddings by a model, in a condition, for a fold where it decides the babble."""
-    of_fold = f"{fold.name}." if fold and not model.startswith(fold.name) else ""
-    return f"{of_fold}{model}.{corpus}" + (f".{heard.name}" if heard else "")
-
-
-def conditions_of(config: Config, fold: Fold) -> list[Condition]:
-    """Return the corruptions in which a fold is heard: pairs are heard clean."""
-    return [] if is_pair(fold.name) else corruptions.conditions(config.evaluate.conditions)
-
-
-def talkers(fold: Fold, heard: Condition) -> Fold | None:
-    """Return the fold, where a condition is made of what its sources' speakers say."""
-    return fold if heard.of_babble else None
-
-
-def new_label(config: Config, row: Row) -> str | None:
-    """Return the label that a row adds by its word alone, if it does."""
-    without = CLEP_VARIANTS[row.variant](config.clep).without_emotion
-    learns_words = row.model == CLEP and row.head in ("text", "prompts")
-    return LABEL_SETS[config.text.label_set].get(without or "") if learns_words else None
-
-
-def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | None) -> Node:
-    """The head of one row: sees the sources' train and validation parts alone; a ceiling, the target's."""
-    settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
-    text: dict[str, str] = {}
-    if row.head in ("prompts", "text"):
-        chosen = row.classifier_config(config.classifier)
-        if row.head == "prompts":  # no steps: of all settings it reads the centring alone
-            chosen = ClassifierConfig(steps=0, centring=chosen.centring)
-        settings |= {"classifier": chosen, "seed": later or 0}
-        text = {"text": f"text_embeddings/{text_name(head.model, row, later)}"}
-        if CONTEXTS[row.contexts].how == "redrawn":
-            settings |= {"redraws": config.text.redraws}
-        if new := new_label(config, row):
-            settings |= {"new_label": new}
-    corpora = fold.targets if row.ceiling else fold.sources
-    return Node(
-        stage="classifier",
-        name=f"{fold.name}.{head.row}.{head.seed}",
-        compute=training.compute_classifier,
-        config=settings,
-        inputs={
-            **text,
-            **{f"audio/{corpus}": f"audio_embeddings/{head.model}.{corpus}" for corpus in corpora},
-            **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in corpora},
-        },
-    )
-
-
-def evaluate(
-    config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], nodes: Mapping[str, Node]
-) -> Node:
-    """All rows of a fold on its targets; with corruptions, whether their contexts look like what those do to audio."""
-    conditions = conditions_of(config, fold)
-    looked_at = [head for head in heads if conditions and head.row in acoustics.ROWS]
-    models = sorted({head.model for head in heads})
-    chosen = {head.row: wanted[head.row] for head in heads}
-    centring = {
-        name: row.classifier_config(config.classifier).centring if row.head in ("prompts", "text") else "none"
-        for name, row in chosen.items()
-    }
-    added = {name: new_label(config, row) for name, row in chosen.items()}
-    return Node(
-        stage="evaluate",
-        name=fold.name,
-        compute=evaluation.compute_evaluate,
-        config={
-            "fold": fold.name,
-            "test_only": fold.name == SUPERVISED,
-            "label_set": config.text.label_set,
-            "evaluate": config.evaluate,
-            "conditions": [heard.name for heard in conditions],
-            "split_units": {corpus: cards.load_card(corpus).split.unit for corpus in fold.targets},
-            "heads": [
-                {**head._asdict(), "centring": "target" if centring[head.row] == "target" else "none"} for head in heads
-            ],
-            "new_labels": {name: label for name, label in added.items() if label},
-            "contexts_in_words": config.text.handwritten_contexts if looked_at else (),
-            "ceilings": [name for name, row in chosen.items() if row.ceiling],
-        },
-        inputs={
-            **{f"classifier/{h.row}.{h.seed}": f"classifier/{fold.name}.{h.row}.{h.seed}" for h in heads},
-            **{
-                f"audio/{m}/{corpus}/{heard.name if heard else CLEAN}": "audio_embeddings/"
-                + audio_name(m, corpus, heard, talkers(fold, heard) if heard else None)
-                for m, corpus, heard in product(models, fold.targets, (None, *conditions))
-            },
-            **{
-                f"text/{h.row}/{h.seed}": nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"]
-                for h in looked_at
-            },
-            **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
-            **_shards(fold),
-        },
-    )
-
-
-def _shards(fold: Fold) -> dict[str, str]:
-    """Return what tells whether a target that is left out holds audio of its sources."""
-    if fold.name == SUPERVISED:
-        return {}
-    return {
-        **{f"shard/{corpus}": f"shard/{corpus}" for corpus in fold.targets},
-        **{f"learnt/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
-    }

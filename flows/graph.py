@@ -19,7 +19,8 @@ from clepdg.errors import ConfigError
 from clepdg.protocols import ENCODER, Fold, Row, folds, is_pair, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
-from flows.fold_graph import audio_embeddings, fold_nodes, text_embeddings
+from flows.fold_graph import fold_nodes
+from flows.fold_stages import audio_embeddings, text_embeddings
 from flows.models import BACKBONE, backbone, backbone_by_fold, encoder, shared_models
 from tasks import data, reporting
 from tasks.stages import DATA_STAGES, STAGES, Node

@@ -10,7 +10,7 @@ from clepdg.emotions import labels
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
-from tasks.registry import CHAMPION, model_name, set_champion
+from tasks.registered_models import CHAMPION, model_name, set_champion
 from tasks.settings import Settings
 from tasks.stages import config_changes
 from tasks.tracking import connect, first_line

@@ -1,7 +1,7 @@
-"""MLflow: one run per computed stage under the flow's parent run, and the registered models.
+"""MLflow: one run per computed stage under the flow's parent run, and what they bring into the registered models.
 
-The only file that speaks to MLflow. After MLflow accepted an output, mlflow.json is written beside it, so that an
-up-to-date run never imports mlflow, and what was missed while a server was down is made up by the next run.
+After MLflow accepted an output, mlflow.json is written beside it, so that an up-to-date run never imports mlflow, and
+what was missed while a server was down is made up by the next run.
 """
 
 import logging
@@ -11,18 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clepdg.errors import ConfigError, StoreError
+from clepdg.errors import StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
-from tasks import living
-from tasks.lineage import clep_id, first_seed, fold_tags, licences_of
-from tasks.model_cards import FLOW, model_description, run_description, version_description
+from tasks import compare, living
+from tasks.lineage import first_seed, fold_tags
+from tasks.model_cards import FLOW, run_description
+from tasks.registered_models import CHAMPION, MODELS, register, set_champion
 from tasks.settings import Settings
 from tasks.stages import Node
 from tasks.tracking import (
@@ -47,19 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("clepdg")
 
 MARKER = "mlflow.json"
-MODELS = {
-    "clep": "clep-dg-clep",
-    "acpt": "clep-dg-acpt",
-    "text_embeddings": "clep-dg-text-embeddings",
-    "classifier": "clep-dg-classifier",
-}
-CHAMPION = "champion"
 AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's codes of a server that does not answer
-
-
-def model_name(stage: str, preset: str) -> str:
-    """Return the registered model's name; the demo's are apart, so that they never become anybody's champion."""
-    return ("demo-" if preset == "demo" else "") + MODELS[stage]
 
 
 @dataclass
@@ -194,7 +181,8 @@ class Registry:
                     client.set_tag(run_id, f"digest.{name}", value)
                 facts: dict[str, Any] = {"tracking": self.identity, "run_id": run_id, "experiment": self._experiment}
                 if record.stage in MODELS:
-                    facts |= self._register(client, node, record, records, run_id)
+                    run = self.tags.get("run", "-")
+                    facts |= register(client, self.store, node, record, records, run_id, preset=self.preset, run=run)
                 if record.stage == "evaluate":
                     self._tag_classifiers(client, node, record, records)
                 if record.stage in ("index", "evaluate", "report"):
@@ -228,60 +216,6 @@ class Registry:
         self._runs[node.id] = marker.get("run_id")
         return True
 
-    def _register(
-        self,
-        client: "MlflowClient",
-        node: Node,
-        record: Record,
-        records: Mapping[str, Record],
-        run_id: str,
-    ) -> dict[str, Any]:
-        """Register one version per stage key, however often it is repeated; return its name and number."""
-        name = model_name(record.stage, self.preset)
-        found = _version_of(client, name, record.key)
-        if found is None:
-            tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": self.preset}
-            tags |= {**fold_tags(node), "licences": licences_of(node, records), "run": self.tags.get("run", "-")}
-            _ensure_model(client, name, record.stage, self.preset)
-            source = self._log_model(client, node, record, records, run_id)
-            card = version_description(node, record, tags)
-            found = client.create_model_version(name, source, run_id, tags=tags, description=card).version
-        return {"model": name, "version": str(found)}
-
-    def _log_model(
-        self,
-        client: "MlflowClient",
-        node: Node,
-        record: Record,
-        records: Mapping[str, Record],
-        run_id: str,
-    ) -> str:
-        """Log what a version holds, and return its address: the model's files, or where they lie in the store."""
-        tags = fold_tags(node)
-        whole = tags.get("fold") == SUPERVISED and "variant" not in tags
-        servable = record.stage == "classifier" and whole and tags.get("row") == MAIN_ROW
-        if servable:
-            from tasks.serving import save_classifier
-
-            clep = records[clep_id(node)]
-            head, tower = (self.store.local(one.stage, one.key) for one in (record, clep))
-            with TemporaryDirectory() as scratch:
-                save_classifier(Path(scratch) / "model", head, tower, record.key)
-                client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
-        elif whole or record.stage in ("acpt", "text_embeddings"):
-            folder = self.store.local(record.stage, record.key)
-            for name in record.files:
-                client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
-        else:  # a leave-out or variant CLEP is recorded by digest and place, not copied: there are many
-            pointer = {
-                "store": self.store.url,
-                "stage": record.stage,
-                "key": record.key,
-                "digests": record.digests,
-            }
-            client.log_dict(run_id, pointer, "model/pointer.json")
-        return f"{client.get_run(run_id).info.artifact_uri}/model"
-
     def _tag_classifiers(
         self, client: "MlflowClient", node: Node, record: Record, records: Mapping[str, Record]
     ) -> None:
@@ -307,8 +241,6 @@ class Registry:
 
     def _contend(self, client: "MlflowClient", name: str, number: int) -> None:
         """Make a version champion if there is none, or if it beats the champion on the same test utterances."""
-        from tasks import compare
-
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
         if champion is None:
             set_champion(client, name, number, "the first version")
@@ -340,53 +272,3 @@ def read_marker(store: Store, record: Record) -> dict[str, Any] | None:
         return marker if isinstance(marker, dict) else None
     except StoreError:
         return None
-
-
-def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
-    """Load the champion among the registered classifiers, or another one by its number or alias.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    name = model_name("classifier", preset)
-    do = f"run the pipeline first (clep-dg run --preset {preset})"
-    elsewhere = settings.tracking_url or settings.mlflow_database_url
-    if not elsewhere and not (settings.home / "mlflow" / "mlflow.db").exists():
-        raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
-    connect(settings)
-    import mlflow
-
-    try:
-        chosen = f"/{version}" if str(version).isdigit() else f"@{version or CHAMPION}"
-        return mlflow.pyfunc.load_model(f"models:/{name}{chosen}")
-    except mlflow.exceptions.MlflowException as error:
-        where = f"{name}, {version or CHAMPION}"
-        if "MLmodel" in str(error):
-            raise ConfigError(
-                "This version holds a head alone, no model that can be served.",
-                expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
-                where=where,
-                do=f"clep-dg compare --preset {preset} lists the versions",
-            ) from error
-        do = f"clep-dg compare --preset {preset} lists the versions" if version else do
-        raise ConfigError(
-            "There is no such registered classifier.", got=first_line(error), where=where, do=do
-        ) from error
-
-
-def _version_of(client: "MlflowClient", name: str, key: str) -> str | None:
-    found = client.search_model_versions(f"name = '{name}' and tag.stage_key = '{key}'")
-    return str(found[0].version) if found else None
-
-
-def _ensure_model(client: "MlflowClient", name: str, stage: str, preset: str) -> None:
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=model_description(stage, preset, name))
-
-
-def set_champion(client: "MlflowClient", name: str, number: int, why: str) -> None:
-    """Move the alias to a version, and write the reason and the time on it."""
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    client.set_model_version_tag(name, str(number), "champion_why", why)
-    client.set_model_version_tag(name, str(number), "champion_since", since)
-    client.set_registered_model_alias(name, CHAMPION, str(number))

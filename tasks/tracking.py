@@ -9,6 +9,7 @@ from clepdg import addresses
 from clepdg.store import Record, Store, plain
 from tasks import living
 from tasks.model_cards import experiment_description
+from tasks.processes import running_url
 from tasks.settings import Settings, without_password
 from tasks.stages import Node
 
@@ -33,8 +34,6 @@ def how_to_look(settings: Settings) -> str:
 
 def _is_own(settings: Settings) -> bool:
     """Tell whether no other server than that of `make up` is in use."""
-    from tasks.services import running_url
-
     return not settings.tracking_url or settings.tracking_url == running_url(settings, "mlflow")
 
 

@@ -1,11 +1,11 @@
-"""The model stages: backbone, clep, acpt, text_embeddings, audio_embeddings, classifier."""
+"""The model stages: backbone, clep, acpt, classifier; embedding.py has the others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg.config import MADE_HERE, MICRO_CONTEXT, TextConfig
+from clepdg.config import MADE_HERE, MICRO_CONTEXT
 from clepdg.emotions import LABEL_SETS, labels
 from tasks.stages import Computed, Work
 
@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from clepdg.audio import Waveform
     from clepdg.clap import Clap
     from clepdg.classifier import Head
-    from clepdg.corruptions import Condition
-    from clepdg.embeddings import Embed
 
 
 def quiet_transformers() -> None:
@@ -29,7 +26,8 @@ def quiet_transformers() -> None:
     logging.set_verbosity_error()
 
 
-def _load_clap(folder: Path, work: Work) -> "Clap":
+def open_clap(folder: Path, work: Work) -> "Clap":
+    """Load a stage's CLAP onto its device."""
     from clepdg.clap import load_clap
 
     quiet_transformers()
@@ -114,7 +112,7 @@ def compute_clep(work: Work) -> Computed:
     ranks = work.config["clep"].ranks
     if ranks > distributed.ranks():
         return on_ranks(compute_clep, work, ranks)
-    clap = _load_clap(work.inputs["backbone"], work)
+    clap = open_clap(work.inputs["backbone"], work)
     figures = clep.fit(
         clap,
         learning_utterances(work),
@@ -136,8 +134,8 @@ def compute_interpolation(work: Work) -> Computed:
     from clepdg.context_effect import context_effect
     from clepdg.interpolation import interpolate
 
-    _set_threads(work)
-    clap, clep = (_load_clap(work.inputs[name], work) for name in ("backbone", "clep"))
+    set_threads(work)
+    clap, clep = (open_clap(work.inputs[name], work) for name in ("backbone", "clep"))
     interpolate(clap, clep, work.config["clap_share"])
     clep.save(work.folder)
     return Computed(digests={"content": clep.digest()}, figures=context_effect(clep))
@@ -148,7 +146,7 @@ def compute_acpt(work: Work) -> Computed:
     from clepdg import acpt
 
     vectors, figures = acpt.fit(
-        _load_clap(work.inputs["clep"], work),
+        open_clap(work.inputs["clep"], work),
         work.config["emotions"],
         work.config["acpt"],
         work.config["compute"],
@@ -161,77 +159,8 @@ def compute_acpt(work: Work) -> Computed:
     return Computed(digests={"content": content}, figures={name: round(v, 6) for name, v in figures.items()})
 
 
-def compute_text_embeddings(work: Work) -> Computed:
-    """Embed the label set's words, with the row's contexts."""
-    from clepdg import acpt, embeddings
-
-    config = TextConfig(
-        label_set=work.config["label_set"],
-        content_templates=work.config["content_templates"],
-        joint_template=work.config["joint_template"],
-    )
-    _set_threads(work)
-    clap = _load_clap(work.inputs["model"], work)
-    contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else work.config["contexts"]
-    content_template = work.config["content_template"]
-    if work.config["how"] == "noise":
-        built = embeddings.build_noise_embeddings(clap, config, contexts, content_template, work.config["seed"])
-    else:
-        if work.config["how"] == "redrawn":
-            contexts = embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
-        built = embeddings.build_text_embeddings(clap, config, contexts, content_template)
-    return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
-
-
-def compute_audio_embeddings(work: Work) -> Computed:
-    """Embed every utterance of a corpus; in a condition other than clean, its test part."""
-    from clepdg import corruptions, embeddings, shards
-
-    _set_threads(work)
-    condition = corruptions.parse(work.config["condition"])
-    if condition.name == corruptions.CLEAN:
-        utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
-    else:
-        utterances, total = _corrupted(work, condition)
-    built = embeddings.build_audio_embeddings(_embed(work), utterances, total, work.reporting)
-    return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
-
-
-def _embed(work: Work) -> "Embed":
-    """Return what embeds waveforms: statistics, functionals, a speech encoder, or a CLAP."""
-    from clepdg import audio, egemaps, embeddings, encoders
-
-    model = work.config.get("model")
-    if model == "log-mel":
-        return embeddings.one_by_one(audio.log_mel_statistics)
-    if model == "egemaps":
-        return embeddings.one_by_one(egemaps.functionals)
-    if model == "encoder":
-        quiet_transformers()
-        return embeddings.one_by_one(encoders.load_encoder(str(work.inputs["model"]), device=work.device).encode)
-    clap = _load_clap(work.inputs["model"], work)
-    return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
-
-
-def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
-    """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
-    from clepdg import corruptions, shards
-
-    recordings: list[Waveform] = []
-    if condition.of_babble:
-        recordings = corruptions.talkers(inputs_like(work, "talkers/"))
-    elif condition.noise == corruptions.OWN:
-        recordings = corruptions.read_noises(Path(work.config["noise_folder"]).expanduser())
-    offsets = shards.read_offsets(work.inputs["shard"])
-    test = offsets[offsets.split == "test"]
-    heard = (
-        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), corruptions.RATE)
-        for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
-    )
-    return heard, len(test)
-
-
-def _set_threads(work: Work) -> None:
+def set_threads(work: Work) -> None:
+    """Let torch use as many threads as the configuration says."""
     import torch
 
     torch.set_num_threads(work.config["compute"].threads)

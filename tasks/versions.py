@@ -90,6 +90,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/web.py": ("source",),
     "tasks/context_look.py": ("evaluate",),
     "tasks/data.py": ("source", "index", "shard"),
+    "tasks/embedding.py": ("text_embeddings", "audio_embeddings"),
     "tasks/evaluation.py": ("evaluate",),
     "tasks/reporting.py": ("report",),
     "tasks/training.py": ("backbone", *_MODELS, "classifier"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import services
+from tasks import processes, services
 from tasks.settings import PROJECT
 
 
@@ -40,7 +40,8 @@ def project(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     for name in ("flows", "prefect.yaml"):
         (folder / name).symlink_to(PROJECT / name)
-    monkeypatch.setattr(services, "PROJECT", folder)
+    for module in (services, processes):
+        monkeypatch.setattr(module, "PROJECT", folder)
     for name in [n for n in os.environ if n.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     return folder

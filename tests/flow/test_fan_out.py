@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks.services import _end
+from tasks.processes import end
 from tasks.settings import PROJECT, load_settings
 from tests.flow.small import SMALL
 
@@ -67,7 +67,7 @@ def worker(deployed, home) -> Iterator[Callable[[str, str], None]]:
     yield start
     for process in started:
         running = psutil.Process(process.pid)
-        _end([running, *running.children(recursive=True)])
+        end([running, *running.children(recursive=True)])
         process.wait(30)
 
 
@@ -157,11 +157,11 @@ def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
 
 def registered_once(result: dict[str, Any]) -> None:
     """Check that MLflow has every model once, although several processes wrote into one SQLite file."""
-    from tasks import registry, tracking
+    from tasks import registered_models, tracking
 
     client = tracking.connect(load_settings())
     for stage in ("clep", "acpt", "text_embeddings", "classifier"):
-        versions = client.search_model_versions(f"name = '{registry.model_name(stage, 'demo')}'")
+        versions = client.search_model_versions(f"name = '{registered_models.model_name(stage, 'demo')}'")
         keys = [version.tags["stage_key"] for version in versions]
         assert sorted(keys) == sorted(key for n, key in result["stages"].items() if n.startswith(f"{stage}/"))
 

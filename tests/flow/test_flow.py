@@ -14,7 +14,7 @@ from clepdg.config import SyntheticConfig
 from clepdg.errors import ClepError, ConfigError
 from clepdg.store import plain
 from flows import checks, graph
-from tasks import registry, runs, tracking
+from tasks import registered_models, registry, runs, tracking
 from tasks.settings import load_settings
 from tasks.stages import decide
 from tests.flow.small import SMALL
@@ -125,7 +125,7 @@ def test_first_run_registers_everything_once(trees, real_cards):
     assert "loss" in clep.data.metrics
     assert clep.data.tags["stage_key"] == log["clep/leave-out-emodb.c0"]["key"]
     for stage, count in (("clep", 3), ("acpt", 3), ("text_embeddings", 6), ("classifier", 18)):
-        versions = client.search_model_versions(f"name = '{registry.model_name(stage, 'open')}'")
+        versions = client.search_model_versions(f"name = '{registered_models.model_name(stage, 'open')}'")
         assert len(versions) == count == sum(n.startswith(f"{stage}/") for n in log)
         assert {v.tags["stage_key"] for v in versions} == {
             f["key"] for n, f in log.items() if n.startswith(f"{stage}/")
@@ -154,16 +154,16 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     assert measured["uar"] == pytest.approx(float(version.tags["uar"]), abs=1e-4)
     assert {"war", "low", "high", "validation_accuracy"} <= set(measured)
     assert len(version.tags["test_digest"]) == 64
-    loaded = registry.load_classifier(load_settings(), "open")
+    loaded = registered_models.load_classifier(load_settings(), "open")
     audio = sorted(Path(trees["emodb"]).rglob("*.wav"))[:2]
     answer = loaded.predict([{"path": str(path)} for path in audio])
     assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
     assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
-    by_alias = registry.load_classifier(load_settings(), "open", "champion")
-    by_number = registry.load_classifier(load_settings(), "open", version.version)
+    by_alias = registered_models.load_classifier(load_settings(), "open", "champion")
+    by_number = registered_models.load_classifier(load_settings(), "open", version.version)
     assert by_alias.metadata.get_model_info().metadata == by_number.metadata.get_model_info().metadata
     with pytest.raises(ConfigError, match="no such registered"):
-        registry.load_classifier(load_settings(), "open", "challenger")
+        registered_models.load_classifier(load_settings(), "open", "challenger")
     by_bytes = loaded.predict([{"audio": audio[0].read_bytes()}])
     assert by_bytes.iloc[0].tolist()[1:] == pytest.approx(answer.iloc[0].tolist()[1:], abs=1e-6)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import services
+from tasks import processes, services
 from tasks.settings import load_settings
 from tests.flow.test_services import deployment
 
@@ -45,7 +45,7 @@ def postgres() -> Iterator[int]:
         done = subprocess.run([*leave, *words], cwd=folder, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    port = services.free_port()
+    port = processes.free_port()
     data, log = str(folder / "data"), str(folder / "log")
     words = ("-U", "clepdg", "--auth", "scram-sha-256", "--pwfile", str(folder / "password"), "--no-sync")
     call(str(programs / "initdb"), "-D", data, *words)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks import services
+from tasks import processes, services
 from tasks.settings import load_settings
 
 pytestmark = pytest.mark.slow
@@ -39,9 +39,9 @@ def serve(home) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
     def start(port: int) -> subprocess.Popen[bytes]:
         log = home / "server.log"
         with log.open("ab") as out:
-            environment = {**os.environ, **services.environment(load_settings()), "PREFECT_UI_ENABLED": "0"}
+            environment = {**os.environ, **processes.environment(load_settings()), "PREFECT_UI_ENABLED": "0"}
             started.append(subprocess.Popen(services._prefect_command(port), stdout=out, stderr=out, env=environment))
-        services._wait("Prefect's server", f"http://127.0.0.1:{port}/api/health", started[-1], log)
+        processes.wait_for("Prefect's server", f"http://127.0.0.1:{port}/api/health", started[-1], log)
         return started[-1]
 
     yield start
@@ -65,7 +65,7 @@ def begin(home: Path, url: str) -> subprocess.Popen[str]:
 
 
 def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
-    port = services.free_port()
+    port = processes.free_port()
     server = serve(port)
     run = begin(home, f"http://127.0.0.1:{port}/api")
     server.kill()
@@ -87,7 +87,7 @@ def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
 
 
 def test_a_server_that_comes_back_has_the_whole_run(home, serve):
-    port = services.free_port()
+    port = processes.free_port()
     server = serve(port)
     run = begin(home, f"http://127.0.0.1:{port}/api")
     server.kill()

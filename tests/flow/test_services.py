@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tasks import services
+from tasks import processes, services
 from tasks.settings import PROJECT, load_settings
 
 BIN = Path(sys.executable).parent
@@ -108,10 +108,10 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
     finally:
         stopped = services.down()
     assert set(stopped) == {"prefect", "mlflow", "worker"}
-    assert services.read_services(settings) == {}
+    assert processes.read_services(settings) == {}
     assert not (project / "prefect.toml").exists()
     assert tomllib.loads((settings.home / "settings.toml").read_text()) == {"workers": 1}
-    assert not any(services.answers(service.url) for service in started.values())
+    assert not any(processes.answers(service.url) for service in started.values())
     assert services.down() == []
 
 
@@ -152,7 +152,7 @@ def assert_it_runs(url: str, refresh: dict[str, Any], often: list[dict[str, Any]
         assert names == {"Reused"}
 
 
-def listening(started: dict[str, services.Service]) -> set[str]:
+def listening(started: dict[str, processes.Service]) -> set[str]:
     """Return the addresses that what `up` started listens on."""
     import psutil
 
@@ -206,9 +206,9 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
     settings = load_settings()
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        service = services.Service(pid=other.pid, token="mine", url="http://127.0.0.1:1", log="")
-        services.write_json(settings.home / services.STATE, {"prefect": service.__dict__})
-        assert services.read_services(settings) == {}
+        service = processes.Service(pid=other.pid, token="mine", url="http://127.0.0.1:1", log="")
+        services.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
+        assert processes.read_services(settings) == {}
         services.down()
         assert other.poll() is None
     finally:
@@ -219,14 +219,14 @@ def test_a_service_is_known_whatever_the_clock_says(home, monkeypatch):
     import psutil
 
     settings = load_settings()
-    environment = {**os.environ, services.TOKEN: "ours"}
+    environment = {**os.environ, processes.TOKEN: "ours"}
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
     try:
-        service = services.Service(pid=process.pid, token="ours", url="http://127.0.0.1:1", log="")
-        services.write_json(settings.home / services.STATE, {"prefect": service.__dict__})
+        service = processes.Service(pid=process.pid, token="ours", url="http://127.0.0.1:1", log="")
+        services.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
         for seconds in (0.0, 9e9):
             monkeypatch.setattr(psutil.Process, "create_time", lambda self, seconds=seconds: seconds)
-            assert services.read_services(settings) == {"prefect": service}
+            assert processes.read_services(settings) == {"prefect": service}
         monkeypatch.undo()
         monkeypatch.setenv("CLEPDG_HOME", str(settings.home))
         assert services.down() == ["prefect"]

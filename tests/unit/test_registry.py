@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from clepdg.store import Record, Store
-from tasks import registry
+from tasks import registered_models
 from tasks.registry import MARKER, Registry
 from tasks.settings import Settings
 from tasks.stages import Computed, Node
@@ -28,7 +28,7 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
                    figures={"loss": 0.5}, files={}, seconds=1.0)
         )  # fmt: skip
     both = threading.Barrier(2)
-    look = registry._version_of
+    look = registered_models._version_of
 
     def look_together(*asked):
         found = look(*asked)
@@ -42,7 +42,7 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
         told.finish(node, record, {node.id: record}, None)
         return str(told.parent)
 
-    monkeypatch.setattr(registry, "_version_of", look_together)
+    monkeypatch.setattr(registered_models, "_version_of", look_together)
     with ThreadPoolExecutor(2) as pool:
         assert len(set(pool.map(tell, ("first", "second")))) == 2
     assert (store.local("acpt", "k") / MARKER).is_file()
