@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 
+from clepdg.errors import ClepError
 from tasks import processes, services
 from tasks.settings import PROJECT, load_settings
 
@@ -240,5 +241,22 @@ def test_a_server_that_can_not_start_says_why(home, monkeypatch):
     monkeypatch.setattr(
         services, "_prefect_command", lambda port: [sys.executable, "-c", "raise SystemExit('no luck')"]
     )
-    with pytest.raises(services.ClepError, match="no luck"), services.prefect_for_one_run(load_settings()):
+    with pytest.raises(ClepError, match="no luck"), services.prefect_for_one_run(load_settings()):
         pass
+
+
+def test_another_server_at_the_same_port_is_not_taken_for_ours(home):
+    """As when two are started at once and both found the port free."""
+    port = processes.free_port()
+    other = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=home)
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        deadline = time.monotonic() + 60
+        while not processes.answers(url):
+            assert time.monotonic() < deadline
+        with pytest.raises(ClepError, match="taken"):
+            command = [sys.executable, "-c", "import time; time.sleep(2); raise SystemExit('taken')"]
+            processes.start_service(load_settings(), "ours", command, url, url, {})
+    finally:
+        other.kill()
+        other.wait(30)
