@@ -15,7 +15,7 @@ from clepdg.protocols import folds as folds_of
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.checks import check, configure, plan
-from flows.logs import log_errors_once
+from flows.logs import log_errors_once, outlive_reader
 from flows.one_run import close_run, open_run, stop_run
 from flows.walk import finish
 from tasks import living
@@ -54,6 +54,7 @@ Overrides = Annotated[
 
 
 log_errors_once()
+outlive_reader()
 
 
 @flow(

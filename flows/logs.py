@@ -1,7 +1,13 @@
-"""What Prefect logs of an error that a user can mend: its message, once; its traceback would only hide it."""
+"""What Prefect logs of an error that a user can mend: its message, once; its traceback would only hide it.
+
+And a run goes on where nobody reads its log any more.
+"""
 
 import logging
+import os
 from typing import Final
+
+from rich.console import Console
 
 from clepdg.errors import ClepError
 
@@ -26,3 +32,14 @@ def log_errors_once() -> None:
     """Have Prefect's loggers of flow and task runs log a ClepError once."""
     for name in RUNS:
         logging.getLogger(name).addFilter(once)  # the same filter is added but once
+
+
+def outlive_reader() -> None:
+    """Let a run go on without its worker, which reads what it prints: rich would end the process at a broken pipe."""
+    Console.on_broken_pipe = _fall_silent  # type: ignore[assignment]
+
+
+def _fall_silent(console: Console) -> None:
+    console.quiet = True
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), console.file.fileno())  # what is buffered is to go somewhere

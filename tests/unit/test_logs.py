@@ -1,11 +1,13 @@
 """Protects what a person reads in a run's log: a fault that a user can mend once, a bug with its traceback."""
 
 import logging
+import os
 
 import pytest
+from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
-from flows.logs import once
+from flows.logs import once, outlive_reader
 
 
 @pytest.fixture
@@ -46,3 +48,15 @@ def test_other_messages_pass_as_they_are(logger, caplog):
     logger.info("clep/supervised.c0: %s", "new")
     logger.warning("%s", ClepError("a warning"))
     assert [record.getMessage() for record in caplog.records] == ["clep/supervised.c0: new", "a warning"]
+
+
+def test_a_run_goes_on_when_nobody_reads_its_log(monkeypatch):
+    monkeypatch.setattr(Console, "on_broken_pipe", Console.on_broken_pipe)  # put back afterwards
+    outlive_reader()
+    reader, writer = os.pipe()
+    with open(writer, "w", buffering=1) as file:
+        console = Console(file=file)
+        os.close(reader)
+        console.print("clep/supervised.c0: new")
+        console.print("acpt/supervised.c0: new")
+        assert console.quiet
