@@ -18,7 +18,7 @@ from clepdg.store import Record, Store, plain
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.artifacts import progress_artifact, run_artifacts
-from tasks import runs, stages
+from tasks import computing, runs
 from tasks.children import Child
 from tasks.lineage import git_commit
 from tasks.registry import Registry
@@ -88,7 +88,7 @@ class Run:
                 raise
             self.registry.log_metrics(run_id, points)
 
-        outcome = stages.run(
+        outcome = computing.run(
             node,
             self.records,
             self.store,

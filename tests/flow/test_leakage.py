@@ -12,7 +12,7 @@ import soundfile
 from clepdg.reporting import Reporting
 from clepdg.store import Record
 from flows.checks import plan
-from tasks import stages
+from tasks import computing
 from tasks.runs import Arguments
 from tasks.settings import Settings
 
@@ -100,7 +100,7 @@ class Runner:
         store, records, found = self.settings.open_store(), {}, {}
         for node in nodes:
             reporting = lambda node, decision: contextlib.nullcontext(Reporting())  # noqa: E731
-            outcome = stages.run(node, records, store, self.settings, last={}, reporting=reporting)
+            outcome = computing.run(node, records, store, self.settings, last={}, reporting=reporting)
             records[node.id] = outcome.record
             found[node.id] = (outcome.record, outcome.reused)
         return found

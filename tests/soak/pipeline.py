@@ -55,7 +55,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.store import Record, plain, write_json
     from flows.checks import plan
     from flows.one_run import Stopped
-    from tasks import living, runs, stages
+    from tasks import computing, living, runs, stages
     from tasks.settings import load_settings
 
     if processes:
@@ -75,7 +75,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
 
     def run(node: stages.Node) -> None:
         reporting = lambda node, decision: nullcontext(Reporting(progress=progress))  # noqa: E731
-        outcome = stages.run(node, records, store, settings, last=last, reporting=reporting, stopping=stopping)
+        outcome = computing.run(node, records, store, settings, last=last, reporting=reporting, stopping=stopping)
         records[node.id] = outcome.record
         log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
 

@@ -16,7 +16,7 @@ from clepdg.documents import Documents
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import Store
-from tasks import stages
+from tasks import computing
 from tasks.children import Child
 from tasks.settings import PROJECT, Settings
 from tasks.stages import Node, Work
@@ -188,7 +188,7 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
         training_seconds=training_seconds,
     )
     node = Node(stage="classifier", name="c", compute=function, config={"content": "x"})
-    return stages.run(
+    return computing.run(
         node,
         {},
         store,
@@ -211,6 +211,6 @@ def test_a_stage_in_a_child_is_committed_and_a_killed_one_holds_nothing(tmp_path
 
 
 def test_the_time_limit_holds_for_a_training_that_hangs_in_a_child(tmp_path, child, monkeypatch):
-    monkeypatch.setattr(stages, "STARTING_SECONDS", 0.5)
+    monkeypatch.setattr(computing, "STARTING_SECONDS", 0.5)
     with pytest.raises(ClepError, match="hangs"):
         one_stage(tmp_path, stage_functions.sleep, child, training_seconds=0.5)

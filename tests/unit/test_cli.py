@@ -12,7 +12,7 @@ from clepdg.errors import CorpusError
 from clepdg.reporting import Reporting
 from flows.checks import plan
 from flows.cli import main
-from tasks import stages
+from tasks import computing
 from tasks.runs import Arguments
 from tasks.settings import load_settings
 from tests.unit import trees
@@ -171,7 +171,7 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     settings, records = load_settings(), {}
     for node in plan(arguments)[1]:
         with contextlib.suppress(CorpusError):
-            records[node.id] = stages.run(
+            records[node.id] = computing.run(
                 node,
                 records,
                 settings.open_store(),

@@ -8,7 +8,7 @@ import pytest
 from clepdg.errors import StoreError
 from clepdg.reporting import Reporting
 from clepdg.store import MARKER, Store
-from tasks import stages
+from tasks import computing, stages
 from tasks.settings import Settings
 from tasks.stages import Computed, Node, decide
 
@@ -57,7 +57,7 @@ class World:
         self.records = {}
         reasons = {}
         for node in self.nodes():
-            outcome = stages.run(
+            outcome = computing.run(
                 node,
                 self.records,
                 self.store,
@@ -216,7 +216,7 @@ def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
 
 
 def run_one(world, node):
-    return stages.run(
+    return computing.run(
         node,
         {},
         world.store,
