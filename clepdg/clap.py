@@ -117,7 +117,7 @@ class Clap:
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
         (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
 
     def digest(self) -> str:
@@ -126,6 +126,15 @@ class Clap:
         front_end = json.dumps(asdict(self.front_end), sort_keys=True)
         parts = [digest_tensors(self.model.state_dict()), vocabulary, front_end]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer without what transformers notes of how it was loaded: equal models are equal bytes."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text())
+    kept = {name: value for name, value in said.items() if name not in ("local_files_only", "is_local")}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def load_clap(folder: Path | str, *, revision: str | None = None, device: str = "cpu") -> Clap:

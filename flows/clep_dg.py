@@ -10,8 +10,7 @@ from pydantic import WithJsonSchema
 
 from clepdg.cards import corpus_names
 from clepdg.presets import option_names
-from clepdg.protocols import PROTOCOLS
-from clepdg.protocols import folds as folds_of
+from clepdg.protocols import LEAVE_OUT, SUPERVISED
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.checks import check, configure, plan
@@ -45,9 +44,9 @@ Sources = Annotated[
 ]
 
 
-FoldName = Annotated[
-    str, WithJsonSchema({"type": "string", "enum": [fold.name for fold in folds_of(tuple(CORPORA), PROTOCOLS)]})
-]
+_CORPUS = f"({'|'.join(CORPORA)})"
+FOLD = f"^({SUPERVISED}|{LEAVE_OUT}{_CORPUS}|from-{_CORPUS}-to-{_CORPUS})$"
+FoldName = Annotated[str, WithJsonSchema({"type": "string", "pattern": FOLD})]
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]

@@ -193,8 +193,9 @@ def close_run(run: Run) -> dict[str, Any]:
     """
     failed = {**run.missed, **run.failures}
     run.log.outcome = "failed" if failed else "completed"
-    run.log.write()
     run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
+    run.log.notes += tuple(run.registry.notes())
+    run.log.write()
     run_artifacts(run.log, run.store, run.registry)
     if failed:
         skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]

@@ -36,7 +36,8 @@ def _mlflow(registry: Registry) -> str:
     own = registry.page()
     if own:
         return f"MLflow: [this run]({own})"
-    return f"MLflow: [{registry.url}]({front_page(registry.url)}); this run computed nothing and has no page of its own"
+    why = "it did not answer" if registry.notes() else "this run computed nothing and has no page of its own"
+    return f"MLflow: [{registry.url}]({front_page(registry.url)}); {why}"
 
 
 def _output(node_id: str, key: str, store: Store, registry: Registry) -> str:

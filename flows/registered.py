@@ -88,7 +88,7 @@ def check_audio(files: Sequence[Path]) -> None:
         try:
             samples, rate = decode(path)
         except IndexingError as error:
-            faults.append(f"{path}: {'no such file' if not path.exists() else error}")
+            faults.append(f"{path}: {'no such file' if not path.exists() else 'a folder' if path.is_dir() else error}")
             continue
         if not len(samples):
             faults.append(f"{path}: empty")

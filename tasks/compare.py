@@ -10,7 +10,7 @@ from clepdg.emotions import labels
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
-from tasks.registered_models import CHAMPION, model_name, set_champion
+from tasks.registered_models import CHAMPION, first_run, model_name, set_champion
 from tasks.settings import Settings
 from tasks.stages import config_changes
 from tasks.tracking import connect, first_line
@@ -51,7 +51,7 @@ def read_versions(client: "MlflowClient", preset: str) -> list[Version]:
     try:
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
     except mlflow.exceptions.MlflowException as error:
-        do = f"run the pipeline first (clep-dg run --preset {preset})"
+        do = first_run(preset)
         raise ConfigError("No classifier is registered yet.", got=first_line(error), where=name, do=do) from error
     found, token = [], None
     while True:

@@ -47,7 +47,25 @@ def clep_id(node: Node) -> str:
 
 
 def licences_of(node: Node, records: Mapping[str, Record]) -> str:
-    """Return the licences of the corpora that an output was learnt from, found through its inputs."""
+    """Return the licences of the corpora that an output was learnt from."""
+    return "; ".join(f"{corpus}: {load_card(corpus).licence}" for corpus in corpora_of(node, records)) or "none"
+
+
+def incomplete(node: Node, records: Mapping[str, Record]) -> str:
+    """Return how the corpora that an output was learnt from differ from their cards; "no" where none does."""
+    from clepdg.index import card_differences
+
+    found = {}
+    for corpus in corpora_of(node, records):
+        card, record = load_card(corpus), records.get(f"index/{corpus}")
+        if record is not None and not card.acoustics:  # as many as a setting says are generated
+            differences = card_differences(record.figures, card)
+            found[corpus] = ", ".join(line for line in differences if not line.startswith("raw label"))
+    return "; ".join(f"{corpus}: {said}" for corpus, said in found.items() if said) or "no"
+
+
+def corpora_of(node: Node, records: Mapping[str, Record]) -> list[str]:
+    """Return the corpora that an output was learnt from, found through its inputs."""
     corpora: set[str] = set()
     waiting, seen = list(node.needs), set[str]()
     while waiting:
@@ -68,7 +86,7 @@ def licences_of(node: Node, records: Mapping[str, Record]) -> str:
             ]
         elif stage == "acpt":
             waiting.append("clep/" + name.rsplit(".", 2)[0])
-    return "; ".join(f"{corpus}: {load_card(corpus).licence}" for corpus in sorted(corpora)) or "none"
+    return sorted(corpora)
 
 
 def git_commit() -> str:

@@ -75,7 +75,8 @@ def version_description(node: Node, record: Record, tags: Mapping[str, str]) -> 
     return "\n\n".join(
         [
             f"{WHAT[record.stage]} This version: {place}.",
-            f"**Data and licences.** {tags['licences']}",
+            f"**Data and licences.** {tags['licences']}. Differs from the whole corpora: "
+            f"{tags['differs_from_whole_corpora']}.",
             f"**Figures of its training.** {figures or 'none'}",
             f"**Limits.** {LIMITS}",
             f"Stage key `{record.key}`, content digest `{record.digests['content']}`; settings: the params of its run.",

@@ -151,7 +151,7 @@ def check_tracking(settings: Settings) -> None:
             "MLflow's server does not answer.",
             got=problem,
             where=shown(url),
-            do="start it (make up), or run without one: remove tracking_url from var/settings.toml",
+            do="start it (make up), or run without one: no tracking_url in var/settings.toml, no CLEPDG_TRACKING_URL",
         )
 
 

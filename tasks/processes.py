@@ -124,7 +124,8 @@ def wait_for(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -
         if process.poll() is not None or time.monotonic() > deadline:
             ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
-            raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log)
+            do = "run the same command again; the log says more"  # a port that was taken meanwhile is passed over then
+            raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log, do=do)
         time.sleep(0.2)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.errors import ConfigError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
-from tasks.lineage import clep_id, fold_tags, licences_of
+from tasks.lineage import clep_id, fold_tags, incomplete, licences_of
 from tasks.model_cards import model_description, version_description
 from tasks.settings import Settings
 from tasks.stages import Node
@@ -55,6 +55,7 @@ def register(
     if found is None:
         tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": preset}
         tags |= {**fold_tags(node), "licences": licences_of(node, records), "run": run}
+        tags["differs_from_whole_corpora"] = incomplete(node, records)
         _ensure_model(client, name, record.stage, preset)
         source = _log_model(client, store, node, record, records, run_id)
         card = version_description(node, record, tags)
@@ -115,6 +116,12 @@ def set_champion(client: "MlflowClient", name: str, number: int, why: str) -> No
     client.set_registered_model_alias(name, CHAMPION, str(number))
 
 
+def first_run(preset: str) -> str:
+    """Return what to do where a preset has no registered classifier."""
+    demo = "" if preset == "demo" else "; for the demo's classifier add --preset demo"
+    return f"run the pipeline first (clep-dg run --preset {preset}){demo}"
+
+
 def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
     """Load the champion among the registered classifiers, or another one by its number or alias.
 
@@ -122,7 +129,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
         ConfigError: there is none.
     """
     name = model_name("classifier", preset)
-    do = f"run the pipeline first (clep-dg run --preset {preset})"
+    do = first_run(preset)
     elsewhere = settings.tracking_url or settings.mlflow_database_url
     if not elsewhere and not (settings.home / "mlflow" / "mlflow.db").exists():
         raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)

@@ -63,6 +63,8 @@ class Registry:
     _threads: threading.RLock = field(default_factory=threading.RLock)
     _experiment: str = ""
     _down: bool = False
+    _untold: list[str] = field(default_factory=list)
+    _made_up: int = 0
     _runs: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -74,6 +76,16 @@ class Registry:
     def identity(self) -> str:
         """Where the accepted outputs are registered, whatever the address."""
         return tracking_identity(self.settings)
+
+    def notes(self) -> list[str]:
+        """Return what a person should know: what MLflow did not take, and what it was told of belatedly."""
+        notes = []
+        if self._untold:
+            first = f"MLflow did not take {self._untold[0]}"
+            notes.append(f"{first}. The same command makes up what is missing, once MLflow answers.")
+        if self._made_up:
+            notes.append(f"MLflow was told of what it had missed before (outputs: {self._made_up}).")
+        return notes
 
     @cached_property
     def _processes(self) -> FileLock:
@@ -108,6 +120,7 @@ class Registry:
         """Say what MLflow did not take; if it is away, leave it alone for the rest of the run."""
         ours = isinstance(error, TypeError | KeyError | AttributeError | IndexError)
         self._down = not ours and getattr(error, "error_code", "INTERNAL_ERROR") in AWAY
+        self._untold.append(f"{what}: {first_line(error)}")
         log.warning("MLflow did not take %s; the next run makes up what is missing: %s", what, first_line(error))
 
     def start(self, node: Node, key: str) -> str | None:
@@ -168,6 +181,7 @@ class Registry:
             with self._alone():
                 if run_id is None and self._accepted(node, record):
                     return
+                made_up = run_id is None
                 run_id = run_id or self.start(node, record.key)
                 if run_id is None:
                     return
@@ -192,6 +206,7 @@ class Registry:
                 client.set_terminated(run_id, "FINISHED")
                 self.store.documents.write(self.store.beside(record, MARKER), facts)
                 self._runs[node.id] = run_id
+                self._made_up += made_up
         except Exception as error:
             self._missed(node.id, error)
 

@@ -47,9 +47,10 @@ def parameters(arguments: Arguments) -> dict[str, Any]:
 
 
 def run_name(given: Mapping[str, Any]) -> str:
-    """Return what a run with these parameters is called: "demo", or of a part of the preset "demo: leave-out-tess"."""
+    """Return what a run with these parameters is called: "demo, until clep"; a part, "demo: leave-out-tess"."""
     part = ", ".join(given.get("folds") or given.get("corpora") or ())
-    return f"{given['preset']}: {part}" if part else str(given["preset"])
+    name = f"{given['preset']}: {part}" if part else str(given["preset"])
+    return f"{name}, until {given['until']}" if given.get("until") and not part else name
 
 
 @dataclass

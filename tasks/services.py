@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError
 from clepdg.store import write_json
@@ -119,8 +120,14 @@ def up() -> dict[str, Service]:
     return services
 
 
+def _port(settings: Settings, name: str, usual: int) -> int:
+    """Return the port that a server had before: pages of earlier runs link to it."""
+    before = written_services(settings).get(name)
+    return (urlsplit(before.url).port if before else None) or usual
+
+
 def _start_prefect(settings: Settings) -> Service:
-    port = free_port(4200)
+    port = free_port(_port(settings, "prefect", 4200))
     extra = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
     if settings.prefect_database_url:
         check_database(settings.prefect_database_url, "asyncpg")
@@ -131,7 +138,7 @@ def _start_prefect(settings: Settings) -> Service:
 
 
 def _start_mlflow(settings: Settings) -> Service:
-    port, folder = free_port(5000), settings.home / "mlflow"
+    port, folder = free_port(_port(settings, "mlflow", 5000)), settings.home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     if settings.mlflow_database_url:
         check_database(settings.mlflow_database_url, "psycopg2")

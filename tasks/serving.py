@@ -1,6 +1,7 @@
 """The registered classifier as an MLflow pyfunc from code: audio in, emotion and probabilities out. No pickle."""
 
 import json
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,17 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
     """Write the head and CLEP's model folder as one servable MLflow model into a folder."""
     import mlflow
 
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        python_model=str(SCRIPT),
-        artifacts={"head": str(head), "clep": str(clep)},
-        code_paths=[str(PROJECT / "clepdg")],
-        pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
-        metadata={"stage_key": key},
-        signature=_signature(json.loads((head / "head.json").read_text())["labels"]),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature says what a request holds
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            python_model=str(SCRIPT),
+            artifacts={"head": str(head), "clep": str(clep)},
+            code_paths=[str(PROJECT / "clepdg")],
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+            metadata={"stage_key": key},
+            signature=_signature(json.loads((head / "head.json").read_text())["labels"]),
+        )
 
 
 def _signature(labels: list[str]) -> Any:

@@ -148,8 +148,10 @@ def _difference(before: Record, node: Node, digests: Mapping[str, str]) -> str:
     if before.version != VERSIONS[node.stage]:
         return f"version {before.version} -> {VERSIONS[node.stage]}"
     changes = [f"config {line}" for line in config_changes(before.config, plain(node.config))]
-    names = sorted({*before.inputs, *digests})
-    changes += [f"input {name} changed" for name in names if before.inputs.get(name) != digests.get(name)]
+    for name in sorted({*before.inputs, *digests}):
+        if before.inputs.get(name) != digests.get(name):
+            what = "is new" if name not in before.inputs else "was dropped" if name not in digests else "changed"
+            changes.append(f"input {name} {what}")
     return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "") if changes else "new"
 
 

@@ -396,8 +396,9 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
 
     with monkeypatch.context() as broken:
         broken.setattr(registry.Registry, "client", down)
-        run(trees, {"classifier.steps": 11})
+        told = run(trees, {"classifier.steps": 11})
     assert "MLflow went away" in caplog.text
+    assert [note for note in told["notes"] if "MLflow did not take" in note and "went away" in note]
     log = last_log()
     keys = {f["key"] for n, f in log.items() if n.startswith("classifier/") and f["outcome"] == "Completed"}
     assert keys
@@ -410,3 +411,4 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
     result = run(trees, {"classifier.steps": 11})
     assert result["computed"] == 0
     assert keys <= registered()
+    assert [note for note in result["notes"] if "MLflow was told of what it had missed" in note]

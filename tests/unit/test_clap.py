@@ -64,6 +64,10 @@ def test_save_and_load_keep_the_model(micro, tmp_path, tone):
     with torch.no_grad():
         torch.testing.assert_close(loaded.encode_text(TEXTS), micro.encode_text(TEXTS), atol=0, rtol=0)
     assert not list((tmp_path / "model").glob("*.bin"))
+    loaded.save(tmp_path / "again")
+    for path in (tmp_path / "model").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert "local" not in (tmp_path / "again" / "tokenizer_config.json").read_text()
     assert loaded.model.logit_scale_t == loaded.model.logit_scale_a
 
 
