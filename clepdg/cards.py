@@ -5,14 +5,16 @@ expected counts, the label map, the split and its unit, exclusions and known fau
 that stage's key; the expected counts only accept or refuse, so they are in no key.
 """
 
+import csv
 import hashlib
+import io
 import re
 import tomllib
 import typing
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, Final, Literal
 
@@ -190,6 +192,13 @@ def _contradictions(card: Card, name: str) -> Iterator[tuple[str, Any, Any, str 
     strangers = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
     expected = f"{name}/<utterance> or {name}/<speaker>"
     yield "A card excludes what is not of its corpus.", strangers, expected, None
+
+
+def published(card: Card) -> dict[str, str]:
+    """Return {file name: sha256} of the single files that a card's table names; empty where it has no table."""
+    tables = [MANIFESTS / source.files for source in card.sources if source.files]
+    rows = [row for table in tables for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))]
+    return {PurePosixPath(row["path"]).name: row["sha256"] for row in rows if row.get("path") and row.get("sha256")}
 
 
 def is_sum(kind: str, value: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from clepdg import corruptions, sources
-from clepdg.cards import load_card
+from clepdg.cards import load_card, published
 from clepdg.config import Config
 from clepdg.errors import ConfigError
 from clepdg.protocols import ENCODER, Fold, Row, folds, is_pair, rows
@@ -96,11 +96,16 @@ def index(config: Config, corpus: str) -> Node:
     """The utterance table of a corpus."""
     card = asdict(load_card(corpus))
     read = ("name", "grammar", "language", "labels", "split", "exclude")
+    sums = published(load_card(corpus))
     return Node(
         stage="index",
         name=corpus,
         compute=data.compute_index,
-        config={"card": {name: card[name] for name in read}, "index": config.index},
+        config={
+            "card": {name: card[name] for name in read},
+            "index": config.index,
+            **({"published": digest(sums)} if sums else {}),
+        },
         inputs={"source": f"source/{corpus}"},
     )
 
@@ -122,13 +127,13 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
     if node.stage != "index":
         return node
 
-    def accept(record: Record) -> None:
+    def accept(record: Record, place: str) -> None:
         from clepdg import index as indexing
         from clepdg.corpora import synthetic
 
         card = load_card(node.name)
         card = synthetic.sized(card, config.synthetic) if card.acoustics else card
-        indexing.check(record.figures, card, allow_partial=allow_partial)
+        indexing.check(record.figures, card, allow_partial=allow_partial, place=place)
 
     return replace(node, accept=accept)
 

@@ -81,7 +81,8 @@ class Node:
         inputs: input name -> id of a node, or "id#part" to depend on a part of it alone; their digests are in the key.
         uses: like inputs, for what is read but already identified by an input; not in the key.
         state: input name -> digest of something outside the store; in the key.
-        accept: refuses a record by its figures; called on every run, so that a reuse never skips it.
+        accept: refuses a record by its figures, given with where its output lies, for a person; called on every run,
+            so that a reuse never skips it.
         fold: the fold that it belongs to; None: several share it. Folds need nothing of each other.
         ranks: processes that compute it together.
     """
@@ -93,7 +94,7 @@ class Node:
     inputs: Mapping[str, str] = field(default_factory=dict)
     uses: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
-    accept: Callable[[Record], None] = lambda record: None
+    accept: Callable[[Record, str], None] = lambda record, place: None
     fold: str | None = None
     ranks: int = 1
 
@@ -220,7 +221,7 @@ def run(
                 record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
                 record = _compute(node, decision, records, store, settings, last, child, reporting, give_up)
-    node.accept(record)
+    node.accept(record, store.address(record.stage, record.key))
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
 
 

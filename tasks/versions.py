@@ -17,7 +17,7 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
-    "index": 4,
+    "index": 5,
     "shard": 2,
     "backbone": 2,
     "clep": 2,
