@@ -451,3 +451,19 @@ def test_a_store_that_does_not_answer_is_one_clear_error(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(SourceError, match=r"(?s)can't be reached.*s3://speech/crema.zip"):
         sources.state(CARD, "s3://speech/crema.zip")
+
+
+def test_a_bucket_without_credentials_says_which_are_missing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "CONFIG_FILE": "/no",
+        "SHARED_CREDENTIALS_FILE": "/no",
+        "EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(
+        SourceError, match=r"(?s)can't be reached.*do: set the credentials.*AWS_ACCESS_KEY_ID"
+    ) as caught:
+        sources.state(CARD, "s3://speech/crema.zip")
+    assert "try again later" not in str(caught.value)
