@@ -15,7 +15,7 @@ from itertools import product
 from clepdg import corruptions, sources
 from clepdg.cards import load_card, published
 from clepdg.config import Config
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, SourceError
 from clepdg.protocols import ENCODER, Fold, Row, folds, is_pair, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
@@ -44,13 +44,13 @@ def graph(
 
     Raises:
         ConfigError: an unknown corpus, fold, row or stage.
-        SourceError: a source can't be had.
+        SourceError: sources can't be had, all of them in one error.
     """
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows, config.encoder.name)
-    nodes = [source(config, corpus, given, states or {}) for corpus in config.corpora]
+    nodes = _sources(config, given, states or {})
     nodes += [make(config, corpus) for make in (index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
@@ -65,6 +65,21 @@ def graph(
     nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
+
+
+def _sources(config: Config, given: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
+    """Return the nodes of all sources, or raise what is wrong with any of them."""
+    nodes, faults = list[Node](), list[SourceError]()
+    for corpus in config.corpora:
+        try:
+            nodes.append(source(config, corpus, given, states))
+        except SourceError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise SourceError("\n- ".join([f"{len(faults)} sources can't be had.", *map(str, faults)]))
+    return nodes
 
 
 def source(config: Config, corpus: str, given: Mapping[str, str], states: Mapping[str, str]) -> Node:
