@@ -96,10 +96,11 @@ def show() -> Any:
         computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
         for reason, group in groupby(computed, key=said):
             nodes, ends = zip(*group, strict=True)
+            each = " each" if len(nodes) > 1 and nodes[0].stage == "index" else ""
             name = (
                 nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
             )
-            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}")
+            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}{each}")
 
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
