@@ -224,7 +224,9 @@ def _checked(members: Iterable[_Member], archive: Path, free: int, budget: _Budg
         if budget.extracted > max(BOMB_BYTES, BOMB_RATIO * budget.packed):
             raise _refusal([f"{member.name}: the archive grows more than {BOMB_RATIO}-fold, a bomb"], archive)
         if total > free:
-            raise _refusal([f"{member.name}: {total} bytes so far, {free} bytes free on the disk"], archive)
+            needed = max(total, sum(each.bytes for each in members) if isinstance(members, list) else 0)
+            at_least = "" if isinstance(members, list) else "at least "
+            raise OSError(errno.ENOSPC, f"{at_least}{needed} bytes are needed, {free} bytes free", str(archive))
         reason = _fault(member, seen)
         if reason is not None:
             faults.append(f"{member.name!r} {reason}")

@@ -5,19 +5,27 @@ expected counts, the label map, the split and its unit, exclusions and known fau
 that stage's key; the expected counts only accept or refuse, so they are in no key.
 """
 
+import csv
 import hashlib
+import io
+import re
 import tomllib
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from types import NoneType
+from typing import Any, Final, Literal
 
+from clepdg import corpora
+from clepdg.corpora import CORPORA
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
 SPLITS = ("train", "validation", "test")
+SUMS: Final = {"md5": 32, "sha256": 64}  # hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +134,9 @@ class Card:
         return tuple(e for e in EMOTIONS if e in set(self.labels.values()))
 
 
+_PARTS: Final = {"split": Split, "expected": Expected}
+
+
 def corpus_names() -> tuple[str, ...]:
     """Return the names of all corpora that have a card."""
     return tuple(sorted(path.stem for path in MANIFESTS.glob("*.toml")))
@@ -136,8 +147,9 @@ def load_card(name: str) -> Card:
     """Read data_manifests/<name>.toml.
 
     Raises:
-        ConfigError: no such corpus, an unknown or missing field or one of the wrong type, a label map to an unknown
-            emotion, or an exclusion of another corpus.
+        ConfigError: no such corpus, an unknown or missing field or one of the wrong type, another corpus's name, an
+            unknown grammar, a label map to an unknown emotion, a split that contradicts itself, a malformed checksum,
+            or an exclusion of another corpus.
     """
     if name not in corpus_names():
         raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=MANIFESTS)
@@ -146,42 +158,92 @@ def load_card(name: str) -> Card:
         raw = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("A card can't be read.", got=error, expected="TOML", where=path) from error
-    try:
-        card = Card(
-            **{
-                **_tuples(raw),
-                "split": Split(**_tuples(raw["split"])),
-                "expected": Expected(**raw.get("expected", {})),
-                "sources": tuple(Address(**source) for source in raw.get("sources", ())),
-            }
-        )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ConfigError("A card has an unknown or a missing field.", got=error, where=path) from error
-    for part in (card, card.split, card.expected, *card.sources):
-        _check_types(part, path)
-    strangers = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
-    if strangers:
-        expected = f"{name}/<utterance> or {name}/<speaker>"
-        raise ConfigError("A card excludes what is not of its corpus.", got=strangers, expected=expected, where=path)
-    unknown = set(card.labels.values()) - {*EMOTIONS, ""}
-    if unknown or card.name != name:
-        raise ConfigError("A card is inconsistent.", got=unknown or card.name, expected=EMOTIONS, where=path)
+    parts = {key: _part(kind, raw[key], f"[{key}]", path) for key, kind in _PARTS.items() if key in raw}
+    sources = raw.get("sources", [])
+    if not isinstance(sources, list):
+        raise _wrong_type("sources", sources, "tables [[sources]]", path)
+    parts["sources"] = tuple(_part(Address, source, "[[sources]]", path) for source in sources)
+    card: Card = _part(Card, {"expected": Expected(), **raw, **parts}, "", path)
+    for what, got, expected, do in _contradictions(card, name):
+        if got:
+            raise ConfigError(what, got=got, expected=expected, where=path, do=do)
     return card
 
 
-def _check_types(part: Any, path: Path) -> None:
-    """Raise where a field of a card does not hold what it should; a text in a list's place would be its letters."""
-    for name, hint in typing.get_type_hints(type(part)).items():
-        value = getattr(part, name)
-        if not _fits(value, hint):
-            raise ConfigError(
-                "A card's field has the wrong type.",
-                got=f"{name} = {list(value) if isinstance(value, tuple) else value!r}",
-                expected="a list of texts"
-                if typing.get_origin(hint) is tuple
-                else (hint.__name__ if isinstance(hint, type) else str(hint)),
-                where=path,
-            )
+def _contradictions(card: Card, name: str) -> Iterator[tuple[str, Any, Any, str | None]]:
+    """Yield what a card must not say: (what, what it says of that, if anything, what is valid, what to do)."""
+    split = card.split
+    yield "A card's name is not that of its file.", card.name if card.name != name else "", name, None
+    yield (
+        "A card names a grammar that is not there.",
+        card.grammar if card.grammar not in CORPORA else "",
+        tuple(CORPORA),
+        f"mend its name; a new grammar needs its file's name in {Path(corpora.__file__)}",
+    )
+    emotions = {*card.labels.values()} - {*EMOTIONS, ""}
+    yield "A card maps labels to emotions that are not known.", sorted(emotions), (*EMOTIONS, '""'), None
+    both = sorted({*split.test} & {*split.validation})
+    yield "A card's split has speakers in both validation and test.", both, "each in one of them", None
+    parts = sorted({*split.parts.values()} - {*SPLITS, ""})
+    yield "A card's split names parts that are not known.", parts, (*SPLITS, '""'), None
+    sums = [f"{kind} {value}" for source in card.sources for kind in SUMS if (value := getattr(source, kind))]
+    malformed = [each for each in sums if not is_sum(*each.split(" ", 1))]
+    yield "A card's checksum is malformed.", malformed, "32 (md5) or 64 (sha256) hexadecimal digits", None
+    strangers = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
+    expected = f"{name}/<utterance> or {name}/<speaker>"
+    yield "A card excludes what is not of its corpus.", strangers, expected, None
+
+
+def published(card: Card) -> dict[str, str]:
+    """Return {file name: sha256} of the single files that a card's table names; empty where it has no table."""
+    tables = [MANIFESTS / source.files for source in card.sources if source.files]
+    rows = [row for table in tables for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))]
+    return {PurePosixPath(row["path"]).name: row["sha256"] for row in rows if row.get("path") and row.get("sha256")}
+
+
+def is_sum(kind: str, value: str) -> bool:
+    """Tell whether a text has the form of a checksum: "md5" or "sha256", in hexadecimal digits."""
+    return re.fullmatch(rf"[0-9a-fA-F]{{{SUMS[kind]}}}", value) is not None
+
+
+def _part(kind: type[Any], raw: Any, name: str, path: Path) -> Any:
+    """Return a part of a card; lists become tuples.
+
+    Raises:
+        ConfigError: a field that is not known, is missing, or does not hold what it should.
+    """
+    if not isinstance(raw, dict):
+        raise _wrong_type(name.strip("[]"), raw, f"a table {name}", path)
+    known = {each.name: each for each in fields(kind) if each.name != "recorded"}
+    needed = {key for key, each in known.items() if each.default is MISSING and each.default_factory is MISSING}
+    faults = [f"{key} is not known" for key in raw if key not in known]
+    faults += [f"{key} is missing" for key in known if key in needed - set(raw)]
+    if faults:
+        got = f"{name} {', '.join(faults)}".strip()
+        raise ConfigError("A card has an unknown or a missing field.", got=got, expected=tuple(known), where=path)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    for key, hint in typing.get_type_hints(kind).items():
+        if key in values and not _fits(values[key], hint):  # a text in a list's place would be its letters
+            raise _wrong_type(f"{name} {key}".strip(), raw[key], _in_words(hint), path)
+    return kind(**values)
+
+
+def _wrong_type(name: str, value: Any, expected: str, path: Path) -> ConfigError:
+    return ConfigError("A card's field has the wrong type.", got=f"{name} = {value!r}", expected=expected, where=path)
+
+
+def _in_words(hint: Any) -> str:
+    """Return what a field should hold, for a person."""
+    kind, inner = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not NoneType]
+    if kind is Literal:
+        return " or ".join(f'"{value}"' for value in inner)
+    if kind is tuple:
+        return "a list of texts"
+    if kind is dict:
+        return f"a table whose values are each {_in_words(inner[1])}"
+    if inner:  # one that may be left out
+        return _in_words(inner[0])
+    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "a table")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -196,7 +258,3 @@ def _fits(value: Any, hint: Any) -> bool:
     if inner:  # one of several
         return any(_fits(value, option) for option in inner)
     return type(value) in ((int, float) if hint is float else (hint,))
-
-
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}

@@ -22,7 +22,8 @@ from clepdg.verification import Rejected, hash_file, require_data, unlike, verif
 if TYPE_CHECKING:
     import httpx
 
-ATTEMPTS: Final = 5  # in a row without a new byte
+ATTEMPTS: Final = 5  # in a row that bring less than PROGRESS together
+PROGRESS: Final = 100_000  # bytes
 SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
 
 
@@ -68,14 +69,14 @@ def download(
                 part.unlink(missing_ok=True)
                 raise
             except (_Busy, httpx.HTTPError, httpx.InvalidURL) as error:
-                failures = 1 if _size(part) > furthest else failures + 1
-                furthest = max(furthest, _size(part))
+                moved = _size(part) >= furthest + PROGRESS
+                failures, furthest = (1, _size(part)) if moved else (failures + 1, furthest)
                 if failures == ATTEMPTS or not isinstance(error, _Busy | httpx.TransportError):
                     raise SourceError(
                         f"{card.name} could not be downloaded.",
                         got=f"{type(error).__name__.strip('_')}: {error}",
                         where=shown(address.url),
-                        do=f"run again, {_size(part)} bytes are kept; or {by_hand(card)}",
+                        do=f"run again later, {_size(part)} bytes are kept; or {by_hand(card)}",
                     ) from error
                 sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
 
@@ -96,14 +97,14 @@ def _attempt(
     with client.stream("GET", filled(address.url), headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
         if status in web.BUSY:
-            raise _Busy(f"HTTP {status}", web.retry_after(response))
+            raise _Busy(web.asked_to_wait(response), web.retry_after(response))
         if status == 416 and done and span == f"bytes */{done}":
             return hash_file(address, part)  # an earlier run had read it all
         if status == 416 or (status == 206 and not span.startswith(f"bytes {done}-")):
             part.unlink(missing_ok=True)
             raise _Busy(f"the server does not go on from byte {done}")
         if status not in (200, 206):
-            raise web.refused(card, address.url, status)
+            raise web.refused(card, address.url, response)
         if status == 200:
             done = 0
             part.write_bytes(b"")

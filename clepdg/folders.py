@@ -85,4 +85,5 @@ def hash_folder(folder: Path, known: Mapping[tuple[str, int, int], str], progres
 
 
 def _faulty(folder: Path, faults: list[str]) -> SourceError:
-    return SourceError(f"{len(faults)} entries of a folder can't be used.", got=archives.some(faults), where=folder)
+    entries = "1 entry" if len(faults) == 1 else f"{len(faults)} entries"
+    return SourceError(f"{entries} of a folder can't be used.", got=archives.some(faults), where=folder)

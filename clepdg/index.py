@@ -10,15 +10,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.cards import SPLITS, Card
+from clepdg.archives import some
+from clepdg.cards import MANIFESTS, SPLITS, Card, published
 from clepdg.config import IndexConfig
 from clepdg.corpora import CORPORA, Finding, Spoken
 from clepdg.errors import CorpusError
 from clepdg.index_table import (
     COLUMNS,
+    QUARANTINE,
     QUARANTINE_COLUMNS,
     Row,
     build_frame,
@@ -27,7 +29,7 @@ from clepdg.index_table import (
     read_utterances,
     write_index,
 )
-from clepdg.probe import Probe, probe_file
+from clepdg.probe import POINTER, Probe, probe_file
 from clepdg.twins import Sound, find_twins
 
 if TYPE_CHECKING:
@@ -99,8 +101,11 @@ def build_index(
     quarantine += [_quarantined(wanted[key].path, key, reason) for key, reason in errors.items()]
     quarantine.sort(key=lambda row: str(row["path"]))
     figures = _figures(utterances, quarantine, spoken, len(excluded), usual)
-    there = {*spoken, *(f"{card.name}/{item.speaker}" for item in spoken.values())}
+    speakers = {item.speaker for item in spoken.values()}
+    there = {*spoken, *(f"{card.name}/{speaker}" for speaker in speakers)}
     figures["unmatched"] = [entry for entry in card.exclude if entry not in there]
+    figures["absent"] = sorted({*card.split.validation, *card.split.test} - speakers)
+    figures["published"] = _published(spoken.values(), sha256, card)
     return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
 
 
@@ -133,6 +138,16 @@ def _crossing(utterances: Iterable[Row]) -> list[str]:
     for row in utterances:
         parts[row["speaker"]].add(row["split"])
     return sorted(speaker for speaker, own in parts.items() if len(own) > 1)
+
+
+def _published(spoken: Iterable[Spoken], sha256: Mapping[str, str], card: Card) -> dict[str, int]:
+    """Return how many files the card's table of sha256 names, and how many of these are other ones."""
+    sums = published(card)
+    listed = [(sha256[item.path], sums.get(PurePosixPath(item.path).name)) for item in spoken if item.path in sha256]
+    return {
+        "listed": sum(wanted is not None for _, wanted in listed),
+        "altered": sum(w not in (None, g) for g, w in listed),
+    }
 
 
 def _usual_rate(probes: Iterable[Probe]) -> int | None:
@@ -187,43 +202,72 @@ def _figures(
         "sample_rate": usual,
         "seconds": round(sum(row["num_samples"] / row["sample_rate"] for row in utterances), 3),
         "notes": dict(sorted(notes.items())),
+        "pointers": sum(row["reason"] == POINTER for row in quarantine),
         "reasons": [f"{row['path']}: {row['reason']}" for row in quarantine[:REASONS_SHOWN]],
     }
 
 
-def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool) -> None:
+def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place: str = "") -> None:
     """Accept or refuse a corpus by its figures; runs on every run, so that a reuse never skips it.
+
+    Args:
+        place: where the index lies, whose quarantine holds every fault.
 
     Raises:
         CorpusError: no usable utterance, or none in one part of the split; and, unless allow_partial, more in
             quarantine than the card allows, another number of utterances, speakers or raw labels or another usual
-            rate than the card's, or an exclusion that excludes nothing (else a warning). One error names all.
+            rate than the card's, other files than its table's, or an exclusion or a speaker of its split that is not
+            there (else a warning). One error names all.
     """
+    where = f"the source of {card.name}" + (
+        f"; every fault: {place}/{QUARANTINE}" if figures["quarantined"] and place else ""
+    )
     if not figures["utterances"]:
         raise CorpusError(
             f"{card.name} holds no usable utterance.",
-            got=figures["reasons"] or "no audio file",
+            got=_pointers(figures) or figures["reasons"] or "no audio file",
             expected=f"{card.expected.utterances or 'the'} utterances of {card.title}",
-            where=f"the source of {card.name}",
-            do=f"look whether --source {card.name}=FOLDER is the corpus's folder",
+            where=where,
+            do=_mend(figures, card) or f"look whether --source {card.name}=FOLDER is the corpus's folder",
         )
-    differences = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
-    if card.split.unit == "speaker" and figures["crossing"]:
-        crossing = figures["crossing"]
-        differences.append(f"{len(crossing)} speakers in more than one part of the split: {', '.join(crossing[:5])}")
+    always = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
+    if card.split.unit == "speaker" and (crossing := figures["crossing"]):
+        always.append(f"speakers in more than one part of the split ({len(crossing)}): {', '.join(crossing[:5])}")
     missed = [f"the card excludes {entry}, which is not there (is it spelt right?)" for entry in figures["unmatched"]]
-    if not allow_partial:
-        differences += [*_too_many_errors(figures, card), *card_differences(figures, card), *missed]
-    elif missed:
+    if absent := figures["absent"]:
+        missed.append(f"the card's split names speakers who are not there (spelt right?): {', '.join(some(absent))}")
+    differences = [*_too_many_errors(figures, card), *card_differences(figures, card), *missed]
+    if allow_partial and missed:
         log.warning("%s: %s", card.name, "; ".join(missed))
-    if differences:
+    if always or (differences and not allow_partial):
         whole = f"get the whole corpus ({card.homepage})"
+        if always:
+            whole += f", or mend {'exclude or ' if figures['excluded'] else ''}[split] in {_manifest(card)}"
+        elif not allow_partial:
+            whole += ", or pass --allow-partial (a deployment's parameter allow_partial)"
         raise CorpusError(
             f"{card.name} is not what its card says.",
-            got=differences,
-            where=f"the source of {card.name}",
-            do=whole if allow_partial else f"{whole}, or pass --allow-partial (a deployment's parameter allow_partial)",
+            got=always if allow_partial else always + differences,
+            where=where,
+            do="; ".join(part for part in (_mend(figures, card), whole) if part),
         )
+
+
+def _manifest(card: Card) -> Path:
+    return MANIFESTS / f"{card.name}.toml"
+
+
+def _pointers(figures: Mapping[str, Any]) -> str:
+    files = figures["utterances"] + figures["quarantined"]
+    return f"{figures['pointers']} of {files} files are git lfs pointers, not audio" if figures["pointers"] else ""
+
+
+def _mend(figures: Mapping[str, Any], card: Card) -> str:
+    """Return what a user can do about faults whose cause is known; "" where there is none."""
+    unknown = sorted({*figures["found"]["raw_labels"]} - {*card.labels})
+    steps = ["run git lfs pull in the corpus's clone"] if figures["pointers"] else []
+    steps += [f"add {', '.join(unknown)} to [labels] in {_manifest(card)}"] if unknown else []
+    return "; ".join(steps)
 
 
 def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
@@ -231,7 +275,8 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
     files = figures["utterances"] + quarantined
     if quarantined <= card.allowed_errors * files:
         return []
-    reasons = "; ".join(figures["reasons"])
+    shown = figures["reasons"]
+    reasons = _pointers(figures) or "; ".join([*shown, *(["..."] if quarantined > len(shown) else [])])
     return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {reasons}"]
 
 
@@ -246,4 +291,6 @@ def card_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
     if expected.emotions:
         for label in sorted({*found["raw_labels"], *expected.emotions}):
             pairs[f"raw label {label}"] = (found["raw_labels"].get(label, 0), expected.emotions.get(label, 0))
-    return [f"{name}: {got}, not {wanted}" for name, (got, wanted) in pairs.items() if wanted not in (None, got)]
+    lines = [f"{name}: {got}, not {wanted}" for name, (got, wanted) in pairs.items() if wanted not in (None, got)]
+    listed, altered = figures["published"]["listed"], figures["published"]["altered"]
+    return lines + ([f"{altered} of {listed} files are not the published ones (sha256)"] if altered else [])

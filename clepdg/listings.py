@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 from clepdg import objects, store, web
 from clepdg.addresses import HASHES, shown
 from clepdg.archives import ignored, some
-from clepdg.cards import MANIFESTS, Address, Card
+from clepdg.cards import MANIFESTS, Address, Card, is_sum
 from clepdg.corpora.grammar import AUDIO_SUFFIXES
 from clepdg.errors import SourceError
 
@@ -82,6 +82,9 @@ def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
     if size and not size.isdigit():
         raise ValueError(f"{size} is not a number of bytes")
     sums = {name: said[name].lower() for name in HASHES if said.get(name)}
+    for name, value in sums.items():
+        if not is_sum(name, value):
+            raise ValueError(f"{value} is not a {name}")
     path = path or PurePosixPath(unquote(urlsplit(url).path)).name
     return Remote(path=path, address=Address(url=url, bytes=int(size) if size else None, **sums))
 

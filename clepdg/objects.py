@@ -10,6 +10,10 @@ from clepdg.errors import SourceError
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
+CREDENTIALS: Final = (
+    "set the credentials of the store in the environment (s3://: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+    " AWS_PROFILE; gs://: GOOGLE_APPLICATION_CREDENTIALS)"
+)
 
 
 def look(card: Card, url: str) -> dict[str, Any]:
@@ -55,9 +59,10 @@ def errors(card: Card, url: str) -> Iterator[None]:
     except SourceError:
         raise
     except Exception as error:  # every back end has its own
+        keyless = "Credential" in type(error).__name__  # botocore's NoCredentialsError and its kin, google.auth's
         raise SourceError(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
             where=shown(url),
-            do=f"try again later, or {naming(card)}",
+            do=f"{CREDENTIALS if keyless else 'try again later'}; or {naming(card)}",
         ) from error

@@ -17,6 +17,7 @@ from clepdg.verification import LFS_POINTER
 
 FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
 UNKNOWN_BYTES: Final = 0x7FFFF000  # what writers to a pipe put for a size that they don't know: 0, or no less than this
+POINTER: Final = "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
 EMPTY_END: Final = 0.4  # share of a file; recordings end in some zeros, a file whose end was never written in more
 
 
@@ -57,7 +58,7 @@ def _refuse(head: bytes) -> str | None:
     if not head:
         return "the file is empty (0 bytes)"
     if head == LFS_POINTER:
-        return "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
+        return POINTER
     return None
 
 

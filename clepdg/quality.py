@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE: Final = "quality.csv"
+FAULTS: Final = "faults.csv"
 PICTURE: Final = "quality.png"
 NONE: Final = "no emotion"
 LONGEST_NAMES: Final = 40  # speakers above which single names are no longer drawn
-LINES: Final = 14  # of faults in the picture
+LINES: Final = 14  # of rates and faults in the picture
+RATES: Final = 4  # in the picture; the table has all
 DRAWING: Final = threading.Lock()  # matplotlib's settings are those of the whole process
 
 _drawing = threading.Lock()  # matplotlib has one set of settings and fonts for all threads
@@ -25,15 +27,20 @@ _drawing = threading.Lock()  # matplotlib has one set of settings and fonts for 
 def write_quality(
     folder: Path, corpus: str, utterances: "pd.DataFrame", quarantine: "pd.DataFrame", figures: Mapping[str, Any]
 ) -> None:
-    """Write quality.csv and quality.png; equal arguments give equal bytes.
+    """Write quality.csv, faults.csv (fault, files) and quality.png; equal arguments give equal bytes.
 
     Args:
         utterances: of the index, `index_table.COLUMNS`.
         quarantine: of the index.
         figures: of the index: its notes and rates are shown.
     """
+    import pandas as pd
+
+    found = faults(quarantine, figures)
     table(utterances).to_csv(folder / TABLE, index=False, lineterminator="\n")
-    _draw(folder / PICTURE, corpus, utterances, faults(quarantine, figures))
+    kinds = pd.DataFrame({"fault": list(found), "files": list(found.values())})
+    kinds.to_csv(folder / FAULTS, index=False, lineterminator="\n")
+    _draw(folder / PICTURE, corpus, utterances, found)
 
 
 def table(utterances: "pd.DataFrame") -> "pd.DataFrame":
@@ -77,6 +84,9 @@ def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, 
     found |= {"excluded by the card": figures["excluded"]} if figures["excluded"] else {}
     missed = len(figures["unmatched"])
     found |= {"excluded by the card, but not there": missed} if missed else {}
+    found |= {"speakers of the card's split who are not there": len(figures["absent"])} if figures["absent"] else {}
+    altered = figures["published"]["altered"]
+    found |= {f"not the published file (of {figures['published']['listed']} listed)": altered} if altered else {}
     return found | {f"quarantined: {name}": count for name, count in kinds.most_common()}
 
 
@@ -120,12 +130,15 @@ def _draw(path: Path, corpus: str, utterances: "pd.DataFrame", found: Mapping[st
             stacks = [np.asarray(measured[part.index]) for part in parts.values()]
             axes[name].hist(stacks, bins=edges.tolist(), stacked=True, color=list(colours.values()))
             axes[name].set(title=unit)
-        lines = [f"{count:6d}  {fault}" for fault, count in found.items()]
+        rates = Counter(utterances.sample_rate)
+        lines = [f"{count:6d}  at {rate} Hz" for rate, count in rates.most_common(RATES)]
+        lines += [f"{count:6d}  {fault}" for fault, count in found.items()]
+        lines += [] if found else ["no fault was found"]
         hidden = [f"... and {len(lines) - LINES} more kinds"] if len(lines) > LINES else []
-        text = "\n".join([*lines[:LINES], *hidden]) or "no fault was found"
+        text = "\n".join([*lines[:LINES], *hidden])
         axes["faults"].text(0, 1, text.replace("$", r"\$"), va="top", family="DejaVu Sans Mono", fontsize=6.5)
         axes["faults"].set_axis_off()
-        axes["faults"].set_title("faults", loc="left")
+        axes["faults"].set_title("rates and faults", loc="left")
         for name in ("emotion", "speaker", "seconds", "loudness"):
             axes[name].spines[["top", "right"]].set_visible(False)
         figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -60,7 +60,7 @@ def look(
     if response.status_code in BUSY and not patience:
         return {}
     if response.status_code != 200:
-        raise refused(card, url, response.status_code)
+        raise refused(card, url, response)
     return facts(response)
 
 
@@ -104,8 +104,20 @@ def retry_after(response: "httpx.Response") -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
-def refused(card: Card, url: str, status: int) -> SourceError:
+def asked_to_wait(response: "httpx.Response") -> str:
+    """Return what a server that is busy says: its status and, if it says so, for how long."""
+    text = response.headers.get("retry-after", "")
+    how_long = f", asks to wait {text} s" if text.isdigit() else f", asks to wait until {text}" if text else ""
+    return f"HTTP {response.status_code}{how_long}"
+
+
+def refused(card: Card, url: str, response: "httpx.Response") -> SourceError:
     """Return the error of a server that says no."""
+    status = response.status_code
+    if status in BUSY:
+        later = f"run the same command again later; or {naming(card)}"
+        got = asked_to_wait(response)
+        return SourceError(f"The server of {card.name} is busy.", got=got, where=shown(url), do=later)
     what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
     return SourceError(f"The server of {card.name} {what}.", got=f"HTTP {status}", where=shown(url), do=by_hand(card))
 
@@ -125,7 +137,7 @@ def read_json(card: Card, url: str, sleep: Callable[[float], None] = time.sleep)
         with client(STALL_SECONDS) as web:
             response = _when_ready(lambda: web.get(filled(url)), BUSY_SECONDS, sleep)
         if response.status_code != 200:
-            raise refused(card, url, response.status_code)
+            raise refused(card, url, response)
         return response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         got = f"{type(error).__name__}: {error}"

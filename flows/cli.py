@@ -165,7 +165,7 @@ def status_command(options: argparse.Namespace) -> None:
         reason = decision.reason
         if decision.record is None:
             stale += 1
-        elif refusal := _refusal(node, decision.record):
+        elif refusal := _refusal(node, decision.record, store.address(node.stage, decision.record.key)):
             stale, reason = stale + 1, refusal
         else:
             records[node.id], reason = decision.record, "up to date"
@@ -177,10 +177,10 @@ def status_command(options: argparse.Namespace) -> None:
                 print(change)
 
 
-def _refusal(node: Any, record: Any) -> str:
+def _refusal(node: Any, record: Any, place: str) -> str:
     """Return in one line why a run would refuse what stands, or "" where it would not."""
     try:
-        node.accept(record)
+        node.accept(record, place)
     except ClepError as error:
         return f"refused: {' '.join(str(error).split())}"
     return ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,20 +12,25 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from clepdg import fetching, sources
+from clepdg.addresses import by_hand
 from clepdg.cards import load_card
-from clepdg.errors import ClepError, ConfigError, SourceError
+from clepdg.corpora import CORPORA, Finding, Spoken
+from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
 from clepdg.store import write_json
 from flows.terminal import bar
 from tasks.settings import Settings
 
 SOURCE: Final = ".source.json"
 
+log = logging.getLogger("clepdg")
+
 
 def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settings: Settings) -> list[str]:
     """Bring corpora into folder/<corpus>, its checksums into <corpus>.sha256 and its source into <corpus>.source.json.
 
     A corpus gets its name when it is whole; what broke off goes on at the next call. One that can't be had does not
-    keep the others from coming.
+    keep the others from coming. What came is looked at by its files' names: none of the corpus is an error, another
+    number than its card's a warning.
 
     Args:
         given: corpus -> the user's own source.
@@ -34,7 +40,8 @@ def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settin
 
     Raises:
         ConfigError: a corpus that has no card, is generated, or is not among those wanted.
-        SourceError: corpora that can't be had, or are there from another source; all of them in one error.
+        SourceError: corpora that can't be had, hold no utterance, or are there from another source; all of them in one
+            error.
     """
     unknown = sorted(set(given) - set(corpora))
     if unknown:
@@ -50,6 +57,7 @@ def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settin
                 with FileLock(folder / f".{corpus}.lock", timeout=0):
                     if (folder / corpus).exists():
                         _require_same(corpus, folder, given.get(corpus))
+                        _look(corpus, folder / corpus, folder / corpus)
                         there.append(corpus)
                     else:
                         _bring(corpus, folder, given.get(corpus), settings)
@@ -81,6 +89,27 @@ def _require_same(corpus: str, folder: Path, given: str | None) -> None:
         )
 
 
+def _look(corpus: str, tree: Path, where: object) -> None:
+    """Warn where the names of a tree's files tell of another number of utterances than the card.
+
+    Raises:
+        CorpusError: they tell of none.
+    """
+    card = load_card(corpus)
+    items = list(CORPORA[card.grammar](tree))
+    found, expected = sum(isinstance(item, Spoken) for item in items), card.expected.utterances
+    if not found:
+        raise CorpusError(
+            f"{corpus} holds no utterance.",
+            got=[f"{item.path}: {item.reason}" for item in items if isinstance(item, Finding)][:3] or "no audio file",
+            expected=f"{expected or 'the'} utterances of {card.title}",
+            where=where,
+            do=f"look whether this is the corpus; {by_hand(card)}",
+        )
+    if expected not in (None, found):
+        log.warning("%s is not whole: %d utterances by its files' names, its card has %d", corpus, found, expected)
+
+
 def _bring(corpus: str, folder: Path, given: str | None, settings: Settings) -> None:
     place, aside = folder / corpus, folder / f".{corpus}.partial"
     came = sources.state(load_card(corpus), given)
@@ -88,6 +117,7 @@ def _bring(corpus: str, folder: Path, given: str | None, settings: Settings) -> 
         pins = settings.open_store().documents
         fetching.fetch(load_card(corpus), given, aside, pins=pins, progress=progress)
     tree = sources.root(aside)
+    _look(corpus, tree, given or "the card's addresses")
     if tree.parent != aside:  # a folder is only referenced
         tree = shutil.copytree(tree, aside / sources.TREE)
     lines = [f"{file.sha256}  {file.path}\n" for file in sources.file_rows(aside)]

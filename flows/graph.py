@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from clepdg import corruptions, sources
-from clepdg.cards import load_card
+from clepdg.cards import load_card, published
 from clepdg.config import Config
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, SourceError
 from clepdg.protocols import ENCODER, Fold, Row, folds, is_pair, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
@@ -45,13 +45,13 @@ def graph(
 
     Raises:
         ConfigError: an unknown corpus, fold, row or stage.
-        SourceError: a source can't be had.
+        SourceError: sources can't be had, all of them in one error.
     """
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows, config.encoder.name)
-    nodes = [source(config, corpus, given, states or {}) for corpus in config.corpora]
+    nodes = _sources(config, given, states or {})
     nodes += [make(config, corpus) for make in (index, shard) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
@@ -66,6 +66,21 @@ def graph(
     nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
+
+
+def _sources(config: Config, given: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
+    """Return the nodes of all sources, or raise what is wrong with any of them."""
+    nodes, faults = list[Node](), list[SourceError]()
+    for corpus in config.corpora:
+        try:
+            nodes.append(source(config, corpus, given, states))
+        except SourceError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise SourceError("\n- ".join([f"{len(faults)} sources can't be had.", *map(str, faults)]))
+    return nodes
 
 
 def source(config: Config, corpus: str, given: Mapping[str, str], states: Mapping[str, str]) -> Node:
@@ -97,11 +112,16 @@ def index(config: Config, corpus: str) -> Node:
     """The utterance table of a corpus."""
     card = asdict(load_card(corpus))
     read = ("name", "grammar", "language", "labels", "split", "exclude")
+    sums = published(load_card(corpus))
     return Node(
         stage="index",
         name=corpus,
         compute=data.compute_index,
-        config={"card": {name: card[name] for name in read}, "index": config.index},
+        config={
+            "card": {name: card[name] for name in read},
+            "index": config.index,
+            **({"published": digest(sums)} if sums else {}),
+        },
         inputs={"source": f"source/{corpus}"},
     )
 
@@ -123,13 +143,13 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
     if node.stage != "index":
         return node
 
-    def accept(record: Record) -> None:
+    def accept(record: Record, place: str) -> None:
         from clepdg import index as indexing
         from clepdg.corpora import synthetic
 
         card = load_card(node.name)
         card = synthetic.sized(card, config.synthetic) if card.acoustics else card
-        indexing.check(record.figures, card, allow_partial=allow_partial)
+        indexing.check(record.figures, card, allow_partial=allow_partial, place=place)
 
     return replace(node, accept=accept)
 

@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from clepdg.cards import load_card
+from clepdg.records import Record
 from flows.progress import describe, in_bytes
 from tasks.runs import Arguments
 from tasks.settings import Settings
@@ -22,8 +24,9 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
-    print(f"\n{result['computed']} stages computed, {result['reused']} reused, in {seconds:.0f} s.")
-    for note in result["notes"]:
+    stages = "stage" if result["computed"] == 1 else "stages"
+    print(f"\n{result['computed']} {stages} computed, {result['reused']} reused, in {seconds:.0f} s.")
+    for note in [*result["notes"], *_incomplete(result, settings)]:
         print(note)
     if key is None:
         return
@@ -37,6 +40,31 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
     print(f"next     {activate}clep-dg predict{preset} {shlex.quote(audio)}")
+
+
+def _incomplete(result: dict[str, Any], settings: Settings) -> Iterator[str]:
+    """Yield a line for each corpus that is partial, altered or has files in quarantine, with where more is said."""
+    store = settings.open_store()
+    for node_id, key in result["stages"].items():
+        record = store.lookup("index", key) if key and node_id.startswith("index/") else None
+        if isinstance(record, Record) and (record.figures["quarantined"] or _differs(record)):
+            place = store.address("index", key)
+            yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
+
+
+def _differs(record: Record) -> bool:
+    from clepdg.index import card_differences
+
+    card = load_card(record.name)
+    return not card.acoustics and bool(card_differences(record.figures, card))  # synthetic ones are of any size
+
+
+def _counts(record: Record) -> str:
+    """Return how many utterances of a corpus an index holds, of how many that its card expects."""
+    card, figures = load_card(record.name), record.figures
+    whole = f" of {card.expected.utterances}" if card.expected.utterances and not card.acoustics else ""
+    altered = ", altered files" if figures["published"]["altered"] else ""
+    return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{altered}"
 
 
 def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
@@ -61,13 +89,18 @@ def show() -> Any:
         return bar(node.stage, node.name)
 
     def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
+        def said(pair: tuple[Any, Any]) -> str:
+            node, outcome = pair
+            return f"{outcome.reason}; {_counts(outcome.record)}" if node.stage == "index" else str(outcome.reason)
+
         computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
-        for reason, group in groupby(computed, key=lambda pair: pair[1].reason):
+        for reason, group in groupby(computed, key=said):
             nodes, ends = zip(*group, strict=True)
+            each = " each" if len(nodes) > 1 and nodes[0].stage == "index" else ""
             name = (
                 nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
             )
-            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}")
+            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}{each}")
 
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")

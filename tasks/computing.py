@@ -62,7 +62,7 @@ def run(
                 record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
                 record = _compute(node, decision, records, store, settings, last, child, reporting, give_up)
-    node.accept(record)
+    node.accept(record, store.address(record.stage, record.key))
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
 
 

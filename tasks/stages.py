@@ -65,7 +65,8 @@ class Node:
         inputs: input name -> id of a node, or "id#part" to depend on a part of it alone; their digests are in the key.
         uses: like inputs, for what is read but already identified by an input; not in the key.
         state: input name -> digest of something outside the store; in the key.
-        accept: refuses a record by its figures; called on every run, so that a reuse never skips it.
+        accept: refuses a record by its figures, given with where its output lies, for a person; called on every run,
+            so that a reuse never skips it.
         fold: the fold that it belongs to; None: several share it. Folds need nothing of each other.
         ranks: processes that compute it together.
     """
@@ -77,7 +78,7 @@ class Node:
     inputs: Mapping[str, str] = field(default_factory=dict)
     uses: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
-    accept: Callable[[Record], None] = lambda record: None
+    accept: Callable[[Record, str], None] = lambda record, place: None
     fold: str | None = None
     ranks: int = 1
 

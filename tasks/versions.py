@@ -17,7 +17,7 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
-    "index": 4,
+    "index": 5,
     "shard": 2,
     "backbone": 2,
     "clep": 2,
@@ -167,7 +167,16 @@ def main() -> None:
     if changed and "--same-results" not in sys.argv:
         lines = [f"  {module}: used by {', '.join(stages)}" for module, stages in changed.items()]
         message = "These modules changed. Raise the versions of the stages whose results change, then run this again;"
-        sys.exit("\n".join([message, "where results stay the same, run it with --same-results.", *lines]))
+        sys.exit(
+            "\n".join(
+                [
+                    message,
+                    f"they stand in {__file__}, VERSIONS;",
+                    "where results stay the same, run it with --same-results.",
+                    *lines,
+                ]
+            )
+        )
     RECORD.write_text(json.dumps(current(), indent=1, sort_keys=True) + "\n")
 
 

@@ -130,20 +130,38 @@ GOOD = (cards.MANIFESTS / "emodb.toml").read_text()
         (f'exclude = ["03"]\n{GOOD}', r"(?s)not of its corpus.*got: 03.*emodb/<utterance> or emodb/<speaker>"),
         (re.sub(r"test = \[.*\]", 'test = "03"', GOOD), r"(?s)wrong type.*test = '03'.*a list of texts"),
         (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r"(?s)wrong type.*unit = 'speakers'.*official"),
-        (GOOD.replace("utterances = 535", 'utterances = "535"'), r"(?s)wrong type.*utterances = '535'.*int"),
-        (re.sub(r"(?s)\[split\].*?\n\n", "", f'split = "speaker"\n{GOOD}'), "split|items"),
+        (GOOD.replace("utterances = 535", 'utterances = "535"'), r"(?s)wrong type.*utterances = '535'.*a whole number"),
+        (
+            re.sub(r"(?s)\[split\].*?\n\n", "", f'split = "speaker"\n{GOOD}'),
+            r"(?s)split = 'speaker'.*a table \[split\]",
+        ),
+        (GOOD.replace('grammar = "emodb"', 'grammar = "emobd"'), r"(?s)got: emobd.*ravdess, .*table.*__init__\.py"),
+        (GOOD.replace("utterances = 535", "utterance = 535"), r"\[expected\] utterance is not known"),
+        (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r'expected: "speaker" or "text" or "official"'),
+        (GOOD.replace('name = "emodb"', 'name = "emo"'), "(?s)not that of its file.*got: emo.*expected: emodb"),
+        (GOOD.replace("validation = [", 'validation = ["03", "08", "09", "10", "11", '), "both validation and test"),
+        (GOOD.replace("[split]", '[split]\nparts = { dev = "dev" }'), "(?s)parts that are not known.*got: dev"),
+        (f'{GOOD}\nmd5 = "12345"', "(?s)malformed.*got: md5 12345"),
     ],
 )
 def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, manifests: Path) -> None:
     assert text != GOOD
     (manifests / "emodb.toml").write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         load_card("emodb")
+    said = str(caught.value)
+    assert f"where: {manifests / 'emodb.toml'}" in said
+    assert not re.search(r"typing\.|__init__\(|\| None|NoneType|<class", said), said
 
 
 def test_an_unknown_corpus_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="crema-d, .*emodb, .*esd, .*iemocap"):
         load_card("iemocap-2")
+
+
+def test_a_checksum_is_known_by_its_form() -> None:
+    assert cards.is_sum("md5", "0" * 32) and cards.is_sum("sha256", "aF" * 32)
+    assert not any(cards.is_sum("md5", wrong) for wrong in ("", "0" * 31, "0" * 64, "g" * 32, "0" * 32 + "\n"))
 
 
 def test_a_card_that_is_not_toml_is_one_clear_error(tmp_path, monkeypatch):

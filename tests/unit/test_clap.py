@@ -64,11 +64,15 @@ def test_save_and_load_keep_the_model(micro, tmp_path, tone):
     with torch.no_grad():
         torch.testing.assert_close(loaded.encode_text(TEXTS), micro.encode_text(TEXTS), atol=0, rtol=0)
     assert not list((tmp_path / "model").glob("*.bin"))
-    loaded.save(tmp_path / "again")
-    for path in (tmp_path / "model").iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert "local" not in (tmp_path / "again" / "tokenizer_config.json").read_text()
     assert loaded.model.logit_scale_t == loaded.model.logit_scale_a
+
+
+def test_a_tokenizer_does_not_say_how_it_was_loaded(micro_factory, tmp_path):
+    """Whether the hub could be reached is no part of a model: its files would differ."""
+    micro_factory().save(tmp_path / "model")
+    load_clap(tmp_path / "model").save(tmp_path / "again")
+    first, again = ((tmp_path / name / "tokenizer_config.json").read_text() for name in ("model", "again"))
+    assert first == again and "local" not in again
 
 
 def test_same_seed_same_model_and_another_seed_another():

@@ -53,6 +53,7 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("run", "--preset", "demo", "--backbone", "laion/x"), ("micro",)),
         (("status", "--preset", "full"), ("full", "demo, open")),
         ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
+        (("status", *REAL[1:], "--source", "tess=no.zip", "--source", "ravdess=nor.zip"), ("/no.zip", "/nor.zip")),
         (("run", "--corpora", ","), ("names nothing",)),
         (("run", "--folds", "supervised,supervised"), ("a thing twice",)),
         (("run", "--corpora", "tess,emodb", "--source", "tess=a", "--source", "tess=b"), ("twice", "tess")),

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,29 @@ def test_a_place_that_is_no_folder_is_one_clear_error(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit):
         main(["fetch", str(tmp_path / "file"), "--corpora", "tess"])
     assert "can't be read or stored" in capsys.readouterr().err
+
+
+def test_what_is_not_the_corpus_is_refused_and_does_not_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/a.txt").write_text("a")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("a.txt", "a")
+    other = trees.savee(tmp_path / "savee")
+    for source, says in (("letters", "no audio file"), ("a.zip", "no audio file"), (other.name, "grammar")):
+        with pytest.raises(SystemExit) as caught:
+            main(["fetch", str(tmp_path / "out"), "--corpora", "emodb", "--source", f"emodb={tmp_path / source}"])
+        said = capsys.readouterr().err
+        assert caught.value.code == 2 and "emodb holds no utterance" in said and says in said
+        assert str(tmp_path / source) in said and "expected: 535 utterances" in said
+        assert not (tmp_path / "out/emodb").exists()
+
+
+def test_a_copy_that_is_not_whole_is_told_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = f"savee={trees.savee(tmp_path / 'savee')}"
+    for _ in range(2):
+        caplog.clear()
+        main(["fetch", str(tmp_path / "out"), "--corpora", "savee", "--source", source])
+        (told,) = caplog.messages
+        assert told.startswith("savee is not whole: ") and told.endswith("its card has 480")

@@ -1,6 +1,7 @@
 """Protects the index: every fault of a file is found, named and counted; digests change when they must."""
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from clepdg.cards import Card, Expected, load_card
+from clepdg import cards
+from clepdg.cards import Address, Card, Expected, load_card
 from clepdg.config import IndexConfig
 from clepdg.errors import CorpusError
 from clepdg.index import build_index, check, digests, read_quarantine, read_utterances, write_index
@@ -56,7 +58,9 @@ def root(tmp_path: Path) -> Path:
 
 
 CARD_OF_ROOT = replace(
-    CARD, expected=Expected(utterances=12, speakers=3, sample_rate=RATE, emotions={"angry": 6, "sad": 6})
+    CARD,
+    split=replace(CARD.split, validation=("02",), test=("03",)),
+    expected=Expected(utterances=12, speakers=3, sample_rate=RATE, emotions={"angry": 6, "sad": 6}),
 )
 
 
@@ -286,6 +290,61 @@ def test_an_exclusion_that_excludes_nothing_is_refused_in_a_whole_copy_and_told_
     assert "ravdess/03-01-04-01-01-01-99, which is not there" in caplog.text
 
 
+def test_a_speaker_of_the_split_who_is_not_there_is_refused_in_a_whole_copy_and_told_in_a_part(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = replace(CARD_OF_ROOT, split=replace(CARD.split, validation=("02",), test=("03", "o1")))
+    figures = build(root, card)[2]
+    assert figures["absent"] == ["o1"]
+    assert "split names speakers who are not there (spelt right?): o1" in refusal(figures, card, allow_partial=False)
+    check(figures, card, allow_partial=True)
+    assert "who are not there (spelt right?): o1" in caplog.text
+
+
+def test_files_that_are_not_the_published_ones_are_refused_in_a_whole_copy(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = tmp_path_factory.mktemp("manifests")
+    monkeypatch.setattr(cards, "MANIFESTS", manifests)
+    sums = {path.relative_to(root).as_posix(): digest_file(path) for path in root.rglob("*.wav")}
+    rows = [f"{Path(path).name},1,{value}" for path, value in sums.items()]
+    (manifests / "files.csv").write_text("\n".join(["path,bytes,sha256", *rows]))
+    card = replace(CARD_OF_ROOT, sources=(Address(url="http://127.0.0.1:1/", files="files.csv"),))
+    figures = build_index(root, sums, card, IndexConfig())[2]
+    assert figures["published"] == {"listed": 12, "altered": 0}
+    check(figures, card, allow_partial=False)
+    altered = sums | dict.fromkeys(list(sums)[:5], "f" * 64)
+    figures = build_index(root, altered, card, IndexConfig())[2]
+    assert "5 of 12 files are not the published ones (sha256)" in refusal(figures, card, allow_partial=False)
+    check(figures, card, allow_partial=True)
+
+
+def test_a_label_that_the_card_lacks_is_answered_with_where_to_add_it(root: Path) -> None:
+    for labels, missing in (({"sad": "sad"}, "angry"), ({"calm": "calm"}, "angry, sad")):
+        card = replace(CARD_OF_ROOT, labels=labels)
+        message = refusal(build(root, card)[2], card, allow_partial=False)
+        assert re.search(rf"do: add {missing} to \[labels\] in .*ravdess.toml", message)
+
+
+def test_git_lfs_pointers_are_counted_and_their_cure_is_the_advice(root: Path) -> None:
+    paths = sorted(root.rglob("*.wav"))
+    for path in paths[:7]:
+        ERRORS["git lfs"][0](root, path.relative_to(root).with_suffix("").as_posix())
+    message = refusal(build(root)[2], CARD_OF_ROOT, allow_partial=False)
+    assert "7 of 12 files are git lfs pointers" in message and "do: run git lfs pull" in message
+    for path in paths:
+        ERRORS["git lfs"][0](root, path.relative_to(root).with_suffix("").as_posix())
+    message = refusal(build(root)[2], CARD_OF_ROOT, allow_partial=False)
+    assert "12 of 12 files are git lfs pointers" in message and "do: run git lfs pull" in message
+    assert "--source" not in message
+
+
+def test_a_refusal_says_where_all_faults_are(root: Path) -> None:
+    ERRORS["silent"][0](root, name(1, 5, 1))
+    with pytest.raises(CorpusError, match="every fault: /store/index/key/quarantine.parquet"):
+        check(build(root)[2], CARD_OF_ROOT, allow_partial=False, place="/store/index/key")
+
+
 def test_the_hash_of_the_source_is_taken_over(root: Path) -> None:
     path = f"{name(1, 4, 1)}.wav"
     utterances, _, _ = build_index(root, {path: "f" * 64}, CARD_OF_ROOT, IndexConfig())
@@ -364,9 +423,10 @@ def test_an_empty_part_is_always_refused_by_name(actor: int, root: Path) -> None
     for path in (root / f"Actor_{actor:02d}").iterdir():
         path.unlink()
     part = {1: "train", 2: "validation", 3: "test"}[actor]
-    message = refusal(build(root)[2], CARD_OF_ROOT, allow_partial=True)
-    assert f"no utterance in {part}" in message
-    assert "--allow-partial" not in message
+    for allow_partial in (False, True):
+        message = refusal(build(root)[2], CARD_OF_ROOT, allow_partial=allow_partial)
+        assert f"no utterance in {part}" in message and "[split]" in message
+        assert "--allow-partial" not in message
 
 
 def test_all_differences_stand_in_one_refusal_and_partial_accepts_them(root: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_table_counts_every_utterance_once_per_level(tmp_path: Path) -> None
 def test_equal_corpora_give_equal_bytes(tmp_path: Path) -> None:
     for side in ("a", "b"):
         write(trees.iemocap(tmp_path / side / "tree"), tmp_path / side / "out")
-    for name in (quality.TABLE, quality.PICTURE):
+    for name in (quality.TABLE, quality.FAULTS, quality.PICTURE):
         assert (tmp_path / "a/out" / name).read_bytes() == (tmp_path / "b/out" / name).read_bytes()
     assert (tmp_path / "a/out" / quality.PICTURE).read_bytes().startswith(b"\x89PNG")
 
@@ -62,10 +62,19 @@ def test_faults_are_counted_by_kind() -> None:
             + ["too short: 0.1 s, at least 0.2 s", "the same bytes as a, which is x"]
         }
     )
-    assert quality.faults(quarantine, {"notes": {"stereo": 5}, "excluded": 1, "unmatched": ["x/1"]}) == {
+    figures = {
+        "notes": {"stereo": 5},
+        "excluded": 1,
+        "unmatched": ["x/1"],
+        "absent": ["3"],
+        "published": {"listed": 9, "altered": 4},
+    }
+    assert quality.faults(quarantine, figures) == {
         "noted: stereo": 5,
         "excluded by the card": 1,
         "excluded by the card, but not there": 1,
+        "speakers of the card's split who are not there": 1,
+        "not the published file (of 9 listed)": 4,
         "quarantined: its file is missing": 2,
         "quarantined: too short": 1,
         "quarantined: the same bytes": 1,
@@ -78,3 +87,5 @@ def test_a_corpus_of_nothing_but_faults_is_drawn_as_well(tmp_path: Path) -> None
     utterances, quarantine, figures = build_index(root, {}, load_card("savee"), IndexConfig())
     quality.write_quality(tmp_path, "savee", utterances, quarantine, figures)
     assert pd.read_csv(tmp_path / quality.TABLE).utterances.tolist() == [0]
+    kinds = pd.read_csv(tmp_path / quality.FAULTS)
+    assert kinds.set_index("fault").files["quarantined: the file is empty (0 bytes)"] == 1

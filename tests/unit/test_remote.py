@@ -265,6 +265,18 @@ def test_a_wrong_checksum_of_the_users_own_list_is_that_lists(server: Server, tm
         fetch(CARD, str(write_table(tmp_path / "list.csv", rows[:1])), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [("md5", "0" * 31), ("sha256", "0" * 32), ("md5", "not a sum at all, is it?")]
+)
+def test_a_malformed_checksum_of_a_list_is_refused_before_anything_is_asked(
+    kind: str, value: str, server: Server, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "list.csv", [{"url": server.url, kind: value}])
+    with pytest.raises(SourceError, match=f"line 2: {value[:31]}.* is not a {kind}"):
+        fetch(CARD, str(table), tmp_path / "out")
+    assert not server.requests
+
+
 @pytest.mark.parametrize("content", [b"", b"url\n", b"file,link\na,b\n", b"\xff\xfe\x00"])
 def test_what_is_no_list_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(content)
@@ -439,3 +451,19 @@ def test_a_store_that_does_not_answer_is_one_clear_error(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(SourceError, match=r"(?s)can't be reached.*s3://speech/crema.zip"):
         sources.state(CARD, "s3://speech/crema.zip")
+
+
+def test_a_bucket_without_credentials_says_which_are_missing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "CONFIG_FILE": "/no",
+        "SHARED_CREDENTIALS_FILE": "/no",
+        "EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(
+        SourceError, match=r"(?s)can't be reached.*do: set the credentials.*AWS_ACCESS_KEY_ID"
+    ) as caught:
+        sources.state(CARD, "s3://speech/crema.zip")
+    assert "try again later" not in str(caught.value)

@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import md5, sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -181,9 +183,13 @@ def test_state_waits_for_a_busy_server(server: Server, status: int) -> None:
 def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], waited: float) -> None:
     waits: list[float] = []
     server.answers = [Answer(status=503, headers=headers)]
-    with pytest.raises(SourceError, match="(?s)HTTP 503.*where: http.*--source ravdess="):
+    with pytest.raises(
+        SourceError, match="(?s)is busy.*HTTP 503.*where: http.*again later.*--source ravdess="
+    ) as caught:
         sources.state(CARD, server.url, waits.append)
     assert sum(waits) == waited
+    assert ("asks to wait 3600 s" in str(caught.value)) == bool(headers)
+    assert "get it from" not in str(caught.value)
 
 
 def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None:
@@ -375,6 +381,19 @@ def test_moved_folder_is_another_state(folder: Path, tmp_path: Path) -> None:
     assert first["listing"] == second["listing"] and first != second
 
 
+@pytest.mark.parametrize("downloaded", [False, True])
+def test_archive_that_the_disk_has_no_room_for_says_so_and_is_kept(
+    downloaded: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "corpus.zip"
+    path.write_bytes(ARCHIVE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    said = r"(?s)The disk is full.*\d+ bytes are needed, 1000 bytes free.*do: free some space"
+    with pytest.raises(SourceError, match=said):
+        fetch(CARD, server.url if downloaded else str(path), tmp_path / "out")
+    assert bool(list((tmp_path / "out").glob("download-*.resume/part"))) == downloaded
+
+
 def test_full_disk_is_one_source_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c.zip").write_bytes(ARCHIVE)
 
@@ -494,6 +513,17 @@ def test_server_that_always_breaks_at_the_same_byte(server: Server, tmp_path: Pa
     with pytest.raises(SourceError, match="could not be downloaded"):
         fetch(bound(server), None, tmp_path / "out")
     assert len(server.requests) == downloads.ATTEMPTS
+
+
+def test_server_that_gives_next_to_nothing_each_time_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.answers = [Answer(send=1000)]
+    with pytest.raises(SourceError, match="(?s)could not be downloaded.*run again later, 5000 bytes are kept"):
+        fetch(bound(server), None, tmp_path / "out")
+    assert len(server.requests) == downloads.ATTEMPTS
+    server.answers, server.requests = [*(Answer(send=60_000) for _ in range(8)), Answer()], []
+    fetch(bound(server), None, tmp_path / "out")
+    assert len(server.requests) == 9
+    assert_whole(tmp_path / "out")
 
 
 def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

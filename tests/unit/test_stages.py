@@ -203,7 +203,7 @@ def test_another_os_error_is_not_called_a_disk_error(world):
 
 
 def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
-    def refuse(record):
+    def refuse(record, place):
         raise StoreError("refused")
 
     node = world.nodes()[0]

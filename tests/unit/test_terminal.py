@@ -1,0 +1,66 @@
+"""Protects what a run tells of an incomplete corpus on a terminal: how much is there, and where its faults lie."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clepdg.cards import load_card
+from clepdg.store import Record
+from flows.terminal import print_result, show
+from tasks.runs import Arguments
+from tasks.settings import load_settings
+
+CARD = load_card("emodb")
+WHOLE: dict[str, Any] = {
+    "found": {"utterances": 535, "speakers": 10, "raw_labels": CARD.expected.emotions},
+    "sample_rate": 16000,
+    "utterances": 535,
+    "quarantined": 0,
+    "published": {"listed": 0, "altered": 0},
+}
+FEWER = {**WHOLE, "utterances": 357, "quarantined": 3}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "var"))
+
+
+def record(figures: dict[str, Any], key: str = "0" * 64) -> Record:
+    return Record(
+        stage="index", name="emodb", key=key, version=1, config={}, inputs={}, digests={}, figures=figures, files={},
+        seconds=1.0, versions={},
+    )  # fmt: skip
+
+
+def test_the_line_of_stage_index_counts_what_is_kept_and_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = SimpleNamespace(record=record(FEWER), reused=False, reason="new", seconds=1.0)
+    show().done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
+    assert "new; 357 of 535 utterances, 3 quarantined" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        (WHOLE, ""),
+        (FEWER, "357 of 535 utterances, 3 quarantined"),
+        ({**WHOLE, "published": {"listed": 9, "altered": 4}}, "535 of 535 utterances, 0 quarantined, altered files"),
+    ],
+)
+def test_a_run_ends_by_naming_where_the_faults_of_a_corpus_lie(
+    figures: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings()
+    store = settings.open_store()
+    store.partial("index", "0" * 64)
+    store.commit(record(figures))
+    result = {"computed": 1, "reused": 0, "notes": [], "stages": {"index/emodb": "0" * 64, "shard/emodb": None}}
+    print_result(result, Arguments(preset="open"), settings, 1.0)
+    said = capsys.readouterr().out
+    assert "1 stage computed, 0 reused" in said
+    place = store.address("index", "0" * 64)
+    assert (
+        (told in said and f"see quarantine.parquet and quality.png in {place}" in said) if told else "emodb" not in said
+    )
