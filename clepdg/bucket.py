@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clepdg.documents import Documents, checked, damaged
-from clepdg.errors import StoreError
+from clepdg.errors import StoreAway, StoreError
 from clepdg.records import JSON_BYTES, Damaged, json_bytes, parse_json
 
 ATTEMPTS: Final = 6  # of one request, botocore's standard mode: it rides out about half a minute
@@ -67,7 +67,7 @@ class Bucket:
             raise StoreError("The store may not be used.", got=error, where=self.url, do=DO) from error
         except Exception as error:  # there is no common base
             got = f"{type(error).__name__}: {error}"
-            raise StoreError("The store can't be reached.", got=got, where=self.url, do=DO) from error
+            raise StoreAway("The store can't be reached.", got=got, where=self.url, do=DO) from error
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a small object; None where there is none."""

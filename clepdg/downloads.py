@@ -168,7 +168,8 @@ def _receive(
             progress(done, announced or address.bytes or 0)
     expected = max(announced, address.bytes or 0)
     if done < expected:  # a connection may end early without an error, or a server announce too little
-        raise _Busy(f"{done} of {expected} bytes")
+        changed = "; the server has no more: its publisher may have changed it" if done == announced else ""
+        raise _Busy(f"{done} of {expected} bytes{changed}")
     return hashes
 
 

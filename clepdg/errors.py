@@ -59,5 +59,9 @@ class StoreError(ClepError):
     """The store can't be read or written."""
 
 
+class StoreAway(StoreError):
+    """The store can't be reached: no other stage would fare better."""
+
+
 class BackboneError(ClepError):
     """Model weights, tokenizer or front end are missing or do not fit together."""

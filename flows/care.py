@@ -1,6 +1,7 @@
 """clep-dg verify and clep-dg gc: what they print."""
 
 import argparse
+import sys
 
 from flows.terminal import bar
 from tasks import care
@@ -28,8 +29,8 @@ def verify_command(options: argparse.Namespace) -> None:
     print(f"{count} outputs in {store.url}, {len(damaged)} damaged", end="")
     if damaged:
         print("." if options.dry_run else "; they were taken back: the next run computes them again.")
-    else:
-        print(".")
+        sys.exit(1)
+    print(".")
 
 
 def gc_command(options: argparse.Namespace) -> None:

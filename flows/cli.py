@@ -1,6 +1,7 @@
 """The command line: clep-dg run | status | fetch | import-laion | predict | compare | promote | verify | gc."""
 
 import argparse
+import logging
 import os
 import shlex
 import signal
@@ -66,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="bring a configuration's stages up to date, from the sources to the report")
     run.set_defaults(command=run_command)
     add_run_options(run)
-    run.add_argument("--refresh", action="store_true", help="the last whole run again, after asking its sources")
+    run.add_argument(
+        "--refresh", action="store_true", help="the preset's last whole run again, after asking its sources"
+    )
     run.add_argument("--fan-out", action="store_true", help="corpora and folds by the workers of pool clep-dg-folds")
     status = commands.add_parser("status", help="say what is up to date, what is stale and why; runs nothing")
     status.set_defaults(command=status_command)
@@ -119,6 +122,7 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     then ends at once, where Prefect would try for minutes to send what nobody takes.
     """
     from prefect.events.worker import EventsWorker
+    from prefect.exceptions import PrefectHTTPStatusError
     from prefect.logging.handlers import APILogHandler
 
     from flows.clep_dg import clep_dg
@@ -126,16 +130,20 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     from tasks.preflight import unreachable
 
     SHOW.set(show())
+    logging.raiseExceptions = False  # what a log does not take is no traceback on a person's screen
     try:
         result: dict[str, Any] = clep_dg(**parameters)
         return result
     except Exception as error:
         parts = urlsplit(address)
-        if unreachable(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)):
-            said = f"{error}\n" if isinstance(error, ClepError) else ""
-            gone = (
-                f"Prefect's server ({address}) went away. What was computed is in the store: the same command goes on"
-            )
+        refused = isinstance(error, PrefectHTTPStatusError)  # its database has no room either, for example
+        if refused or unreachable(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)):
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ClepError):
+                cause = cause.__context__
+            said = f"{cause}\n" if cause else ""
+            what = f"took no more: {str(error).splitlines()[0]}" if refused else "went away"
+            gone = f"Prefect's server ({address}) {what}. What was computed is in the store: the same command goes on"
             sys.stdout.flush()
             os._exit(_complain(f"{said}{gone} from here, and ends in seconds if all of it was."))
         raise

@@ -98,6 +98,7 @@ class Run:
             child=self.child,
             reporting=reporting,
             stopping=self.stopping,
+            waiting=self.show.say,
         )
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         if outcome.reused:

@@ -60,7 +60,7 @@ def last_run(given: Arguments, store: Store) -> Arguments | None:
 
 def nothing(preset: str) -> dict[str, Any]:
     """Return the result of a refresh before there was a run, and say so."""
-    said = f"Preset {preset} was not run here yet: there is nothing to refresh."
+    said = f"Preset {preset} was not run here yet: there is nothing to refresh. Another one is named by --preset."
     log.warning(said)
     return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clepdg.cards import load_card
+from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.records import Record
 from flows.progress import describe, in_bytes
 from tasks.runs import Arguments
@@ -34,12 +35,13 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
     print(f"MLflow   {how_to_look(settings)}")
-    audio = _an_utterance(settings, result)
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
+    champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])
+    command = f"predict{preset} {shlex.quote(_an_utterance(settings, result))}" if champion else f"compare{preset}"
     activate = (
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
-    print(f"next     {activate}clep-dg predict{preset} {shlex.quote(audio)}")
+    print(f"next     {activate}clep-dg {command}")
 
 
 def _incomplete(result: dict[str, Any], settings: Settings) -> Iterator[str]:

@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from prefect.utilities.annotations import quote
 
+from clepdg.errors import StoreAway
 from flows import fan_out as elsewhere
 from flows.one_run import Run
 from tasks.children import Child
@@ -60,6 +61,9 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
         run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
         if not all(node.id in run.outcomes and run.outcomes[node.id].reused for node in nodes):
             run.log.write()  # what is reused is found again
+    for state in states:
+        if not state.is_completed() and isinstance(away := state.result(raise_on_failure=False), StoreAway):
+            raise away
 
 
 def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:

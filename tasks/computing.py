@@ -36,6 +36,7 @@ def run(
     child: Child | None = None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
     stopping: threading.Event | None = None,
+    waiting: Callable[[str], None] = lambda said: None,
 ) -> Outcome:
     """Bring a node up to date: reuse its output if it stands, otherwise compute and commit it.
 
@@ -43,6 +44,7 @@ def run(
         child: the process to compute it in; None: this one, or for several ranks one of its own.
         reporting: opens where metrics and progress of a computed stage go.
         stopping: set where the run is being stopped: what waits for a lock of another run gives up.
+        waiting: told once of a lock that another run has.
 
     Raises:
         ClepError: the stage failed, or its output is refused; nothing half-done is kept as done.
@@ -54,16 +56,32 @@ def run(
     record, reason, reused = decision.record, decision.reason, decision.record is not None
     if record is None:
         give_up = stopping.is_set if stopping else lambda: False
-        with store.lock(node.stage, decision.key, give_up=give_up), _clear_disk_errors(store, node):
+        asked = _telling(give_up, waiting, f"{node.id} waits: another run computes it")
+        with store.lock(node.stage, decision.key, give_up=asked), _clear_disk_errors(store, node):
             found = store.lookup(node.stage, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run meanwhile", True
             elif node.stage not in redo and (kept := store.complete(node.stage, decision.key)):
                 record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
-                record = _compute(node, decision, records, store, settings, last, child, reporting, give_up)
+                asked = _telling(give_up, waiting, f"{node.id} waits: another run has the device")
+                record = _compute(node, decision, records, store, settings, last, child, reporting, asked)
     node.accept(record, store.address(record.stage, record.key))
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
+
+
+def _telling(give_up: Callable[[], bool], waiting: Callable[[str], None], said: str) -> Callable[[], bool]:
+    """Return give_up, which is asked while a lock is waited for, such that its first call tells a person."""
+    told = False
+
+    def asked() -> bool:
+        nonlocal told
+        if not told:
+            told = True
+            waiting(said)
+        return give_up()
+
+    return asked
 
 
 def _compute(

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import threading
+import time
 
 import pytest
 
@@ -215,7 +217,7 @@ def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
     assert run_one(world, node).reused
 
 
-def run_one(world, node):
+def run_one(world, node, **options):
     return computing.run(
         node,
         {},
@@ -223,7 +225,26 @@ def run_one(world, node):
         world.settings,
         last={},
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
+        **options,
     )
+
+
+def test_who_waits_for_another_run_says_so_once(world):
+    node, said, begun = world.nodes()[0], [], threading.Event()
+    key = decide(node, {}, world.store, {}).key
+
+    def hold():
+        with world.store.lock(node.stage, key):
+            begun.set()
+            time.sleep(0.5)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    begun.wait()
+    outcome = run_one(world, node, waiting=said.append)
+    other.join()
+    assert said == ["source/c waits: another run computes it"] and not outcome.reused
+    assert run_one(world, node, waiting=said.append) and len(said) == 1
 
 
 def test_what_was_computed_but_not_put_in_place_is_not_computed_again(world, monkeypatch):
