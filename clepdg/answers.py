@@ -16,7 +16,7 @@ import numpy as np
 
 from clepdg.errors import ClepError
 from clepdg.metrics import Floats, Ints
-from clepdg.protocols import LEAVE_OUT, SUPERVISED, is_pair
+from clepdg.protocols import LEAVE_OUT, PAIR, SUPERVISED, kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,4 +110,4 @@ def _faults(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> Iterator[st
 
 
 def _is_target(corpus: str, fold: str) -> bool:
-    return fold.endswith(f"-to-{corpus}") if is_pair(fold) else fold == LEAVE_OUT + corpus
+    return fold.endswith(f"-to-{corpus}") if kind(fold) == PAIR else fold == LEAVE_OUT + corpus

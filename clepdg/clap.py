@@ -117,7 +117,7 @@ class Clap:
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
-        save_tokenizer(self.tokenizer, folder)
+        _save_tokenizer(self.tokenizer, folder)
         (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
 
     def digest(self) -> str:
@@ -128,7 +128,7 @@ class Clap:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer without what transformers notes of how it was loaded: equal models are equal bytes."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"

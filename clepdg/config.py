@@ -5,7 +5,7 @@ reads and nothing else, so a field belongs to the dataclass of the stage that re
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from clepdg import prompts
 from clepdg.emotions import EMOTIONS, LABEL_SETS
@@ -267,13 +267,16 @@ class EvaluateConfig:
         )
 
 
+PROTOCOLS: Final = ("supervised", "leave-one-corpus-out", "pairs")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One run: everything that decides what is computed."""
 
     preset: str
     corpora: tuple[str, ...]
-    protocols: tuple[str, ...] = ("supervised", "leave-one-corpus-out")
+    protocols: tuple[str, ...] = PROTOCOLS[:2]
     rows: tuple[str, ...] | None = None  # None: clepdg.protocols.CORE_ROWS; "all": every row
     clep_seeds: tuple[int, ...] = (0,)
     later_seeds: tuple[int, ...] = (0,)  # ACPT and classifier
@@ -294,7 +297,7 @@ class Config:
         _require(
             self,
             corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),  # none, or one twice
-            protocols=bool(self.protocols) and set(self.protocols) <= {"supervised", "leave-one-corpus-out", "pairs"},
+            protocols=bool(self.protocols) and set(self.protocols) <= {*PROTOCOLS},
             clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
             later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
         )

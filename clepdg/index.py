@@ -280,6 +280,15 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
     return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {reasons}"]
 
 
+def copy_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
+    """Return in short how a copy differs from its card: single labels only where nothing else does.
+
+    A synthetic corpus is generated whole, of any size.
+    """
+    lines = [] if card.acoustics else card_differences(figures, card)
+    return [line for line in lines if not line.startswith("raw label")] or lines
+
+
 def card_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
     """Return how a copy differs from its card; a quarantined or excluded utterance is there all the same."""
     found, expected = figures["found"], card.expected

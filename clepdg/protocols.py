@@ -6,14 +6,15 @@ from functools import partial
 from itertools import permutations
 from typing import Any, Final, Literal
 
-from clepdg.config import ClassifierConfig
+from clepdg.config import PROTOCOLS, ClassifierConfig
 from clepdg.emotions import labels
 from clepdg.errors import ConfigError
 from clepdg.variants import MAIN
 
 SUPERVISED: Final = "supervised"
 LEAVE_OUT: Final = "leave-out-"  # and the corpus
-PROTOCOLS: Final = (SUPERVISED, "leave-one-corpus-out", "pairs")
+PAIR: Final = "from-"  # and two corpora
+KINDS: Final = (SUPERVISED, LEAVE_OUT, PAIR)  # of folds, by how their names begin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +31,19 @@ class Fold:
     targets: tuple[str, ...]
 
 
-def is_pair(fold: str) -> bool:
-    """Return whether a fold of this name goes from one corpus to one other."""
-    return fold.startswith("from-")
+def kind(fold: str) -> str:
+    """Return which of KINDS a fold of this name is; of an unknown name, one that leaves out no corpus there is."""
+    return next((begin for begin in KINDS if fold.startswith(begin)), LEAVE_OUT)
 
 
 def pair(source: str, target: str) -> str:
     """Return the name of the fold from one corpus to another."""
-    return f"from-{source}-to-{target}"
+    return f"{PAIR}{source}-to-{target}"
 
 
 def order(fold: str) -> tuple[int, str]:
-    """Return what sorts the names of folds: supervised, leave one corpus out, pairs; then by name."""
-    return (0 if fold == SUPERVISED else 2 if is_pair(fold) else 1, fold)
+    """Return what sorts the names of folds: by kind, then by name."""
+    return (KINDS.index(kind(fold)), fold)
 
 
 def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str, ...] | None = None) -> list[Fold]:

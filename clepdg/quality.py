@@ -19,7 +19,6 @@ NONE: Final = "no emotion"
 LONGEST_NAMES: Final = 40  # speakers above which single names are no longer drawn
 LINES: Final = 14  # of rates and faults in the picture
 RATES: Final = 4  # in the picture; the table has all
-DRAWING: Final = threading.Lock()  # matplotlib's settings are those of the whole process
 
 _drawing = threading.Lock()  # matplotlib has one set of settings and fonts for all threads
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.corruptions import CLEAN
 from clepdg.errors import ConfigError
 from clepdg.evaluate import POOLED
-from clepdg.protocols import SUPERVISED, is_pair
+from clepdg.protocols import LEAVE_OUT, PAIR, SUPERVISED, kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +23,9 @@ INTERVALS = {
     "none": "no interval",
 }
 PROTOCOLS = {
-    "supervised": "Supervised, joint over all corpora",
-    "leave-out": "Leave one corpus out",
-    "pair": "From one corpus to another",
+    SUPERVISED: "Supervised, joint over all corpora",
+    LEAVE_OUT: "Leave one corpus out",
+    PAIR: "From one corpus to another",
 }
 
 
@@ -112,7 +112,7 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
             sections.append(
                 Section(
                     title=f"{fold}: {target}" if fold == SUPERVISED else str(fold),
-                    protocol=SUPERVISED if fold == SUPERVISED else "pair" if is_pair(str(fold)) else "leave-out",
+                    protocol=kind(str(fold)),
                     cells=sorted(own, key=lambda cell: order.index(cell["row"])),
                 )
             )

@@ -10,7 +10,7 @@ from pydantic import WithJsonSchema
 
 from clepdg.cards import corpus_names
 from clepdg.presets import option_names
-from clepdg.protocols import LEAVE_OUT, SUPERVISED
+from clepdg.protocols import LEAVE_OUT, SUPERVISED, pair
 from flows import fan_out as elsewhere
 from flows import refresh as refreshing
 from flows.checks import check, configure, plan
@@ -45,7 +45,7 @@ Sources = Annotated[
 
 
 _CORPUS = f"({'|'.join(CORPORA)})"
-FOLD = f"^({SUPERVISED}|{LEAVE_OUT}{_CORPUS}|from-{_CORPUS}-to-{_CORPUS})$"
+FOLD = f"^({SUPERVISED}|{LEAVE_OUT}{_CORPUS}|{pair(_CORPUS, _CORPUS)})$"
 FoldName = Annotated[str, WithJsonSchema({"type": "string", "pattern": FOLD})]
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})

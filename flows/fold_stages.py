@@ -14,7 +14,7 @@ from clepdg import acoustics, cards, corruptions, folders
 from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import ENCODER, SUPERVISED, Fold, Row, is_pair
+from clepdg.protocols import ENCODER, PAIR, SUPERVISED, Fold, Row, kind
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from flows.models import STATISTICS, backbone_name
@@ -171,7 +171,7 @@ def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fo
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
     """Return the corruptions in which a fold is heard: pairs are heard clean."""
-    return [] if is_pair(fold.name) else corruptions.conditions(config.evaluate.conditions)
+    return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
 
 
 def talkers(fold: Fold, heard: Condition) -> Fold | None:

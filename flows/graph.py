@@ -16,7 +16,7 @@ from clepdg import corruptions, sources
 from clepdg.cards import load_card, published
 from clepdg.config import Config
 from clepdg.errors import ConfigError, SourceError
-from clepdg.protocols import ENCODER, Fold, Row, folds, is_pair, rows
+from clepdg.protocols import ENCODER, PAIR, Fold, Row, folds, kind, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
 from flows.fold_graph import fold_nodes
@@ -162,7 +162,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Ite
         if row.model == BACKBONE and row.model in own and row.head == "prompts":
             yield text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", row, None)
     heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
-    targets = {corpus for fold in chosen if not is_pair(fold.name) for corpus in fold.targets}
+    targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     for model in [model for model in own if model in models]:
         for condition, corpus in product(heard, config.corpora):
             if condition is None or corpus in targets:
@@ -181,7 +181,6 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models
             "rows": {name: title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
             "untestable": untestable(config),
-            "synthetic_utterances": config.synthetic.utterances,
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },
         inputs={

@@ -13,7 +13,7 @@ from typing import Any
 
 from clepdg.cards import load_card
 from clepdg.protocols import MAIN_ROW, SUPERVISED
-from clepdg.records import Record
+from clepdg.store import Record, Store
 from flows.progress import describe, in_bytes
 from tasks.runs import Arguments
 from tasks.settings import Settings
@@ -27,7 +27,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     key = result["stages"].get("report/report")
     stages = "stage" if result["computed"] == 1 else "stages"
     print(f"\n{result['computed']} {stages} computed, {result['reused']} reused, in {seconds:.0f} s.")
-    for note in [*result["notes"], *_incomplete(result, settings)]:
+    for note in [*result["notes"], *_incomplete(result, store)]:
         print(note)
     if key is None:
         return
@@ -37,28 +37,26 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     print(f"MLflow   {how_to_look(settings)}")
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])
-    command = f"predict{preset} {shlex.quote(_an_utterance(settings, result))}" if champion else f"compare{preset}"
+    command = f"predict{preset} {shlex.quote(_an_utterance(result, store))}" if champion else f"compare{preset}"
     activate = (
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
     print(f"next     {activate}clep-dg {command}")
 
 
-def _incomplete(result: dict[str, Any], settings: Settings) -> Iterator[str]:
+def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
     """Yield a line for each corpus that is partial, altered or has files in quarantine, with where more is said."""
-    store = settings.open_store()
     for node_id, key in result["stages"].items():
         record = store.lookup("index", key) if key and node_id.startswith("index/") else None
-        if isinstance(record, Record) and (record.figures["quarantined"] or _differs(record)):
+        if isinstance(record, Record) and _is_incomplete(record):
             place = store.address("index", key)
             yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
 
 
-def _differs(record: Record) -> bool:
-    from clepdg.index import card_differences
+def _is_incomplete(record: Record) -> bool:
+    from clepdg.index import copy_differences
 
-    card = load_card(record.name)
-    return not card.acoustics and bool(card_differences(record.figures, card))  # synthetic ones are of any size
+    return bool(record.figures["quarantined"] or copy_differences(record.figures, load_card(record.name)))
 
 
 def _counts(record: Record) -> str:
@@ -69,13 +67,13 @@ def _counts(record: Record) -> str:
     return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{altered}"
 
 
-def _an_utterance(settings: Settings, result: dict[str, Any]) -> str:
+def _an_utterance(result: dict[str, Any], store: Store) -> str:
     """Return an audio file of the run that a user can try."""
     from clepdg.sources import root
 
     for node_id, key in result["stages"].items():
         if node_id.startswith("source/"):
-            folder = settings.open_store().at_hand("source", key)
+            folder = store.at_hand("source", key)
             paths = sorted(root(folder).rglob("*.wav")) if folder else ()
             found = next((path for path in paths if not path.name.startswith(".")), None)
             if found:

@@ -47,7 +47,7 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
         left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
         ready = [node for node in ready if node.id not in left]
     calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
-    if parallel and (run.redo or elsewhere.stale(ready, run.store, run.records)):  # to reuse, threads cost more
+    if parallel:
         futures = [bring_up_to_date.submit(*call) for call in calls]
         for future in futures:
             future.wait()

@@ -53,14 +53,12 @@ def licences_of(node: Node, records: Mapping[str, Record]) -> str:
 
 def incomplete(node: Node, records: Mapping[str, Record]) -> str:
     """Return how the corpora that an output was learnt from differ from their cards; "no" where none does."""
-    from clepdg.index import card_differences
+    from clepdg.index import copy_differences
 
     found = {}
     for corpus in corpora_of(node, records):
-        card, record = load_card(corpus), records.get(f"index/{corpus}")
-        if record is not None and not card.acoustics:  # as many as a setting says are generated
-            differences = card_differences(record.figures, card)
-            found[corpus] = ", ".join(line for line in differences if not line.startswith("raw label"))
+        if record := records.get(f"index/{corpus}"):
+            found[corpus] = ", ".join(copy_differences(record.figures, load_card(corpus)))
     return "; ".join(f"{corpus}: {said}" for corpus, said in found.items() if said) or "no"
 
 

@@ -5,7 +5,6 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clepdg.config import SyntheticConfig
 from clepdg.emotions import labels
 from tasks import context_look
 from tasks.stages import Computed, Work
@@ -111,15 +110,9 @@ def _copies(work: Work, corpus: str) -> dict[str, object]:
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
     from clepdg.cards import load_card
-    from clepdg.corpora import synthetic
-    from clepdg.index import card_differences
+    from clepdg.index import copy_differences
 
     card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
-    expected = card
-    if card.acoustics:
-        utterances = work.config["synthetic_utterances"]
-        expected = synthetic.sized(card, SyntheticConfig(utterances=utterances))
-    differences = [line for line in card_differences(figures, expected) if not line.startswith("raw label")]
     return {
         "title": card.title,
         "utterances": figures["utterances"],
@@ -128,7 +121,7 @@ def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
         "quarantined": figures["quarantined"],
         "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
         **_copies(work, corpus),
-        "differs from the whole corpus": "; ".join(differences) or "no",
+        "differs from the whole corpus": "; ".join(copy_differences(figures, card)) or "no",
         "licence": card.licence,
         "citation": card.citation,
         "split by": card.split.unit,
