@@ -68,13 +68,9 @@ def send_parts(
     return failed or send(parts(config, arguments, stale(nodes, store)), say)
 
 
-def stale(nodes: Iterable[Node], store: Store, records: Mapping[str, Record] | None = None) -> list[Node]:
-    """Return the nodes that are not up to date.
-
-    Args:
-        records: node id -> record of what stands before them.
-    """
-    known, found = dict(records or {}), list[Node]()
+def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
+    """Return the nodes that are not up to date."""
+    known, found = dict[str, Record](), list[Node]()
     for node in nodes:
         record = decide(node, known, store, {}).record
         if record is None:

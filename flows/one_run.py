@@ -55,7 +55,7 @@ class Run:
     writing: Any = field(default_factory=threading.Lock)
     missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
 
-    def bring_up_to_date(self, node: Node) -> Outcome:
+    def bring_up_to_date(self, node: Node, decision: Decision) -> Outcome:
         """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
         opened: list[str | None] = []
 
@@ -90,6 +90,7 @@ class Run:
 
         outcome = computing.run(
             node,
+            decision,
             self.records,
             self.store,
             self.settings,
@@ -193,13 +194,14 @@ def close_run(run: Run) -> dict[str, Any]:
         StagesFailed: some stages failed; the message names each and why.
     """
     failed = {**run.missed, **run.failures}
+    skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
+    assert failed or not skipped, f"nothing failed, but {skipped} were not started"
     run.log.outcome = "failed" if failed else "completed"
     run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
     run.log.notes += tuple(run.registry.notes())
     run.log.write()
     run_artifacts(run.log, run.store, run.registry)
     if failed:
-        skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
         lines = [f"{name}: {message}" for name, message in failed.items()]
         what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
         raise StagesFailed(

@@ -12,20 +12,20 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.annotations import quote
 
 from clepdg.errors import StoreAway
-from flows import fan_out as elsewhere
 from flows.one_run import Run
 from tasks.children import Child
-from tasks.stages import DATA_STAGES, Node
+from tasks.stages import DATA_STAGES, Node, decide
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
-def bring_up_to_date(title: str, node: Any, run: Any) -> State[Any]:
+def bring_up_to_date(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
     """Compute or reuse one stage."""
-    outcome = run.bring_up_to_date(node)
+    outcome = run.bring_up_to_date(node, decision)
     get_run_logger().info("%s: %s", node.id, outcome.reason)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
@@ -41,27 +41,33 @@ def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
 
 
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
-    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on."""
-    ready = [node for node in nodes if all(need in run.records for need in node.needs)]
-    if run.missed:  # what they left undone is not done here
-        left = {node.id for node in elsewhere.stale(ready, run.store, run.records)}
-        ready = [node for node in ready if node.id not in left]
-    calls = [(f"{node.stage} {node.name}", quote(node), quote(run)) for node in ready]
-    if parallel:
-        futures = [bring_up_to_date.submit(*call) for call in calls]
-        for future in futures:
-            future.wait()
-        states = [future.state for future in futures]
-    else:
-        states = [bring_up_to_date(*call, return_state=True) for call in calls]
-    ended = dict(zip((node.id for node in ready), states, strict=True))
+    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on.
+
+    One may need another that comes before it, unless they run side by side.
+    """
+    ended: dict[str, State[Any]] = {}
+    begun: dict[str, PrefectFuture[Any]] = {}
+    for node in nodes:
+        if any(need not in run.records for need in node.needs):
+            continue
+        decision = decide(node, run.records, run.store, run.last, run.redo)
+        if run.missed and decision.record is None:  # what they left undone is not done here
+            continue
+        call = (f"{node.stage} {node.name}", quote(node), quote(decision), quote(run))
+        if parallel and decision.record is None:
+            begun[node.id] = bring_up_to_date.submit(*call)
+        else:
+            ended[node.id] = bring_up_to_date(*call, return_state=True)
+    for node_id, future in begun.items():
+        future.wait()
+        ended[node_id] = future.state
     with run.writing:
         for node in nodes:
             run.note(node, ended.get(node.id))
         run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
         if not all(node.id in run.outcomes and run.outcomes[node.id].reused for node in nodes):
             run.log.write()  # what is reused is found again
-    for state in states:
+    for state in ended.values():
         if not state.is_completed() and isinstance(away := state.result(raise_on_failure=False), StoreAway):
             raise away
 

@@ -17,7 +17,7 @@ from clepdg.reporting import Reporting
 from clepdg.store import Record, Store, plain
 from tasks.children import Child
 from tasks.settings import Settings, resolve_device
-from tasks.stages import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work, decide
+from tasks.stages import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work
 from tasks.versions import VERSIONS
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -27,6 +27,7 @@ LIBRARIES = ("torch", "transformers", "soundfile", "soxr", "numpy", "scikit-lear
 
 def run(
     node: Node,
+    decision: Decision,
     records: Mapping[str, Record],
     store: Store,
     settings: Settings,
@@ -41,6 +42,7 @@ def run(
     """Bring a node up to date: reuse its output if it stands, otherwise compute and commit it.
 
     Args:
+        decision: what `decide` says of it.
         child: the process to compute it in; None: this one, or for several ranks one of its own.
         reporting: opens where metrics and progress of a computed stage go.
         stopping: set where the run is being stopped: what waits for a lock of another run gives up.
@@ -50,7 +52,6 @@ def run(
         ClepError: the stage failed, or its output is refused; nothing half-done is kept as done.
     """
     started = time.monotonic()
-    decision = decide(node, records, store, last, redo)
     if decision.key is None:
         raise StoreError("A stage was started before its inputs.", got=decision.reason, where=node.id)
     record, reason, reused = decision.record, decision.reason, decision.record is not None

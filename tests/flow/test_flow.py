@@ -136,6 +136,13 @@ def test_first_run_registers_everything_once(trees, real_cards):
     assert leave_out[0].tags["licences"] == f"ravdess: {load_card('ravdess').licence}"
 
 
+def test_a_clep_that_is_mixed_from_another_is_computed_after_it(trees, stood):
+    """Both are of one stage and one fold."""
+    result = run(trees, {"rows": "majority,clep-interpolated"}, folds=["supervised"])
+    assert {"clep/supervised.interpolated.c0", "evaluate/supervised", "report/report"} <= computed()
+    assert result["stages"]["clep/supervised.c0"] == stood["stages"]["clep/supervised.c0"]
+
+
 def test_second_run_computes_nothing_and_opens_no_mlflow_run(trees, stood):
     result = run(trees)
     assert result["computed"] == 0

@@ -15,6 +15,7 @@ from flows.checks import plan
 from tasks import computing
 from tasks.runs import Arguments
 from tasks.settings import Settings
+from tasks.stages import decide
 
 TARGET = "ravdess"
 FOLD = f"leave-out-{TARGET}"
@@ -100,7 +101,9 @@ class Runner:
         store, records, found = self.settings.open_store(), {}, {}
         for node in nodes:
             reporting = lambda node, decision: contextlib.nullcontext(Reporting())  # noqa: E731
-            outcome = computing.run(node, records, store, self.settings, last={}, reporting=reporting)
+            outcome = computing.run(
+                node, decide(node, records, store, {}), records, store, self.settings, last={}, reporting=reporting
+            )
             records[node.id] = outcome.record
             found[node.id] = (outcome.record, outcome.reused)
         return found

@@ -12,6 +12,7 @@ from clepdg.row_marks import CEILING
 from flows.graph import graph
 from tasks import computing
 from tasks.settings import Settings
+from tasks.stages import decide
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,9 @@ def ran(nodes, machine):
     settings, store = machine, machine.open_store()
     records = {}
     for node in nodes:
-        records[node.id] = computing.run(node, records, store, settings, last={}, reporting=silent).record
+        records[node.id] = computing.run(
+            node, decide(node, records, store, {}), records, store, settings, last={}, reporting=silent
+        ).record
     return store, records
 
 
@@ -138,6 +141,8 @@ def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(r
             return found if found.exists() else store.local(stage, key)
 
     for node in chosen:
-        outcome = computing.run(node, records, Both(), machine, last={}, reporting=silent)
+        outcome = computing.run(
+            node, decide(node, records, Both(), {}), records, Both(), machine, last={}, reporting=silent
+        )
         assert not outcome.reused
         assert outcome.record.digests == records[node.id].digests, node.id

@@ -19,7 +19,7 @@ from clepdg.store import Store
 from tasks import computing
 from tasks.children import Child
 from tasks.settings import PROJECT, Settings
-from tasks.stages import Node, Work
+from tasks.stages import Node, Work, decide
 from tests.unit import stage_functions
 
 
@@ -190,6 +190,7 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
     node = Node(stage="classifier", name="c", compute=function, config={"content": "x"})
     return computing.run(
         node,
+        decide(node, {}, store, {}),
         {},
         store,
         settings,

@@ -15,6 +15,7 @@ from flows.cli import main
 from tasks import computing
 from tasks.runs import Arguments
 from tasks.settings import load_settings
+from tasks.stages import decide
 from tests.unit import trees
 
 
@@ -174,6 +175,7 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
         with contextlib.suppress(CorpusError):
             records[node.id] = computing.run(
                 node,
+                decide(node, records, settings.open_store(), {}),
                 records,
                 settings.open_store(),
                 settings,

@@ -61,6 +61,7 @@ class World:
         for node in self.nodes():
             outcome = computing.run(
                 node,
+                decide(node, self.records, self.store, self.last, redo),
                 self.records,
                 self.store,
                 self.settings,
@@ -220,6 +221,7 @@ def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
 def run_one(world, node, **options):
     return computing.run(
         node,
+        decide(node, {}, world.store, {}),
         {},
         world.store,
         world.settings,
