@@ -20,7 +20,6 @@ from flows import refresh as refreshing
 from flows.artifacts import progress_artifact, run_artifacts
 from tasks import computing, runs
 from tasks.children import Child
-from tasks.lineage import git_commit
 from tasks.registry import Registry
 from tasks.runs import Arguments, RunLog
 from tasks.settings import Settings
@@ -160,22 +159,29 @@ SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command 
 
 def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refreshing.Asked) -> Run:
     """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
-    from prefect.runtime import deployment
-
     refreshing.tell(asked)
     store = settings.open_store()
-    part = f"clep-dg/{deployment.name}" == elsewhere.DEPLOYMENT
-    log = runs.start(store, arguments, plain(config), part=part, notes=asked.lines)
+    log = runs.start(store, arguments, plain(config), part=_is_part(), notes=asked.lines)
     registry = Registry(
         settings=settings,
         preset=arguments.preset,
         store=store,
         parameters=plain(config),
-        tags={"prefect.flow_run_id": str(flow_run.id), "git_commit": git_commit(), "run": log.path.stem},
+        tags={"prefect.flow_run_id": str(flow_run.id), "run": log.path.stem},
     )
     last = runs.last_keys(store, plain(config))
     log.write()
     return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
+
+
+def _is_part() -> bool:
+    """Tell whether this run is a part of another one; asks the server only of a run that a deployment has."""
+    from prefect.context import FlowRunContext
+    from prefect.runtime import deployment
+
+    context = FlowRunContext.get()
+    deployed = context and context.flow_run and context.flow_run.deployment_id
+    return bool(deployed) and f"clep-dg/{deployment.name}" == elsewhere.DEPLOYMENT
 
 
 def stop_run(run: Run, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from clepdg.errors import StoreError
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
 from tasks import compare, living
-from tasks.lineage import first_seed, fold_tags
+from tasks.lineage import first_seed, fold_tags, git_commit
 from tasks.model_cards import FLOW, run_description
 from tasks.registered_models import CHAMPION, MODELS, register, set_champion
 from tasks.settings import Settings
@@ -110,6 +110,7 @@ class Registry:
     def _open(self) -> None:
         with self._alone():
             opened = connect(self.settings)
+            self.tags = {**self.tags, "git_commit": git_commit()}
             end_killed_runs(opened, self.store)
             experiment = experiment_id(opened, self.settings, self.preset)
             run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags={**self.tags, **FLOW})
