@@ -17,7 +17,7 @@ from flows.cli import main
 from tasks import care, runs, stages, tracking
 from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
-from tasks.stages import Computed, Node
+from tasks.stages import Computed, Node, decide
 from tests.s3 import S3, environment
 
 OLD = 40 * 86400.0
@@ -290,7 +290,7 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     opened.write()
     run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent())  # type: ignore[arg-type]
     for node in nodes:
-        run.bring_up_to_date(node)
+        run.bring_up_to_date(node, decide(node, run.records, store, {}, frozenset()))
     opened.outcome = "completed"
     opened.stages = {}  # so that only runs under way reach something
     opened.write()
