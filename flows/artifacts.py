@@ -6,8 +6,10 @@ A page is for looking at: a server that does not take one costs no run its resul
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Thread
+from typing import Any
 from uuid import UUID
 
 from clepdg.store import Store
@@ -85,6 +87,11 @@ def _run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
         for node_id, facts in stages.items()
     ]
     rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
-    create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why")
     page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(stages, store, registry)])
-    create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results")
+    tellings: list[Callable[[], Any]] = [
+        lambda: create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why"),
+        lambda: create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results"),
+    ]
+    with ThreadPoolExecutor() as pool:  # the server is busy with the stages' states: it is waited for once
+        for told in [pool.submit(copy_context().run, telling) for telling in tellings]:
+            told.result()

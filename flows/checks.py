@@ -90,5 +90,5 @@ def _check_source(config: Config, corpus: str, arguments: Arguments, store: Stor
     """Raise where a source can't be had; one that lies in the store already need not be reached."""
     card, given = load_card(corpus), arguments.sources.get(corpus)
     node = source(config, corpus, arguments.sources, states)
-    if not card.acoustics and decide(node, {}, store, {}).record is None:
+    if not card.acoustics and decide(node, {}, store, dict).record is None:
         sources.reach(card, given)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -167,7 +168,8 @@ def status_command(options: argparse.Namespace) -> None:
         print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
         return
     config, nodes = plan(arguments)
-    last, records, stale = runs.last_keys(store, plain(config)), dict[str, Record](), 0
+    last = cache(lambda: runs.last_keys(store, plain(config)))
+    records, stale = dict[str, Record](), 0
     for node in nodes:
         decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
         reason = decision.reason

@@ -72,7 +72,7 @@ def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
     """Return the nodes that are not up to date."""
     known, found = dict[str, Record](), list[Node]()
     for node in nodes:
-        record = decide(node, known, store, {}).record
+        record = decide(node, known, store, dict).record
         if record is None:
             found.append(node)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -45,7 +46,7 @@ class Run:
     registry: Registry
     redo: frozenset[str]
     show: "Show"
-    last: dict[str, str] = field(default_factory=dict)
+    last: Callable[[], dict[str, str]]
     records: dict[str, Record] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -93,7 +94,6 @@ class Run:
             self.records,
             self.store,
             self.settings,
-            last=self.last,
             redo=self.redo,
             child=self.child,
             reporting=reporting,
@@ -169,7 +169,7 @@ def open_run(arguments: Arguments, config: Config, settings: Settings, asked: re
         parameters=plain(config),
         tags={"prefect.flow_run_id": str(flow_run.id), "run": log.path.stem},
     )
-    last = runs.last_keys(store, plain(config))
+    last = cache(lambda: runs.last_keys(store, plain(config)))
     log.write()
     return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 

@@ -95,7 +95,7 @@ def _ask(
         said = " ".join(str(error).partition("\n  do:")[0].split())
         return before.inputs["source"], (), (f"{said} Its last output stays in use.",)
     node = source(config, corpus, arguments.sources, {corpus: state})
-    if given is not None or decide(node, {}, store, {}).record is None:
+    if given is not None or decide(node, {}, store, dict).record is None:
         return state, (), ()  # it is in the key, or it is about to be downloaded
     notes = upstream.ask(card, store.documents)
     return state, tuple(upstream.changes(card, store.documents)), tuple(notes)

@@ -9,7 +9,7 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
@@ -24,9 +24,8 @@ from tasks.stages import DATA_STAGES, Node, decide
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
 def bring_up_to_date(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
-    """Compute or reuse one stage."""
+    """Compute or reuse one stage; Prefect logs the state, and with it the reason."""
     outcome = run.bring_up_to_date(node, decision)
-    get_run_logger().info("%s: %s", node.id, outcome.reason)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
 

@@ -32,7 +32,6 @@ def run(
     store: Store,
     settings: Settings,
     *,
-    last: Mapping[str, str],
     redo: frozenset[str] = frozenset(),
     child: Child | None = None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
@@ -66,7 +65,7 @@ def run(
                 record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
                 asked = _telling(give_up, waiting, f"{node.id} waits: another run has the device")
-                record = _compute(node, decision, records, store, settings, last, child, reporting, asked)
+                record = _compute(node, decision, records, store, settings, child, reporting, asked)
     node.accept(record, store.address(record.stage, record.key))
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
 
@@ -91,7 +90,6 @@ def _compute(
     records: Mapping[str, Record],
     store: Store,
     settings: Settings,
-    last: Mapping[str, str],
     child: Child | None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
     give_up: Callable[[], bool],
@@ -112,7 +110,7 @@ def _compute(
             folder=folder,
             inputs=inputs,
             records={name: records[ref] for name, ref in refs.items()},
-            previous=store.at_hand(node.stage, last[node.id]) if node.id in last else None,
+            previous=store.at_hand(node.stage, decision.before) if decision.before else None,
             pins=store.documents,
             device=devices[0],
             devices=devices,

@@ -95,12 +95,17 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether a node's output stands, and why not. key is None where an input is not known yet."""
+    """Whether a node's output stands, and why not. key is None where an input is not known yet.
+
+    Attributes:
+        before: key of the node's output in the last run, where it does not stand and there was one.
+    """
 
     key: str | None
     record: Record | None
     reason: str
     digests: Mapping[str, str] = field(default_factory=dict)
+    before: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +119,17 @@ class Outcome:
 
 
 def decide(
-    node: Node, records: Mapping[str, Record], store: Store, last: Mapping[str, str], redo: frozenset[str] = frozenset()
+    node: Node,
+    records: Mapping[str, Record],
+    store: Store,
+    last: Callable[[], Mapping[str, str]],
+    redo: frozenset[str] = frozenset(),
 ) -> Decision:
     """Decide about a node from the records of its inputs; computes nothing.
 
     Args:
         records: node id -> record of what stands.
-        last: node id -> key in the last run, to say what changed.
+        last: returns node id -> key in the last run, to say what changed; called only where something does not stand.
         redo: stages to compute again even if they stand.
     """
     missing = [need for need in node.needs if need not in records]
@@ -132,16 +141,16 @@ def decide(
         digests[name] = records[node_id].digests[part or "content"]
     key = stage_key(node.stage, VERSIONS[node.stage], node.config, digests)
     found = store.lookup(node.stage, key)
+    if isinstance(found, Record) and node.stage not in redo:
+        return Decision(key=key, record=found, reason=STANDS, digests=digests)
+    before = last().get(node.id)
     if isinstance(found, Record):
-        if node.stage not in redo:
-            return Decision(key=key, record=found, reason=STANDS, digests=digests)
-        return Decision(key=key, record=None, reason="asked to be computed again", digests=digests)
-    if found == "new" and last.get(node.id) == key:
+        found = "asked to be computed again"
+    elif found == "new" and before == key:
         found = "its output was deleted"
-    elif found == "new" and node.id in last:
-        before = store.previous(node.stage, last[node.id])
-        found = _difference(before, node, digests) if before else found
-    return Decision(key=key, record=None, reason=found, digests=digests)
+    elif found == "new" and before and (record := store.previous(node.stage, before)):
+        found = _difference(record, node, digests)
+    return Decision(key=key, record=None, reason=found, digests=digests, before=before)
 
 
 def _difference(before: Record, node: Node, digests: Mapping[str, str]) -> str:

@@ -102,7 +102,7 @@ class Runner:
         for node in nodes:
             reporting = lambda node, decision: contextlib.nullcontext(Reporting())  # noqa: E731
             outcome = computing.run(
-                node, decide(node, records, store, {}), records, store, self.settings, last={}, reporting=reporting
+                node, decide(node, records, store, dict), records, store, self.settings, reporting=reporting
             )
             records[node.id] = outcome.record
             found[node.id] = (outcome.record, outcome.reused)

@@ -51,7 +51,7 @@ def ran(nodes, machine):
     records = {}
     for node in nodes:
         records[node.id] = computing.run(
-            node, decide(node, records, store, {}), records, store, settings, last={}, reporting=silent
+            node, decide(node, records, store, dict), records, store, settings, reporting=silent
         ).record
     return store, records
 
@@ -141,8 +141,6 @@ def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(r
             return found if found.exists() else store.local(stage, key)
 
     for node in chosen:
-        outcome = computing.run(
-            node, decide(node, records, Both(), {}), records, Both(), machine, last={}, reporting=silent
-        )
+        outcome = computing.run(node, decide(node, records, Both(), dict), records, Both(), machine, reporting=silent)
         assert not outcome.reused
         assert outcome.record.digests == records[node.id].digests, node.id

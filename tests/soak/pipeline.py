@@ -75,10 +75,8 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
 
     def run(node: stages.Node) -> None:
         reporting = lambda node, decision: nullcontext(Reporting(progress=progress))  # noqa: E731
-        decision = stages.decide(node, records, store, last)
-        outcome = computing.run(
-            node, decision, records, store, settings, last=last, reporting=reporting, stopping=stopping
-        )
+        decision = stages.decide(node, records, store, lambda: last)
+        outcome = computing.run(node, decision, records, store, settings, reporting=reporting, stopping=stopping)
         records[node.id] = outcome.record
         log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
 

@@ -288,9 +288,9 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     config = {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}
     opened = runs.start(store, Arguments(), config)
     opened.write()
-    run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent())  # type: ignore[arg-type]
+    run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
     for node in nodes:
-        run.bring_up_to_date(node, decide(node, run.records, store, {}, frozenset()))
+        run.bring_up_to_date(node, decide(node, run.records, store, dict))
     opened.outcome = "completed"
     opened.stages = {}  # so that only runs under way reach something
     opened.write()

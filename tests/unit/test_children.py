@@ -190,11 +190,10 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
     node = Node(stage="classifier", name="c", compute=function, config={"content": "x"})
     return computing.run(
         node,
-        decide(node, {}, store, {}),
+        decide(node, {}, store, dict),
         {},
         store,
         settings,
-        last={},
         child=child,
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
     )

@@ -175,11 +175,10 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
         with contextlib.suppress(CorpusError):
             records[node.id] = computing.run(
                 node,
-                decide(node, records, settings.open_store(), {}),
+                decide(node, records, settings.open_store(), dict),
                 records,
                 settings.open_store(),
                 settings,
-                last={},
                 reporting=lambda *_: contextlib.nullcontext(Reporting()),
             ).record
     asked = ("status", "--corpora", "savee", "--until", "index", "--source", source)

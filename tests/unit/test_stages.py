@@ -61,11 +61,10 @@ class World:
         for node in self.nodes():
             outcome = computing.run(
                 node,
-                decide(node, self.records, self.store, self.last, redo),
+                decide(node, self.records, self.store, lambda: self.last, redo),
                 self.records,
                 self.store,
                 self.settings,
-                last=self.last,
                 redo=redo,
                 reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
             )
@@ -151,9 +150,9 @@ def test_deciding_says_what_a_stale_stage_holds_up(world):
     world.run()
     world.config["source"]["text"] = "b"
     nodes, records = world.nodes(), {}
-    first = decide(nodes[0], records, world.store, world.last)
+    first = decide(nodes[0], records, world.store, lambda: world.last)
     assert (first.record, first.reason) == (None, "config text a -> b")
-    assert decide(nodes[1], records, world.store, world.last).reason == "depends on source c"
+    assert decide(nodes[1], records, world.store, lambda: world.last).reason == "depends on source c"
 
 
 def test_a_failed_stage_leaves_no_output_and_its_error_passes(world):
@@ -165,7 +164,7 @@ def test_a_failed_stage_leaves_no_output_and_its_error_passes(world):
     for _ in range(2):
         with pytest.raises(ValueError, match="bug"):
             run_one(world, node)
-    assert decide(node, {}, world.store, {}).record is None
+    assert decide(node, {}, world.store, dict).record is None
 
 
 def test_leftovers_of_a_killed_run_are_cleared_but_for_its_resume_files(world):
@@ -177,7 +176,7 @@ def test_leftovers_of_a_killed_run_are_cleared_but_for_its_resume_files(world):
         return Computed(digests={"content": "x"})
 
     node = Node(stage="source", name="c", compute=compute, config={})
-    key = decide(node, {}, world.store, {}).key
+    key = decide(node, {}, world.store, dict).key
     partial = world.store.partial("source", key)
     (partial / "half.tar").write_text("half")
     (partial / "tree").mkdir()
@@ -221,11 +220,10 @@ def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
 def run_one(world, node, **options):
     return computing.run(
         node,
-        decide(node, {}, world.store, {}),
+        decide(node, {}, world.store, dict),
         {},
         world.store,
         world.settings,
-        last={},
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
         **options,
     )
@@ -233,7 +231,7 @@ def run_one(world, node, **options):
 
 def test_who_waits_for_another_run_says_so_once(world):
     node, said, begun = world.nodes()[0], [], threading.Event()
-    key = decide(node, {}, world.store, {}).key
+    key = decide(node, {}, world.store, dict).key
 
     def hold():
         with world.store.lock(node.stage, key):
