@@ -301,3 +301,9 @@ class Config:
             clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
             later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
         )
+        if self.acpt.joint_template != self.text.joint_template:
+            raise ConfigError(
+                "Contexts are learnt in one joint template and used in another.",
+                got=f"acpt.joint_template={self.acpt.joint_template!r}",
+                expected=f"text.joint_template={self.text.joint_template!r}",
+            )

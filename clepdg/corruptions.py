@@ -36,6 +36,7 @@ OWN: Final = "own"  # from files that the user names
 NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # none of the evaluation's
 
+LOUDEST: Final = 60  # dB, either way: beyond it 16 bits hold nothing of the weaker one
 SWEEP_NAME: Final = "sweep"
 SWEEP: Final = (
     *(f"{noise}-{snr}dB" for noise in (*GENERATED, "babble") for snr in SNRS),
@@ -84,7 +85,9 @@ def parse(name: str) -> Condition:
             got=name,
             expected=(CLEAN, SWEEP_NAME, *SWEEP, f"{OWN}-10dB", "a room + a noise"),
         )
-    return Condition(name=name, room=found[1], noise=found[2], snr=float(found[3] or 0), channel=found[4])
+    if abs(snr := int(found[3] or 0)) > LOUDEST:
+        raise ConfigError("No such SNR is heard.", got=name, expected=f"{-LOUDEST} to {LOUDEST} dB")
+    return Condition(name=name, room=found[1], noise=found[2], snr=float(snr), channel=found[4])
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:

@@ -1,12 +1,14 @@
 """The credit rule, fixed before any result: when ACPT may be said to help (METHOD, evaluation).
 
 ACPT's UAR minus that of every rival, on the same utterances, macro-averaged over the targets of the leave-out folds:
-(i) clean, and (ii) averaged over the corrupted conditions. Credit needs both above 0 against every rival, the best
-one included, with Holm's correction over the two. All else in the report is descriptive.
+(i) clean, and (ii) averaged over the whole sweep of corruptions. Credit needs both above 0 against every rival (an
+intersection-union test: the largest of the rivals' p counts, which is never weaker than testing the best rival alone),
+with Holm's correction over the two at a family-wise error of .05. All else in the report is descriptive.
 
 A target's difference is a mean of its speakers' jackknife pseudo-values; targets are independent, so the macro-average
-has a t interval with Welch's degrees of freedom. With fewer than 6 speakers in a target, or one in a class, there
-is no test: the verdict is "not decidable".
+has a t interval with Welch's degrees of freedom. A target with fewer than 6 speakers in its test part, or with one in
+a class, has no test and no part in the average: its card decides that, before anything is trained. With fewer than two
+targets left, or where something that the rule needs was not run, the verdict is "not decidable".
 
 Shapes: C clusters (speakers) of a target, S seeds, Q conditions, N labels.
 """
@@ -20,7 +22,8 @@ import numpy as np
 
 from clepdg import metrics
 from clepdg.answers import read_answers
-from clepdg.corruptions import CLEAN
+from clepdg.corruptions import CLEAN, SWEEP
+from clepdg.evaluate import seed_marks
 from clepdg.intervals import JACKKNIFE_SPEAKERS
 from clepdg.metrics import Bools, Floats
 from clepdg.protocols import LEAVE_OUT, MAIN_ROW
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RIVALS: Final = ("text-none", "text-random", "text-hand-written", "text-noise", "clep-zero-shot-centred")
+ALPHA: Final = 0.05  # of both parts together, whatever the tables' confidence
+TARGETS: Final = 2  # that can be tested: fewer say nothing about corpora
 LEFT_OUT: Final = 3  # a class with fewer utterances in a target's test part is in no UAR
-CLEAN_WORDS, CORRUPTED_WORDS = "clean", "averaged over the corrupted conditions"
+CLEAN_WORDS, CORRUPTED_WORDS = "clean", "averaged over the sweep of corruptions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,56 +58,79 @@ class Verdict:
     differences: dict[str, list[Difference]]
 
     def parts(self) -> dict[str, str]:
-        """Return part of the rule -> what was found in it, in words."""
-        found = {}
-        for part, differences in self.differences.items():
-            best = min(differences, key=lambda difference: difference.value)
-            interval = "not tested" if best.low is None else f"[{best.low:+.3f}, {best.high:+.3f}], p {best.p:.3f}"
-            found[part] = f"{best.value:+.3f} against the best rival, {best.rival}; {interval}"
-        return found
+        """Return part of the rule -> the difference from every rival, the one that decides first, in words."""
+        return {
+            part: "; ".join(_shown(difference) for difference in sorted(differences, key=lambda d: (-_p(d), d.value)))
+            for part, differences in self.differences.items()
+        }
+
+
+def _shown(difference: Difference) -> str:
+    tested = "not tested"
+    if difference.low is not None:
+        tested = f"[{difference.low:+.3f}, {difference.high:+.3f}], p {difference.p:.3f}"
+    return f"{difference.value:+.3f} against {difference.rival} ({tested})"
 
 
 def verdict(
-    predictions: "pd.DataFrame", labels: tuple[str, ...], *, confidence: float = 0.95, row: str = MAIN_ROW
+    predictions: "pd.DataFrame",
+    labels: tuple[str, ...],
+    corpora: Sequence[str],
+    *,
+    sweep: Sequence[str] = SWEEP,
+    row: str = MAIN_ROW,
 ) -> Verdict:
     """Apply the rule to the predictions of all folds.
 
     Args:
         labels: the label set, in the order of the probabilities.
-        confidence: 1 - alpha of both parts together.
+        corpora: each of them has to be a target once.
+        sweep: the corrupted conditions that are averaged over; others that were heard have no part in the rule.
         row: whose credit it is.
     """
     test = predictions[(predictions["split"] == "test") & predictions["fold"].str.startswith(LEAVE_OUT)]
-    rows = set(test["row"])
-    corrupted = sorted(set(test["condition"]) - {CLEAN})
-    lacking = [name for name in (row, *RIVALS) if name not in rows]
+    rows, heard = set(test["row"]), set(test["condition"])
     if row not in rows:
         return Verdict(says="not decidable", why=f"no leave-out fold has row {row}", differences={})
+    corrupted = [name for name in sweep if name in heard]
     parts = {CLEAN_WORDS: [CLEAN], **({CORRUPTED_WORDS: corrupted} if corrupted else {})}
-    targets = [_Target(own, labels) for _, own in test.groupby("fold")]
+    every = [_Target(own, labels) for _, own in test.groupby("fold")]
+    tested = [target for target in every if not target.fault]
+    faults = [target.fault for target in every if target.fault]
+    decidable = len(tested) >= TARGETS
     differences = {
-        words: [_difference(targets, row, rival, conditions, confidence) for rival in RIVALS if rival in rows]
+        words: [
+            _difference(tested if decidable else every, row, rival, conditions, tested=decidable)
+            for rival in RIVALS
+            if rival in rows
+        ]
         for words, conditions in parts.items()
     }
-    missing = [f"rows {', '.join(lacking)} were not run"] if lacking else []
-    missing += [] if corrupted else ["no corrupted condition was heard"]
-    missing += [fault for target in targets for fault in target.faults]
     differences = {words: found for words, found in differences.items() if found}
-    if missing:
-        return Verdict(says="not decidable", why="; ".join(missing), differences=differences)
-    credited = _holm({words: _largest_p(found) for words, found in differences.items()}, 1 - confidence)
+    lacking = [name for name in RIVALS if name not in rows]
+    targets = [corpus for corpus in corpora if LEAVE_OUT + corpus not in set(test["fold"])]
+    missing = [f"rows {', '.join(lacking)} were not run"] if lacking else []
+    missing += [f"{', '.join(targets)} was not left out"] if targets else []
+    if unheard := len(sweep) - len(corrupted):
+        missing.append(f"{unheard} of {len(sweep)} conditions of the sweep were not heard")
+    if missing or not decidable:
+        return Verdict(says="not decidable", why="; ".join(missing + faults * (not decidable)), differences=differences)
+    credited = _holm({words: max(map(_p, found)) for words, found in differences.items()}, ALPHA)
     passed = [words for words, holds in credited.items() if holds]
     why = {2: "above every rival in both parts", 1: f"above every rival only {''.join(passed)}"}
+    said = [why.get(len(passed), "not above every rival in either part"), *seed_marks(test["seed"].unique())]
+    if faults:
+        said.append(f"over {len(tested)} of {len(every)} targets: {', '.join(faults)}")
     return Verdict(
-        says="credited" if len(passed) == 2 else "not credited",
-        why=why.get(len(passed), "not above every rival in either part"),
-        differences=differences,
+        says="credited" if len(passed) == 2 else "not credited", why="; ".join(said), differences=differences
     )
 
 
-def _largest_p(differences: Sequence[Difference]) -> float:
-    """Return the p of "above every rival": that of the comparison it fails first; 1 where one is not above 0."""
-    return max(1.0 if difference.value <= 0 else float(difference.p or 0.0) for difference in differences)
+def _p(difference: Difference) -> float:
+    """Return the p of "above this rival": 1 where it is not above, in value or in the interval's centre."""
+    if difference.low is None or difference.high is None or difference.p is None:
+        return 1.0
+    return difference.p if min(difference.value, difference.low + difference.high) > 0 else 1.0
 
 
 def _holm(p: dict[str, float], alpha: float) -> dict[str, bool]:
@@ -128,11 +156,11 @@ class _Target:
             for number, label in enumerate(labels)
             if self.keep[number] and len(np.unique(one.clusters[one.truth == number])) < 2
         ]
-        self.faults = []
+        self.fault = ""
         if self.speakers < JACKKNIFE_SPEAKERS:
-            self.faults.append(f"{fold} has {self.speakers} speakers, a test needs {JACKKNIFE_SPEAKERS}")
+            self.fault = f"{fold} has {self.speakers} of the {JACKKNIFE_SPEAKERS} speakers that a test needs"
         elif alone or not self.keep.any():
-            self.faults.append(f"{fold} has one speaker of {', '.join(alone) or 'no class'}")
+            self.fault = f"{fold} has one speaker of {', '.join(alone) or 'no class'}"
 
     def counts(self, row: str, conditions: Sequence[str]) -> np.ndarray:
         """Return a row's confusion matrices (C, S, Q, N, N)."""
@@ -156,11 +184,10 @@ def _of(predictions: "pd.DataFrame", row: str, condition: str) -> "pd.DataFrame"
 
 
 def _difference(
-    targets: Sequence[_Target], row: str, rival: str, conditions: Sequence[str], confidence: float
+    targets: Sequence[_Target], row: str, rival: str, conditions: Sequence[str], *, tested: bool
 ) -> Difference:
     from scipy.stats import t
 
-    tested = not any(target.faults for target in targets)
     values, centres, variances, freedoms = [], [], [], []
     for target in targets:
         ours, theirs = (target.counts(name, conditions) for name in (row, rival))
@@ -180,6 +207,6 @@ def _difference(
     if error == 0:
         return Difference(rival=rival, value=value, low=centre, high=centre, p=float(centre == 0))
     freedom = sum(variances) ** 2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-    half = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    half = float(t.ppf(1 - ALPHA / 2, freedom)) * error
     p = 2 * float(t.sf(abs(centre) / error, freedom))
     return Difference(rival=rival, value=value, low=centre - half, high=centre + half, p=p)

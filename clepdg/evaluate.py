@@ -13,7 +13,7 @@ from clepdg import intervals, metrics
 from clepdg.answers import Answers, check, read_answers
 from clepdg.corruptions import CLEAN
 from clepdg.metrics import Bools, Floats
-from clepdg.protocols import order
+from clepdg.protocols import SUPERVISED, order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def cells(
         resamples: of the bootstraps.
         confidence: of the intervals, for example 0.95.
         seed: of the resamples: each cell starts from it, so that rows on the same utterances share their resamples.
-        split_units: corpus -> unit of its split; all but "speaker" are marked.
+        split_units: corpus -> unit of its split, of targets and sources; all but "speaker" are marked.
 
     Raises:
         ClepError: the predictions contradict themselves or the label set; all faults are listed.
@@ -87,10 +87,10 @@ def cells(
             if not collapsed and cell["high"] - cell["low"] < NO_WIDTH:
                 collapsed = ["interval without width: each class is all right or all wrong"]
             cell["marks"] = [
-                *_disjoint(corpora, split_units),
+                *_disjoint(fold, corpora, split_units),
                 *_class_marks(test, labels),
                 *_cluster_marks(test),
-                *_seed_marks(whole["seed"].unique()),
+                *seed_marks(whole["seed"].unique()),
                 *collapsed,
             ]
             found.append(cell)
@@ -203,14 +203,19 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
-def _disjoint(corpora: list[str], split_units: Mapping[str, str]) -> list[str]:
+def _disjoint(fold: str, corpora: list[str], split_units: Mapping[str, str]) -> list[str]:
+    """Say where speakers cross the parts: a target's own where it was learnt from, else those that select a model."""
+    if fold != SUPERVISED:
+        crossing = [name for name in sorted(split_units) if name not in corpora and split_units[name] != "speaker"]
+        return [f"selected on speakers that it may have learnt from: {', '.join(crossing)}"] if crossing else []
     by_text = [f"{corpus}'s own split is by text" for corpus in corpora if split_units[corpus] == "text"]
     official = [corpus for corpus in corpora if split_units[corpus] == "official"]
     marks = [f"not speaker-disjoint: {', '.join(by_text)}"] if by_text else []
     return marks + ([f"the corpus's own split, speakers may cross: {', '.join(official)}"] if official else [])
 
 
-def _seed_marks(seeds: Iterable[str]) -> list[str]:
+def seed_marks(seeds: Iterable[str]) -> list[str]:
+    """Return what is said of too few seeds; `seeds` are names such as c0.l1, c0 or -."""
     parts = [part for seed in seeds for part in seed.split(".")]
     clep, later = (len({part for part in parts if part.startswith(kind)}) for kind in "cl")
     if 0 < clep < CLEP_SEEDS:

@@ -69,9 +69,9 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None
     """
     if out.exists():
         raise BackboneError("The folder to write is there already.", got=out, do="name another one, or remove it")
-    words = _load_tokenizer(tokenizer)
     state = read_checkpoint(checkpoint)
     config = _config(state, checkpoint)
+    words = _load_tokenizer(tokenizer)
     _check_tokenizer(words, config, tokenizer)
     model = _build(config, state, checkpoint)
     from safetensors import SafetensorError

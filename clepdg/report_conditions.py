@@ -72,23 +72,24 @@ def picture(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> str:
             for axis, family in zip(line, families, strict=True):
                 _panel(axis, own[own.title == title], str(family), order, main)
                 axis.set_title(f"{_text(title)}, {_text(str(family))}")
+        for axis in axes[-1]:
+            axis.set_xlabel("SNR over active speech, dB")
         handles, _ = axes[0][0].get_legend_handles_labels()
         chart.legend(handles, [_text(rows[row]) for row in order], loc="outside lower center", ncols=3)
-        chart.supxlabel("SNR over active speech, dB (right: clean)")
         chart.supylabel("UAR")
         return svg(chart, "UAR against SNR, one panel per target and noise, one line per row")
 
 
 def _panel(axis: Any, own: "pd.DataFrame", family: str, order: Sequence[str], main: str) -> None:
-    colours = [f"C{number}" for number in range(10)]
     snrs = sorted(own.snr[own.family == family].unique())
     for number, row in enumerate(order):
         part = own[own["row"] == row]
         curve = part[part.family == family].set_index("snr").uar
         clean = part.uar[part.condition == CLEAN].mean()  # NaN, as all of it, where a target has no such row
         values = [*(curve.get(snr, float("nan")) for snr in snrs), clean]
-        style = {"color": colours[number % 10], "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
-        axis.plot(range(len(values)), values, linewidth=2.2 if row == main else 0.9, marker=".", label=row, **style)
+        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
+        style |= {"linewidth": 2.6 if row == main else 0.8, "alpha": 1.0 if row == main else 0.7}
+        axis.plot(range(len(values)), values, marker=".", markersize=3, label=row, **style)
     axis.axhline(own.chance.iloc[0], color="#b33", linewidth=0.8, linestyle="--")
     axis.set_xticks(range(len(snrs) + 1), [*(f"{snr:.0f}" for snr in snrs), CLEAN])
     axis.set(ylim=(0, 1))

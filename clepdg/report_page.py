@@ -112,7 +112,8 @@ def _conditions(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> li
     tables = report_conditions.table(cells, rows)
     if not tables:
         return []
-    parts = ["<h2>In noise, in rooms, over lines</h2><p>UAR of the test part; a noise's is the mean over its SNRs.</p>"]
+    parts = ["<h2>In noise, in rooms, over lines</h2><p>UAR of the test part; a noise's is the mean over its SNRs. "]
+    parts[0] += "Intervals, chance and what weakens a figure stand in results.csv, and beside the clean ones above.</p>"
     parts += [_table(("", *header), lines, caption=title) for title, header, lines in tables]
     return [*parts, report_conditions.picture(cells, rows, main)]
 
@@ -148,6 +149,8 @@ def _chart(sections: Sequence[Section], rows: Mapping[str, str], main: str) -> s
         axes = chart.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
         for axis, section in zip(axes, sections, strict=False):
             _panel(axis, section, order, main)
+        for axis in axes:
+            axis.tick_params(labelbottom=True)
         for axis in axes[len(sections) :]:
             axis.set_visible(False)
         axes[0].set_yticks(range(len(order)), [_short(rows[row]) for row in order])

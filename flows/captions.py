@@ -20,8 +20,12 @@ def title(config: Config, row: Row) -> str:
         text = text.replace("a speech encoder", f"speech encoder {Path(str(config.encoder.name)).name}")
     if micro and row.model == "backbone":
         text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
-    if micro and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
-        text += " (not testable: no pretrained text)"
+    if config.backbone.name == MICRO_CONTEXT and row.model == "backbone":
+        text = text.replace("CLAP zero-shot", "encoder of environments, zero-shot")
+        text = text.replace("CLAP", "the encoder of environments'")
+    emotionless = config.backbone.name in (MICRO, MICRO_CONTEXT)  # its words for emotions mean nothing before CLEP
+    if emotionless and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
+        text += " (not testable: no pretrained words for emotions)"
     centred = row.head in ("prompts", "text") and row.classifier_config(config.classifier).centring == "target"
     return text + (" (transductive)" if centred else "")
 

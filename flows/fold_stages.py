@@ -237,7 +237,9 @@ def evaluate(
             "label_set": config.text.label_set,
             "evaluate": config.evaluate,
             "conditions": [heard.name for heard in conditions],
-            "split_units": {corpus: cards.load_card(corpus).split.unit for corpus in fold.targets},
+            "split_units": {
+                corpus: cards.load_card(corpus).split.unit for corpus in dict.fromkeys((*fold.targets, *fold.sources))
+            },
             "heads": [
                 {**head._asdict(), "centring": "target" if centring[head.row] == "target" else "none"} for head in heads
             ],

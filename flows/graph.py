@@ -14,7 +14,7 @@ from itertools import product
 
 from clepdg import corruptions, sources
 from clepdg.cards import load_card, published
-from clepdg.config import Config
+from clepdg.config import MICRO_CONTEXT, Config
 from clepdg.errors import ConfigError, SourceError
 from clepdg.protocols import ENCODER, PAIR, Fold, Row, folds, kind, rows
 from clepdg.store import Record, digest
@@ -61,8 +61,8 @@ def graph(
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
-    cleps = [node.id for node in nodes if node.stage == "clep"]
-    models = [node.id for node in nodes if cleps and node.stage == "backbone" and node.name != ENCODER] + cleps
+    learnt = [node.id for node in nodes if node.stage in ("clep", "acpt")]
+    models = [node.id for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
     nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
@@ -170,7 +170,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Ite
 
 
 def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
-    """The tables over all folds, and how much the models of their rows read of contexts."""
+    """The tables over all folds, how much the models of their rows read of contexts, and what contexts are like."""
     return Node(
         stage="report",
         name="report",
@@ -181,6 +181,7 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models
             "rows": {name: title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
             "untestable": untestable(config),
+            "never_heard": config.pretrain.left_out if config.backbone.name == MICRO_CONTEXT else (),
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },
         inputs={

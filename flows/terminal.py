@@ -34,6 +34,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     folder = store.local("report", key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
+    print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
     print(f"MLflow   {how_to_look(settings)}")
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from tasks.stages import Computed, Work
 
 CREDIT = "ACPT's credit"  # as the report calls it
 CONTEXTS = "what models read of contexts"
+DIAGNOSTICS = "what contexts are like"
+LEARNT = "UAR with learnt contexts minus UAR with random ones"
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +36,10 @@ def compute_report(work: Work) -> Computed:
     facts = {
         **work.config["facts"],
         **_credit(work, predictions),
-        **_looks(folders),
+        **_against_random(work, predictions),
+        **_looks(folders, work.config["never_heard"]),
         **_context_effects(work),
+        **_contexts(work),
         "corpora": {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]},
     }
     partial = [name for name, found in facts["corpora"].items() if found["differs from the whole corpus"] != "no"]
@@ -53,14 +58,36 @@ def _credit(work: Work, predictions: "pd.DataFrame") -> dict[str, str]:
     from clepdg import credit
 
     record = work.records[f"evaluate/{work.config['folds'][0]}"]
-    confidence = record.config["evaluate"]["confidence"]
-    said = credit.verdict(predictions, labels(record.config["label_set"]), confidence=confidence)
+    said = credit.verdict(predictions, labels(record.config["label_set"]), work.config["corpora"])
     untestable = work.config["untestable"]
     verdict = f"not testable: {untestable}" if untestable else f"{said.says}: {said.why}"
     return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in said.parts().items()}}
 
 
-def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
+def _against_random(work: Work, predictions: "pd.DataFrame") -> dict[str, dict[str, dict[str, str]]]:
+    """Return whether learnt contexts do better than random ones, fold by fold, as facts."""
+    from clepdg import learnt
+    from clepdg.report_cells import INTERVALS
+
+    record = work.records[f"evaluate/{work.config['folds'][0]}"]
+    config = record.config["evaluate"]
+    found = learnt.against_random(
+        predictions,
+        labels(record.config["label_set"]),
+        resamples=config["resamples"],
+        confidence=config["confidence"],
+    )
+    lines = {
+        fold: {
+            **{part: f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for part, d in parts.items()},
+            "interval": INTERVALS[parts["clean"].method].removeprefix("interval: "),
+        }
+        for fold, parts in found.items()
+    }
+    return {LEARNT: lines} if lines else {}
+
+
+def _looks(folders: list[Path], never_heard: Collection[str]) -> dict[str, dict[str, dict[str, str]]]:
     """Return the report's table on contexts and acoustics: fold and contexts -> what was found, a mean over seeds."""
     import pandas as pd
 
@@ -80,8 +107,11 @@ def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
             first = own.dropna(subset="p").iloc[0]
             found |= {
                 "mean rank of the context that names it": f"{own.mean_rank.mean():.1f} of {first.contexts:.0f}",
-                "p, names dealt at random": f"{own.p.median():.3f}",
-                "ranks (first seed)": ", ".join(f"{name} {rank}" for name, rank in json.loads(first.ranks).items()),
+                "p, names dealt at random (median over seeds)": f"{own.p.median():.3f}",
+                "ranks (first seed)": ", ".join(
+                    f"{name} {rank}{' (never taught)' * (name in never_heard)}"
+                    for name, rank in json.loads(first.ranks).items()
+                ),
             }
         lines[f"{fold}: {ROWS[str(row)]}"] = found
     return {"do contexts look like acoustics?": lines}
@@ -89,17 +119,33 @@ def _looks(folders: list[Path]) -> dict[str, dict[str, dict[str, str]]]:
 
 def _context_effects(work: Work) -> dict[str, dict[str, dict[str, str]]]:
     """Return how much the backbone and every CLEP read of contexts, means over folds and seeds, as facts."""
-    figures = ("context_shift", "context_variance_share", "context_effective_rank")
+    always = ("context_shift", "context_variance_share", "context_effective_rank")
+    taught = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a backbone that was taught them
     found: dict[str, list[dict[str, float]]] = {}
     for name, record in work.records.items():
         if name.startswith(("backbone/", "clep/")):
             variant = " ".join(name.split(".")[1:-1])
             model = "backbone" if name.startswith("backbone/") else f"CLEP {variant}".strip()
-            found.setdefault(model, []).append({figure: record.figures[figure] for figure in figures})
+            own = (*always, *(figure for figure in taught if figure in record.figures))
+            found.setdefault(model, []).append({figure: record.figures[figure] for figure in own})
     rows = {
-        model: {f: f"{sum(each[f] for each in all_) / len(all_):.3f}" for f in figures} for model, all_ in found.items()
+        model: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in all_[0]}
+        for model, all_ in found.items()
     }
     return {CONTEXTS: dict(sorted(rows.items()))} if rows else {}
+
+
+def _contexts(work: Work) -> dict[str, dict[str, dict[str, str]]]:
+    """Return what ACPT's contexts and their rivals through the same code are like, means over folds and seeds."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for name, record in work.records.items():
+        if name.startswith("acpt/"):
+            found.setdefault(name.split(".")[-2], []).append(record.figures)
+    rows = {
+        kind: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in sorted(all_[0])}
+        for kind, all_ in found.items()
+    }
+    return {DIAGNOSTICS: dict(sorted(rows.items()))} if rows else {}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:

@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 2,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 3,
-    "report": 3,
+    "evaluate": 4,
+    "report": 4,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
@@ -34,7 +34,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/acoustics.py": ("evaluate",),
     "clepdg/acpt.py": ("acpt", "text_embeddings"),
     "clepdg/addresses.py": ("source",),
-    "clepdg/answers.py": ("evaluate",),
+    "clepdg/answers.py": ("evaluate", "report"),
     "clepdg/archives.py": ("source",),
     "clepdg/attributes.py": ("clep",),
     "clepdg/audio.py": ("index", "shard", "clep", "audio_embeddings"),
@@ -61,7 +61,8 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/index.py": ("index",),
     "clepdg/index_table.py": ("index",),
     "clepdg/interpolation.py": ("clep",),
-    "clepdg/intervals.py": ("evaluate",),
+    "clepdg/intervals.py": ("evaluate", "report"),
+    "clepdg/learnt.py": ("report",),
     "clepdg/listings.py": ("source",),
     "clepdg/lora.py": ("clep",),
     "clepdg/metrics.py": ("clep", "evaluate"),

@@ -167,6 +167,11 @@ def test_other_names_are_refused_with_the_valid_ones(name):
         parse(name)
 
 
+def test_an_snr_that_nobody_can_hear_is_refused():
+    with pytest.raises(ConfigError, match="-60 to 60 dB"):
+        parse("white-100000dB")
+
+
 def test_a_family_is_one_curve():
     assert {parse(f"pink-{snr}dB").family for snr in (20, -5)} == {"pink"}
     assert parse("room-short+white-5dB").family == "room-short+white"

@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clepdg.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm, verdict
+from clepdg import credit
+from clepdg.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm
 from clepdg.metrics import confusion, uar
 
 LABELS = ("angry", "happy", "neutral", "sad")
+SWEEP = ("white-0dB", "hum-5dB")
 
 
-def predictions(
-    accuracy, speakers=10, targets=2, conditions=("clean", "white-0dB"), seed=0, per_speaker=24, spread=0.1
-):
+def predictions(accuracy, speakers=10, targets=2, conditions=("clean", *SWEEP), seed=0, per_speaker=24, spread=0.1):
     """Predictions of all rows; accuracy: row (or "*") -> chance of a right answer, or by (row, condition)."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -46,6 +46,10 @@ def predictions(
     return pd.concat(parts, ignore_index=True)
 
 
+def verdict(table, labels=LABELS, corpora=("t0", "t1"), sweep=SWEEP):
+    return credit.verdict(table, labels, corpora, sweep=sweep)
+
+
 def test_a_clear_effect_in_both_parts_is_credited():
     said = verdict(predictions({"*": 0.5, "text-acpt": 0.75}), LABELS)
     assert said.says == "credited"
@@ -67,11 +71,11 @@ def test_pairs_of_corpora_credit_nothing_and_deny_nothing():
 
 def test_an_effect_in_the_clean_part_alone_is_not_credited():
     said = verdict(predictions({"*": 0.5, ("text-acpt", "clean"): 0.8}), LABELS)
-    assert (said.says, said.why) == ("not credited", f"above every rival only {CLEAN_WORDS}")
+    assert (said.says, said.why) == ("not credited", f"above every rival only {CLEAN_WORDS}; conditional on one CLEP")
 
 
 def test_the_value_is_the_mean_over_targets_of_uar_differences():
-    table = predictions({"*": 0.5, "text-acpt": 0.7}, conditions=("clean", "white-0dB", "hum-5dB"))
+    table = predictions({"*": 0.5, "text-acpt": 0.7}, conditions=("clean", *SWEEP))
     said = verdict(table, LABELS)
     index = {label: n for n, label in enumerate(LABELS)}
 
@@ -80,7 +84,7 @@ def test_the_value_is_the_mean_over_targets_of_uar_differences():
         return float(uar(confusion(own.emotion.map(index).to_numpy(), own.label.map(index).to_numpy(), 4)))
 
     folds = sorted(set(table.fold))
-    for words, conditions in ((CLEAN_WORDS, ["clean"]), (CORRUPTED_WORDS, ["white-0dB", "hum-5dB"])):
+    for words, conditions in ((CLEAN_WORDS, ["clean"]), (CORRUPTED_WORDS, list(SWEEP))):
         for found in said.differences[words]:
             expected = np.mean([score("text-acpt", c, f) - score(found.rival, c, f) for f in folds for c in conditions])
             assert found.value == pytest.approx(expected)
@@ -88,7 +92,7 @@ def test_the_value_is_the_mean_over_targets_of_uar_differences():
 
 def test_too_few_speakers_are_not_decidable_and_no_interval_is_given():
     said = verdict(predictions({"*": 0.5, "text-acpt": 0.9}, speakers=5), LABELS)
-    assert said.says == "not decidable" and "5 speakers" in said.why
+    assert said.says == "not decidable" and "leave-out-t1 has 5 of the 6 speakers" in said.why
     assert all(d.low is None and d.p is None for found in said.differences.values() for d in found)
     assert "not tested" in said.parts()[CLEAN_WORDS]
 
@@ -97,9 +101,51 @@ def test_what_was_not_run_is_named():
     table = predictions({"*": 0.5}, conditions=("clean",))
     said = verdict(table[table.row != "text-noise"], LABELS)
     assert said.says == "not decidable"
-    assert "text-noise" in said.why and "no corrupted condition" in said.why
+    assert "text-noise" in said.why and "2 of 2 conditions of the sweep were not heard" in said.why
     assert verdict(table[table.row != "text-acpt"], LABELS).says == "not decidable"
     assert verdict(table.assign(fold="supervised"), LABELS).says == "not decidable"
+
+
+def test_the_whole_sweep_and_every_corpus_are_needed():
+    clear = predictions({"*": 0.5, "text-acpt": 0.75})
+    some = verdict(clear[clear.condition != "hum-5dB"])
+    assert (some.says, some.why) == ("not decidable", "1 of 2 conditions of the sweep were not heard")
+    more = verdict(clear, corpora=("t0", "t1", "t2"))
+    assert (more.says, more.why) == ("not decidable", "t2 was not left out")
+
+
+def test_conditions_beside_the_sweep_change_nothing():
+    clear = predictions({"*": 0.5, "text-acpt": 0.75})
+    own = clear[clear.condition == "white-0dB"].assign(condition="own-10dB", label="angry")
+    assert verdict(pd.concat([clear, own])) == verdict(clear)
+
+
+def test_a_target_of_few_speakers_has_no_part_in_the_average_and_is_named():
+    clear = predictions({"*": 0.5, "text-acpt": 0.75})
+    few = predictions({"*": 0.9, "text-acpt": 0.1}, speakers=2, targets=1, seed=1)
+    for name in ("utterance_id", "corpus", "speaker", "fold"):
+        few[name] = few[name].str.replace("t0", "t2")
+    both = verdict(pd.concat([clear, few]), corpora=("t0", "t1", "t2"))
+    assert (both.says, both.differences) == ("credited", verdict(clear).differences)
+    assert "over 2 of 3 targets: leave-out-t2 has 2 of the 6 speakers" in both.why
+    one = verdict(pd.concat([clear[clear.corpus == "t0"], few]), corpora=("t0", "t2"))
+    assert one.says == "not decidable"
+
+
+def test_too_few_seeds_are_said():
+    clear = predictions({"*": 0.5, "text-acpt": 0.75})
+    assert verdict(clear).why == "above every rival in both parts; conditional on one CLEP"
+    seeds = [clear.assign(seed=f"c{c}.l{later}") for c in range(3) for later in range(5)]
+    assert verdict(pd.concat(seeds)).why == "above every rival in both parts"
+
+
+def test_the_rival_that_decides_stands_first_and_every_rival_is_told():
+    said = verdict(predictions({"*": 0.55, "text-acpt": 0.63}, seed=33, speakers=8))
+    for words, found in said.differences.items():
+        told = said.parts()[words]
+        assert [told.count(f"against {rival} (") for rival in RIVALS] == [1] * len(RIVALS)
+        decides = max(found, key=lambda d: 1.0 if d.value <= 0 else d.p)
+        assert told.startswith(f"{decides.value:+.3f} against {decides.rival} ([")
 
 
 def test_a_class_of_one_speaker_is_not_decidable():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clepdg import clep, environments, prompts
+from clepdg.acoustics import rank_names
 from clepdg.config import ComputeConfig, PretrainConfig
 from clepdg.environments import heard_as, pretrain
 from clepdg.reporting import Reporting
@@ -86,3 +87,29 @@ def test_without_validation_utterances_there_is_one_clear_error(tmp_path, micro_
     table, talk = speech
     with pytest.raises(environments.ClepError, match="training and validation"):
         taught(micro_factory, (table[table.split == "train"], talk), tmp_path)
+
+
+def test_contexts_in_words_rank_their_own_corruption_above_chance(micro_factory, speech, tone, tmp_path):
+    """The positive control's claim: what words were heard with, they name again on utterances never heard."""
+    clap = micro_factory()
+    config = PretrainConfig(steps=120, batch_size=32, left_out=())
+    figures = pretrain(clap, *speech, config, ComputeConfig(threads=2), tmp_path, Reporting())
+    assert figures["environment_accuracy_heard"] > 3 / figures["environments"]  # a third of a share is chance's
+    clap.model.requires_grad_(False)
+    new = [tone(1.0, RATE, 150 + 7 * n, seed=100 + n) for n in range(8)]
+    clean = clap.encode_waveforms([(wave, RATE) for wave in new]).double().numpy()
+    moves = {}
+    for name in prompts.CONTEXT_OF:
+        if name != "clean":
+            rng = np.random.default_rng(0)
+            heard = [(heard_as(wave, RATE, name, speech[1], rng), RATE) for wave in new]
+            moves[name] = clap.encode_waveforms(heard).double().numpy() - clean
+    words = ("angry", "happy", "neutral", "sad")
+    content = clap.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word) for word in words])
+    joint = [
+        clap.encode_text([prompts.JOINT_TEMPLATE.format(emotion=word, context=context) for word in words]) - content
+        for context in prompts.HANDWRITTEN_CONTEXTS
+    ]
+    names = rank_names(moves, torch.stack(joint).double().numpy(), prompts.HANDWRITTEN_CONTEXTS, prompts.CONTEXT_OF)
+    assert names is not None
+    assert names.mean_rank < (names.contexts + 1) / 2 and names.p < 0.05

@@ -184,6 +184,10 @@ class Evil:
         return os.system, (self.command,)
 
 
+def test_a_checkpoint_is_read_before_a_tokenizer_is_asked_for(tmp_path, capsys):
+    assert "There is no such checkpoint" in complaint(capsys, tmp_path / "none.pt", tmp_path / "out", None)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", ["beside", "instead of a tensor"])
 def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tokenizer, tmp_path, capsys, zipped, place):

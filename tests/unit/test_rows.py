@@ -64,10 +64,13 @@ def test_what_shares_a_label_is_left_out_together():
 
 def test_titles_say_what_micro_can_not_show():
     micro, real = build("demo"), build("open")
+    environments = build("demo", backbone="micro-context")
     for name, row in ROWS.items():
-        assert ("not testable: no pretrained text" in title(micro, row)) == name.startswith("new-")
+        assert ("not testable: no pretrained words" in title(micro, row)) == name.startswith("new-")
         assert "not testable" not in title(real, row)
         assert "CLAP zero-shot" not in title(micro, row)
+        assert "CLAP zero-shot" not in title(environments, row)
+        assert ("not testable" in title(environments, row)) == name.startswith("new-")
         assert ("transductive" in title(real, row)) == (name == "text-acpt-target-centred")
     transductive = build("open", overrides={"classifier.centring": "target"})
     assert "transductive" in title(transductive, ROWS["text-none"])

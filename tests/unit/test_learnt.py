@@ -1,0 +1,45 @@
+"""Protects what the report says of learnt contexts against random ones: the value, its pairing, what it leaves out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clepdg.learnt import against_random
+from clepdg.metrics import confusion, uar
+from tests.unit.test_credit import LABELS, predictions
+
+INDEX = {label: number for number, label in enumerate(LABELS)}
+
+
+def score(table: pd.DataFrame, row: str, conditions: list[str]) -> float:
+    values = []
+    for condition in conditions:
+        own = table[(table.row == row) & (table.condition == condition)]
+        values.append(float(uar(confusion(own.emotion.map(INDEX).to_numpy(), own.label.map(INDEX).to_numpy(), 4))))
+    return float(np.mean(values))
+
+
+def test_the_difference_is_that_of_plain_uars_clean_and_over_corruptions() -> None:
+    table = predictions({"*": 0.5, "text-acpt": 0.6, ("text-acpt", "hum-5dB"): 0.8}, targets=2)
+    found = against_random(table, LABELS, resamples=200, confidence=0.95)
+    assert list(found) == ["leave-out-t0", "leave-out-t1"]
+    for fold, parts in found.items():
+        own = table[table.fold == fold]
+        for words, conditions in (("clean", ["clean"]), ("corrupted", ["white-0dB", "hum-5dB"])):
+            expected = score(own, "text-acpt", conditions) - score(own, "text-random", conditions)
+            assert parts[words].value == pytest.approx(expected)
+            assert parts[words].low < expected < parts[words].high
+
+
+def test_equal_answers_differ_by_nothing_since_one_resample_serves_both() -> None:
+    table = predictions({"*": 0.5}, targets=1)
+    own = table[table.row == "text-acpt"]
+    found = against_random(pd.concat([own, own.assign(row="text-random")]), LABELS, resamples=200, confidence=0.95)
+    assert {(d.value, d.low, d.high) for d in found["leave-out-t0"].values()} == {(0.0, 0.0, 0.0)}
+
+
+def test_folds_without_one_of_the_rows_say_nothing() -> None:
+    table = predictions({"*": 0.5}, targets=1)
+    assert against_random(table[table.row != "text-random"], LABELS, resamples=200, confidence=0.95) == {}
+    clean = against_random(table[table.condition == "clean"], LABELS, resamples=200, confidence=0.95)
+    assert list(clean["leave-out-t0"]) == ["clean"]
