@@ -86,10 +86,11 @@ class Runner:
         self.home, self.target = home, home / "target"
         self.settings = Settings(home=home, store=str(home / "store"), tracking_url=None, device="cpu", workers=1)
 
-    def run(self, **changes) -> dict[str, tuple[Record, bool]]:
+    def run(self, backbone: str | None = None, **changes) -> dict[str, tuple[Record, bool]]:
         """Bring the fold that leaves the target out up to date; return node id -> (record, reused)."""
         arguments = Arguments(
             preset="demo",
+            backbone=backbone,
             corpora=("synthetic-1", "synthetic-3", TARGET),
             sources={TARGET: str(self.target)},
             folds=(FOLD,),
@@ -109,10 +110,10 @@ class Runner:
         return found
 
 
-def learnt(found: dict[str, tuple[Record, bool]]) -> dict[str, str]:
+def learnt(found: dict[str, tuple[Record, bool]], stages: tuple[str, ...] = LEARNT) -> dict[str, str]:
     """Return node id -> key, digests and files of what the fold learns."""
-    own = {i: record for i, (record, _) in found.items() if record.stage in LEARNT and i.split("/")[1].startswith(FOLD)}
-    assert {record.stage for record in own.values()} == set(LEARNT)
+    own = {i: record for i, (record, _) in found.items() if record.stage in stages and i.split("/")[1].startswith(FOLD)}
+    assert {record.stage for record in own.values()} == set(stages)
     return {i: json.dumps([r.key, r.digests, r.files], sort_keys=True) for i, r in own.items()}
 
 
@@ -137,6 +138,23 @@ def test_a_poisoned_target_changes_no_byte_of_what_its_fold_learns(clean, tmp_pa
     assert not any(reused for i, (_, reused) in after.items() if i.split("/")[0] in LEARNT and FOLD in i)
     name = f"evaluate/{FOLD}"
     assert after[name][0].key != before[name][0].key  # the poison did arrive, where it may
+
+
+def test_neither_does_it_reach_pretraining_or_rows_that_learn_more(tmp_path):
+    """micro-context hears its sources in environments; captions with terciles; an emotion left out."""
+    rows = ["log-mel", "text-acpt", "clep-attribute", "new-sad"]
+    clean, work = Runner(tmp_path / "clean"), Runner(tmp_path / "poisoned")
+    write_target(clean.target)
+    before = clean.run("micro-context", rows=rows, **{"pretrain.steps": 2})
+    shutil.copytree(clean.home / "store", work.home / "store")
+    stages = ("backbone", *LEARNT)
+    for stage in stages:
+        shutil.rmtree(work.home / "store" / stage)
+    write_target(work.target)
+    poison_audio(work.target)
+    after = work.run("micro-context", rows=rows, **{"pretrain.steps": 2})
+    assert learnt(after, stages) == learnt(before, stages)
+    assert after[f"evaluate/{FOLD}"][0].key != before[f"evaluate/{FOLD}"][0].key
 
 
 def test_copies_of_source_audio_are_dropped_from_the_target_alone(clean, tmp_path):
