@@ -186,7 +186,7 @@ class AcptConfig:
     content_weight: float = 1.0
     content_template: str = prompts.CONTENT_TEMPLATE
     context_template: str = prompts.CONTEXT_TEMPLATE
-    joint_template: str = prompts.JOINT_TEMPLATE
+    joint_template: str = prompts.JOINT_TEMPLATE  # text embeddings join contexts and emotions in it as well
 
     def __post_init__(self) -> None:
         _require(
@@ -209,7 +209,6 @@ class TextConfig:
 
     label_set: str = "4"
     content_templates: tuple[str, ...] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
-    joint_template: str = prompts.JOINT_TEMPLATE
     handwritten_contexts: tuple[str, ...] = prompts.HANDWRITTEN_CONTEXTS
     nonacoustic_contexts: tuple[str, ...] = prompts.NONACOUSTIC_CONTEXTS
     redraws: int = 20  # sets of contexts that are redrawn: a row that redraws takes another one each pass, in turn
@@ -301,9 +300,3 @@ class Config:
             clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
             later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
         )
-        if self.acpt.joint_template != self.text.joint_template:
-            raise ConfigError(
-                "Contexts are learnt in one joint template and used in another.",
-                got=f"acpt.joint_template={self.acpt.joint_template!r}",
-                expected=f"text.joint_template={self.text.joint_template!r}",
-            )

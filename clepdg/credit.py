@@ -23,7 +23,7 @@ import numpy as np
 from clepdg import metrics
 from clepdg.answers import read_answers
 from clepdg.corruptions import CLEAN, SWEEP
-from clepdg.evaluate import seed_marks
+from clepdg.evaluate import LEFT_OUT, seed_marks
 from clepdg.intervals import JACKKNIFE_SPEAKERS
 from clepdg.metrics import Bools, Floats
 from clepdg.protocols import LEAVE_OUT, MAIN_ROW
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 RIVALS: Final = ("text-none", "text-random", "text-hand-written", "text-noise", "clep-zero-shot-centred")
 ALPHA: Final = 0.05  # of both parts together, whatever the tables' confidence
 TARGETS: Final = 2  # that can be tested: fewer say nothing about corpora
-LEFT_OUT: Final = 3  # a class with fewer utterances in a target's test part is in no UAR
 CLEAN_WORDS, CORRUPTED_WORDS = "clean", "averaged over the sweep of corruptions"
 
 
@@ -78,7 +77,6 @@ def verdict(
     corpora: Sequence[str],
     *,
     sweep: Sequence[str] = SWEEP,
-    row: str = MAIN_ROW,
 ) -> Verdict:
     """Apply the rule to the predictions of all folds.
 
@@ -86,12 +84,11 @@ def verdict(
         labels: the label set, in the order of the probabilities.
         corpora: each of them has to be a target once.
         sweep: the corrupted conditions that are averaged over; others that were heard have no part in the rule.
-        row: whose credit it is.
     """
     test = predictions[(predictions["split"] == "test") & predictions["fold"].str.startswith(LEAVE_OUT)]
     rows, heard = set(test["row"]), set(test["condition"])
-    if row not in rows:
-        return Verdict(says="not decidable", why=f"no leave-out fold has row {row}", differences={})
+    if MAIN_ROW not in rows:
+        return Verdict(says="not decidable", why=f"no leave-out fold has row {MAIN_ROW}", differences={})
     corrupted = [name for name in sweep if name in heard]
     parts = {CLEAN_WORDS: [CLEAN], **({CORRUPTED_WORDS: corrupted} if corrupted else {})}
     every = [_Target(own, labels) for _, own in test.groupby("fold")]
@@ -100,7 +97,7 @@ def verdict(
     decidable = len(tested) >= TARGETS
     differences = {
         words: [
-            _difference(tested if decidable else every, row, rival, conditions, tested=decidable)
+            _difference(tested if decidable else every, rival, conditions, tested=decidable)
             for rival in RIVALS
             if rival in rows
         ]
@@ -183,14 +180,12 @@ def _of(predictions: "pd.DataFrame", row: str, condition: str) -> "pd.DataFrame"
     return predictions[(predictions["row"] == row) & (predictions["condition"] == condition)]
 
 
-def _difference(
-    targets: Sequence[_Target], row: str, rival: str, conditions: Sequence[str], *, tested: bool
-) -> Difference:
+def _difference(targets: Sequence[_Target], rival: str, conditions: Sequence[str], *, tested: bool) -> Difference:
     from scipy.stats import t
 
     values, centres, variances, freedoms = [], [], [], []
     for target in targets:
-        ours, theirs = (target.counts(name, conditions) for name in (row, rival))
+        ours, theirs = (target.counts(name, conditions) for name in (MAIN_ROW, rival))
         whole = float(target.uar(ours.sum(axis=0)) - target.uar(theirs.sum(axis=0)))
         values.append(whole)
         if tested:

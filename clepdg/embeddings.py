@@ -85,12 +85,17 @@ def load_text_embeddings(folder: Path) -> TextEmbeddings:
 
 @torch.no_grad()
 def build_text_embeddings(
-    clap: Clap, config: TextConfig, contexts: Tensor | Sequence[str], content_template: str = prompts.CONTENT_TEMPLATE
+    clap: Clap,
+    config: TextConfig,
+    contexts: Tensor | Sequence[str],
+    content_template: str = prompts.CONTENT_TEMPLATE,
+    joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
     """Embed the label set's words: content templates (N J rows), then every context with every label (K N rows).
 
     Args:
         content_template: of c_n, the labels without a context.
+        joint_template: of u_kn, labels with contexts: the one that the contexts were learnt in.
         contexts: context vectors (K, M, H), contexts in words, or nothing.
 
     Raises:
@@ -103,12 +108,10 @@ def build_text_embeddings(
     n, j, k = len(names), len(config.content_templates), len(contexts)
     parts = list(_encode_texts(clap, texts))
     if isinstance(contexts, Tensor):
-        joint = ContextPrompts(
-            clap, [config.joint_template.replace("{emotion}", word) for word in words], contexts.shape[1]
-        )
+        joint = ContextPrompts(clap, [joint_template.replace("{emotion}", word) for word in words], contexts.shape[1])
         parts += [joint.encode(part.to(clap.device)).flatten(0, 1) for part in torch.split(contexts, 16)]
     else:
-        joined = [config.joint_template.format(emotion=word, context=c) for c in contexts for word in words]
+        joined = [joint_template.format(emotion=word, context=c) for c in contexts for word in words]
         parts += list(_encode_texts(clap, joined))
     return TextEmbeddings(
         labels=names,
@@ -121,7 +124,12 @@ def build_text_embeddings(
 
 @torch.no_grad()
 def build_noise_embeddings(
-    clap: Clap, config: TextConfig, contexts: Tensor, content_template: str, seed: int
+    clap: Clap,
+    config: TextConfig,
+    contexts: Tensor,
+    content_template: str,
+    seed: int,
+    joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
     """Embed the content templates (N J rows), and noise in place of contexts (K N rows), matched in norm.
 
@@ -131,8 +139,9 @@ def build_noise_embeddings(
     Args:
         contexts: context vectors (K, M, H) whose u_kn are matched.
         content_template: of c_n.
+        joint_template: of u_kn.
     """
-    given = build_text_embeddings(clap, config, contexts, content_template)
+    given = build_text_embeddings(clap, config, contexts, content_template, joint_template)
     moved = given.context_index >= 0
     start = given.content[given.label_index[moved]]  # (K N, D)
     distance = (given.embeddings[moved] - start).norm(dim=1, keepdim=True)

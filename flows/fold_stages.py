@@ -114,7 +114,7 @@ def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: i
         "label_set": text.label_set,
         "content_templates": text.content_templates[:1] if row.one_prompt else text.content_templates,
         "content_template": config.acpt.content_template,
-        "joint_template": text.joint_template,
+        "joint_template": config.acpt.joint_template,
         "how": contexts.how,
         "contexts": getattr(text, contexts.words) if contexts.words else (),
         "compute": config.compute,

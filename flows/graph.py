@@ -144,12 +144,12 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
         return node
 
     def accept(record: Record, place: str) -> None:
-        from clepdg import index as indexing
+        from clepdg import index_check
         from clepdg.corpora import synthetic
 
         card = load_card(node.name)
         card = synthetic.sized(card, config.synthetic) if card.acoustics else card
-        indexing.check(record.figures, card, allow_partial=allow_partial, place=place)
+        index_check.check(record.figures, card, allow_partial=allow_partial, place=place)
 
     return replace(node, accept=accept)
 

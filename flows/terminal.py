@@ -55,7 +55,7 @@ def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
 
 
 def _is_incomplete(record: Record) -> bool:
-    from clepdg.index import copy_differences
+    from clepdg.index_check import copy_differences
 
     return bool(record.figures["quarantined"] or copy_differences(record.figures, load_card(record.name)))
 

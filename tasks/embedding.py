@@ -18,21 +18,17 @@ def compute_text_embeddings(work: Work) -> Computed:
     """Embed the label set's words, with the row's contexts."""
     from clepdg import acpt, embeddings
 
-    config = TextConfig(
-        label_set=work.config["label_set"],
-        content_templates=work.config["content_templates"],
-        joint_template=work.config["joint_template"],
-    )
+    config = TextConfig(label_set=work.config["label_set"], content_templates=work.config["content_templates"])
     set_threads(work)
     clap = open_clap(work.inputs["model"], work)
     contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else work.config["contexts"]
-    content_template = work.config["content_template"]
+    content, joint = work.config["content_template"], work.config["joint_template"]
     if work.config["how"] == "noise":
-        built = embeddings.build_noise_embeddings(clap, config, contexts, content_template, work.config["seed"])
+        built = embeddings.build_noise_embeddings(clap, config, contexts, content, work.config["seed"], joint)
     else:
         if work.config["how"] == "redrawn":
             contexts = embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
-        built = embeddings.build_text_embeddings(clap, config, contexts, content_template)
+        built = embeddings.build_text_embeddings(clap, config, contexts, content, joint)
     return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
 
 

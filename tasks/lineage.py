@@ -53,7 +53,7 @@ def licences_of(node: Node, records: Mapping[str, Record]) -> str:
 
 def incomplete(node: Node, records: Mapping[str, Record]) -> str:
     """Return how the corpora that an output was learnt from differ from their cards; "no" where none does."""
-    from clepdg.index import copy_differences
+    from clepdg.index_check import copy_differences
 
     found = {}
     for corpus in corpora_of(node, records):

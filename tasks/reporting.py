@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,18 +121,14 @@ def _context_effects(work: Work) -> dict[str, dict[str, dict[str, str]]]:
     """Return how much the backbone and every CLEP read of contexts, means over folds and seeds, as facts."""
     always = ("context_shift", "context_variance_share", "context_effective_rank")
     taught = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a backbone that was taught them
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[Mapping[str, float]]] = {}
     for name, record in work.records.items():
         if name.startswith(("backbone/", "clep/")):
             variant = " ".join(name.split(".")[1:-1])
             model = "backbone" if name.startswith("backbone/") else f"CLEP {variant}".strip()
             own = (*always, *(figure for figure in taught if figure in record.figures))
             found.setdefault(model, []).append({figure: record.figures[figure] for figure in own})
-    rows = {
-        model: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in all_[0]}
-        for model, all_ in found.items()
-    }
-    return {CONTEXTS: dict(sorted(rows.items()))} if rows else {}
+    return _means(CONTEXTS, found)
 
 
 def _contexts(work: Work) -> dict[str, dict[str, dict[str, str]]]:
@@ -141,11 +137,15 @@ def _contexts(work: Work) -> dict[str, dict[str, dict[str, str]]]:
     for name, record in work.records.items():
         if name.startswith("acpt/"):
             found.setdefault(name.split(".")[-2], []).append(record.figures)
+    return _means(DIAGNOSTICS, found)
+
+
+def _means(title: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, dict[str, str]]]:
     rows = {
-        kind: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in sorted(all_[0])}
-        for kind, all_ in found.items()
+        name: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in all_[0]}
+        for name, all_ in sorted(found.items())
     }
-    return {DIAGNOSTICS: dict(sorted(rows.items()))} if rows else {}
+    return {title: rows} if rows else {}
 
 
 def _copies(work: Work, corpus: str) -> dict[str, object]:
@@ -156,7 +156,7 @@ def _copies(work: Work, corpus: str) -> dict[str, object]:
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, object]:
     from clepdg.cards import load_card
-    from clepdg.index import copy_differences
+    from clepdg.index_check import copy_differences
 
     card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
     return {

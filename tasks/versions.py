@@ -59,6 +59,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/fetching.py": ("source",),
     "clepdg/folders.py": ("source",),
     "clepdg/index.py": ("index",),
+    "clepdg/index_check.py": ("report",),
     "clepdg/index_table.py": ("index",),
     "clepdg/interpolation.py": ("clep",),
     "clepdg/intervals.py": ("evaluate", "report"),

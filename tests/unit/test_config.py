@@ -58,7 +58,6 @@ def test_overrides_take_the_type_of_their_field(name, text, value):
     [
         ({"clep.epoch": 1}, "did you mean clep.epochs"),
         ({"clep": 1}, "no such setting"),
-        ({"acpt.joint_template": "{emotion}, from {context}"}, "learnt in one joint template and used in another"),
         ({"clep.epochs.more": 1}, "no such setting"),
         ({"preset": "open"}, "no such setting"),
         ({"clep.epochs": "many"}, "wrong type"),

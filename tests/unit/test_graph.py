@@ -60,6 +60,13 @@ def test_nothing_learnt_in_a_leave_out_fold_sees_its_target():
         assert f"shard/{corpus}" in evaluated
 
 
+def test_contexts_are_used_in_the_template_that_they_were_learnt_in():
+    nodes = by_id(build("demo", overrides={"acpt.joint_template": "{emotion}, from {context}"}))
+    learnt = {node.config["acpt"].joint_template for node in nodes.values() if node.stage == "acpt"}
+    used = {node.config["joint_template"] for node in nodes.values() if "joint_template" in node.config}
+    assert learnt == used == {"{emotion}, from {context}"}
+
+
 def test_a_pair_learns_from_one_corpus_alone_and_the_same_whatever_its_target():
     nodes = by_id(replace(CONFIG, corpora=CONFIG.corpora[:3], protocols=("pairs",)))
     source, *targets = CONFIG.corpora[:3]

@@ -21,7 +21,8 @@ from clepdg import cards
 from clepdg.cards import Address, Card, Expected, load_card
 from clepdg.config import IndexConfig
 from clepdg.errors import CorpusError
-from clepdg.index import build_index, check, digests, read_quarantine, read_utterances, write_index
+from clepdg.index import build_index, digests, read_quarantine, read_utterances, write_index
+from clepdg.index_check import check
 from clepdg.store import digest_file
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"

@@ -13,7 +13,8 @@ from clepdg.cards import Card, load_card
 from clepdg.config import IndexConfig, SyntheticConfig
 from clepdg.corpora import CORPORA, Spoken, synthetic
 from clepdg.errors import ConfigError
-from clepdg.index import build_index, check
+from clepdg.index import build_index
+from clepdg.index_check import check
 
 NAMES = tuple(f"synthetic-{n}" for n in range(1, 6))
 RATE = 16000

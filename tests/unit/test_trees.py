@@ -17,7 +17,8 @@ from clepdg.cards import Card, Expected, Split, load_card
 from clepdg.config import IndexConfig, ShardConfig
 from clepdg.corpora import CORPORA
 from clepdg.errors import CorpusError
-from clepdg.index import build_index, check
+from clepdg.index import build_index
+from clepdg.index_check import check
 from clepdg.sharding import write_shards
 from clepdg.shards import stream
 from tests.unit import trees
