@@ -17,6 +17,7 @@ from prefect.states import Completed
 from prefect.utilities.annotations import quote
 
 from clepdg.errors import StoreAway
+from clepdg.store import Record
 from flows.one_run import Run
 from tasks.children import Child
 from tasks.stages import DATA_STAGES, Node, decide
@@ -32,11 +33,22 @@ def bring_up_to_date(title: str, node: Any, decision: Any, run: Any) -> State[An
 
 def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
     """Bring the nodes up to date: data stages corpus by corpus side by side, then what folds share, then the folds."""
+    look(run, nodes)
     for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
         if stage in DATA_STAGES:
             finish_group(run, list(group), parallel=True)
         else:
             finish_lanes(run, list(group), devices)
+
+
+def look(run: Run, nodes: list[Node]) -> None:
+    """Find what stands and what MLflow has of it before the first task: then Prefect's threads hold no file up."""
+    records: dict[str, Record] = {}
+    for node in nodes:
+        decision = decide(node, records, run.store, run.last, run.redo)
+        if decision.record is not None:
+            run.standing[node.id], records[node.id] = decision, decision.record
+            run.registry.accepted(node, decision.record)
 
 
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
@@ -49,7 +61,7 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     for node in nodes:
         if any(need not in run.records for need in node.needs):
             continue
-        decision = decide(node, run.records, run.store, run.last, run.redo)
+        decision = run.standing.get(node.id) or decide(node, run.records, run.store, run.last, run.redo)
         if run.missed and decision.record is None:  # what they left undone is not done here
             continue
         call = (f"{node.stage} {node.name}", quote(node), quote(decision), quote(run))

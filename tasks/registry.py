@@ -176,11 +176,11 @@ class Registry:
         """Record a stage's output and register its model, unless MLflow already has it."""
         if self._down:
             return
-        if run_id is None and self._accepted(node, record):
+        if run_id is None and self.accepted(node, record):
             return
         try:
             with self._alone():
-                if run_id is None and self._accepted(node, record):
+                if run_id is None and self.accepted(node, record):
                     return
                 made_up = run_id is None
                 run_id = run_id or self.start(node, record.key)
@@ -225,7 +225,10 @@ class Registry:
             return None
         return run_page(url, marker["experiment"], marker["run_id"], artifact)
 
-    def _accepted(self, node: Node, record: Record) -> bool:
+    def accepted(self, node: Node, record: Record) -> bool:
+        """Tell whether MLflow has an output; what it was found to have is not looked up again."""
+        if node.id in self._runs:
+            return True
         marker = read_marker(self.store, record)
         if marker is None or marker.get("tracking") != self.identity:
             return False
