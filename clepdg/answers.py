@@ -44,20 +44,28 @@ class Answers:
     clusters: Ints
 
 
+def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
+    """Return predictions with categories for texts: they are sorted and grouped a thousand times."""
+    texts = [column for column in (*COLUMNS, "cluster") if column in predictions and column != "probabilities"]
+    return predictions.astype(dict.fromkeys(texts, "category"))
+
+
 def read_answers(part: "pd.DataFrame", labels: tuple[str, ...]) -> Answers:
     """Return the predictions of one fold, target, row and condition as arrays, utterances in the order of their ids."""
     import pandas as pd
 
-    index = {label: number for number, label in enumerate(labels)}
+    def numbers(column: "pd.Series[str]") -> Ints:
+        return pd.Categorical(column, categories=labels).codes.astype(np.int64)
+
     ordered = part.sort_values(["seed", "utterance_id"])
     seeds = ordered["seed"].nunique()
     shape = (seeds, len(ordered) // max(seeds, 1))
     first = ordered.iloc[: shape[1]]
-    predicted = np.asarray(ordered["label"].map(index), np.int64).reshape(shape)
+    predicted = numbers(ordered["label"]).reshape(shape)
     probabilities = np.array(ordered["probabilities"].tolist(), np.float64).reshape(*shape, len(labels))
     speakers = pd.factorize(first["speaker"])[0]
     return Answers(
-        truth=np.asarray(first["emotion"].map(index), np.int64),
+        truth=numbers(first["emotion"]),
         predicted=predicted,
         probabilities=probabilities,
         speakers=speakers,

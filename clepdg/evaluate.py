@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clepdg import intervals, metrics
-from clepdg.answers import Answers, check, read_answers
+from clepdg.answers import Answers, check, coded, read_answers
 from clepdg.corruptions import CLEAN
 from clepdg.metrics import Bools, Floats
 from clepdg.protocols import SUPERVISED, order
@@ -70,6 +70,7 @@ def cells(
     """
     import pandas as pd
 
+    predictions = coded(predictions)
     check(predictions, labels)
     found: list[dict[str, Any]] = []
     for fold, target, part in _targets(predictions):
@@ -78,7 +79,7 @@ def cells(
             test = read_answers(whole[whole["split"] == "test"], labels)
             keep = np.bincount(test.truth, minlength=len(labels)) >= LEFT_OUT
             cell: dict[str, Any] = {"fold": fold, "target": target, "row": row, "condition": condition}
-            cell |= _figures(test, labels, keep, resamples, confidence, np.random.default_rng(seed))
+            cell |= _figures(test, labels, keep, resamples, confidence, seed)
             cell |= {"uar_whole": None, "n_whole": None}
             if fold != "supervised" and condition == CLEAN:
                 answers = read_answers(whole, labels)
@@ -146,14 +147,14 @@ def _figures(
     keep: Bools,
     resamples: int,
     confidence: float,
-    rng: np.random.Generator,
+    seed: int,
 ) -> dict[str, Any]:
     truth, predicted = answers.truth, answers.predicted
     counts = metrics.confusion(truth, predicted, len(labels))  # (S, N, N)
     found = intervals.Interval(value=np.nan, low=np.nan, high=np.nan, method="none")
     if keep.any():
         found = intervals.interval(
-            truth, predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, rng=rng
+            truth, predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
         )
     top = answers.probabilities.max(axis=-1, initial=0.0)
     eces = [metrics.ece(confident, hit) for confident, hit in zip(top, predicted == truth, strict=True)]

@@ -13,6 +13,7 @@ the mean over seeds of UAR on one and the same resample.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -31,6 +32,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "WAR": lambda confusion, keep: metrics.war(confusion),
     "macro-F1": metrics.macro_f1,
 }
+LINEAR: Final = ("UAR", "WAR")  # in the counts, for one truth: of the seeds' mean counts they are the mean over seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def interval(
     *,
     resamples: int,
     confidence: float,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Interval:
     """Return UAR, averaged over seeds, with its interval.
 
@@ -63,9 +65,9 @@ def interval(
         keep: the classes that UAR is taken over (N,); each has at least one utterance.
         resamples: R of the bootstraps.
         confidence: nominal coverage, for example 0.95.
-        rng: draws the resamples; an equal state gives equal resamples to every row on the same utterances.
+        seed: of the resamples: an equal one gives equal resamples to every row on the same utterances.
     """
-    return _interval(truth, [predicted], clusters, keep, resamples, confidence, rng)
+    return _interval(truth, [predicted], clusters, keep, resamples, confidence, seed)
 
 
 def paired(
@@ -77,7 +79,7 @@ def paired(
     *,
     resamples: int,
     confidence: float,
-    rng: np.random.Generator,
+    seed: int,
     metric: str = "UAR",
 ) -> Interval:
     """Return UAR of predicted (S, U) minus UAR of rival (S', U) on the same utterances: one resample serves both.
@@ -87,7 +89,7 @@ def paired(
     Args:
         metric: one of METRICS, in the place of UAR.
     """
-    return _interval(truth, [predicted, rival], clusters, keep, resamples, confidence, rng, METRICS[metric])
+    return _interval(truth, [predicted, rival], clusters, keep, resamples, confidence, seed, metric)
 
 
 def _interval(
@@ -97,25 +99,26 @@ def _interval(
     keep: Bools,
     resamples: int,
     confidence: float,
-    rng: np.random.Generator,
-    metric: Metric = metrics.uar,
+    seed: int,
+    metric: str = "UAR",
 ) -> Interval:
-    parts = [_by_cluster(truth, row, clusters, len(keep)) for row in rows]
-    support = parts[0][:, 0].sum(axis=-1)[:, keep]  # (C, kept), the same for all seeds and rows
+    parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
+    support = _support(truth, clusters, keep)
     if not keep.any() or not support.sum(axis=0).all():
         raise ValueError("Every class that is kept needs an utterance, and at least one class is kept.")
     method = _method(support)
     if method == JACKKNIFE:
-        value, low, high = _jackknife(parts, keep, confidence, metric)
+        value, low, high = _jackknife(parts, keep, confidence, METRICS[metric])
         redrawn = 0
     else:
         if method == UTTERANCES:
-            parts = [_by_cluster(truth, row, np.arange(truth.size), len(keep)) for row in rows]
-            support = parts[0][:, 0].sum(axis=-1)[:, keep]
-        weights, redrawn = _resamples(support, resamples, rng)
-        value = float(_statistic(parts, np.ones((1, len(support))), keep, metric)[0])
+            clusters = np.arange(truth.size)
+            parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
+            support = _support(truth, clusters, keep)
+        weights, redrawn = _resamples(support.tobytes(), support.shape, resamples, seed)
+        value = float(_statistic(parts, np.ones((1, len(support))), keep, METRICS[metric])[0])
         tail = (1 - confidence) / 2
-        low, high = np.quantile(_statistic(parts, weights, keep, metric), [tail, 1 - tail])
+        low, high = np.quantile(_statistic(parts, weights, keep, METRICS[metric]), [tail, 1 - tail])
     bottom = 0.0 if len(rows) == 1 else -1.0
     return Interval(value=value, low=max(bottom, low), high=min(1.0, high), method=method, redrawn=redrawn)
 
@@ -128,14 +131,21 @@ def _method(support: Ints) -> str:
     return UTTERANCES if len(support) < JACKKNIFE_SPEAKERS or alone else JACKKNIFE
 
 
-def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int) -> Ints:
-    """Return the confusion matrices of each cluster and seed (C, S, N, N)."""
+def _support(truth: Ints, clusters: Ints, keep: Bools) -> Ints:
+    """Return how many utterances of each kept class each cluster has (C, kept)."""
+    count = int(clusters.max()) + 1
+    return np.bincount(clusters * len(keep) + truth, minlength=count * len(keep)).reshape(count, -1)[:, keep]
+
+
+def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int, metric: str) -> Floats:
+    """Return the confusion matrices of each cluster and seed (C, S, N, N), or of the seeds' mean (C, 1, N, N)."""
     seeds, count = len(predicted), int(clusters.max()) + 1
     cell = ((clusters * seeds + np.arange(seeds)[:, None]) * labels + truth) * labels + predicted  # (S, U)
-    return np.bincount(cell.ravel(), minlength=count * seeds * labels**2).reshape(count, seeds, labels, labels)
+    counts = np.bincount(cell.ravel(), minlength=count * seeds * labels**2).reshape(count, seeds, labels, labels)
+    return counts.mean(axis=1, keepdims=True) if metric in LINEAR else counts.astype(np.float64)
 
 
-def _statistic(parts: Sequence[Ints], weights: Floats, keep: Bools, metric: Metric) -> Floats:
+def _statistic(parts: Sequence[Floats], weights: Floats, keep: Bools, metric: Metric) -> Floats:
     """Return the statistic (R,) with clusters counted weights (R, C) times: the metric, or a difference of two rows."""
     values: list[Floats] = []
     for part in parts:
@@ -144,9 +154,13 @@ def _statistic(parts: Sequence[Ints], weights: Floats, keep: Bools, metric: Metr
     return values[0] if len(values) == 1 else values[0] - values[1]
 
 
-def _resamples(support: Ints, resamples: int, rng: np.random.Generator) -> tuple[Floats, int]:
-    """Draw how often each cluster is in each resample (R, C); one without a kept class is redrawn and counted."""
-    count = len(support)
+@lru_cache(maxsize=2)
+def _resamples(support_bytes: bytes, shape: tuple[int, int], resamples: int, seed: int) -> tuple[Floats, int]:
+    """Draw how often each cluster is in each resample (R, C); one without a kept class is redrawn and counted.
+
+    Rows on the same utterances follow one another: what was drawn last is kept.
+    """
+    support, rng, count = np.frombuffer(support_bytes, np.int64).reshape(shape), np.random.default_rng(seed), shape[0]
     weights = np.zeros((resamples, count))
     pending, redrawn = np.arange(resamples), 0
     while True:
@@ -154,11 +168,12 @@ def _resamples(support: Ints, resamples: int, rng: np.random.Generator) -> tuple
         weights[pending] = np.bincount(drawn.ravel(), minlength=len(pending) * count).reshape(-1, count)
         pending = pending[(weights[pending] @ support == 0).any(axis=1)]
         if len(pending) == 0:
+            weights.flags.writeable = False
             return weights, redrawn
         redrawn += len(pending)
 
 
-def _jackknife(parts: Sequence[Ints], keep: Bools, confidence: float, metric: Metric) -> tuple[float, float, float]:
+def _jackknife(parts: Sequence[Floats], keep: Bools, confidence: float, metric: Metric) -> tuple[float, float, float]:
     """Return the statistic and the t interval around the mean of its jackknife pseudo-values."""
     from scipy.stats import t
 

@@ -56,7 +56,7 @@ def against_random(
                 keep,
                 resamples=resamples,
                 confidence=confidence,
-                rng=np.random.default_rng(0),
+                seed=0,
             )
             for words, conditions in (("clean", [CLEAN]), ("corrupted", corrupted))
             if conditions

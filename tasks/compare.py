@@ -110,7 +110,7 @@ def paired_differences(
             a.clusters,
             keep,
             metric=metric,
-            rng=np.random.default_rng(0),  # the same resamples for each
+            seed=0,  # the same resamples for each
             **options,
         )
         for metric in metrics

@@ -1,5 +1,6 @@
 """Whether the contexts of a fold's rows look like what corruptions do to its audio: a table beside its predictions."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from clepdg.corruptions import CLEAN, parse
@@ -27,16 +28,20 @@ def look(work: Work) -> "pd.DataFrame":
 
     from clepdg import acoustics, embeddings
 
+    @cache
+    def moved(model: str) -> "tuple[dict[str, NDArray[Any]], NDArray[Any], tuple[float, float]]":
+        moves = _audio_moves(work, model)
+        every = np.concatenate(list(moves.values()))
+        return moves, every, acoustics.random_share(every)
+
     models = {(head["row"], head["seed"]): head["model"] for head in work.config["heads"]}
     found: list[dict[str, Any]] = []
     for name in sorted(work.inputs):
         if not name.startswith("text/"):
             continue
         _, row, seed = name.split("/")
-        moves = _audio_moves(work, models[row, seed])
+        moves, every, (mean, high) = moved(models[row, seed])
         text = embeddings.load_text_embeddings(work.inputs[name])
-        every = np.concatenate(list(moves.values()))
-        mean, high = acoustics.random_share(every)
         contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
         line: dict[str, Any] = {"fold": work.config["fold"], "row": row, "seed": seed}
         line |= {"share": acoustics.subspace_share(every, contexts), "random_share": mean, "random_high": high}

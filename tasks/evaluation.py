@@ -13,13 +13,13 @@ from tasks.stages import Computed, Work
 from tasks.training import inputs_like, labelled
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 def compute_evaluate(work: Work) -> Computed:
     """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
-    import pandas as pd
-
     from clepdg import evaluate, row_marks
 
     label_set = work.config["label_set"]
@@ -28,12 +28,8 @@ def compute_evaluate(work: Work) -> Computed:
     copies = _copies_of_sources(work, table)
     table = table[~copies].reset_index(drop=True)
     test = table[table.split == "test"].reset_index(drop=True)
-    parts = [
-        _predict(work, table if condition == CLEAN else test, head, condition)
-        for condition in (CLEAN, *work.config["conditions"])
-        for head in work.config["heads"]
-    ]
-    predictions = pd.concat(parts, ignore_index=True)
+    heard = {condition: table if condition == CLEAN else test for condition in (CLEAN, *work.config["conditions"])}
+    predictions = _predict(work, heard)
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
     config: EvaluateConfig = work.config["evaluate"]
     cells = evaluate.cells(
@@ -72,36 +68,57 @@ def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
     return table.utterance_id.isin(same)
 
 
-def _predict(work: Work, table: "pd.DataFrame", head: dict[str, str], condition: str) -> "pd.DataFrame":
-    """Predict one head's labels of the table's utterances in a condition; head says its row, seed and model."""
+def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+    """Predict the labels of each condition's utterances with every row's heads, one after another."""
     import numpy as np
-    import torch
+    import pandas as pd
 
-    from clepdg import classifier, embeddings
+    from clepdg import classifier
 
-    loaded = classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"])
-    heard = [
-        name for name in work.inputs if name.startswith(f"audio/{head['model']}/") and name.endswith(f"/{condition}")
+    heads = [
+        (head, classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"]))
+        for head in work.config["heads"]
     ]
-    targets = [embeddings.load_audio_embeddings(work.inputs[name]) for name in sorted(heard)]
-    x = embeddings.select(targets, table.utterance_id.tolist())
-    if head["centring"] == "target":  # the mean of unlabelled target test audio, corpus by corpus: transductive
-        for corpus in sorted(set(table.corpus)):
-            mine = (table.corpus == corpus).to_numpy()
-            test = mine & (table.split == "test").to_numpy()
-            x[mine] -= x[test].mean(axis=0)
-        loaded = replace(loaded, mean=torch.zeros_like(loaded.mean))
-    probabilities = loaded.probabilities(x)
-    predicted = np.array(loaded.labels)[probabilities.argmax(axis=1)]
-    return table[["utterance_id", "corpus", "speaker", "cluster", "split"]].assign(
+    labels, probabilities = [], []
+    for condition, table in heard.items():
+        embeddings = {model: _embeddings(work, table, model, condition) for model in {h["model"] for h, _ in heads}}
+        for head, loaded in heads:
+            x = embeddings[head["model"]]
+            if head["centring"] == "target":
+                x, loaded = _centred(table, x), replace(loaded, mean=loaded.mean.new_zeros(loaded.mean.shape))
+            probabilities.append(loaded.probabilities(x))
+            labels.append(np.array(loaded.labels)[probabilities[-1].argmax(axis=1)])
+    asked = [(table, head, condition) for condition, table in heard.items() for head, _ in heads]
+    counts = [len(table) for table, _, _ in asked]
+    columns = ["utterance_id", "corpus", "speaker", "cluster", "split", "label"]
+    predictions = pd.concat([table[columns] for table, _, _ in asked], ignore_index=True)
+    return predictions.rename(columns={"label": "emotion"}).assign(
         fold=work.config["fold"],
-        row=head["row"],
-        seed=head["seed"],
-        condition=condition,
-        emotion=table.label,
-        label=predicted,
-        probabilities=list(probabilities),
+        row=np.repeat([head["row"] for _, head, _ in asked], counts),
+        seed=np.repeat([head["seed"] for _, head, _ in asked], counts),
+        condition=np.repeat([condition for _, _, condition in asked], counts),
+        label=np.concatenate(labels),
+        probabilities=list(np.concatenate(probabilities)),
     )
+
+
+def _embeddings(work: Work, table: "pd.DataFrame", model: str, condition: str) -> "NDArray[np.float32]":
+    """Return the embeddings (U, D) of the table's utterances, by a model and in a condition."""
+    from clepdg import embeddings
+
+    names = [name for name in work.inputs if name.startswith(f"audio/{model}/") and name.endswith(f"/{condition}")]
+    targets = [embeddings.load_audio_embeddings(work.inputs[name]) for name in sorted(names)]
+    return embeddings.select(targets, table.utterance_id.tolist())
+
+
+def _centred(table: "pd.DataFrame", x: "NDArray[np.float32]") -> "NDArray[np.float32]":
+    """Return x without the mean of unlabelled target test audio, corpus by corpus: transductive."""
+    x = x.copy()
+    for corpus in sorted(set(table.corpus)):
+        mine = (table.corpus == corpus).to_numpy()
+        test = mine & (table.split == "test").to_numpy()
+        x[mine] -= x[test].mean(axis=0)
+    return x
 
 
 def _digest(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> str:
