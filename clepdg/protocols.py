@@ -115,6 +115,8 @@ _FLOORS: Final[Mapping[str, Row]] = {
     "majority": Row(title="majority", model="log-mel", head="majority"),
     "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
 }
+BACKBONE: Final = "backbone"
+FULL_BAND: Final = "backbone.full-band"  # the backbone, hearing audio at its native rate
 EGEMAPS: Final = "egemaps"
 ENCODER: Final = "encoder"
 ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting
@@ -123,10 +125,10 @@ ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a set
 }
 CORE_ROWS: Final[Mapping[str, Row]] = {
     **_FLOORS,
-    "clap-zero-shot": Row(title="CLAP zero-shot", model="backbone", head="prompts", classifier=_UNCENTRED),
+    "clap-zero-shot": Row(title="CLAP zero-shot", model=BACKBONE, head="prompts", classifier=_UNCENTRED),
     "clep-zero-shot": Row(title="CLEP zero-shot", model="clep", head="prompts", classifier=_UNCENTRED),
     "clep-zero-shot-centred": Row(title="CLEP zero-shot, centred", model="clep", head="prompts"),
-    "clap-probe": Row(title="linear probe on CLAP audio", model="backbone", head="logistic"),
+    "clap-probe": Row(title="linear probe on CLAP audio", model=BACKBONE, head="logistic"),
     "clep-probe": Row(title="linear probe on CLEP audio", model="clep", head="logistic"),
     "text-none": _row(title="text classifier, no contexts"),
     "text-random": _row(title="text classifier, random contexts", contexts="random"),
@@ -146,7 +148,10 @@ ROWS: Final[Mapping[str, Row]] = {
     **ON_REQUEST,
     **CORE_ROWS,
     "clap-zero-shot-one": Row(
-        title="CLAP zero-shot, one prompt", model="backbone", head="prompts", one_prompt=True, classifier=_UNCENTRED
+        title="CLAP zero-shot, one prompt", model=BACKBONE, head="prompts", one_prompt=True, classifier=_UNCENTRED
+    ),
+    "clap-zero-shot-full-band": Row(
+        title="CLAP zero-shot, no band limit", model=FULL_BAND, head="prompts", classifier=_UNCENTRED
     ),
     "acpt-no-diversity": _row(title="ACPT without diversity loss", contexts="acpt-no-diversity"),
     "acpt-no-content": _row(title="ACPT without content loss", contexts="acpt-no-content"),

@@ -19,7 +19,7 @@ from flows.fold_stages import (
     talkers,
     text_embeddings,
 )
-from flows.models import BACKBONE, backbone, backbone_by_fold, backbone_name, shared_models
+from flows.models import backbone, backbone_by_fold, backbone_name, shared_models
 from tasks.stages import STAGES, Node
 
 
@@ -27,6 +27,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
     """Everything of one fold, from CLEP to its evaluation: what several rows need stands once."""
     heads: list[Head] = []
     nodes: dict[str, Node] = {}
+    ids: dict[str, str | None] = {}  # model -> its node; None of statistics
     shared = shared_models(config)
     if backbone_by_fold(config):
         yield backbone(config, fold)
@@ -35,20 +36,20 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
             continue
         of_clep = row.model == CLEP
         for clep_seed, later in product(config.clep_seeds if of_clep else (0,), _later_seeds(config, row)):
-            own = backbone_name(config, fold) if row.model == BACKBONE else row.model
+            own = row.model if row.model in shared else f"{fold.name}.{row.model}"
             model = clep_name(fold, row.variant, clep_seed) if of_clep else own
+            ids[model] = f"clep/{model}" if of_clep else shared.get(model, f"backbone/{backbone_name(config, fold)}")
             heads.append(Head(name, _seed_name(clep_seed if of_clep else None, later), model))
             made = [*_clep_nodes(config, fold, row, clep_seed, later)] if of_clep else []
-            if own not in shared and row.model == BACKBONE:
-                made += _backbone_nodes(config, fold, row)
+            if own not in shared and not of_clep:
+                made += _backbone_nodes(config, fold, row, own, f"backbone/{backbone_name(config, fold)}")
             made.append(classifier(config, fold, row, heads[-1], later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
     for heard in conditions_of(config, fold):
         for model in sorted({head.model for head in heads}):
             if model not in shared or talkers(fold, heard):
                 for corpus in fold.targets:
-                    model_id = shared.get(model, f"{'backbone' if model.endswith(BACKBONE) else 'clep'}/{model}")
-                    node = audio_embeddings(config, model, model_id, corpus, heard, talkers(fold, heard))
+                    node = audio_embeddings(config, model, ids[model], corpus, heard, talkers(fold, heard))
                     nodes[node.id] = node
     yield from sorted(nodes.values(), key=lambda node: STAGES.index(node.stage))
     yield evaluate(config, fold, wanted, heads, nodes)
@@ -62,13 +63,12 @@ def _seed_name(clep_seed: int | None, later: int | None) -> str:
     return "-" if clep_seed is None else f"c{clep_seed}" + ("" if later is None else f".l{later}")
 
 
-def _backbone_nodes(config: Config, fold: Fold, row: Row) -> Iterator[Node]:
+def _backbone_nodes(config: Config, fold: Fold, row: Row, model: str, model_id: str) -> Iterator[Node]:
     """What a row of a fold's own backbone needs before its classifier."""
-    model = backbone_name(config, fold)
     for corpus in sorted({*fold.sources, *fold.targets}, key=config.corpora.index):
-        yield audio_embeddings(config, model, f"backbone/{model}", corpus)
+        yield audio_embeddings(config, model, model_id, corpus)
     if row.head == "prompts":
-        yield text_embeddings(config, model, f"backbone/{model}", row, None)
+        yield text_embeddings(config, model, model_id, row, None)
 
 
 def _clep_nodes(config: Config, fold: Fold, row: Row, clep_seed: int, later: int | None) -> Iterator[Node]:

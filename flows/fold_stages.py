@@ -14,7 +14,7 @@ from clepdg import acoustics, cards, corruptions, folders
 from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import ENCODER, PAIR, SUPERVISED, Fold, Row, kind
+from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, SUPERVISED, Fold, Row, kind
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from flows.models import STATISTICS, backbone_name
@@ -22,6 +22,7 @@ from tasks import embedding, evaluation, training
 from tasks.stages import Node
 
 CLEP = "clep"
+OF_FULL_BAND = FULL_BAND.removeprefix(BACKBONE)
 
 
 class Head(NamedTuple):
@@ -104,6 +105,7 @@ def acpt(config: Config, fold: Fold, variant: str, model: str, kind: str, seed: 
 def text_name(model: str, row: Row, seed: int | None) -> str:
     """Return the name of a row's text embeddings: model, contexts, and the later seed where it changes them."""
     kind = row.contexts + ("-one-prompt" if row.one_prompt else "")
+    model = model.removesuffix(OF_FULL_BAND)  # which has the same words
     return f"{model}.{kind}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
 
 
@@ -146,7 +148,8 @@ def audio_embeddings(
     """
     condition = heard.name if heard else CLEAN
     settings: dict[str, Any] = {"condition": condition, "compute": config.compute}
-    inputs = {"shard": f"shard/{corpus}", **({"model": model_id} if model_id else {})}
+    shard = shard_name(corpus, full_band=model.endswith(FULL_BAND))
+    inputs = {"shard": f"shard/{shard}", **({"model": model_id} if model_id else {})}
     state: dict[str, str] = {}
     if fold:
         inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
@@ -161,6 +164,11 @@ def audio_embeddings(
         inputs=inputs,
         state=state,
     )
+
+
+def shard_name(corpus: str, *, full_band: bool = False) -> str:
+    """Return the name of a corpus's shards, at the configured rate or at the native one."""
+    return corpus + (OF_FULL_BAND if full_band else "")
 
 
 def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fold | None = None) -> str:

@@ -8,7 +8,7 @@ Corpus by corpus down to the shards; then fold by fold, for every seed; then one
 `inputs` exactly what its key is made of, so that what is not there can't change its result.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import product
 
@@ -16,12 +16,12 @@ from clepdg import corruptions, sources
 from clepdg.cards import load_card, published
 from clepdg.config import MICRO_CONTEXT, Config
 from clepdg.errors import ConfigError, SourceError
-from clepdg.protocols import ENCODER, PAIR, Fold, Row, folds, kind, rows
+from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, Fold, Row, folds, kind, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
 from flows.fold_graph import fold_nodes
-from flows.fold_stages import audio_embeddings, text_embeddings
-from flows.models import BACKBONE, backbone, backbone_by_fold, encoder, shared_models
+from flows.fold_stages import audio_embeddings, shard_name, text_embeddings
+from flows.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
 from tasks import data, reporting
 from tasks.stages import DATA_STAGES, STAGES, Node
 
@@ -52,7 +52,10 @@ def graph(
     chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
     wanted = rows(config.rows, config.encoder.name)
     nodes = _sources(config, given, states or {})
-    nodes += [make(config, corpus) for make in (index, shard) for corpus in config.corpora]
+    nodes += [index(config, corpus) for corpus in config.corpora]
+    nodes += [shard(config, corpus) for corpus in config.corpora]
+    if any(row.model == FULL_BAND for row in wanted.values()):
+        nodes += [shard(config, corpus, full_band=True) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
         nodes.append(backbone(config))
@@ -126,13 +129,13 @@ def index(config: Config, corpus: str) -> Node:
     )
 
 
-def shard(config: Config, corpus: str) -> Node:
+def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
     """A corpus's audio as FLAC in tars: depends on the index's audio facts alone, not on its label map."""
     return Node(
         stage="shard",
-        name=corpus,
+        name=shard_name(corpus, full_band=full_band),
         compute=data.compute_shard,
-        config={"shard": config.shard},
+        config={"shard": replace(config.shard, band_limit_hz=None) if full_band else config.shard},
         inputs={"index": f"index/{corpus}#audio"},
         uses={"source": f"source/{corpus}"},
     )
@@ -154,19 +157,25 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
     return replace(node, accept=accept)
 
 
-def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> Iterator[Node]:
+def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> list[Node]:
     """What no fold changes: text and audio embeddings of the backbone, and all that is made without CLEP."""
     models = {row.model for row in wanted.values()}
     own = shared_models(config)
-    for row in wanted.values():
-        if row.model == BACKBONE and row.model in own and row.head == "prompts":
-            yield text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", row, None)
+    nodes = [
+        text_embeddings(config, row.model, f"backbone/{BACKBONE}", row, None)
+        for row in wanted.values()
+        if row.model in BACKBONES and row.model in own and row.head == "prompts"
+    ]
     heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
-    for model in [model for model in own if model in models]:
-        for condition, corpus in product(heard, config.corpora):
-            if condition is None or corpus in targets:
-                yield audio_embeddings(config, model, own[model], corpus, condition)
+    nodes += [
+        audio_embeddings(config, model, own[model], corpus, condition)
+        for model in own
+        if model in models
+        for condition, corpus in product(heard, config.corpora)
+        if condition is None or corpus in targets
+    ]
+    return list({node.id: node for node in nodes}.values())
 
 
 def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:

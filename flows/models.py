@@ -5,20 +5,20 @@ from typing import Any
 
 from clepdg import prompts
 from clepdg.config import MADE_HERE, MICRO_CONTEXT, Config
-from clepdg.protocols import EGEMAPS, ENCODER, Fold
+from clepdg.protocols import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, Fold
 from clepdg.store import digest
 from tasks import training
 from tasks.stages import Node
 
 LOG_MEL = "log-mel"
-BACKBONE = "backbone"
+BACKBONES = (BACKBONE, FULL_BAND)  # the same weights
 STATISTICS = (LOG_MEL, EGEMAPS)  # of audio, by no model
 
 
 def shared_models(config: Config) -> dict[str, str | None]:
     """Return the models that no fold changes, with their nodes: statistics of audio need none."""
     shared: dict[str, str | None] = {**dict.fromkeys(STATISTICS), ENCODER: f"backbone/{ENCODER}"}
-    return shared if backbone_by_fold(config) else {**shared, BACKBONE: f"backbone/{BACKBONE}"}
+    return shared if backbone_by_fold(config) else {**shared, **dict.fromkeys(BACKBONES, f"backbone/{BACKBONE}")}
 
 
 def backbone_by_fold(config: Config) -> bool:

@@ -253,6 +253,22 @@ def test_probes_without_clep_read_their_own_audio_embeddings_alone():
     }
 
 
+@pytest.mark.parametrize("backbone", ["micro", "micro-context"])
+def test_without_the_band_limit_the_same_weights_and_words_hear_shards_at_the_native_rate(backbone):
+    row = "clap-zero-shot-full-band"
+    config = replace(EVERY, rows=("clap-zero-shot", row), backbone=replace(EVERY.backbone, name=backbone))
+    nodes = by_id(config)
+    own = "" if backbone == "micro" else "supervised."
+    full, limited = (nodes[f"audio_embeddings/{own}backbone{band}.synthetic-2"] for band in (".full-band", ""))
+    assert full.inputs == {**limited.inputs, "shard": "shard/synthetic-2.full-band"}
+    assert nodes["shard/synthetic-2.full-band"].config["shard"].band_limit_hz is None
+    heads = [nodes[f"classifier/supervised.{name}.-"] for name in (row, "clap-zero-shot")]
+    assert heads[0].inputs["text"] == heads[1].inputs["text"]
+    assert heads[0].inputs["audio/synthetic-2"] == full.id
+    without = by_id(replace(config, rows=("clap-zero-shot",)))
+    assert not [node_id for node_id in without if "full-band" in node_id]
+
+
 def test_names_are_unique_and_what_is_shared_stands_once():
     nodes = graph(EVERY, {})
     assert len({node.id for node in nodes}) == len(nodes)
