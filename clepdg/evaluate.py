@@ -102,21 +102,24 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
     """List UAR per speaker for the cells with too few speakers for an interval.
 
     Returns:
-        Columns fold, target, row, condition, speaker, uar (mean over seeds, over the cell's kept classes that the
-        speaker has), n (utterances of the speaker in the test part).
+        Columns fold, target, row, condition, speaker (or its cluster, where that is wider), uar (mean over seeds, over
+        the cell's kept classes that the speaker has), n (utterances of the speaker in the test part).
     """
     import pandas as pd
 
     found = []
     rows = dict(list(predictions[predictions["split"] == "test"].groupby(["fold", "row", "condition"])))
-    for cell in cells[cells["speakers"] < intervals.JACKKNIFE_SPEAKERS].to_dict("records"):
+    column = "cluster" if "cluster" in predictions else "speaker"
+    for cell in cells[cells["interval"] == intervals.UTTERANCES].to_dict("records"):
         labels = tuple(cell["labels"])
         # a table read back from Parquet has None where a class was left out
         keep = np.isin(labels, [name for name, recall in cell["recalls"].items() if recall is not None])
         where = {name: cell[name] for name in ("fold", "target", "row", "condition")}
         part = rows.get((cell["fold"], cell["row"], cell["condition"]), predictions.iloc[:0])
         part = part if cell["target"] == POOLED else part[part["corpus"] == cell["target"]]
-        for speaker, own in part.groupby("speaker"):
+        if part[column].nunique() >= intervals.JACKKNIFE_SPEAKERS:
+            continue
+        for speaker, own in part.groupby(column):
             answers = read_answers(own, labels)
             found.append({**where, "speaker": speaker, "uar": _uar(answers, keep), "n": answers.truth.size})
     return pd.DataFrame(found, columns=["fold", "target", "row", "condition", "speaker", "uar", "n"])

@@ -230,6 +230,7 @@ def leave_with(parent: int) -> None:
 def _serve(jobs: Connection, messages: Connection, output: Connection, parent: int) -> None:
     """Compute one stage after another until the parent wants no more."""
     leave_with(parent)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several children on one CPU: threads that spin take it away
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)

@@ -151,7 +151,8 @@ def test_neither_does_it_reach_pretraining_or_rows_that_learn_more(tmp_path):
     for stage in stages:
         shutil.rmtree(work.home / "store" / stage)
     write_target(work.target)
-    poison_audio(work.target)
+    for poison in (poison_audio, add_and_remove, duplicate):
+        poison(work.target)
     after = work.run("micro-context", rows=rows, **{"pretrain.steps": 2})
     assert learnt(after, stages) == learnt(before, stages)
     assert after[f"evaluate/{FOLD}"][0].key != before[f"evaluate/{FOLD}"][0].key

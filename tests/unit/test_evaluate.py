@@ -166,6 +166,17 @@ def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.
         assert line["n"] == len(own) // 2
 
 
+def test_where_sessions_are_what_is_independent_few_of_them_are_listed(predictions: pd.DataFrame) -> None:
+    of_alpha = predictions[predictions["corpus"] == "alpha"]
+    sessions = of_alpha["speaker"].map({name: f"s{place % 2}" for place, name in enumerate(of_alpha.speaker.unique())})
+    of_alpha = of_alpha.assign(cluster=sessions)
+    listed = speaker_uars(of_alpha, compute(of_alpha).reset_index())
+    assert set(listed["speaker"]) == {"s0", "s1"}
+    by_speaker = of_alpha.drop(columns="cluster")
+    assert by_speaker["speaker"].nunique() >= 6
+    assert speaker_uars(by_speaker, compute(by_speaker).reset_index()).empty
+
+
 @pytest.mark.parametrize(
     ("clep", "later", "mark"),
     [(1, 5, "conditional on one CLEP"), (2, 5, "conditional on 2 CLEPs"), (3, 1, "1 later seed"), (3, 5, None)],
