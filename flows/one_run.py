@@ -47,7 +47,7 @@ class Run:
     redo: frozenset[str]
     show: "Show"
     last: Callable[[], dict[str, str]]
-    standing: dict[str, Decision] = field(default_factory=dict)  # what stood when the run began
+    standing: dict[str, Decision] = field(default_factory=dict)  # as long as nothing was computed
     records: dict[str, Record] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)

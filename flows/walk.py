@@ -65,6 +65,8 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
         if run.missed and decision.record is None:  # what they left undone is not done here
             continue
         call = (f"{node.stage} {node.name}", quote(node), quote(decision), quote(run))
+        if decision.record is None:
+            run.standing.clear()  # computing takes time: what stands is looked at again
         if parallel and decision.record is None:
             begun[node.id] = bring_up_to_date.submit(*call)
         else:

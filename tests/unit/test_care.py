@@ -6,18 +6,22 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
+from prefect.states import Completed
 
 from clepdg.errors import StoreError
 from clepdg.records import MARKER, Record
 from clepdg.store import Store
+from flows import walk
 from flows.cli import main
 from tasks import care, runs, stages, tracking
 from tasks.runs import Arguments
 from tasks.settings import Settings, load_settings
-from tasks.stages import Computed, Node, decide
+from tasks.stages import Computed, Node
 from tests.s3 import S3, environment
 
 OLD = 40 * 86400.0
@@ -268,11 +272,49 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
         assert store.fault(record.stage, record.key) is None
 
 
+def test_what_is_deleted_while_a_run_computes_is_computed_again(store, settings):
+    """It stood when the run began, and is read by a stage that comes later."""
+    again: list[str] = []
+
+    def compute(work):
+        again.append(work.folder.parent.name)
+        if delete and work.folder.parent.name == "backbone":
+            for item in [item for item in store.items(("clep",)) if item.key in delete]:
+                store.remove(item)
+        (work.folder / "out.txt").write_text("x")
+        return Computed(digests={"content": "x"})
+
+    def nodes(setting: int) -> list[Node]:
+        settings = {"backbone": {"a": setting}, "clep": {}}
+        return [Node(stage=stage, name="c", compute=compute, config=config) for stage, config in settings.items()]
+
+    delete: list[str] = []
+    delete.append(bring_up_to_date(store, settings, nodes(1))["clep/c"].key)
+    again.clear()
+    records = bring_up_to_date(store, settings, nodes(2))
+    assert again == ["backbone", "clep"]
+    assert store.fault("clep", records["clep/c"].key) is None
+
+
+class AtOnce:
+    """What Prefect does with a task, at once."""
+
+    def __call__(self, title, node, decision, run, return_state=True):
+        run.unquote().bring_up_to_date(node.unquote(), decision.unquote())
+        return Completed()
+
+    def submit(self, *call):
+        return SimpleNamespace(state=self(*call), wait=lambda: None)
+
+
 def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
     """Do what the flow does, without Prefect and MLflow."""
     from flows.one_run import Run, _silent
 
     class Nobody:
+        def accepted(self, node, record):
+            return True
+
         def start(self, node, key):
             return None
 
@@ -289,8 +331,8 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     opened = runs.start(store, Arguments(), config)
     opened.write()
     run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
-    for node in nodes:
-        run.bring_up_to_date(node, decide(node, run.records, store, dict))
+    with mock.patch.object(walk, "bring_up_to_date", AtOnce()):
+        walk.finish(run, nodes, ["cpu"])
     opened.outcome = "completed"
     opened.stages = {}  # so that only runs under way reach something
     opened.write()
