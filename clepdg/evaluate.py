@@ -5,6 +5,7 @@ leave-out are about the same utterances.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ LEFT_OUT = 3  # a class with fewer utterances in the test part is left out of UA
 FEW = 20  # a class with fewer utterances stays and is marked
 COLLAPSED = 0.9
 NO_WIDTH = 1e-9
+CORRUPTED = ("uar_corrupted", "low_corrupted", "high_corrupted")
 CLEP_SEEDS, LATER_SEEDS = 3, 5  # fewer are marked
 
 
@@ -55,7 +57,8 @@ def cells(
     Columns: fold, target (a corpus, or "pooled": all test utterances of fold supervised), row, condition, uar, low,
     high, interval (how it was found), redrawn, war, macro_f1, nll, ece, largest_share (of the worst seed), n
     (utterances), speakers, seeds, chance (1 / kept classes), labels, recalls (of the kept classes), confusion (N x N,
-    rows are the truth, summed over seeds), uar_whole and n_whole (the whole target of a leave-out fold, clean), marks.
+    rows are the truth, summed over seeds), uar_whole and n_whole (the whole target of a leave-out fold, clean),
+    uar_corrupted, low_corrupted and high_corrupted (of the mean over all other conditions, clean), marks.
     Figures are means over seeds; uar, macro_f1 and recalls are over the kept classes, the others over all utterances.
 
     Args:
@@ -75,8 +78,10 @@ def cells(
     found: list[dict[str, Any]] = []
     for fold, target, part in _targets(predictions):
         corpora = sorted(part["corpus"].unique())
-        for (row, condition), whole in part.groupby(["row", "condition"]):
-            test = read_answers(whole[whole["split"] == "test"], labels)
+        by_condition = part.groupby(["row", "condition"])
+        tests = {key: read_answers(whole[whole["split"] == "test"], labels) for key, whole in by_condition}
+        for (row, condition), whole in by_condition:
+            test = tests[row, condition]
             keep = np.bincount(test.truth, minlength=len(labels)) >= LEFT_OUT
             cell: dict[str, Any] = {"fold": fold, "target": target, "row": row, "condition": condition}
             cell |= _figures(test, labels, keep, resamples, confidence, seed)
@@ -84,6 +89,9 @@ def cells(
             if fold != "supervised" and condition == CLEAN:
                 answers = read_answers(whole, labels)
                 cell |= {"uar_whole": _uar(answers, keep), "n_whole": answers.truth.size}
+            others = [tests[key].predicted for key in tests if condition == CLEAN and key[0] == row and key[1] != CLEAN]
+            stacked = replace(test, predicted=np.concatenate(others)) if others else None
+            cell |= _corrupted(stacked, keep, resamples, confidence, seed)
             collapsed = ["collapsed"] if cell["largest_share"] > COLLAPSED else []
             if not collapsed and cell["high"] - cell["low"] < NO_WIDTH:
                 collapsed = ["interval without width: each class is all right or all wrong"]
@@ -95,7 +103,8 @@ def cells(
                 *collapsed,
             ]
             found.append(cell)
-    return pd.DataFrame(found).astype({"uar_whole": "float64", "n_whole": "Int64"})
+    sometimes = {"uar_whole": "float64", "n_whole": "Int64", **dict.fromkeys(CORRUPTED, "float64")}
+    return pd.DataFrame(found).astype(sometimes)
 
 
 def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.DataFrame":
@@ -181,6 +190,18 @@ def _figures(
         "recalls": {label: float(recalls[number]) for number, label in enumerate(labels) if keep[number]},
         "confusion": counts.sum(axis=0).tolist(),
     }
+
+
+def _corrupted(
+    answers: Answers | None, keep: Bools, resamples: int, confidence: float, seed: int
+) -> dict[str, float | None]:
+    """Return the mean over corruptions with its interval; answers (conditions x seeds, U) are averaged like seeds."""
+    if answers is None or not keep.any():
+        return dict.fromkeys(CORRUPTED)
+    found = intervals.interval(
+        answers.truth, answers.predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
+    )
+    return dict(zip(CORRUPTED, (found.value, found.low, found.high), strict=True))
 
 
 def _class_marks(answers: Answers, labels: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clepdg.corruptions import CLEAN, parse
+from clepdg.evaluate import CORRUPTED
 from clepdg.protocols import SUPERVISED
 from clepdg.report_cells import figure, headline, svg
 
@@ -28,6 +29,8 @@ def corrupted(cells: "pd.DataFrame") -> "pd.DataFrame":
 def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, list[str], list[list[str]]]]:
     """Return (target, header, lines) for each headline target: UAR by family, averaged over its SNRs, and over all.
 
+    The interval is that of the mean over all, found as the clean cell's is.
+
     Args:
         cells: what `evaluate.cells` returns.
         rows: row -> title, in the order of the table.
@@ -43,9 +46,9 @@ def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, lis
             if part.empty:
                 continue
             means = [float(part.uar[part.family == family].mean()) for family in (CLEAN, *families)]
-            every = float(part.uar[part.condition != CLEAN].mean())
-            lines.append([name, *(figure(value) for value in (*means, every))])
-        found.append((str(title), [CLEAN, *families, "all but clean"], lines))
+            every, low, high = (float(part.loc[part.condition == CLEAN, column].iloc[0]) for column in CORRUPTED)
+            lines.append([name, *map(figure, (*means, every)), f"[{figure(low)}, {figure(high)}]"])
+        found.append((str(title), [CLEAN, *families, "all but clean", "[low, high]"], lines))
     return found
 
 

@@ -113,7 +113,7 @@ def _conditions(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> li
     if not tables:
         return []
     parts = ["<h2>In noise, in rooms, over lines</h2><p>UAR of the test part; a noise's is the mean over its SNRs. "]
-    parts[0] += "Intervals, chance and what weakens a figure stand in results.csv, and beside the clean ones above.</p>"
+    parts[0] += "How intervals are found, chance and what weakens a figure stands beside the clean ones above.</p>"
     parts += [_table(("", *header), lines, caption=title) for title, header, lines in tables]
     return [*parts, report_conditions.picture(cells, rows, main)]
 

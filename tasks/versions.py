@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 2,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 5,
-    "report": 5,
+    "evaluate": 6,
+    "report": 6,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
 from clepdg.errors import ClepError
-from clepdg.evaluate import cells, speaker_uars
+from clepdg.evaluate import CORRUPTED, cells, speaker_uars
 
 LABELS = ("angry", "happy", "neutral", "sad")
 UNITS = {"alpha": "speaker", "beta": "text"}
@@ -175,6 +175,29 @@ def test_where_sessions_are_what_is_independent_few_of_them_are_listed(predictio
     by_speaker = of_alpha.drop(columns="cluster")
     assert by_speaker["speaker"].nunique() >= 6
     assert speaker_uars(by_speaker, compute(by_speaker).reset_index()).empty
+
+
+def test_the_mean_over_corruptions_is_resampled_like_a_seed(predictions: pd.DataFrame) -> None:
+    test = predictions[(predictions["fold"] == "supervised") & (predictions["row"] == "text-acpt")]
+    heard, swapped = [test], dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
+    for step, condition in ((3, "white-0dB"), (2, "room-long")):
+        wrong = np.arange(len(test)) % step == 0
+        heard.append(test.assign(condition=condition, label=test["label"].where(~wrong, test["label"].map(swapped))))
+    table = compute(pd.concat(heard, ignore_index=True)).reset_index()
+    for target, own in table.groupby("target"):
+        of = own.set_index("condition")
+        assert of.loc["clean", "uar_corrupted"] == pytest.approx(of.uar[["white-0dB", "room-long"]].mean()), target
+        assert of.loc["clean", "low_corrupted"] < of.loc["clean", "uar_corrupted"] < of.loc["clean", "high_corrupted"]
+        assert of.loc[["white-0dB", "room-long"], list(CORRUPTED)].isna().all(axis=None)
+    # conditions as seeds of one condition are the same statistic on the same resamples
+    renamed = [
+        part.assign(condition="clean", seed=part["seed"].str.replace("l0", f"l{number}"))
+        for number, part in enumerate(heard[1:])
+    ]
+    seeds = compute(pd.concat(renamed, ignore_index=True)).reset_index().set_index("target")
+    both = table[table.condition == "clean"].set_index("target")
+    for ours, theirs in zip(CORRUPTED, ("uar", "low", "high"), strict=True):
+        assert both[ours].to_dict() == pytest.approx(seeds[theirs].to_dict())
 
 
 @pytest.mark.parametrize(

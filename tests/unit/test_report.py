@@ -222,11 +222,14 @@ def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_
     found = {title: (header, lines) for title, header, lines in report_conditions.table(every, ROWS)}
     assert set(found) == {"supervised: pooled", "leave-out-alpha", "leave-out-beta"}
     header, lines = found["supervised: pooled"]
-    assert header == ["clean", "hum", "room-long", "white", "all but clean"]
-    own = every[(every["target"] == "pooled") & (every["row"] == "probe")].set_index("condition")["uar"]
+    assert header == ["clean", "hum", "room-long", "white", "all but clean", "[low, high]"]
+    probe = every[(every["target"] == "pooled") & (every["row"] == "probe")].set_index("condition")
+    own, clean = probe["uar"], probe.loc["clean"]
     white = own[["white-20dB", "white-0dB"]].mean()
+    assert clean["low_corrupted"] < own.drop("clean").mean() < clean["high_corrupted"]
     assert lines[-1] == [ROWS["probe"], *map(figure, (own["clean"], own["hum-10dB"], own["room-long"], white)),
-                         figure(own.drop("clean").mean())]  # fmt: skip
+                         figure(own.drop("clean").mean()),
+                         f"[{figure(clean['low_corrupted'])}, {figure(clean['high_corrupted'])}]"]  # fmt: skip
     write_report(tmp_path, every, noisy, FACTS, ROWS)
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == [] and "In noise, in rooms, over lines" in page.said
