@@ -99,14 +99,14 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []
-    for name, ref in node.inputs.items():
-        kind, _, corpus = name.partition("/")
-        if kind not in ("shard", "index") or not corpus:
-            continue
+    for ref in dict.fromkeys(node.inputs.values()):
         node_id, _, part = ref.partition("#")
+        stage, _, corpus = node_id.partition("/")
+        if stage not in ("shard", "index"):
+            continue
         record = records[node_id]
         dataset = Dataset(
-            name=f"{kind} {corpus}",
+            name=f"{stage} {corpus}",
             digest=record.digests[part or "content"][:36],
             source_type="local",
             source=json.dumps({"uri": store.address(record.stage, record.key)}),

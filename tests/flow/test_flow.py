@@ -121,6 +121,8 @@ def test_first_run_registers_everything_once(trees, real_cards):
     by_name = {run.info.run_name: run for run in children}
     clep = by_name["clep leave-out-emodb.c0"]
     assert {d.dataset.name for d in clep.inputs.dataset_inputs} == {"shard ravdess", "index ravdess"}
+    audio = by_name["audio_embeddings log-mel.ravdess"]
+    assert {d.dataset.name for d in audio.inputs.dataset_inputs} == {"shard ravdess"}
     assert clep.data.params["clep.epochs"] == "1"
     assert "loss" in clep.data.metrics
     assert clep.data.tags["stage_key"] == log["clep/leave-out-emodb.c0"]["key"]
