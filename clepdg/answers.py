@@ -51,11 +51,19 @@ def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def read_answers(part: "pd.DataFrame", labels: tuple[str, ...]) -> Answers:
-    """Return the predictions of one fold, target, row and condition as arrays, utterances in the order of their ids."""
+    """Return the predictions of one fold, target, row and condition as arrays, utterances in the order of their ids.
+
+    Raises:
+        ClepError: a label is not of the label set.
+    """
     import pandas as pd
 
     def numbers(column: "pd.Series[str]") -> Ints:
-        return pd.Categorical(column, categories=labels).codes.astype(np.int64)
+        codes = pd.Categorical(column, categories=labels).codes.astype(np.int64)
+        if (codes < 0).any():
+            unknown = sorted({str(label) for label in column[codes < 0]})
+            raise ClepError("The predictions can't be evaluated.", got=unknown, expected=labels, where=column.name)
+        return codes
 
     ordered = part.sort_values(["seed", "utterance_id"])
     seeds = ordered["seed"].nunique()

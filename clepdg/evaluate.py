@@ -111,14 +111,13 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
     """List UAR per speaker for the cells with too few speakers for an interval.
 
     Returns:
-        Columns fold, target, row, condition, speaker (or its cluster, where that is wider), uar (mean over seeds, over
-        the cell's kept classes that the speaker has), n (utterances of the speaker in the test part).
+        Columns fold, target, row, condition, speaker (or the cluster, where only those are few), uar (mean over seeds,
+        over the cell's kept classes that the speaker has), n (utterances of the speaker in the test part).
     """
     import pandas as pd
 
     found = []
     rows = dict(list(predictions[predictions["split"] == "test"].groupby(["fold", "row", "condition"])))
-    column = "cluster" if "cluster" in predictions else "speaker"
     for cell in cells[cells["interval"] == intervals.UTTERANCES].to_dict("records"):
         labels = tuple(cell["labels"])
         # a table read back from Parquet has None where a class was left out
@@ -126,9 +125,9 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
         where = {name: cell[name] for name in ("fold", "target", "row", "condition")}
         part = rows.get((cell["fold"], cell["row"], cell["condition"]), predictions.iloc[:0])
         part = part if cell["target"] == POOLED else part[part["corpus"] == cell["target"]]
-        if part[column].nunique() >= intervals.JACKKNIFE_SPEAKERS:
-            continue
-        for speaker, own in part.groupby(column):
+        counted = {name: part[name].nunique() for name in ("speaker", "cluster") if name in part}
+        few = [name for name, count in counted.items() if count < intervals.JACKKNIFE_SPEAKERS]
+        for speaker, own in part.groupby(few[0]) if few else ():
             answers = read_answers(own, labels)
             found.append({**where, "speaker": speaker, "uar": _uar(answers, keep), "n": answers.truth.size})
     return pd.DataFrame(found, columns=["fold", "target", "row", "condition", "speaker", "uar", "n"])

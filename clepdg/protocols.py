@@ -116,7 +116,7 @@ _FLOORS: Final[Mapping[str, Row]] = {
     "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
 }
 BACKBONE: Final = "backbone"
-FULL_BAND: Final = "backbone.full-band"  # the backbone, hearing audio at its native rate
+FULL_BAND: Final = "backbone-full-band"  # the backbone, hearing audio at its native rate
 EGEMAPS: Final = "egemaps"
 ENCODER: Final = "encoder"
 ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting

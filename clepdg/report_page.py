@@ -45,7 +45,7 @@ def page(
     )
     parts.append(f"summed over seeds.</p><div class='side'>{_confusions(sections, main)}</div>")
     if len(speakers):
-        parts.append("<h2>Speaker by speaker</h2><p>UAR where speakers are too few for a test.</p>")
+        parts.append("<h2>Speaker by speaker</h2><p>UAR where speakers, or sessions, are too few for a test.</p>")
         parts.append(f"<div class='side'>{_speakers(speakers, rows)}</div>")
     parts += ["<h2>The corpora</h2>"] * bool(pictures)
     for corpus, picture in pictures.items():

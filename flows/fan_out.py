@@ -86,7 +86,7 @@ def parts(config: Config, arguments: Arguments, nodes: Iterable[Node]) -> dict[s
     The corpus of a data part stands in one fold of its own: no data stage reads which others there are.
     """
     nodes = list(nodes)
-    names = {node.name for node in nodes if node.stage in DATA_STAGES}
+    names = {node.name.partition(".")[0] for node in nodes if node.stage in DATA_STAGES}
     found: dict[str, Arguments] = {}
     for corpus in (corpus for corpus in config.corpora if corpus in names):
         found[corpus] = replace(

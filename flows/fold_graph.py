@@ -16,6 +16,7 @@ from flows.fold_stages import (
     clep_name,
     conditions_of,
     evaluate,
+    hears,
     talkers,
     text_embeddings,
 )
@@ -47,7 +48,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
             nodes |= {node.id: node for node in made if node.id not in nodes}
     for heard in conditions_of(config, fold):
         for model in sorted({head.model for head in heads}):
-            if model not in shared or talkers(fold, heard):
+            if hears(model, heard) and (model not in shared or talkers(fold, heard)):
                 for corpus in fold.targets:
                     node = audio_embeddings(config, model, ids[model], corpus, heard, talkers(fold, heard))
                     nodes[node.id] = node

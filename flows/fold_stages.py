@@ -22,7 +22,6 @@ from tasks import embedding, evaluation, training
 from tasks.stages import Node
 
 CLEP = "clep"
-OF_FULL_BAND = FULL_BAND.removeprefix(BACKBONE)
 
 
 class Head(NamedTuple):
@@ -105,7 +104,7 @@ def acpt(config: Config, fold: Fold, variant: str, model: str, kind: str, seed: 
 def text_name(model: str, row: Row, seed: int | None) -> str:
     """Return the name of a row's text embeddings: model, contexts, and the later seed where it changes them."""
     kind = row.contexts + ("-one-prompt" if row.one_prompt else "")
-    model = model.removesuffix(OF_FULL_BAND)  # which has the same words
+    model = f"{model.removesuffix(FULL_BAND)}{BACKBONE}" if model.endswith(FULL_BAND) else model  # the same words
     return f"{model}.{kind}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
 
 
@@ -168,7 +167,7 @@ def audio_embeddings(
 
 def shard_name(corpus: str, *, full_band: bool = False) -> str:
     """Return the name of a corpus's shards, at the configured rate or at the native one."""
-    return corpus + (OF_FULL_BAND if full_band else "")
+    return f"{corpus}.full-band" if full_band else corpus
 
 
 def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fold | None = None) -> str:
@@ -180,6 +179,11 @@ def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fo
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
     """Return the corruptions in which a fold is heard: pairs are heard clean."""
     return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
+
+
+def hears(model: str, heard: Condition | None) -> bool:
+    """Tell whether a model hears a condition: corruptions are made at 16 kHz, where no full band is left."""
+    return heard is None or not model.endswith(FULL_BAND)
 
 
 def talkers(fold: Fold, heard: Condition) -> Fold | None:
@@ -261,6 +265,7 @@ def evaluate(
                 f"audio/{m}/{corpus}/{heard.name if heard else CLEAN}": "audio_embeddings/"
                 + audio_name(m, corpus, heard, talkers(fold, heard) if heard else None)
                 for m, corpus, heard in product(models, fold.targets, (None, *conditions))
+                if hears(m, heard)
             },
             **{
                 f"text/{h.row}/{h.seed}": nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"]

@@ -20,7 +20,7 @@ from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, Fold, Row, fold
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
 from flows.fold_graph import fold_nodes
-from flows.fold_stages import audio_embeddings, shard_name, text_embeddings
+from flows.fold_stages import audio_embeddings, hears, shard_name, text_embeddings
 from flows.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
 from tasks import data, reporting
 from tasks.stages import DATA_STAGES, STAGES, Node
@@ -173,7 +173,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
         for model in own
         if model in models
         for condition, corpus in product(heard, config.corpora)
-        if condition is None or corpus in targets
+        if condition is None or (corpus in targets and hears(model, condition))
     ]
     return list({node.id: node for node in nodes}.values())
 

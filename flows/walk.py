@@ -48,7 +48,8 @@ def look(run: Run, nodes: list[Node]) -> None:
         decision = decide(node, records, run.store, run.last, run.redo)
         if decision.record is not None:
             run.standing[node.id], records[node.id] = decision, decision.record
-            run.registry.accepted(node, decision.record)
+            run.registry.accepted(decision.record)
+            run.log.uses(node.id, decision.record.key, "Reused")
 
 
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:

@@ -1,6 +1,6 @@
 """Whether the contexts of a fold's rows look like what corruptions do to its audio: a table beside its predictions."""
 
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from clepdg.corruptions import CLEAN, parse
@@ -28,18 +28,17 @@ def look(work: Work) -> "pd.DataFrame":
 
     from clepdg import acoustics, embeddings
 
-    @cache
+    @lru_cache(maxsize=1)
     def moved(model: str) -> "tuple[dict[str, NDArray[Any]], NDArray[Any], tuple[float, float]]":
         moves = _audio_moves(work, model)
         every = np.concatenate(list(moves.values()))
         return moves, every, acoustics.random_share(every)
 
     models = {(head["row"], head["seed"]): head["model"] for head in work.config["heads"]}
-    found: list[dict[str, Any]] = []
-    for name in sorted(work.inputs):
-        if not name.startswith("text/"):
-            continue
-        _, row, seed = name.split("/")
+    found: dict[str, dict[str, Any]] = {}
+    looked_at = [name for name in sorted(work.inputs) if name.startswith("text/")]
+    for name in sorted(looked_at, key=lambda name: models[_row_and_seed(name)]):  # one model after another
+        row, seed = _row_and_seed(name)
         moves, every, (mean, high) = moved(models[row, seed])
         text = embeddings.load_text_embeddings(work.inputs[name])
         contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
@@ -50,8 +49,13 @@ def look(work: Work) -> "pd.DataFrame":
             if names:
                 line |= {"mean_rank": names.mean_rank, "contexts": names.contexts, "p": names.p}
                 line |= {"ranks": json.dumps(names.ranks, sort_keys=True)}
-        found.append(line)
-    return pd.DataFrame(found)
+        found[name] = line
+    return pd.DataFrame([found[name] for name in looked_at])
+
+
+def _row_and_seed(name: str) -> tuple[str, str]:
+    _, row, seed = name.split("/")
+    return row, seed
 
 
 def _audio_moves(work: Work, model: str) -> dict[str, "NDArray[Any]"]:

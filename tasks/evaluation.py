@@ -79,16 +79,20 @@ def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
         (head, classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"]))
         for head in work.config["heads"]
     ]
-    labels, probabilities = [], []
+    asked, labels, probabilities = [], [], []
     for condition, table in heard.items():
-        embeddings = {model: _embeddings(work, table, model, condition) for model in {h["model"] for h, _ in heads}}
+        inputs = [name.split("/") for name in work.inputs if name.startswith("audio/")]
+        models = {model for _, model, _, of in inputs if of == condition}
+        embeddings = {model: _embeddings(work, table, model, condition) for model in models}
         for head, loaded in heads:
+            if head["model"] not in models:
+                continue
+            asked.append((table, head, condition))
             x = embeddings[head["model"]]
             if head["centring"] == "target":
                 x, loaded = _centred(table, x), replace(loaded, mean=loaded.mean.new_zeros(loaded.mean.shape))
             probabilities.append(loaded.probabilities(x))
             labels.append(np.array(loaded.labels)[probabilities[-1].argmax(axis=1)])
-    asked = [(table, head, condition) for condition, table in heard.items() for head, _ in heads]
     counts = [len(table) for table, _, _ in asked]
     columns = ["utterance_id", "corpus", "speaker", "cluster", "split", "label"]
     predictions = pd.concat([table[columns] for table, _, _ in asked], ignore_index=True)

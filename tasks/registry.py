@@ -65,7 +65,7 @@ class Registry:
     _down: bool = False
     _untold: list[str] = field(default_factory=list)
     _made_up: int = 0
-    _runs: dict[str, str | None] = field(default_factory=dict)
+    _runs: dict[str, str | None] = field(default_factory=dict)  # key of what MLflow has -> its run
 
     @property
     def url(self) -> str:
@@ -176,11 +176,11 @@ class Registry:
         """Record a stage's output and register its model, unless MLflow already has it."""
         if self._down:
             return
-        if run_id is None and self.accepted(node, record):
+        if run_id is None and self.accepted(record):
             return
         try:
             with self._alone():
-                if run_id is None and self.accepted(node, record):
+                if run_id is None and self.accepted(record):
                     return
                 made_up = run_id is None
                 run_id = run_id or self.start(node, record.key)
@@ -206,7 +206,7 @@ class Registry:
                             client.log_artifact(run_id, str(path))
                 client.set_terminated(run_id, "FINISHED")
                 self.store.documents.write(self.store.beside(record, MARKER), facts)
-                self._runs[node.id] = run_id
+                self._runs[record.key] = run_id
                 self._made_up += made_up
         except Exception as error:
             self._missed(node.id, error)
@@ -225,14 +225,14 @@ class Registry:
             return None
         return run_page(url, marker["experiment"], marker["run_id"], artifact)
 
-    def accepted(self, node: Node, record: Record) -> bool:
+    def accepted(self, record: Record) -> bool:
         """Tell whether MLflow has an output; what it was found to have is not looked up again."""
-        if node.id in self._runs:
+        if record.key in self._runs:
             return True
         marker = read_marker(self.store, record)
         if marker is None or marker.get("tracking") != self.identity:
             return False
-        self._runs[node.id] = marker.get("run_id")
+        self._runs[record.key] = marker.get("run_id")
         return True
 
     def _tag_classifiers(
@@ -276,7 +276,10 @@ class Registry:
             living.told(self.store.root / "runs", self.tags["run"])
             return
         try:
-            linked = {node_id: {**facts, "mlflow_run": self._runs.get(node_id)} for node_id, facts in stages.items()}
+            linked = {
+                node_id: {**facts, "mlflow_run": self._runs.get(facts.get("key") or "")}
+                for node_id, facts in stages.items()
+            }
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
             living.told(self.store.root / "runs", self.tags["run"])

@@ -312,7 +312,7 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     from flows.one_run import Run, _silent
 
     class Nobody:
-        def accepted(self, node, record):
+        def accepted(self, record):
             return True
 
         def start(self, node, key):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
+from clepdg.answers import read_answers
 from clepdg.errors import ClepError
 from clepdg.evaluate import CORRUPTED, cells, speaker_uars
 
@@ -166,12 +167,21 @@ def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.
         assert line["n"] == len(own) // 2
 
 
+def test_a_label_of_another_label_set_is_told() -> None:
+    answers = answer(ALPHA, "supervised", "text-acpt", ("c0.l0",))
+    answers.loc[3, "label"] = "disgusted"
+    with pytest.raises(ClepError, match="disgusted"):
+        read_answers(answers, LABELS)
+
+
 def test_where_sessions_are_what_is_independent_few_of_them_are_listed(predictions: pd.DataFrame) -> None:
     of_alpha = predictions[predictions["corpus"] == "alpha"]
     sessions = of_alpha["speaker"].map({name: f"s{place % 2}" for place, name in enumerate(of_alpha.speaker.unique())})
     of_alpha = of_alpha.assign(cluster=sessions)
     listed = speaker_uars(of_alpha, compute(of_alpha).reset_index())
     assert set(listed["speaker"]) == {"s0", "s1"}
+    of_beta = predictions[predictions["corpus"] == "beta"].assign(cluster="one session")
+    assert set(speaker_uars(of_beta, compute(of_beta).reset_index())["speaker"]) == set(of_beta["speaker"])
     by_speaker = of_alpha.drop(columns="cluster")
     assert by_speaker["speaker"].nunique() >= 6
     assert speaker_uars(by_speaker, compute(by_speaker).reset_index()).empty

@@ -6,12 +6,15 @@ tables again after it. Settings are tuned on leave-one-source-out alone: on a fo
 
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from clepdg.corruptions import SWEEP
-from clepdg.credit import ALPHA, RIVALS, TARGETS
+from clepdg import corruptions, credit, evaluate, intervals, rooms
+from clepdg.config import ClepConfig
 from clepdg.presets import MADE, PRESETS, build
 from clepdg.protocols import CORE_ROWS, ROWS
 from clepdg.records import plain
+from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS
 
 FILE = Path(__file__).with_name("frozen_defaults.json")
 
@@ -22,9 +25,19 @@ def _defaults() -> dict[str, object]:
         "open with backbone": {name: plain(build("open", backbone=name)) for name in MADE},
         "rows": {name: {k: v for k, v in plain(row).items() if k != "title"} for name, row in ROWS.items()},
         "core rows": list(CORE_ROWS),
-        "sweep": plain(SWEEP),
-        "credit": {"alpha": ALPHA, "rivals": plain(RIVALS), "targets": TARGETS},
+        "variants of CLEP": {name: plain(variant(ClepConfig())) for name, variant in CLEP_VARIANTS.items()},
+        "variants of ACPT": plain(ACPT_VARIANTS),
+        "contexts": plain(CONTEXTS),
+        "constants": {
+            module.__name__: _constants(module) for module in (corruptions, credit, evaluate, intervals, rooms)
+        },
     }
+
+
+def _constants(module: ModuleType) -> dict[str, Any]:
+    """Return a module's numbers and tuples: its functions are held by the stages' versions."""
+    named = {name: value for name, value in vars(module).items() if name.isupper() and not isinstance(value, bool)}
+    return {name: plain(value) for name, value in named.items() if isinstance(value, int | float | tuple)}
 
 
 def test_defaults_are_the_frozen_ones() -> None:

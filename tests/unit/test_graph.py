@@ -256,15 +256,21 @@ def test_probes_without_clep_read_their_own_audio_embeddings_alone():
 @pytest.mark.parametrize("backbone", ["micro", "micro-context"])
 def test_without_the_band_limit_the_same_weights_and_words_hear_shards_at_the_native_rate(backbone):
     row = "clap-zero-shot-full-band"
-    config = replace(EVERY, rows=("clap-zero-shot", row), backbone=replace(EVERY.backbone, name=backbone))
+    evaluated = replace(EVERY.evaluate, conditions=("white-0dB", "babble-0dB"))
+    weights = replace(EVERY.backbone, name=backbone)
+    config = replace(EVERY, rows=("clap-zero-shot", row), backbone=weights, evaluate=evaluated)
     nodes = by_id(config)
     own = "" if backbone == "micro" else "supervised."
-    full, limited = (nodes[f"audio_embeddings/{own}backbone{band}.synthetic-2"] for band in (".full-band", ""))
+    full, limited = (nodes[f"audio_embeddings/{own}backbone{band}.synthetic-2"] for band in ("-full-band", ""))
     assert full.inputs == {**limited.inputs, "shard": "shard/synthetic-2.full-band"}
     assert nodes["shard/synthetic-2.full-band"].config["shard"].band_limit_hz is None
     heads = [nodes[f"classifier/supervised.{name}.-"] for name in (row, "clap-zero-shot")]
     assert heads[0].inputs["text"] == heads[1].inputs["text"]
     assert heads[0].inputs["audio/synthetic-2"] == full.id
+    heard = [name for name in nodes["evaluate/supervised"].inputs if name.startswith("audio/")]
+    in_noise = [name for name in heard if name.endswith("-0dB")]  # made at 16 kHz
+    assert in_noise and not any("full-band" in name for name in in_noise) and len(heard) > len(in_noise)
+    assert not [node_id for node_id in nodes if "full-band" in node_id and "0dB" in node_id]
     without = by_id(replace(config, rows=("clap-zero-shot",)))
     assert not [node_id for node_id in without if "full-band" in node_id]
 

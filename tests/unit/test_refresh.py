@@ -1,5 +1,6 @@
 """Protects what a refresh runs: the last whole run, what is given in its place, and what its parts leave."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,17 @@ def test_a_part_has_the_nodes_of_the_whole_run() -> None:
             assert plain(node.config) == plain(whole[node.id].config), node.id
             assert node.inputs == whole[node.id].inputs
     assert together == set(whole) - {"report/report"}
+
+
+def test_shards_at_the_native_rate_are_sent_with_their_corpus() -> None:
+    arguments = replace(DEMO, overrides={"rows": "majority,clap-zero-shot-full-band"})
+    config = configure(arguments)
+    stale = [node for node in graph(config, {}) if node.stage == "shard" and node.name not in config.corpora]
+    parts = fan_out.parts(config, arguments, stale)
+    assert list(parts) == list(config.corpora)
+    for corpus, given in parts.items():
+        nodes = graph(build("demo", corpora=given["corpora"], overrides=given["overrides"]), {}, **_cut(given))
+        assert {node.id for node in stale if node.name.startswith(f"{corpus}.")} <= {node.id for node in nodes}
 
 
 def _cut(given: dict[str, object]) -> dict[str, object]:
