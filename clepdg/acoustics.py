@@ -19,9 +19,15 @@ import numpy as np
 from clepdg.metrics import Floats
 from clepdg.seeds import generator
 
-# The rows whose contexts are looked at; those of the first have names.
+# The rows whose contexts are looked at; those of the first two have names.
 IN_WORDS: Final = "text-hand-written"
-ROWS: Final = {IN_WORDS: "hand-written contexts", "text-random": "random contexts", "text-acpt": "ACPT contexts"}
+BEFORE: Final = "backbone"  # no row: the same contexts, as the backbone reads and hears them
+ROWS: Final = {
+    BEFORE: "hand-written contexts, before CLEP",
+    IN_WORDS: "hand-written contexts",
+    "text-random": "random contexts",
+    "text-acpt": "ACPT contexts",
+}
 DIRECTIONS: Final = 8  # r
 DEALS: Final = 10_000
 DRAWS: Final = 200

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from itertools import product
 
+from clepdg import acoustics
 from clepdg.config import Config
 from clepdg.protocols import SUPERVISED, Fold, Row
 from clepdg.variants import CONTEXTS
+from flows.fold_evaluation import evaluate, looked_at_before
 from flows.fold_stages import (
     CLEP,
     Head,
@@ -15,7 +17,6 @@ from flows.fold_stages import (
     clep,
     clep_name,
     conditions_of,
-    evaluate,
     hears,
     talkers,
     text_embeddings,
@@ -46,6 +47,10 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                 made += _backbone_nodes(config, fold, row, own, f"backbone/{backbone_name(config, fold)}")
             made.append(classifier(config, fold, row, heads[-1], later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
+    before = looked_at_before(config, fold, wanted)
+    if before and before not in shared:
+        words = text_embeddings(config, before, f"backbone/{before}", wanted[acoustics.IN_WORDS], None)
+        nodes[words.id] = words
     for heard in conditions_of(config, fold):
         for model in sorted({head.model for head in heads}):
             if hears(model, heard) and (model not in shared or talkers(fold, heard)):

@@ -4,21 +4,19 @@ Names say what a node is of: "leave-out-tess.c0" (fold and CLEP's seed), "leave-
 of CLEP), and below it "leave-out-tess.c0.acpt.l0" (contexts and the later seed).
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clepdg import acoustics, cards, corruptions, folders
+from clepdg import cards, corruptions, folders
 from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, SUPERVISED, Fold, Row, kind
+from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, Fold, Row, kind
 from clepdg.store import digest
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
 from flows.models import STATISTICS, backbone_name
-from tasks import embedding, evaluation, training
+from tasks import embedding, training
 from tasks.stages import Node
 
 CLEP = "clep"
@@ -224,64 +222,3 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | No
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in corpora},
         },
     )
-
-
-def evaluate(
-    config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], nodes: Mapping[str, Node]
-) -> Node:
-    """All rows of a fold on its targets; with corruptions, whether their contexts look like what those do to audio."""
-    conditions = conditions_of(config, fold)
-    looked_at = [head for head in heads if conditions and head.row in acoustics.ROWS]
-    models = sorted({head.model for head in heads})
-    chosen = {head.row: wanted[head.row] for head in heads}
-    centring = {
-        name: row.classifier_config(config.classifier).centring if row.head in ("prompts", "text") else "none"
-        for name, row in chosen.items()
-    }
-    added = {name: new_label(config, row) for name, row in chosen.items()}
-    return Node(
-        stage="evaluate",
-        name=fold.name,
-        compute=evaluation.compute_evaluate,
-        config={
-            "fold": fold.name,
-            "test_only": fold.name == SUPERVISED,
-            "label_set": config.text.label_set,
-            "evaluate": config.evaluate,
-            "conditions": [heard.name for heard in conditions],
-            "split_units": {
-                corpus: cards.load_card(corpus).split.unit for corpus in dict.fromkeys((*fold.targets, *fold.sources))
-            },
-            "heads": [
-                {**head._asdict(), "centring": "target" if centring[head.row] == "target" else "none"} for head in heads
-            ],
-            "new_labels": {name: label for name, label in added.items() if label},
-            "contexts_in_words": config.text.handwritten_contexts if looked_at else (),
-            "ceilings": [name for name, row in chosen.items() if row.ceiling],
-        },
-        inputs={
-            **{f"classifier/{h.row}.{h.seed}": f"classifier/{fold.name}.{h.row}.{h.seed}" for h in heads},
-            **{
-                f"audio/{m}/{corpus}/{heard.name if heard else CLEAN}": "audio_embeddings/"
-                + audio_name(m, corpus, heard, talkers(fold, heard) if heard else None)
-                for m, corpus, heard in product(models, fold.targets, (None, *conditions))
-                if hears(m, heard)
-            },
-            **{
-                f"text/{h.row}/{h.seed}": nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"]
-                for h in looked_at
-            },
-            **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
-            **_shards(fold),
-        },
-    )
-
-
-def _shards(fold: Fold) -> dict[str, str]:
-    """Return what tells whether a target that is left out holds audio of its sources."""
-    if fold.name == SUPERVISED:
-        return {}
-    return {
-        **{f"shard/{corpus}": f"shard/{corpus}" for corpus in fold.targets},
-        **{f"learnt/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
-    }

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import product
 
-from clepdg import corruptions, sources
+from clepdg import acoustics, corruptions, sources
 from clepdg.cards import load_card, published
 from clepdg.config import MICRO_CONTEXT, Config
 from clepdg.errors import ConfigError, SourceError
 from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, PAIR, Fold, Row, folds, kind, rows
 from clepdg.store import Record, digest
 from flows.captions import facts, title, untestable
+from flows.fold_evaluation import looked_at_before
 from flows.fold_graph import fold_nodes
 from flows.fold_stages import audio_embeddings, hears, shard_name, text_embeddings
 from flows.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
@@ -166,6 +167,8 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
         for row in wanted.values()
         if row.model in BACKBONES and row.model in own and row.head == "prompts"
     ]
+    if any(looked_at_before(config, fold, wanted) == BACKBONE for fold in chosen):
+        nodes.append(text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", wanted[acoustics.IN_WORDS], None))
     heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     nodes += [

@@ -35,6 +35,7 @@ def look(work: Work) -> "pd.DataFrame":
         return moves, every, acoustics.random_share(every)
 
     models = {(head["row"], head["seed"]): head["model"] for head in work.config["heads"]}
+    models |= {(acoustics.BEFORE, "-"): work.config["before"]} if "before" in work.config else {}
     found: dict[str, dict[str, Any]] = {}
     looked_at = [name for name in sorted(work.inputs) if name.startswith("text/")]
     for name in sorted(looked_at, key=lambda name: models[_row_and_seed(name)]):  # one model after another
@@ -44,7 +45,7 @@ def look(work: Work) -> "pd.DataFrame":
         contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
         line: dict[str, Any] = {"fold": work.config["fold"], "row": row, "seed": seed}
         line |= {"share": acoustics.subspace_share(every, contexts), "random_share": mean, "random_high": high}
-        if row == acoustics.IN_WORDS:
+        if row in (acoustics.BEFORE, acoustics.IN_WORDS):
             names = acoustics.rank_names(moves, contexts, work.config["contexts_in_words"], CONTEXT_OF)
             if names:
                 line |= {"mean_rank": names.mean_rank, "contexts": names.contexts, "p": names.p}

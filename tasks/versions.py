@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 2,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 6,
-    "report": 6,
+    "evaluate": 7,
+    "report": 7,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")

@@ -375,6 +375,21 @@ def test_conditions_are_heard_by_every_model_of_a_fold_on_its_targets_alone():
     assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(nodes[node].inputs)]
 
 
+@pytest.mark.parametrize("backbone", ["micro", "micro-context"])
+def test_contexts_in_words_are_looked_at_before_clep_as_well(backbone):
+    config = replace(CONFIG, backbone=replace(CONFIG.backbone, name=backbone))
+    noisy = replace(config, evaluate=replace(config.evaluate, conditions=("white-0dB",)))
+    nodes = by_id(noisy)
+    node = nodes["evaluate/supervised"]
+    own = "backbone" if backbone == "micro" else "supervised.backbone"
+    assert node.inputs["text/backbone/-"] == f"text_embeddings/{own}.hand-written"
+    assert node.config["before"] == own and f"audio/{own}/synthetic-1/white-0dB" in node.inputs
+    for other in (config, replace(noisy, rows=("text-hand-written",)), replace(noisy, rows=("clap-zero-shot",))):
+        alone = by_id(other)
+        assert "text/backbone/-" not in alone["evaluate/supervised"].inputs
+        assert f"text_embeddings/{own}.hand-written" not in alone
+
+
 def test_class_prompts_read_the_centring_alone():
     """Of the classifier's settings: another learning rate leaves the zero-shot rows up to date."""
     settings = {}
