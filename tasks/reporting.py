@@ -107,7 +107,7 @@ def _looks(folders: list[Path], never_heard: Collection[str]) -> dict[str, dict[
             first = own.dropna(subset="p").iloc[0]
             found |= {
                 "mean rank of the context that names it": f"{own.mean_rank.mean():.1f} of {first.contexts:.0f}",
-                "p, names dealt at random (median over seeds)": f"{own.p.median():.3f}",
+                "p, names dealt at random (median over seeds)": f"{own.p.median():.4f}",
                 "ranks (first seed)": ", ".join(
                     f"{name} {rank}{' (never taught)' * (name in never_heard)}"
                     for name, rank in json.loads(first.ranks).items()

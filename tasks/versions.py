@@ -26,7 +26,7 @@ VERSIONS: Final[dict[str, int]] = {
     "audio_embeddings": 2,
     "classifier": 2,
     "evaluate": 7,
-    "report": 7,
+    "report": 8,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
