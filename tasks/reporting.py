@@ -24,7 +24,7 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg import quality, report
-    from clepdg.answers import COLUMNS
+    from clepdg.answers import COLUMNS, coded
     from clepdg.evaluate import CELL
     from clepdg.reading import read_frame
     from clepdg.report_cells import headline
@@ -32,7 +32,7 @@ def compute_report(work: Work) -> Computed:
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
     cells = pd.concat([read_frame(folder / "cells.parquet", CELL) for folder in folders], ignore_index=True)
-    predictions = pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True)
+    predictions = coded(pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True))
     facts = {
         **work.config["facts"],
         **_credit(work, predictions),
