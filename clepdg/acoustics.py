@@ -77,21 +77,22 @@ def rank_names(
 def subspace_share(audio_moves: Floats, text_moves: Floats, directions: int = DIRECTIONS) -> float:
     """Return the share of the squared audio moves (U, D) inside the top r directions of text moves (..., D)."""
     _, _, basis = np.linalg.svd(text_moves.reshape(-1, text_moves.shape[-1]), full_matrices=False)
-    return _inside(audio_moves, basis[:directions])
+    return _inside(audio_moves.T @ audio_moves, basis[:directions])
 
 
 def random_share(audio_moves: Floats, directions: int = DIRECTIONS) -> tuple[float, float]:
     """Return mean and 95th percentile of that share over random subspaces of r directions."""
     rng = generator("subspace", directions, audio_moves.shape[1])
-    shares = []
+    shares, products = [], audio_moves.T @ audio_moves
     for _ in range(DRAWS):
         basis, _ = np.linalg.qr(rng.standard_normal((audio_moves.shape[1], directions)))
-        shares.append(_inside(audio_moves, basis.T))
+        shares.append(_inside(products, basis.T))
     return float(np.mean(shares)), float(np.quantile(shares, 0.95))
 
 
-def _inside(moves: Floats, basis: Floats) -> float:
-    return float(np.square(moves @ basis.T).sum() / max(np.square(moves).sum(), 1e-12))
+def _inside(products: Floats, basis: Floats) -> float:
+    """Return the share of squared moves inside an orthonormal basis (r, D), from the moves' products (D, D)."""
+    return float(((basis @ products) * basis).sum() / max(np.trace(products), 1e-12))
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -25,7 +25,7 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 2,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 7,
+    "evaluate": 8,
     "report": 8,
 }
 
