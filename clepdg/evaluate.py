@@ -85,13 +85,14 @@ def cells(
             keep = np.bincount(test.truth, minlength=len(labels)) >= LEFT_OUT
             cell: dict[str, Any] = {"fold": fold, "target": target, "row": row, "condition": condition}
             cell |= _figures(test, labels, keep, resamples, confidence, seed)
-            cell |= {"uar_whole": None, "n_whole": None}
+            cell |= {"uar_whole": None, "n_whole": None, **dict.fromkeys(CORRUPTED)}
             if fold != "supervised" and condition == CLEAN:
                 answers = read_answers(whole, labels)
                 cell |= {"uar_whole": _uar(answers, keep), "n_whole": answers.truth.size}
-            others = [tests[key].predicted for key in tests if condition == CLEAN and key[0] == row and key[1] != CLEAN]
-            stacked = replace(test, predicted=np.concatenate(others)) if others else None
-            cell |= _corrupted(stacked, keep, resamples, confidence, seed)
+            others = [answers.predicted for (of, heard), answers in tests.items() if of == row and heard != CLEAN]
+            if others and condition == CLEAN:  # conditions are averaged like seeds
+                mean = _interval(replace(test, predicted=np.concatenate(others)), keep, resamples, confidence, seed)
+                cell |= dict(zip(CORRUPTED, (mean.value, mean.low, mean.high), strict=True))
             collapsed = ["collapsed"] if cell["largest_share"] > COLLAPSED else []
             if not collapsed and cell["high"] - cell["low"] < NO_WIDTH:
                 collapsed = ["interval without width: each class is all right or all wrong"]
@@ -162,11 +163,7 @@ def _figures(
 ) -> dict[str, Any]:
     truth, predicted = answers.truth, answers.predicted
     counts = metrics.confusion(truth, predicted, len(labels))  # (S, N, N)
-    found = intervals.Interval(value=np.nan, low=np.nan, high=np.nan, method="none")
-    if keep.any():
-        found = intervals.interval(
-            truth, predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
-        )
+    found = _interval(answers, keep, resamples, confidence, seed)
     top = answers.probabilities.max(axis=-1, initial=0.0)
     eces = [metrics.ece(confident, hit) for confident, hit in zip(top, predicted == truth, strict=True)]
     recalls = metrics.recalls(counts.sum(axis=0))
@@ -191,16 +188,13 @@ def _figures(
     }
 
 
-def _corrupted(
-    answers: Answers | None, keep: Bools, resamples: int, confidence: float, seed: int
-) -> dict[str, float | None]:
-    """Return the mean over corruptions with its interval; answers (conditions x seeds, U) are averaged like seeds."""
-    if answers is None or not keep.any():
-        return dict.fromkeys(CORRUPTED)
-    found = intervals.interval(
+def _interval(answers: Answers, keep: Bools, resamples: int, confidence: float, seed: int) -> intervals.Interval:
+    """Return UAR with its interval; NaN where no class is kept."""
+    if not keep.any():
+        return intervals.Interval(value=np.nan, low=np.nan, high=np.nan, method="none")
+    return intervals.interval(
         answers.truth, answers.predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
     )
-    return dict(zip(CORRUPTED, (found.value, found.low, found.high), strict=True))
 
 
 def _class_marks(answers: Answers, labels: tuple[str, ...]) -> list[str]:

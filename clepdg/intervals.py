@@ -102,13 +102,14 @@ def _interval(
     seed: int,
     metric: str = "UAR",
 ) -> Interval:
+    measure = METRICS[metric]
     parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
     support = _support(truth, clusters, keep)
     if not keep.any() or not support.sum(axis=0).all():
         raise ValueError("Every class that is kept needs an utterance, and at least one class is kept.")
     method = _method(support)
     if method == JACKKNIFE:
-        value, low, high = _jackknife(parts, keep, confidence, METRICS[metric])
+        value, low, high = _jackknife(parts, keep, confidence, measure)
         redrawn = 0
     else:
         if method == UTTERANCES:
@@ -116,9 +117,9 @@ def _interval(
             parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
             support = _support(truth, clusters, keep)
         weights, redrawn = _resamples(support.tobytes(), support.shape, resamples, seed)
-        value = float(_statistic(parts, np.ones((1, len(support))), keep, METRICS[metric])[0])
+        value = float(_statistic(parts, np.ones((1, len(support))), keep, measure)[0])
         tail = (1 - confidence) / 2
-        low, high = np.quantile(_statistic(parts, weights, keep, METRICS[metric]), [tail, 1 - tail])
+        low, high = np.quantile(_statistic(parts, weights, keep, measure), [tail, 1 - tail])
     bottom = 0.0 if len(rows) == 1 else -1.0
     return Interval(value=value, low=max(bottom, low), high=min(1.0, high), method=method, redrawn=redrawn)
 

@@ -6,8 +6,9 @@ from typing import Any
 from clepdg.cards import load_card
 from clepdg.config import MICRO, MICRO_CONTEXT, Config
 from clepdg.emotions import labels
-from clepdg.protocols import BACKBONE, ENCODER, FULL_BAND, Row
+from clepdg.protocols import ENCODER, Row
 from clepdg.variants import CLEP_VARIANTS
+from flows.models import BACKBONES
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
 
@@ -18,9 +19,9 @@ def title(config: Config, row: Row) -> str:
     text = row.title
     if row.model == ENCODER:
         text = text.replace("a speech encoder", f"speech encoder {Path(str(config.encoder.name)).name}")
-    if micro and row.model in (BACKBONE, FULL_BAND):
+    if micro and row.model in BACKBONES:
         text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
-    if config.backbone.name == MICRO_CONTEXT and row.model in (BACKBONE, FULL_BAND):
+    if config.backbone.name == MICRO_CONTEXT and row.model in BACKBONES:
         text = text.replace("CLAP zero-shot", "encoder of environments, zero-shot")
         text = text.replace("CLAP", "the encoder of environments'")
     emotionless = config.backbone.name in (MICRO, MICRO_CONTEXT)  # its words for emotions mean nothing before CLEP

@@ -25,8 +25,14 @@ def evaluate(
 ) -> Node:
     """All rows of a fold on its targets; with corruptions, whether their contexts look like what those do to audio."""
     conditions = conditions_of(config, fold)
-    looked_at = [head for head in heads if conditions and head.row in acoustics.ROWS]
-    before = looked_at_before(config, fold, wanted)
+    looked_at = {
+        f"{h.row}/{h.seed}": (h.model, nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"])
+        for h in heads
+        if conditions and h.row in acoustics.ROWS
+    }
+    if before := looked_at_before(config, fold, wanted):
+        words = f"text_embeddings/{text_name(before, wanted[acoustics.IN_WORDS], None)}"
+        looked_at[f"{acoustics.BEFORE}/-"] = (before, words)
     models = sorted({head.model for head in heads})
     chosen = {head.row: wanted[head.row] for head in heads}
     centring = {
@@ -52,7 +58,7 @@ def evaluate(
             ],
             "new_labels": {name: label for name, label in added.items() if label},
             "contexts_in_words": config.text.handwritten_contexts if looked_at else (),
-            **({"before": before} if before else {}),
+            "looked_at": {name: model for name, (model, _) in looked_at.items()},
             "ceilings": [name for name, row in chosen.items() if row.ceiling],
         },
         inputs={
@@ -63,15 +69,7 @@ def evaluate(
                 for m, corpus, heard in product(models, fold.targets, (None, *conditions))
                 if hears(m, heard)
             },
-            **{
-                f"text/{h.row}/{h.seed}": nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"]
-                for h in looked_at
-            },
-            **(
-                {f"text/{acoustics.BEFORE}/-": f"text_embeddings/{text_name(before, wanted[acoustics.IN_WORDS], None)}"}
-                if before
-                else {}
-            ),
+            **{f"text/{name}": text for name, (_, text) in looked_at.items()},
             **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
             **_shards(fold),
         },

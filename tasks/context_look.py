@@ -34,14 +34,12 @@ def look(work: Work) -> "pd.DataFrame":
         every = np.concatenate(list(moves.values()))
         return moves, every, acoustics.random_share(every)
 
-    models = {(head["row"], head["seed"]): head["model"] for head in work.config["heads"]}
-    models |= {(acoustics.BEFORE, "-"): work.config["before"]} if "before" in work.config else {}
+    models: dict[str, str] = work.config["looked_at"]
     found: dict[str, dict[str, Any]] = {}
-    looked_at = [name for name in sorted(work.inputs) if name.startswith("text/")]
-    for name in sorted(looked_at, key=lambda name: models[_row_and_seed(name)]):  # one model after another
-        row, seed = _row_and_seed(name)
-        moves, every, (mean, high) = moved(models[row, seed])
-        text = embeddings.load_text_embeddings(work.inputs[name])
+    for name in sorted(models, key=lambda name: (models[name], name)):  # one model after another
+        row, seed = name.split("/")
+        moves, every, (mean, high) = moved(models[name])
+        text = embeddings.load_text_embeddings(work.inputs[f"text/{name}"])
         contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
         line: dict[str, Any] = {"fold": work.config["fold"], "row": row, "seed": seed}
         line |= {"share": acoustics.subspace_share(every, contexts), "random_share": mean, "random_high": high}
@@ -51,12 +49,7 @@ def look(work: Work) -> "pd.DataFrame":
                 line |= {"mean_rank": names.mean_rank, "contexts": names.contexts, "p": names.p}
                 line |= {"ranks": json.dumps(names.ranks, sort_keys=True)}
         found[name] = line
-    return pd.DataFrame([found[name] for name in looked_at])
-
-
-def _row_and_seed(name: str) -> tuple[str, str]:
-    _, row, seed = name.split("/")
-    return row, seed
+    return pd.DataFrame([found[name] for name in sorted(found)])
 
 
 def _audio_moves(work: Work, model: str) -> dict[str, "NDArray[Any]"]:

@@ -81,11 +81,9 @@ def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     ]
     asked, labels, probabilities = [], [], []
     for condition, table in heard.items():
-        inputs = [name.split("/") for name in work.inputs if name.startswith("audio/")]
-        models = {model for _, model, _, of in inputs if of == condition}
-        embeddings = {model: _embeddings(work, table, model, condition) for model in models}
+        embeddings = _embeddings(work, table, condition)
         for head, loaded in heads:
-            if head["model"] not in models:
+            if head["model"] not in embeddings:
                 continue
             asked.append((table, head, condition))
             x = embeddings[head["model"]]
@@ -106,13 +104,15 @@ def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
     )
 
 
-def _embeddings(work: Work, table: "pd.DataFrame", model: str, condition: str) -> "NDArray[np.float32]":
-    """Return the embeddings (U, D) of the table's utterances, by a model and in a condition."""
+def _embeddings(work: Work, table: "pd.DataFrame", condition: str) -> "dict[str, NDArray[np.float32]]":
+    """Return the embeddings (U, D) of the table's utterances by each model that hears a condition."""
     from clepdg import embeddings
 
-    names = [name for name in work.inputs if name.startswith(f"audio/{model}/") and name.endswith(f"/{condition}")]
-    targets = [embeddings.load_audio_embeddings(work.inputs[name]) for name in sorted(names)]
-    return embeddings.select(targets, table.utterance_id.tolist())
+    targets: dict[str, list[embeddings.AudioEmbeddings]] = {}
+    for name, folder in sorted(work.inputs.items()):
+        if name.startswith("audio/") and name.endswith(f"/{condition}"):
+            targets.setdefault(name.split("/")[1], []).append(embeddings.load_audio_embeddings(folder))
+    return {model: embeddings.select(found, table.utterance_id.tolist()) for model, found in targets.items()}
 
 
 def _centred(table: "pd.DataFrame", x: "NDArray[np.float32]") -> "NDArray[np.float32]":

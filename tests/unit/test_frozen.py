@@ -11,7 +11,7 @@ from typing import Any
 
 from clepdg import corruptions, credit, evaluate, intervals, rooms
 from clepdg.config import ClepConfig
-from clepdg.presets import MADE, PRESETS, build
+from clepdg.presets import MADE, build
 from clepdg.protocols import CORE_ROWS, ROWS
 from clepdg.records import plain
 from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS
@@ -20,18 +20,27 @@ FILE = Path(__file__).with_name("frozen_defaults.json")
 
 
 def _defaults() -> dict[str, object]:
+    standard, clep = plain(build("open")), ClepConfig()
     return {
-        "presets": {name: plain(build(name)) for name in PRESETS},
-        "open with backbone": {name: plain(build("open", backbone=name)) for name in MADE},
+        "open": standard,
+        "with backbone": {name: _changes(standard, plain(build("open", backbone=name))) for name in MADE},
         "rows": {name: {k: v for k, v in plain(row).items() if k != "title"} for name, row in ROWS.items()},
         "core rows": list(CORE_ROWS),
-        "variants of CLEP": {name: plain(variant(ClepConfig())) for name, variant in CLEP_VARIANTS.items()},
+        "variants of CLEP": {
+            name: _changes(plain(clep), plain(variant(clep))) for name, variant in CLEP_VARIANTS.items()
+        },
         "variants of ACPT": plain(ACPT_VARIANTS),
         "contexts": plain(CONTEXTS),
         "constants": {
             module.__name__: _constants(module) for module in (corruptions, credit, evaluate, intervals, rooms)
         },
     }
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of one configuration that are others in the other."""
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    return {n: _changes(before[n], v) if isinstance(v, dict) else v for n, v in changed.items()}
 
 
 def _constants(module: ModuleType) -> dict[str, Any]:

@@ -383,7 +383,7 @@ def test_contexts_in_words_are_looked_at_before_clep_as_well(backbone):
     node = nodes["evaluate/supervised"]
     own = "backbone" if backbone == "micro" else "supervised.backbone"
     assert node.inputs["text/backbone/-"] == f"text_embeddings/{own}.hand-written"
-    assert node.config["before"] == own and f"audio/{own}/synthetic-1/white-0dB" in node.inputs
+    assert node.config["looked_at"]["backbone/-"] == own and f"audio/{own}/synthetic-1/white-0dB" in node.inputs
     for other in (config, replace(noisy, rows=("text-hand-written",)), replace(noisy, rows=("clap-zero-shot",))):
         alone = by_id(other)
         assert "text/backbone/-" not in alone["evaluate/supervised"].inputs
