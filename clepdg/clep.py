@@ -30,7 +30,7 @@ from clepdg.shards import read_waveform
 from clepdg.tensors import load_tensors
 from clepdg.text_side import TextSide
 from clepdg.trainable import train_mode, trainable_groups
-from clepdg.training import CHECKPOINT, Training, save_atomically, warmup_cosine, whole
+from clepdg.training import CHECKPOINT, Training, read_facts, save_atomically, warmup_cosine, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,8 +105,8 @@ def fit(
     similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
-    if (folder / BEST).exists() and not whole(folder / BEST):
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # it would go on without the best
+    if not whole(folder / BEST) and whole(folder / CHECKPOINT) and read_facts(folder / CHECKPOINT).get("memory"):
+        (folder / CHECKPOINT).unlink()  # it would go on without the best
 
     def draw(step: int) -> Batch:
         return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)

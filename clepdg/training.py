@@ -141,6 +141,10 @@ class Training:
         if not whole(path):
             return 0
         tensors, facts = load_tensors(path), read_facts(path)
+        if not self._fits(tensors, facts):
+            log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
+            path.unlink(missing_ok=True)
+            return 0
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(tensors[f"tensor.{name}"])
@@ -153,6 +157,21 @@ class Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.memory = facts["memory"]
         return int(facts["done"])
+
+    def _fits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
+        """Tell whether a checkpoint can be this training's: its tensors by name and shape, its step."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        weights = {f"tensor.{name}": tensor.shape for name, tensor in self.tensors.items()}
+        found = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimiser.")}
+        states = {(f"optimiser.{index}", shape) for index, p in enumerate(parameters) for shape in (p.shape, ())}
+        done, memory = facts.get("done"), facts.get("memory")
+        return (
+            found == weights
+            and all((name.rpartition(".")[0], tensors[name].shape) in states for name in tensors.keys() - found.keys())
+            and type(done) is int
+            and 0 < done < self.steps
+            and isinstance(memory, dict)
+        )
 
 
 def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -97,8 +97,8 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
     assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, ticking, killed_after):
+@pytest.mark.parametrize(("killed_after", "best"), [(1, "whole"), (3, "whole"), (5, "whole"), (5, "gone"), (5, "torn")])
+def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, ticking, killed_after, best):
     whole = micro_factory()
     fit(whole, utterances, tmp_path / "whole")
 
@@ -113,6 +113,10 @@ def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_pa
     with pytest.raises(Killed):
         fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill), pace=ticking(2))
     assert (tmp_path / "broken" / "training.resume").exists() == (killed_after >= 2)
+    if best == "gone":
+        (tmp_path / "broken" / clep.BEST).unlink()
+    elif best == "torn":
+        (tmp_path / "broken" / clep.BEST).write_bytes((tmp_path / "broken" / clep.BEST).read_bytes()[:99])
     resumed = micro_factory()
     fit(resumed, utterances, tmp_path / "broken")
     assert resumed.digest() == whole.digest()

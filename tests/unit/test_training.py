@@ -8,6 +8,7 @@ import torch
 from clepdg import training
 from clepdg.errors import ClepError
 from clepdg.pace import Pace
+from clepdg.tensors import load_tensors
 from clepdg.training import CHECKPOINT, Training, read_facts
 
 
@@ -71,6 +72,36 @@ def test_when_the_time_is_up_it_is_saved_and_fails_and_the_same_command_goes_on(
             assert f"step {reached[-1]} of 10" in str(error)
             assert "run the same command again" in str(error)
     assert reached == [4, 8]
+    assert torch.equal(weight, whole)
+
+
+@pytest.mark.parametrize(
+    ("harm", "facts"),
+    [
+        (lambda tensors: tensors.pop("tensor.weight"), {}),
+        (lambda tensors: tensors.update({"tensor.other": torch.zeros(1)}), {}),
+        (lambda tensors: tensors.update({"tensor.weight": torch.zeros(1)}), {}),  # would be broadcast
+        (lambda tensors: tensors.update({"optimiser.1.exp_avg": torch.zeros(3)}), {}),
+        (lambda tensors: tensors.update({"optimiser.0.exp_avg": torch.zeros(4)}), {}),
+        (lambda tensors: tensors.update({"optimiser.x": torch.zeros(3)}), {}),
+        (lambda tensors: None, {"done": 10}),
+        (lambda tensors: None, {"done": "4"}),
+        (lambda tensors: None, {"done": -1}),
+        (lambda tensors: None, {"memory": []}),
+    ],
+)
+def test_another_trainings_checkpoint_is_told_of_and_it_begins_anew(harm, facts, tmp_path, ticking, caplog):
+    whole, run = make(tmp_path / "whole", ticking(1000))
+    run.run()
+    with pytest.raises(ClepError):
+        make(tmp_path / "broken", ticking(1000, limit=4))[1].run()
+    path = tmp_path / "broken" / CHECKPOINT
+    tensors, said = load_tensors(path), read_facts(path)
+    harm(tensors)
+    training.save_atomically(path, tensors, {**said, **facts})
+    weight, run = make(tmp_path / "broken", ticking(1000))
+    run.run()
+    assert "another training's" in caplog.text
     assert torch.equal(weight, whole)
 
 
