@@ -19,15 +19,10 @@ import numpy as np
 from clepdg.metrics import Floats
 from clepdg.seeds import generator
 
-# The rows whose contexts are looked at; those of the first two have names.
+# The rows whose contexts are looked at. Those in words have names; they are looked at in other models as well.
 IN_WORDS: Final = "text-hand-written"
 BEFORE: Final = "backbone"  # no row: the same contexts, as the backbone reads and hears them
-ROWS: Final = {
-    BEFORE: "hand-written contexts, before CLEP",
-    IN_WORDS: "hand-written contexts",
-    "text-random": "random contexts",
-    "text-acpt": "ACPT contexts",
-}
+AS_VECTORS: Final = ("text-random", "text-acpt")
 DIRECTIONS: Final = 8  # r
 DEALS: Final = 10_000
 DRAWS: Final = 200

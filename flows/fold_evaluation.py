@@ -1,12 +1,13 @@
 """The evaluation of a fold, as a node: all rows on its targets, and what their contexts are held against."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 from clepdg import acoustics, cards
 from clepdg.config import Config
 from clepdg.corruptions import CLEAN
 from clepdg.protocols import BACKBONE, SUPERVISED, Fold, Row
+from clepdg.variants import MAIN
 from flows.fold_stages import Head, audio_name, conditions_of, hears, new_label, talkers, text_name
 from flows.models import backbone_name
 from tasks import evaluation
@@ -20,6 +21,16 @@ def looked_at_before(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> s
     return backbone_name(config, fold) if looked_at else None
 
 
+def looked_at_in_variants(
+    config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head]
+) -> Iterator[tuple[str, str]]:
+    """Yield row, CLEP's seed and model of the variants of CLEP whose contexts in words are looked at beside CLEP's."""
+    if conditions_of(config, fold) and acoustics.IN_WORDS in wanted:
+        models = {head.model: head for head in heads if wanted[head.row].variant != MAIN}
+        for model, head in models.items():
+            yield f"{head.row}/{head.seed.partition('.')[0]}", model
+
+
 def evaluate(
     config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], nodes: Mapping[str, Node]
 ) -> Node:
@@ -28,11 +39,13 @@ def evaluate(
     looked_at = {
         f"{h.row}/{h.seed}": (h.model, nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"])
         for h in heads
-        if conditions and h.row in acoustics.ROWS
+        if conditions and h.row in (acoustics.IN_WORDS, *acoustics.AS_VECTORS)
     }
+    others = dict(looked_at_in_variants(config, fold, wanted, heads))
     if before := looked_at_before(config, fold, wanted):
-        words = f"text_embeddings/{text_name(before, wanted[acoustics.IN_WORDS], None)}"
-        looked_at[f"{acoustics.BEFORE}/-"] = (before, words)
+        others[f"{acoustics.BEFORE}/-"] = before
+    for name, model in others.items():
+        looked_at[name] = (model, f"text_embeddings/{text_name(model, wanted[acoustics.IN_WORDS], None)}")
     models = sorted({head.model for head in heads})
     chosen = {head.row: wanted[head.row] for head in heads}
     centring = {

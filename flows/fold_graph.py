@@ -7,7 +7,7 @@ from clepdg import acoustics
 from clepdg.config import Config
 from clepdg.protocols import SUPERVISED, Fold, Row
 from clepdg.variants import CONTEXTS
-from flows.fold_evaluation import evaluate, looked_at_before
+from flows.fold_evaluation import evaluate, looked_at_before, looked_at_in_variants
 from flows.fold_stages import (
     CLEP,
     Head,
@@ -47,9 +47,12 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
                 made += _backbone_nodes(config, fold, row, own, f"backbone/{backbone_name(config, fold)}")
             made.append(classifier(config, fold, row, heads[-1], later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
+    of_words = {model: f"clep/{model}" for _, model in looked_at_in_variants(config, fold, wanted, heads)}
     before = looked_at_before(config, fold, wanted)
     if before and before not in shared:
-        words = text_embeddings(config, before, f"backbone/{before}", wanted[acoustics.IN_WORDS], None)
+        of_words[before] = f"backbone/{before}"
+    for model, model_id in of_words.items():
+        words = text_embeddings(config, model, model_id, wanted[acoustics.IN_WORDS], None)
         nodes[words.id] = words
     for heard in conditions_of(config, fold):
         for model in sorted({head.model for head in heads}):

@@ -15,7 +15,9 @@ FILE = "acoustics.parquet"
 
 
 def look(work: Work) -> "pd.DataFrame":
-    """Return one line per seed and row: figures of `clepdg.acoustics`, for the CLEP whose contexts they are.
+    """Return one line per seed and row: figures of `clepdg.acoustics`, for the model that reads the contexts.
+
+    A row of a variant of CLEP stands for the hand-written contexts as that variant reads them, not for its own.
 
     Columns: fold, row, seed, share (of the squared moves of audio in the top directions of the contexts' moves),
     random_share and random_high (mean and 95th percentile over random subspaces), and, where contexts are in words,
@@ -43,7 +45,7 @@ def look(work: Work) -> "pd.DataFrame":
         contexts = text.moves.numpy().astype(np.float64).reshape(-1, len(text.labels), every.shape[1])  # (K, N, D)
         line: dict[str, Any] = {"fold": work.config["fold"], "row": row, "seed": seed}
         line |= {"share": acoustics.subspace_share(every, contexts), "random_share": mean, "random_high": high}
-        if row in (acoustics.BEFORE, acoustics.IN_WORDS):
+        if row not in acoustics.AS_VECTORS:
             names = acoustics.rank_names(moves, contexts, work.config["contexts_in_words"], CONTEXT_OF)
             if names:
                 line |= {"mean_rank": names.mean_rank, "contexts": names.contexts, "p": names.p}

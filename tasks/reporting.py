@@ -91,7 +91,6 @@ def _looks(folders: list[Path], never_heard: Collection[str]) -> dict[str, dict[
     """Return the report's table on contexts and acoustics: fold and contexts -> what was found, a mean over seeds."""
     import pandas as pd
 
-    from clepdg.acoustics import ROWS
     from clepdg.reading import read_frame
 
     tables = [table for folder in folders if not (table := read_frame(folder / context_look.FILE, ())).empty]
@@ -113,8 +112,21 @@ def _looks(folders: list[Path], never_heard: Collection[str]) -> dict[str, dict[
                     for name, rank in json.loads(first.ranks).items()
                 ),
             }
-        lines[f"{fold}: {ROWS[str(row)]}"] = found
+        lines[f"{fold}: {_contexts_of(str(row))}"] = found
     return {"do contexts look like acoustics?": lines}
+
+
+def _contexts_of(row: str) -> str:
+    """Return what a row's line in that table is about: its contexts, or those in words as its CLEP reads them."""
+    from clepdg import acoustics
+    from clepdg.protocols import ROWS
+
+    if row in acoustics.AS_VECTORS:
+        return ROWS[row].title.removeprefix("text classifier, ")
+    if row == acoustics.BEFORE:
+        return "hand-written contexts, before CLEP"
+    clep = ROWS[row].title.removeprefix("ACPT, ").removesuffix(", no contexts")
+    return "hand-written contexts" + ("" if row == acoustics.IN_WORDS else f", {clep}")
 
 
 def _context_effects(work: Work) -> dict[str, dict[str, dict[str, str]]]:

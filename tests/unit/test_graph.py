@@ -390,6 +390,26 @@ def test_contexts_in_words_are_looked_at_before_clep_as_well(backbone):
         assert f"text_embeddings/{own}.hand-written" not in alone
 
 
+def test_contexts_in_words_are_looked_at_in_every_variant_of_clep():
+    """Whether what a variant changes keeps what contexts mean: its own words and its own audio, once for each CLEP."""
+    noisy = replace(CONFIG, evaluate=replace(CONFIG.evaluate, conditions=("white-0dB",)), clep_seeds=(0, 1))
+    wanted = ("text-hand-written", "text-acpt", "clep-frozen-text")
+    nodes = by_id(replace(noisy, rows=wanted))
+    for fold in ("supervised", "leave-out-synthetic-1"):
+        node = nodes[f"evaluate/{fold}"]
+        looked_at = node.config["looked_at"]
+        for seed in ("c0", "c1"):
+            model = f"{fold}.frozen-text.{seed}"
+            assert looked_at[f"clep-frozen-text/{seed}"] == model
+            assert node.inputs[f"text/clep-frozen-text/{seed}"] == f"text_embeddings/{model}.hand-written"
+            assert nodes[f"text_embeddings/{model}.hand-written"].inputs == {"model": f"clep/{model}"}
+            assert f"audio/{model}/synthetic-1/white-0dB" in node.inputs
+        assert len([name for name in looked_at if name.startswith("clep-")]) == 2
+    for rows in (wanted[:2], wanted[1:]):
+        looked_at = by_id(replace(noisy, rows=rows))["evaluate/supervised"].config["looked_at"]
+        assert not [name for name in looked_at if name.startswith("clep-")]
+
+
 def test_class_prompts_read_the_centring_alone():
     """Of the classifier's settings: another learning rate leaves the zero-shot rows up to date."""
     settings = {}
