@@ -14,7 +14,7 @@ from uuid import UUID
 
 from clepdg.store import Store
 from flows.page import results_page
-from flows.progress import describe
+from flows.progress import describe, since_first
 from tasks.registry import Registry
 from tasks.runs import RunLog
 from tasks.stages import Node
@@ -35,21 +35,22 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
 
     started, last, made = time.monotonic(), 0.0, list[UUID]()
     telling: Thread | None = None
+    since = since_first()
 
     def update(done: int, total: int) -> None:
         nonlocal last, telling
-        now = time.monotonic()
+        now, lately = time.monotonic(), since(done)
         if not total or now - started < FIRST_SECONDS or (now - last < EVERY_SECONDS and done < total):
             return
         if telling and done >= total:
             telling.join(EVERY_SECONDS)
         if telling is None or not telling.is_alive():
             last = now
-            telling = Thread(target=copy_context().run, args=(tell, done, total, now - started), daemon=True)
+            telling = Thread(target=copy_context().run, args=(tell, done, total, *lately), daemon=True)
             telling.start()
 
-    def tell(done: int, total: int, seconds: float) -> None:
-        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, seconds)
+    def tell(done: int, total: int, lately: int, seconds: float) -> None:
+        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, lately, seconds)
         try:
             if made:
                 update_progress_artifact(artifact_id=made[0], progress=share, description=said)

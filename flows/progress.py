@@ -1,10 +1,33 @@
 """How far a stage is, in words: bytes for what brings files, counts for the rest, and the rate."""
 
+import time
+from collections.abc import Callable
 
-def describe(stage: str, name: str, done: int, total: int, seconds: float) -> str:
-    """Return "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s", "index tess: 40 of 2800, 310/s" or ", 12 s each"."""
+
+def describe(stage: str, name: str, done: int, total: int, lately: int, seconds: float) -> str:
+    """Return "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s", "index tess: 40 of 2800, 310/s" or ", 12 s each".
+
+    Args:
+        lately: how much was done in those seconds.
+    """
     whole = f" of {_amount(stage, total)}" if total else ""
-    return f"{stage} {name}: {_amount(stage, done)}{whole}{_pace(stage, done, seconds)}"
+    return f"{stage} {name}: {_amount(stage, done)}{whole}{_pace(stage, lately, seconds)}"
+
+
+def since_first() -> Callable[[int], tuple[int, float]]:
+    """Return a function that says how much was done, and in which seconds, since it was first called.
+
+    What goes on from a checkpoint or from half a download has not done the rest now.
+    """
+    first: tuple[int, float] | None = None
+
+    def since(done: int) -> tuple[int, float]:
+        nonlocal first
+        now = time.monotonic()
+        first = first or (done, now)
+        return done - first[0], now - first[1]
+
+    return since
 
 
 def in_bytes(stage: str) -> bool:

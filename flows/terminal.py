@@ -14,7 +14,7 @@ from typing import Any
 from clepdg.cards import load_card
 from clepdg.protocols import MAIN_ROW, SUPERVISED
 from clepdg.store import Record, Store
-from flows.progress import describe, in_bytes
+from flows.progress import describe, in_bytes, since_first
 from tasks.runs import Arguments
 from tasks.settings import Settings
 
@@ -124,19 +124,22 @@ def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
 
         def update(done: int, total: int) -> None:
             progress.total = total or None
+            if not progress.n:  # its rate is of what comes after
+                progress.initial = progress.n = progress.last_print_n = done
             progress.update(done - progress.n)
 
         yield update
 
 
 def _lines(stage: str, name: str, every: float = 30.0) -> Callable[[int, int], None]:
-    started = last = time.monotonic()
+    last, since = time.monotonic(), since_first()
 
     def update(done: int, total: int) -> None:
         nonlocal last
+        lately = since(done)
         if time.monotonic() - last >= every:
             last = time.monotonic()
-            print(describe(stage, name, done, total, last - started), file=sys.stderr, flush=True)
+            print(describe(stage, name, done, total, *lately), file=sys.stderr, flush=True)
 
     return update
 

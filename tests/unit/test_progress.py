@@ -1,8 +1,10 @@
 """Protects what a person is told about how far a stage is: a slow stage never seems to stand."""
 
+import time
+
 import pytest
 
-from flows.progress import describe
+from flows.progress import describe, since_first
 
 
 @pytest.mark.parametrize(
@@ -18,4 +20,13 @@ from flows.progress import describe
     ],
 )
 def test_how_far(stage, done, total, seconds, expected):
-    assert describe(stage, "c", done, total, seconds) == expected
+    assert describe(stage, "c", done, total, done, seconds) == expected
+
+
+def test_what_goes_on_has_the_rate_of_what_it_does_now(monkeypatch):
+    """Of 250 steps 105 were done before a kill: they took none of this minute."""
+    clock = iter([1000.0, 1060.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    since = since_first()
+    assert describe("clep", "c", 105, 250, *since(105)) == "clep c: 105 of 250"
+    assert describe("clep", "c", 135, 250, *since(135)) == "clep c: 135 of 250, 2 s each"
