@@ -126,7 +126,8 @@ def fit_text(
     """Learn W (N, D) from text embeddings x (R, D) with labels y (R,); W starts from the class means.
 
     With centring, the mean over classes of the class means is subtracted, then x is normalised; audio is centred by a
-    mean of its own (`Head.mean`), since the two live in different cones of the space (the modality gap).
+    mean of its own (`Head.mean`), since the two live in different cones of the space (the modality gap). Noise, which
+    widens text towards audio, is added after that, and x normalised again.
 
     Args:
         new: the label that is added by its word alone; the mean is that of the others.
@@ -146,8 +147,13 @@ def fit_text(
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pool = passes[step * config.batch_size // len(passes[0]) % len(passes)]
-        rows = pool[np.random.default_rng([seed, step]).integers(len(pool), size=config.batch_size)]
-        cosine = x[rows] @ F.normalize(weight, dim=1).T
+        rng = np.random.default_rng([seed, step])
+        rows = pool[rng.integers(len(pool), size=config.batch_size)]
+        drawn = x[rows]
+        if config.noise:
+            noise = torch.from_numpy(rng.standard_normal(drawn.shape)).float()
+            drawn = F.normalize(drawn + config.noise / math.sqrt(drawn.shape[1]) * noise, dim=1)
+        cosine = drawn @ F.normalize(weight, dim=1).T
         if config.loss == "arcface":
             logits = arcface_logits(cosine, y[rows], config.arcface_scale, config.arcface_margin)
         else:

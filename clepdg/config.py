@@ -10,16 +10,7 @@ from typing import Final, Literal
 from clepdg import prompts
 from clepdg.emotions import EMOTIONS, LABEL_SETS
 from clepdg.errors import ConfigError
-
-
-def _require(owner: object, **checks: bool) -> None:
-    for name, valid in checks.items():
-        if not valid:
-            raise ConfigError(
-                f"{type(owner).__name__}.{name} is out of range (or empty, or names a thing twice).",
-                got=repr(getattr(owner, name)),
-                where="configuration",
-            )
+from clepdg.ranges import holds, phrases, require, seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +21,7 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self, utterances=self.utterances >= 16)
+        require(self, utterances=(self.utterances >= 16, "at least 16"), seed=seeds((self.seed,)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +34,11 @@ class IndexConfig:
     clipped_share: float = 0.001  # share of samples at full scale above which "clipped" is noted
 
     def __post_init__(self) -> None:
-        _require(self, min_seconds=self.min_seconds > 0, max_seconds=self.max_seconds > self.min_seconds)
+        require(
+            self,
+            min_seconds=(self.min_seconds > 0, "above 0"),
+            max_seconds=(self.max_seconds > self.min_seconds, "above index.min_seconds"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +49,10 @@ class ShardConfig:
     max_megabytes: float = 256.0  # a tar is closed when it is larger
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            band_limit_hz=self.band_limit_hz is None or 1000 <= self.band_limit_hz <= 24000,
-            max_megabytes=self.max_megabytes > 0,
+            band_limit_hz=(self.band_limit_hz is None or 1000 <= self.band_limit_hz <= 24000, "1000 to 24000, or none"),
+            max_megabytes=(self.max_megabytes > 0, "above 0"),
         )
 
 
@@ -73,6 +68,12 @@ class BackboneConfig:
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
     seed: int = 0  # micro's random weights
 
+    def __post_init__(self) -> None:
+        require(self, name=(bool(self.name), "a name or a folder"), seed=seeds((self.seed,)))
+
+
+_ENVIRONMENTS = {*prompts.CONTEXT_OF} - {"clean"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -85,12 +86,13 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            steps=self.steps >= 1,
-            batch_size=self.batch_size >= 2,
-            learning_rate=self.learning_rate > 0,
-            left_out=set(self.left_out) <= set(prompts.CONTEXT_OF) - {"clean"},
+            steps=(self.steps >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 2, "at least 2"),
+            learning_rate=(self.learning_rate > 0, "above 0"),
+            left_out=(set(self.left_out) <= _ENVIRONMENTS, f"some of {', '.join(sorted(_ENVIRONMENTS))}"),
+            seed=seeds((self.seed,)),
         )
 
 
@@ -102,7 +104,11 @@ class EncoderConfig:
     revision: str | None = None  # of a hub name
 
     def __post_init__(self) -> None:
-        _require(self, name=self.name != "", revision=self.revision is None or self.name is not None)
+        require(
+            self,
+            name=(self.name != "", "a name or a folder"),
+            revision=(self.revision is None or self.name is not None, "none, since encoder.name is not set"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ class ComputeConfig:
     threads: int = 2  # torch threads on a CPU: sums differ in the last bit with another number
 
     def __post_init__(self) -> None:
-        _require(self, threads=self.threads >= 1)
+        require(self, threads=(self.threads >= 1, "at least 1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +151,28 @@ class ClepConfig:
     ranks: int = 1  # processes that share a batch: sums differ in the last bits with another number
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            soft_share=0 < self.soft_share < 1,
-            soft_temperature=self.soft_temperature > 0,
-            prototype_weight=self.prototype_weight >= 0,
-            epochs=self.epochs >= 1,
-            steps_per_epoch=self.steps_per_epoch >= 1,
-            batch_size=self.batch_size >= 2,
-            learning_rate=self.learning_rate > 0,
-            warmup_share=0 <= self.warmup_share < 1,
-            lora_rank=0 <= self.lora_rank <= 64,
-            clap_share=0 <= self.clap_share < 1,
-            without_emotion=self.without_emotion in (None, *EMOTIONS),
-            templates=len(self.templates) >= 8 and all("{emotion}" in t for t in self.templates),
-            ranks=self.ranks >= 1,
+            soft_share=(0 < self.soft_share < 1, "between 0 and 1"),
+            soft_temperature=(self.soft_temperature > 0, "above 0"),
+            prototype_weight=(self.prototype_weight >= 0, "0 or more"),
+            epochs=(self.epochs >= 1, "at least 1"),
+            steps_per_epoch=(self.steps_per_epoch >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 2, "at least 2"),
+            learning_rate=(self.learning_rate > 0, "above 0"),
+            projection_learning_rate=(self.projection_learning_rate > 0, "above 0"),
+            logit_scale_learning_rate=(self.logit_scale_learning_rate >= 0, "0 or more"),
+            weight_decay=(self.weight_decay >= 0, "0 or more"),
+            clip_norm=(self.clip_norm > 0, "above 0"),
+            warmup_share=(0 <= self.warmup_share < 1, "from 0 to below 1"),
+            lora_rank=(0 <= self.lora_rank <= 64, "0 to 64"),
+            clap_share=(0 <= self.clap_share < 1, "from 0 to below 1"),
+            without_emotion=(self.without_emotion in (None, *EMOTIONS), f"none, or one of {', '.join(EMOTIONS)}"),
+            templates=(
+                len(self.templates) >= 8 and all(holds(t, "emotion") for t in self.templates),
+                "at least 8, each with {emotion}",
+            ),
+            ranks=(self.ranks >= 1, "at least 1"),
         )
         if self.batch_size % self.ranks:
             raise ConfigError(
@@ -189,17 +202,19 @@ class AcptConfig:
     joint_template: str = prompts.JOINT_TEMPLATE  # text embeddings join contexts and emotions in it as well
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            contexts=self.contexts >= 2,
-            tokens=1 <= self.tokens <= 16,
-            epochs=self.epochs >= 0,
-            batch_size=self.batch_size >= 1,
-            learning_rate=self.learning_rate > 0,
-            temperature=self.temperature > 0,
-            content_template=self.content_template.count("{emotion}") == 1,
-            context_template=self.context_template.count("{context}") == 1,
-            joint_template=self.joint_template.count("{context}") == 1 and self.joint_template.count("{emotion}") == 1,
+            contexts=(self.contexts >= 2, "at least 2"),
+            tokens=(1 <= self.tokens <= 16, "1 to 16"),
+            epochs=(self.epochs >= 0, "0 or more"),
+            batch_size=(self.batch_size >= 1, "at least 1"),
+            learning_rate=(self.learning_rate > 0, "above 0"),
+            temperature=(self.temperature > 0, "above 0"),
+            diversity_weight=(self.diversity_weight >= 0, "0 or more"),
+            content_weight=(self.content_weight >= 0, "0 or more"),
+            content_template=(holds(self.content_template, "emotion"), "one {emotion}"),
+            context_template=(holds(self.context_template, "context"), "one {context}"),
+            joint_template=(holds(self.joint_template, "context", "emotion"), "one {context} and one {emotion}"),
         )
 
 
@@ -214,13 +229,16 @@ class TextConfig:
     redraws: int = 20  # sets of contexts that are redrawn: a row that redraws takes another one each pass, in turn
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            label_set=self.label_set in LABEL_SETS,
-            content_templates=bool(self.content_templates),
-            handwritten_contexts=bool(self.handwritten_contexts),
-            nonacoustic_contexts=bool(self.nonacoustic_contexts),
-            redraws=self.redraws >= 2,
+            label_set=(self.label_set in LABEL_SETS, f"one of {', '.join(LABEL_SETS)}"),
+            content_templates=(
+                bool(self.content_templates) and all(holds(t, "emotion") for t in self.content_templates),
+                "at least one, each with {emotion}",
+            ),
+            handwritten_contexts=phrases(self.handwritten_contexts),
+            nonacoustic_contexts=phrases(self.nonacoustic_contexts),
+            redraws=(self.redraws >= 2, "at least 2"),
         )
 
 
@@ -236,15 +254,18 @@ class ClassifierConfig:
     arcface_scale: float = 5.0
     arcface_margin: float = 0.5  # radians
     centring: Literal["none", "source", "target"] = "source"
+    noise: float = 0.0  # length of the Gaussian noise on centred text embeddings, drawn anew each step
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            steps=self.steps >= 0,
-            batch_size=self.batch_size >= 1,
-            learning_rate=self.learning_rate > 0,
-            arcface_scale=self.arcface_scale > 0,
-            arcface_margin=0 <= self.arcface_margin < 1.5,
+            steps=(self.steps >= 0, "0 or more"),
+            batch_size=(self.batch_size >= 1, "at least 1"),
+            learning_rate=(self.learning_rate > 0, "above 0"),
+            noise=(self.noise >= 0, "0 or more"),
+            momentum=(0 <= self.momentum < 1, "from 0 to below 1"),
+            arcface_scale=(self.arcface_scale > 0, "above 0"),
+            arcface_margin=(0 <= self.arcface_margin < 1.5, "radians from 0 to below 1.5"),
         )
 
 
@@ -258,11 +279,11 @@ class EvaluateConfig:
     noise_folder: str | None = None  # audio files of the noise "own"
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            resamples=self.resamples >= 100,
-            confidence=0.5 < self.confidence < 1,
-            conditions=len(set(self.conditions)) == len(self.conditions),
+            resamples=(self.resamples >= 100, "at least 100"),
+            confidence=(0.5 < self.confidence < 1, "between 0.5 and 1"),
+            conditions=(len(set(self.conditions)) == len(self.conditions), "none twice"),
         )
 
 
@@ -293,10 +314,10 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self,
-            corpora=bool(self.corpora) and len(set(self.corpora)) == len(self.corpora),  # none, or one twice
-            protocols=bool(self.protocols) and set(self.protocols) <= {*PROTOCOLS},
-            clep_seeds=bool(self.clep_seeds) and len(set(self.clep_seeds)) == len(self.clep_seeds),
-            later_seeds=bool(self.later_seeds) and len(set(self.later_seeds)) == len(self.later_seeds),
+            corpora=(bool(self.corpora) and len(set(self.corpora)) == len(self.corpora), "at least one, none twice"),
+            protocols=(bool(self.protocols) and set(self.protocols) <= {*PROTOCOLS}, f"some of {', '.join(PROTOCOLS)}"),
+            clep_seeds=seeds(self.clep_seeds),
+            later_seeds=seeds(self.later_seeds),
         )

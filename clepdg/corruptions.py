@@ -209,18 +209,33 @@ def talkers(shard_folders: Sequence[Path], most: int = MOST_TALK) -> list[Wavefo
     return voices
 
 
-def read_noises(folder: Path) -> list[Waveform]:
-    """Return the recordings (T,) at 16 kHz below a folder, by name.
+def find_noises(folder: str | None) -> list[Path]:
+    """Return the recordings below the folder of noise "own", by name.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    below = Path(folder).expanduser().rglob("*") if folder else []
+    paths = sorted(path for path in below if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    if not paths:
+        raise ConfigError(
+            f"The noise {OWN!r} needs a folder of recordings.",
+            got=f"none in {folder}" if folder else "no folder",
+            expected=AUDIO_SUFFIXES,
+            where="evaluate.noise_folder",
+        )
+    return paths
+
+
+def read_noises(folder: str) -> list[Waveform]:
+    """Return the recordings (T,) at 16 kHz of noise "own".
 
     Raises:
         ConfigError: there are none.
         IndexingError: one can't be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    if not paths:
-        raise ConfigError("There are no recordings of noise.", where=folder, expected=AUDIO_SUFFIXES)
     heard = []
-    for path in paths:
+    for path in find_noises(folder):
         samples, rate = decode(path)
         heard.append(resample(to_mono(samples), rate, RATE))
     return heard

@@ -90,7 +90,9 @@ def verdict(
     if MAIN_ROW not in rows:
         return Verdict(says="not decidable", why=f"no leave-out fold has row {MAIN_ROW}", differences={})
     corrupted = [name for name in sweep if name in heard]
-    parts = {CLEAN_WORDS: [CLEAN], **({CORRUPTED_WORDS: corrupted} if corrupted else {})}
+    whole = len(corrupted) == len(sweep)
+    words = CORRUPTED_WORDS if whole else f"averaged over {len(corrupted)} of the sweep's {len(sweep)} corruptions"
+    parts = {CLEAN_WORDS: [CLEAN], **({words: corrupted} if corrupted else {})}
     every = [_Target(own, labels) for _, own in test.groupby("fold")]
     tested = [target for target in every if not target.fault]
     faults = [target.fault for target in every if target.fault]

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -237,7 +236,6 @@ def build_audio_embeddings(
 
 def select(embeddings: Sequence[AudioEmbeddings], utterance_ids: Sequence[str]) -> NDArray[np.float32]:
     """Return the embeddings (U, D) of the given utterances, in their order, from those of several corpora."""
-    place: dict[str, Any] = {}
-    for part in embeddings:
-        place.update(zip(part.utterance_ids, part.embeddings, strict=True))
-    return np.stack([place[name] for name in utterance_ids])
+    place = {name: row for row, name in enumerate(name for part in embeddings for name in part.utterance_ids)}
+    every: NDArray[np.float32] = np.concatenate([part.embeddings for part in embeddings])
+    return every[[place[name] for name in utterance_ids]]

@@ -140,6 +140,7 @@ CORE_ROWS: Final[Mapping[str, Row]] = {
 }
 MAIN_ROW: Final = "text-acpt"
 NEW_EMOTIONS: Final = labels("4")  # each is left out of CLEP in a row of its own
+TEXT_NOISE: Final = 0.5  # length of the row's noise: it turns a text embedding by about 27 degrees
 ALL: Final = "all"
 
 # One factor at a time: each of the others differs in one from a core row, from the main row unless its title says so.
@@ -159,6 +160,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "text-acpt-untrained": _acpt(title="ACPT, class means untrained (W0)", classifier={"steps": 0}),
     "text-acpt-uncentred": _acpt(title="ACPT, no centring", classifier=_UNCENTRED),
     "text-acpt-target-centred": _acpt(title="ACPT, centred on the target", classifier={"centring": "target"}),
+    "text-acpt-noisy": _acpt(title="ACPT, noise on text embeddings", classifier={"noise": TEXT_NOISE}),
     "text-acpt-one-prompt": _acpt(title="ACPT, one content prompt", one_prompt=True),
     "text-acpt-redrawn": _row(title="ACPT, contexts redrawn each pass", contexts="acpt-redrawn"),
     "clep-augmented-none": _row(title="CLEP with noise augmentation, no contexts", variant="augmented"),

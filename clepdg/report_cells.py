@@ -33,7 +33,8 @@ def figure(value: float | None) -> str:
     """Return a figure with three decimals and no leading zero: .613, -.012, 1.386; "–" where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.3f}".replace("0.", ".", 1) if f"{abs(value):.3f}" < "1" else f"{value:.3f}"
+    shown = f"{value:z.3f}"  # z: no minus before zero
+    return shown.replace("0.", ".", 1) if abs(float(shown)) < 1 else shown
 
 
 def _whole(cell: Cell) -> str:

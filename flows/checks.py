@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from clepdg import sources
 from clepdg.cards import load_card
 from clepdg.config import Config
-from clepdg.corruptions import OWN, conditions
+from clepdg.corruptions import OWN, conditions, find_noises
 from clepdg.errors import ConfigError
 from clepdg.presets import build
 from clepdg.protocols import folds, rows
@@ -60,14 +59,8 @@ def configure(arguments: Arguments) -> Config:
     if arguments.until not in DATA_STAGES:
         folds(config.corpora, config.protocols, arguments.folds)
     rows(config.rows, config.encoder.name)
-    heard = conditions(config.evaluate.conditions)
-    folder = Path(config.evaluate.noise_folder or "").expanduser()
-    if any(condition.noise == OWN for condition in heard) and not (config.evaluate.noise_folder and folder.is_dir()):
-        raise ConfigError(
-            f"The noise {OWN!r} needs a folder of recordings.",
-            got=config.evaluate.noise_folder,
-            where="evaluate.noise_folder",
-        )
+    if any(condition.noise == OWN for condition in conditions(config.evaluate.conditions)):
+        find_noises(config.evaluate.noise_folder)
     unknown = sorted(set(arguments.sources) - set(config.corpora))
     if unknown:
         raise ConfigError(

@@ -1,7 +1,6 @@
 """The embedding stages: text_embeddings, audio_embeddings."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clepdg.config import TextConfig
@@ -70,7 +69,7 @@ def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, 
     if condition.of_babble:
         recordings = corruptions.talkers(inputs_like(work, "talkers/"))
     elif condition.noise == corruptions.OWN:
-        recordings = corruptions.read_noises(Path(work.config["noise_folder"]).expanduser())
+        recordings = corruptions.read_noises(work.config["noise_folder"])
     offsets = shards.read_offsets(work.inputs["shard"])
     test = offsets[offsets.split == "test"]
     heard = (

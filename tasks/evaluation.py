@@ -2,11 +2,12 @@
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clepdg.config import EvaluateConfig
 from clepdg.corruptions import CLEAN
 from clepdg.emotions import labels
+from clepdg.errors import ClepError
 from clepdg.evaluate import POOLED
 from tasks import context_look
 from tasks.stages import Computed, Work
@@ -25,11 +26,12 @@ def compute_evaluate(work: Work) -> Computed:
     label_set = work.config["label_set"]
     splits = ("test",) if work.config["test_only"] else ("train", "validation", "test")
     table = labelled(inputs_like(work, "index/"), label_set, splits).sort_values("utterance_id", ignore_index=True)
-    copies = _copies_of_sources(work, table)
-    table = table[~copies].reset_index(drop=True)
+    copies = _copies_of_sources(work)
+    found = table.utterance_id.isin(copies)
+    table = table[~found].reset_index(drop=True)
     test = table[table.split == "test"].reset_index(drop=True)
     heard = {condition: table if condition == CLEAN else test for condition in (CLEAN, *work.config["conditions"])}
-    predictions = _predict(work, heard)
+    predictions = _predict(work, heard, _test_audio(work, copies))
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
     config: EvaluateConfig = work.config["evaluate"]
     cells = evaluate.cells(
@@ -46,12 +48,12 @@ def compute_evaluate(work: Work) -> Computed:
     context_look.look(work).to_parquet(work.folder / context_look.FILE, index=False)
     return Computed(
         digests={"content": _digest(predictions, cells), "test": _test_digest(table)},
-        figures={"headline": _headline(cells), "utterances": len(table), "copies": int(copies.sum())},
+        figures={"headline": _headline(cells), "utterances": len(table), "copies": int(found.sum())},
     )
 
 
-def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
-    """Mark the target utterances whose audio a source corpus holds too: the fold has learnt from them.
+def _copies_of_sources(work: Work) -> set[str]:
+    """Return the target utterances whose audio a source corpus holds too: the fold has learnt from them.
 
     They are dropped here, from the target alone: a target never decides what its sources are.
     """
@@ -61,14 +63,23 @@ def _copies_of_sources(work: Work, table: "pd.DataFrame") -> "pd.Series[bool]":
 
     sources, targets = inputs_like(work, "learnt/"), inputs_like(work, "shard/")
     if not sources:
-        return pd.Series(False, index=table.index)
+        return set()
     learnt = pd.concat([shards.read_offsets(folder) for folder in sources])
     heard = pd.concat([shards.read_offsets(folder) for folder in targets])
-    same = set(heard.utterance_id[heard.pcm_sha256.isin(learnt.pcm_sha256[learnt.split != "test"])])
-    return table.utterance_id.isin(same)
+    return set(heard.utterance_id[heard.pcm_sha256.isin(learnt.pcm_sha256[learnt.split != "test"])])
 
 
-def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
+def _test_audio(work: Work, copies: set[str]) -> "pd.DataFrame":
+    """Return the targets' test utterances, whatever they are labelled: what centring on the target may hear."""
+    import pandas as pd
+
+    from clepdg import index
+
+    table = pd.concat([index.read_utterances(folder) for folder in inputs_like(work, "index/")], ignore_index=True)
+    return table[(table.split == "test") & ~table.utterance_id.isin(copies)].sort_values("utterance_id")
+
+
+def _predict(work: Work, heard: "dict[str, pd.DataFrame]", test_audio: "pd.DataFrame") -> "pd.DataFrame":
     """Predict the labels of each condition's utterances with every row's heads, one after another."""
     import numpy as np
     import pandas as pd
@@ -88,7 +99,9 @@ def _predict(work: Work, heard: "dict[str, pd.DataFrame]") -> "pd.DataFrame":
             asked.append((table, head, condition))
             x = embeddings[head["model"]]
             if head["centring"] == "target":
-                x, loaded = _centred(table, x), replace(loaded, mean=loaded.mean.new_zeros(loaded.mean.shape))
+                test = _embeddings(work, test_audio, condition)[head["model"]]
+                x = _centred(x, table.corpus.to_numpy(), test, test_audio.corpus.to_numpy())
+                loaded = replace(loaded, mean=loaded.mean.new_zeros(loaded.mean.shape))
             probabilities.append(loaded.probabilities(x))
             labels.append(np.array(loaded.labels)[probabilities[-1].argmax(axis=1)])
     counts = [len(table) for table, _, _ in asked]
@@ -115,13 +128,19 @@ def _embeddings(work: Work, table: "pd.DataFrame", condition: str) -> "dict[str,
     return {model: embeddings.select(found, table.utterance_id.tolist()) for model, found in targets.items()}
 
 
-def _centred(table: "pd.DataFrame", x: "NDArray[np.float32]") -> "NDArray[np.float32]":
-    """Return x without the mean of unlabelled target test audio, corpus by corpus: transductive."""
+def _centred(
+    x: "NDArray[np.float32]", corpora: "NDArray[Any]", test: "NDArray[np.float32]", test_corpora: "NDArray[Any]"
+) -> "NDArray[np.float32]":
+    """Return x (U, D) without the mean of a target's test audio (V, D), corpus by corpus: transductive.
+
+    Raises:
+        ClepError: a target has no test audio.
+    """
     x = x.copy()
-    for corpus in sorted(set(table.corpus)):
-        mine = (table.corpus == corpus).to_numpy()
-        test = mine & (table.split == "test").to_numpy()
-        x[mine] -= x[test].mean(axis=0)
+    for corpus in sorted(set(corpora)):
+        if corpus not in test_corpora:
+            raise ClepError("There is no test audio to centre a target on.", got=corpus)
+        x[corpora == corpus] -= test[test_corpora == corpus].mean(axis=0)
     return x
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clepdg import prompts
 from clepdg.addresses import shown
 from clepdg.config import MADE_HERE, Config
 from clepdg.errors import ClepError, ConfigError, StoreError
@@ -51,10 +52,34 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
 
 
 def check_backbone(config: Config) -> None:
-    """Raise where the backbone is neither micro, nor a folder with weights, nor to be had from the hub."""
-    if config.backbone.name not in MADE_HERE:
+    """Raise where the backbone is neither made here and knows all words, nor a folder with weights, nor on the hub."""
+    if config.backbone.name in MADE_HERE:
+        check_words(config)
+    else:
         instead = "give --backbone FOLDER; or use --backbone micro (a deployment's parameter backbone)"
         check_weights("backbone", config.backbone.name, config.backbone.revision, "tokenizer.json", instead)
+
+
+def check_words(config: Config) -> None:
+    """Raise where a text is set that holds words which the fixed word list of a backbone made here does not."""
+    known = {*prompts.vocabulary(), "{emotion}", "{context}"}
+    texts = {
+        "clep.templates": config.clep.templates,
+        "acpt.content_template": (config.acpt.content_template,),
+        "acpt.context_template": (config.acpt.context_template,),
+        "acpt.joint_template": (config.acpt.joint_template,),
+        "text.content_templates": config.text.content_templates,
+        "text.handwritten_contexts": config.text.handwritten_contexts,
+        "text.nonacoustic_contexts": config.text.nonacoustic_contexts,
+    }
+    for setting, chosen in texts.items():
+        if unknown := {word for text in chosen for word in prompts.words(text)} - known:
+            raise ConfigError(
+                "A prompt holds words that this backbone does not know.",
+                got=sorted(unknown),
+                where=setting,
+                do="use words of clepdg/prompts.py, or a backbone that was pretrained on text",
+            )
 
 
 def check_encoder(config: Config) -> None:

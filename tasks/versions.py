@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 2,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 8,
-    "report": 8,
+    "evaluate": 9,
+    "report": 9,
 }
 
 _MODELS: Final = ("clep", "acpt", "text_embeddings", "audio_embeddings")
@@ -115,6 +115,7 @@ NO_RESULTS: Final = (
     "clepdg/packing.py",
     "clepdg/pins.py",
     "clepdg/presets.py",
+    "clepdg/ranges.py",
     "clepdg/reading.py",
     "clepdg/records.py",
     "clepdg/remote_store.py",

@@ -112,6 +112,24 @@ def test_the_mean_is_that_of_the_labels_that_were_met(tmp_path):
     assert known.bias.tolist() == [0, 1, 3]
 
 
+@pytest.mark.parametrize("length", [0.0, 0.5, 2.0])
+def test_noise_turns_text_embeddings_by_its_length_anew_each_step(length, tmp_path, monkeypatch):
+    """In a high dimension noise is orthogonal to what it is added to: the cosine is 1 / sqrt(1 + length^2)."""
+    seen = []
+
+    def watched(cosine, y, scale, margin):
+        seen.append(cosine.detach().gather(1, y[:, None])[:, 0])
+        return arcface_logits(cosine, y, scale, margin)
+
+    monkeypatch.setattr(classifier, "arcface_logits", watched)
+    x, y = torch.eye(2, 4096), torch.arange(2)
+    config = replace(CONFIG, steps=2, batch_size=64, noise=length, learning_rate=1e-9)
+    fit_text(x, y, 2, config, 0, tmp_path, Reporting())
+    for cosine in seen:
+        np.testing.assert_allclose(cosine, 1 / math.sqrt(1 + length**2), atol=0.04)
+    assert (length == 0) == (len({round(float(value), 6) for step in seen for value in step}) == 1)
+
+
 def test_a_pass_learns_from_one_set_and_from_what_is_in_all(tmp_path, monkeypatch):
     x, y = blobs(n=2, per=40)
     sets = torch.tensor(([-1] * 10 + [0] * 10 + [1] * 10 + [2] * 10) * 2)

@@ -110,6 +110,7 @@ def test_the_whole_sweep_and_every_corpus_are_needed():
     clear = predictions({"*": 0.5, "text-acpt": 0.75})
     some = verdict(clear[clear.condition != "hum-5dB"])
     assert (some.says, some.why) == ("not decidable", "1 of 2 conditions of the sweep were not heard")
+    assert set(some.parts()) == {CLEAN_WORDS, "averaged over 1 of the sweep's 2 corruptions"}
     more = verdict(clear, corpora=("t0", "t1", "t2"))
     assert (more.says, more.why) == ("not decidable", "t2 was not left out")
 

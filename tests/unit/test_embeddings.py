@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,16 @@ VECTORS = AcptConfig(contexts=5, tokens=2)
 @pytest.fixture(scope="module")
 def vectors(micro):
     return acpt.initial_vectors(micro, VECTORS, 0)
+
+
+def test_embeddings_of_several_corpora_are_selected_by_utterance():
+    first, second = (np.arange(6, dtype=np.float32).reshape(3, 2) + start for start in (0, 10))
+    both = [
+        embeddings.AudioEmbeddings(utterance_ids=("a/1", "a/2", "a/3"), embeddings=first),
+        embeddings.AudioEmbeddings(utterance_ids=("b/1", "b/2", "b/3"), embeddings=second),
+    ]
+    np.testing.assert_array_equal(embeddings.select(both, ["b/3", "a/2"]), np.stack([second[2], first[1]]))
+    assert embeddings.select(both, []).shape == (0, 2)  # a target without an utterance of the label set
 
 
 def content(micro):

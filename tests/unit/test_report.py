@@ -68,7 +68,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cells: pd.DataFrame, predic
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.6128, ".613"), (1.0, "1.000"), (0.9996, "1.000"), (0.0, ".000"), (-0.0124, "-.012"), (10.05, "10.050")]
+    [
+        (0.6128, ".613"),
+        (1.0, "1.000"),
+        (0.9996, "1.000"),
+        (0.0, ".000"),
+        (-0.0124, "-.012"),
+        (-0.0001, ".000"),
+        (10.05, "10.050"),
+    ]
     + [(float("nan"), "–"), (None, "–")],
 )
 def test_figures_have_three_decimals_and_no_leading_zero(value: float | None, shown: str) -> None:

@@ -1,0 +1,58 @@
+"""Protects what is known before work starts: texts that a backbone can't read, a folder without noises."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from clepdg.config import Config
+from clepdg.errors import ConfigError
+from clepdg.presets import build
+from flows.checks import configure
+from tasks.preflight import check_backbone
+from tasks.runs import Arguments
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("text.handwritten_contexts", "a quiet studio,a foo street"),
+        ("text.nonacoustic_contexts", "a foo"),
+        ("text.content_templates", "a {emotion} foo"),
+        ("clep.templates", ",".join(["a {emotion} voice"] * 8 + ["foo {emotion}"])),
+        ("acpt.content_template", "foo {emotion}"),
+        ("acpt.context_template", "foo {context}"),
+        ("acpt.joint_template", "{emotion} foo {context}"),
+    ],
+)
+def test_a_word_that_micro_does_not_know_is_said_before_anything_is_trained(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"got: foo\n  where: {setting}"):
+        check_backbone(build("demo", overrides={setting: value}))
+
+
+@pytest.mark.parametrize("backbone", [None, "micro-context"])
+def test_the_words_of_the_presets_are_known(backbone: str | None) -> None:
+    check_backbone(build("demo", backbone=backbone))
+    check_backbone(build("open", backbone="micro"))
+
+
+def test_a_backbone_that_was_pretrained_on_text_reads_any_word(tmp_path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    config = build("open", backbone=str(tmp_path), overrides={"text.handwritten_contexts": "a foo"})
+    check_backbone(config)
+
+
+def test_the_noise_own_needs_recordings(tmp_path) -> None:
+    def configured(folder: str | None) -> Config:
+        given = {"evaluate.noise_folder": folder} if folder else {}
+        return configure(Arguments(preset="demo", overrides={"evaluate.conditions": "own-10dB", **given}))
+
+    (tmp_path / "a.txt").write_text("no audio")
+    (tmp_path / "folder.wav").mkdir()
+    for folder in (None, str(tmp_path), str(tmp_path / "none")):
+        with pytest.raises(ConfigError, match="needs a folder of recordings") as caught:
+            configured(folder)
+        assert "where: evaluate.noise_folder" in str(caught.value) and (folder or "no folder") in str(caught.value)
+    (tmp_path / "deep").mkdir()
+    soundfile.write(tmp_path / "deep" / "fan.wav", np.zeros(1600), 16000)
+    assert configured(str(tmp_path)).evaluate.noise_folder == str(tmp_path)
