@@ -103,6 +103,22 @@ def test_the_whole_target_is_a_second_column_of_leave_out_only(predictions: pd.D
     assert table.loc["supervised", ["uar_whole", "n_whole"]].isna().all(axis=None)
 
 
+@pytest.fixture(scope="module")
+def by_text() -> pd.DataFrame:
+    """A corpus that is split by text and left out: two speakers are in every part, "happy" is rare in test alone."""
+    train = corpus("beta", 2, (9, 40, 25, 16), split="train")
+    train = train.assign(speaker=train["speaker"].str.replace("train", "test"))
+    return answer(pd.concat([BETA, train]), "leave-out-beta", "text-acpt", SEEDS)
+
+
+def test_the_whole_target_is_over_the_classes_that_its_test_part_keeps(by_text: pd.DataFrame) -> None:
+    cell = compute(by_text).loc[("leave-out-beta", "beta", "text-acpt", "clean")]
+    kept, seeds = ["angry", "neutral", "sad"], [part for _, part in by_text.groupby("seed")]
+    recalls = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
+    assert cell["uar_whole"] == pytest.approx(np.mean(recalls))
+    assert cell["n_whole"] == len(by_text) // 2
+
+
 def test_a_pair_is_a_cell_of_its_own_after_the_others(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
     pair = answer(ALPHA, "from-beta-to-alpha", "text-acpt", SEEDS)
     found = compute(pd.concat([pair, predictions]))
@@ -165,6 +181,17 @@ def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.
         by_seed = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for _, p in own.groupby("seed")]
         assert line["uar"] == pytest.approx(np.mean(by_seed))
         assert line["n"] == len(own) // 2
+
+
+def test_speakers_are_listed_by_what_they_say_in_the_test_part(by_text: pd.DataFrame) -> None:
+    listed = speaker_uars(by_text, compute(by_text).reset_index()).set_index("speaker")
+    test = by_text[by_text["split"] == "test"]
+    assert set(listed.index) == set(test["speaker"]) and len(listed) == 2
+    for speaker, own in test.groupby("speaker"):
+        kept = ["angry", "neutral", "sad"]
+        by_seed = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for _, p in own.groupby("seed")]
+        assert listed.uar[speaker] == pytest.approx(np.mean(by_seed))
+        assert listed.n[speaker] == len(own) // 2
 
 
 def test_a_label_of_another_label_set_is_told() -> None:
