@@ -1,4 +1,15 @@
-"""Trainings that end in seconds: what a test is about, it sets itself."""
+"""Trainings that end in seconds: what a test is about, it sets itself. And a graph's nodes without Prefect."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clepdg.reporting import Reporting
+from clepdg.store import Record, Store
+from tasks import computing
+from tasks.settings import Settings
+from tasks.stages import Node, decide
 
 SMALL = {
     "clep.epochs": 1,
@@ -10,3 +21,18 @@ SMALL = {
     "classifier.steps": 5,
     "evaluate.resamples": 100,
 }
+
+
+@contextmanager
+def silent(node: Node, decision: Any) -> Iterator[Reporting]:
+    yield Reporting()
+
+
+def run_nodes(nodes: Iterable[Node], home: Path) -> tuple[Store, dict[str, Record], dict[str, Path]]:
+    """Run every node once, in order; return the store, and of each node its record and the folder of its output."""
+    settings = Settings(home=home, store=str(home / "store"), tracking_url=None, device="cpu", workers=2)
+    store, records = settings.open_store(), {}
+    for node in nodes:
+        decision = decide(node, records, store, dict)
+        records[node.id] = computing.run(node, decision, records, store, settings, reporting=silent).record
+    return store, records, {name: store.local(record.stage, record.key) for name, record in records.items()}

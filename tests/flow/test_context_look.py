@@ -1,7 +1,6 @@
 """Protects the look at contexts and acoustics in a fold: of every model that reads contexts, by plain loops."""
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,9 @@ from clepdg.acoustics import DIRECTIONS
 from clepdg.embeddings import load_audio_embeddings, load_text_embeddings
 from clepdg.presets import build
 from clepdg.prompts import CONTEXT_OF
-from clepdg.reporting import Reporting
 from flows.graph import graph
-from tasks import computing
 from tasks.context_look import FILE
-from tasks.settings import Settings
-from tasks.stages import decide
-from tests.flow.small import SMALL
+from tests.flow.small import SMALL, run_nodes
 
 FOLD = "leave-out-synthetic-2"
 CONDITIONS = {"white-10dB": "white", "white-0dB": "white", "telephone": "telephone"}
@@ -35,11 +30,6 @@ MODELS = {
 }
 
 
-@contextmanager
-def silent(node, decision):
-    yield Reporting()
-
-
 @pytest.fixture(scope="module")
 def config():
     return build("demo", corpora=("synthetic-1", "synthetic-2"), overrides=SETTINGS)
@@ -48,13 +38,7 @@ def config():
 @pytest.fixture(scope="module")
 def stood(config, tmp_path_factory):
     """Run every node once, in order; return the folder of each one's output."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, store=str(home / "store"), tracking_url=None, device="cpu", workers=2)
-    store, records = settings.open_store(), {}
-    for node in graph(config, {}, only_folds=(FOLD,)):
-        decision = decide(node, records, store, dict)
-        records[node.id] = computing.run(node, decision, records, store, settings, reporting=silent).record
-    return {name: store.local(record.stage, record.key) for name, record in records.items()}
+    return run_nodes(graph(config, {}, only_folds=(FOLD,)), tmp_path_factory.mktemp("home"))[2]
 
 
 def moves_of_audio(stood, model: str) -> dict[str, list]:

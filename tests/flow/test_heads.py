@@ -1,7 +1,6 @@
 """Protects heads and predictions of a fold: by plain loops over what is stored, on corpora with rare emotions."""
 
 import json
-from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
@@ -21,10 +20,7 @@ from clepdg.embeddings import load_text_embeddings
 from clepdg.presets import build
 from clepdg.reporting import Reporting
 from flows.graph import graph
-from tasks import computing
-from tasks.settings import Settings
-from tasks.stages import decide
-from tests.flow.small import SMALL
+from tests.flow.small import SMALL, run_nodes
 
 SOURCES, TARGET = ("synthetic-1", "synthetic-2"), "synthetic-3"
 FOLD = f"leave-out-{TARGET}"
@@ -33,11 +29,6 @@ LABELS = ("angry", "happy", "neutral", "sad")
 COSINE = ("clep-zero-shot-centred", "text-acpt", "text-acpt-target-centred", "text-acpt-redrawn")
 ROWS = (*COSINE, "clep-probe")
 SETTINGS = {**SMALL, "text.redraws": 2, "evaluate.conditions": CONDITIONS[1:], "rows": ROWS}
-
-
-@contextmanager
-def silent(node, decision):
-    yield Reporting()
 
 
 def write_unevenly(card, config, root, write=synthetic.write):
@@ -51,16 +42,11 @@ def write_unevenly(card, config, root, write=synthetic.write):
 @pytest.fixture(scope="module")
 def stood(tmp_path_factory):
     """Run every node once, in order; return the folder of each one's output."""
-    home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, store=str(home / "store"), tracking_url=None, device="cpu", workers=2)
     config = build("demo", corpora=(*SOURCES, TARGET), overrides=SETTINGS)
-    store, records = settings.open_store(), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "write", write_unevenly)
-        for node in graph(config, {}, only_folds=(FOLD,), allow_partial=True):
-            decision = decide(node, records, store, dict)
-            records[node.id] = computing.run(node, decision, records, store, settings, reporting=silent).record
-    return {name: store.local(record.stage, record.key) for name, record in records.items()}
+        nodes = graph(config, {}, only_folds=(FOLD,), allow_partial=True)
+        return run_nodes(nodes, tmp_path_factory.mktemp("home"))[2]
 
 
 def utterances(stood, corpus: str, split: str) -> pd.DataFrame:
@@ -126,7 +112,7 @@ def best_temperature(cosine: np.ndarray, y: np.ndarray, corpora: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("row", COSINE)
-def test_a_text_head_has_the_mean_of_what_sources_train_on_and_the_temperature_of_what_they_validate_on(stood, row):
+def test_a_text_head_has_its_mean_from_training_and_its_temperature_from_validation(stood, row):
     found = head(stood, row)
     assert tuple(found["labels"]) == LABELS
     np.testing.assert_allclose(found["mean"], mean_of(*learnt_from(stood, "train")), atol=1e-6)

@@ -1,19 +1,16 @@
 """Protects the whole table: every row there is computes on two tiny corpora, and says what it must beside its cells."""
 
-from contextlib import contextmanager
-
 import pandas as pd
 import pytest
 
 from clepdg.presets import build
 from clepdg.protocols import ALL, rows
-from clepdg.reporting import Reporting
 from clepdg.row_marks import CEILING
 from flows.graph import graph
 from tasks import computing
 from tasks.settings import Settings
 from tasks.stages import decide
-from tests.flow.small import SMALL
+from tests.flow.small import SMALL, run_nodes, silent
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +23,6 @@ TINY = {
     "rows": "all",
 }
 FOLD = "leave-out-synthetic-2"
-
-
-@contextmanager
-def silent(node, decision):
-    yield Reporting()
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +39,7 @@ def machine(home):
 @pytest.fixture(scope="module")
 def ran(nodes, machine):
     """Run every node once, in order; return the store and the records."""
-    settings, store = machine, machine.open_store()
-    records = {}
-    for node in nodes:
-        records[node.id] = computing.run(
-            node, decide(node, records, store, dict), records, store, settings, reporting=silent
-        ).record
-    return store, records
+    return run_nodes(nodes, machine.home)[:2]
 
 
 @pytest.fixture
