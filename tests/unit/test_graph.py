@@ -60,6 +60,21 @@ def test_nothing_learnt_in_a_leave_out_fold_sees_its_target():
         assert f"shard/{corpus}" in evaluated
 
 
+def test_emotions_of_a_leave_out_fold_are_those_that_the_sources_cards_name():
+    """That EMO-DB alone has boredom, or RAVDESS alone calm, is not known before it is evaluated."""
+    sources = {
+        "emodb": ("angry", "happy", "neutral", "sad", "disgusted", "fearful", "surprised", "calm"),
+        "ravdess": ("angry", "happy", "neutral", "sad", "disgusted", "fearful", "bored"),
+        "synthetic-1": ("angry", "happy", "neutral", "sad", "disgusted", "fearful", "surprised", "calm", "bored"),
+    }
+    nodes = by_id(replace(CONFIG, corpora=tuple(sources)))
+    for corpus, emotions in sources.items():
+        own = [node for node in nodes.values() if node.name.startswith(f"leave-out-{corpus}.")]
+        learnt = {node.id: node.config["emotions"] for node in own if "emotions" in node.config}
+        assert {node_id.partition("/")[0] for node_id in learnt} == {"clep", "acpt"}
+        assert set(learnt.values()) == {emotions}
+
+
 def test_contexts_are_used_in_the_template_that_they_were_learnt_in():
     nodes = by_id(build("demo", overrides={"acpt.joint_template": "{emotion}, from {context}"}))
     learnt = {node.config["acpt"].joint_template for node in nodes.values() if node.stage == "acpt"}
