@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_ind
+from sklearn.metrics import balanced_accuracy_score
 
 from clepdg import credit
 from clepdg.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm
@@ -44,6 +46,26 @@ def predictions(accuracy, speakers=10, targets=2, conditions=("clean", *SWEEP), 
                     )
                 )
     return pd.concat(parts, ignore_index=True)
+
+
+def uar_difference(table, rival, conditions):
+    """UAR of text-acpt minus a rival's in one fold, averaged over conditions and seeds one by one."""
+    scores = {
+        key: balanced_accuracy_score(own.emotion, own.label) for key, own in table.groupby(["row", "condition", "seed"])
+    }
+    of_row = {
+        row: [v for (r, c, _), v in scores.items() if r == row and c in conditions] for row in ("text-acpt", rival)
+    }
+    return float(np.mean(of_row["text-acpt"]) - np.mean(of_row[rival]))
+
+
+def pseudo_values(table, rival, conditions):
+    """The difference's jackknife pseudo-values in one fold, one for each speaker that is left out."""
+    table = table[table.row.isin(("text-acpt", rival)) & table.condition.isin(conditions)]
+    speakers = sorted(set(table.speaker))
+    whole = len(speakers) * uar_difference(table, rival, conditions)
+    without = [uar_difference(table[table.speaker != speaker], rival, conditions) for speaker in speakers]
+    return [whole - (len(speakers) - 1) * value for value in without]
 
 
 def verdict(table, labels=LABELS, corpora=("t0", "t1"), sweep=SWEEP):
@@ -88,6 +110,33 @@ def test_the_value_is_the_mean_over_targets_of_uar_differences():
         for found in said.differences[words]:
             expected = np.mean([score("text-acpt", c, f) - score(found.rival, c, f) for f in folds for c in conditions])
             assert found.value == pytest.approx(expected)
+
+
+def test_intervals_and_p_are_those_of_welchs_test_on_pseudo_values():
+    """The mean of two targets is half of what Welch's test of the first's values and minus the second's looks at."""
+    seeds = []
+    for seed in range(2):
+        many = predictions({"*": 0.5, "text-acpt": 0.54}, speakers=11, seed=seed, spread=0.05)
+        few = predictions({"*": 0.5, "text-acpt": 0.54}, speakers=6, seed=seed + 5, spread=0.3)
+        both = pd.concat([many[many.corpus == "t0"], few[few.corpus == "t1"]])
+        seeds.append(both.assign(seed=f"c0.l{seed}"))
+    table = pd.concat(seeds, ignore_index=True)
+    said = verdict(table)
+    for words, conditions in ((CLEAN_WORDS, ["clean"]), (CORRUPTED_WORDS, list(SWEEP))):
+        (found,) = (difference for difference in said.differences[words] if difference.rival == "text-random")
+        first, second = (pseudo_values(own, "text-random", conditions) for _, own in table.groupby("fold"))
+        welch = ttest_ind(first, np.negative(second), equal_var=False)
+        low, high = welch.confidence_interval(0.95)
+        assert (found.low, found.high, found.p) == pytest.approx((low / 2, high / 2, welch.pvalue))
+
+
+def test_what_is_not_of_the_test_part_has_no_part_in_the_rule():
+    clear, rest = predictions({"*": 0.5, "text-acpt": 0.75}), predictions({"*": 0.9, "text-acpt": 0.1}, seed=1)
+    for split in ("train", "validation"):
+        rest["split"] = split
+        for name in ("utterance_id", "speaker"):
+            rest[name] = split + "-" + rest[name]
+        assert verdict(pd.concat([clear, rest])) == verdict(clear)
 
 
 def test_too_few_speakers_are_not_decidable_and_no_interval_is_given():

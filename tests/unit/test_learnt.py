@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from clepdg.learnt import against_random
 from clepdg.metrics import confusion, uar
-from tests.unit.test_credit import LABELS, predictions
+from tests.unit.test_credit import LABELS, predictions, pseudo_values
 
 INDEX = {label: number for number, label in enumerate(LABELS)}
 
@@ -43,3 +44,35 @@ def test_folds_without_one_of_the_rows_say_nothing() -> None:
     assert against_random(table[table.row != "text-random"], LABELS, resamples=200, confidence=0.95) == {}
     clean = against_random(table[table.condition == "clean"], LABELS, resamples=200, confidence=0.95)
     assert list(clean["leave-out-t0"]) == ["clean"]
+
+
+def test_speakers_are_what_an_interval_is_over() -> None:
+    table = predictions({"*": 0.5, "text-acpt": 0.6}, speakers=8, targets=1, spread=0.3)
+    found = against_random(table, LABELS, resamples=200, confidence=0.9)["leave-out-t0"]
+    for words, conditions in (("clean", ["clean"]), ("corrupted", ["white-0dB", "hum-5dB"])):
+        low, high = ttest_1samp(pseudo_values(table, "text-random", conditions), 0).confidence_interval(0.9)
+        assert (found[words].low, found[words].high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(("count", "counted"), [(2, False), (3, True)])
+def test_a_class_of_fewer_than_three_utterances_is_left_out(count: int, counted: bool) -> None:
+    table = predictions({"*": 0.5}, targets=1)
+    sad = sorted(set(table.utterance_id[table.emotion == "sad"]))
+    table = table[~table.utterance_id.isin(sad[count:])].copy()
+    sad_rows = table.emotion == "sad"  # where the two differ most, so that it matters whether they count
+    table.loc[sad_rows, "label"] = np.where(table.row[sad_rows] == "text-acpt", "sad", "angry")
+    found = against_random(table, LABELS, resamples=200, confidence=0.95)["leave-out-t0"]["clean"]
+    clean = table[table.condition == "clean"]
+    kept = [label for label in LABELS if label != "sad" or counted]
+    means = {
+        row: np.mean([(own.label == own.emotion)[own.emotion == label].mean() for label in kept])
+        for row, own in clean.groupby("row")
+    }
+    assert found.value == pytest.approx(means["text-acpt"] - means["text-random"])
+
+
+def test_what_is_not_of_the_test_part_says_nothing() -> None:
+    table, rest = predictions({"*": 0.5}, targets=1), predictions({"*": 0.1, "text-acpt": 0.9}, targets=1, seed=1)
+    rest = rest.assign(split="train", utterance_id="train-" + rest.utterance_id, speaker="train-" + rest.speaker)
+    found = [against_random(each, LABELS, resamples=200, confidence=0.95) for each in (table, pd.concat([table, rest]))]
+    assert found[0] == found[1]
