@@ -32,9 +32,38 @@ def test_contexts_that_name_their_corruption_rank_first(directions):
     assert found.p < 0.001
 
 
-def test_what_all_contexts_share_does_not_rank_them(directions):
-    shared = 50 * np.ones(64)
-    assert rank_names(audio(directions), text(directions) + shared, CONTEXTS, NAMES).mean_rank == 1.0
+def test_what_all_contexts_share_does_not_rank_them():
+    """Nor how much of a context is its own: beside a large shared move, those that differ most would rank first."""
+    basis = np.eye(64)
+    moves = {kind: (basis[n] + 0.5 * basis[6 + n])[None] for kind, n in zip(KINDS, range(6), strict=True)}
+    own = basis[:16] * np.where(np.arange(16) < 6, 1.0, 3.0)[:, None]  # those that name a corruption are fainter
+    for shared in (0.0, 10.0):
+        found = rank_names(moves, (own + shared * basis[16])[:, None], CONTEXTS, NAMES)
+        assert found.ranks == dict.fromkeys(KINDS, 1), shared
+
+
+def test_neither_one_loud_utterance_nor_one_emotion_decides(directions):
+    moves, words = audio(directions), text(directions)
+    for n, kind in enumerate(KINDS):
+        moves[kind][0] = 1000 * directions[n + 6]
+    words[:, 0] = 1000 * np.roll(directions, 1, axis=0)
+    assert rank_names(moves, words, CONTEXTS, NAMES).ranks == dict.fromkeys(KINDS, 1)
+
+
+def test_p_is_the_share_of_all_deals_with_as_high_a_mean_rank():
+    basis = np.eye(64)[:16]
+
+    def p(**ranks):  # of each corruption's own context; the others follow in their order
+        order = {kind: np.roll(np.arange(16), KINDS.index(kind) + 1 - rank) for kind, rank in ranks.items()}
+        moves = {kind: -own[None].astype(float) @ basis for kind, own in order.items()}
+        found = rank_names(moves, basis[:, None], CONTEXTS, NAMES)
+        assert found.ranks == ranks
+        return found.p
+
+    assert p(white=1) == pytest.approx(1 / 16, abs=0.01)
+    assert p(hum=5) == pytest.approx(5 / 16, abs=0.01)
+    assert p(white=16) == 1.0
+    assert p(white=1, hum=1) == pytest.approx(1 / (16 * 15), abs=0.002)
 
 
 def test_names_dealt_wrongly_are_told_by_chance_alone(directions):
