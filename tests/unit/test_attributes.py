@@ -56,6 +56,19 @@ def test_describe_takes_pace_from_transcripts_and_leaves_out_what_is_unknown(mon
     assert attributes.describe(train) == [{"gender": "female", "pace": "slow"}, {"pace": "fast"}, {"gender": "male"}]
 
 
+def test_pitch_is_low_or_high_for_a_voice_of_that_gender(monkeypatch):
+    """The lowest of the women's voices is above the highest of the men's."""
+    time = np.arange(16000) / 16000
+    monkeypatch.setattr(
+        attributes, "read_waveform", lambda folder, tar, hertz, size: (np.sin(2 * np.pi * hertz * time), 16000)
+    )
+    hertz = {"male": [90, 110, 130], "female": [180, 220, 260]}
+    rows = [{"gender": gender, "offset": pitch} for gender, pitches in hertz.items() for pitch in pitches]
+    facts = {"transcript": None, "num_samples": 16000, "sample_rate": 16000, "folder": "", "tar": "", "bytes": 0}
+    described = attributes.describe(pd.DataFrame(rows).assign(**facts))
+    assert [known["pitch"] for known in described] == ["low", "medium", "high"] * 2
+
+
 def test_captions_say_what_is_so_and_are_true_of_whom_it_is_so():
     known = [
         {"gender": "female", "pitch": "high"},
