@@ -52,10 +52,10 @@ def rank_names(
     own = {kind: list(contexts).index(names[kind]) for kind in audio_moves if names.get(kind) in contexts}
     if not own:
         return None
-    audio = _unit(np.stack([_unit(audio_moves[kind]).mean(axis=0) for kind in own]))  # (F, D)
+    audio = np.stack([_unit(audio_moves[kind]).mean(axis=0) for kind in own])  # (F, D)
     text = _unit(_unit(text_moves).mean(axis=1))  # (K, D)
     text = text - text.mean(axis=0)  # what all contexts share tells none of them from another
-    cosine = audio @ _unit(text).T  # (F, K)
+    cosine = audio @ _unit(text).T  # (F, K), but for a corruption's own length, which ranks nothing
     ranks = 1 + (cosine[:, None, :] > cosine[:, :, None]).sum(axis=2)  # (F, K): the rank of each context
     observed = ranks[np.arange(len(own)), list(own.values())]
     rng = generator("names", sorted(own))

@@ -75,7 +75,7 @@ def test_the_report_names_every_row(ran):
 
 
 def test_each_row_answers_in_its_own_way(ran):
-    """No two rows have the same head, but where the evaluation alone sees the target's mean, or nothing is beyond 8 kHz."""
+    """No two have the same head, but where the evaluation alone sees the target's mean, or nothing is beyond 8 kHz."""
     _, records = ran
     heads = {n: r.digests["content"] for n, r in records.items() if n.startswith("classifier/")}
     same = {digest: [n for n in heads if heads[n] == digest] for digest in heads.values()}
