@@ -97,6 +97,28 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
     assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
 
 
+def test_the_first_of_the_best_epochs_on_validation_is_kept_wherever_it_stands(
+    micro_factory, utterances, tmp_path, monkeypatch
+):
+    script, weights, asked = [0.5, 0.75, 0.75, 0.25], [], []
+
+    def score(clap, text, table, labels):
+        weights.append({name: tensor.clone() for name, tensor in clap.model.state_dict().items()})
+        asked.append(dict(zip(table.utterance_id, labels, strict=True)))
+        return script[len(weights) - 1]
+
+    monkeypatch.setattr(clep, "zero_shot_uar", score)
+    clap = micro_factory()
+    figures = fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=4))
+    assert (figures["validation_uar"], figures["best_epoch"]) == (script, 2)
+    kept = clap.model.state_dict()
+    equal = [all(torch.equal(tensor, kept[name]) for name, tensor in epoch.items()) for epoch in weights]
+    assert equal == [False, True, False, False]
+    validation = utterances[utterances.split == "validation"]
+    expected = {row.utterance_id: EMOTIONS.index(row.emotion) for row in validation.itertuples()}
+    assert asked == [expected] * 4
+
+
 @pytest.mark.parametrize(("killed_after", "best"), [(1, "whole"), (3, "whole"), (5, "whole"), (5, "gone"), (5, "torn")])
 def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, ticking, killed_after, best):
     whole = micro_factory()
