@@ -1,12 +1,17 @@
 """Protects the corruptions: SNR, loudness, alignment and bands; the same for every row, others in training."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 
 from clepdg import corruptions, rooms
+from clepdg.config import ShardConfig
 from clepdg.corruptions import RATE, SWEEP, Condition, active_power, add_noise, augment, corrupt, parse
+from clepdg.environments import heard_as
 from clepdg.errors import ConfigError
 from clepdg.seeds import generator
+from clepdg.sharding import write_shards
 
 
 @pytest.fixture
@@ -97,6 +102,57 @@ def test_training_and_evaluation_share_neither_noises_nor_rooms():
     assert not set(corruptions.TRAINING_NOISES) & set(corruptions.NOISES)
     test, training = (rooms.impulse_response(bank, "short", 0) for bank in ("test", "training"))
     assert len(test) != len(training) or np.abs(test - training).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("bank", "hear"),
+    [
+        ("test", lambda click, n: corrupt(click, RATE, f"c/{n}", parse("room-short"))),
+        ("training", lambda click, n: augment(click, RATE, generator("step", n))),
+        ("training", lambda click, n: heard_as(click, RATE, "room-short", [], generator("step", n))),
+    ],
+    ids=["evaluation", "training", "micro-context"],
+)
+def test_evaluation_is_in_rooms_of_its_bank_and_training_in_rooms_of_the_other(bank, hear, monkeypatch):
+    monkeypatch.setattr(rooms, "IN_BANK", 4)  # few, since drawing a room takes time
+    monkeypatch.setattr(rooms, "BANDS", {"short": rooms.BANDS["short"]})
+    monkeypatch.setattr(corruptions, "add_noise", lambda waveform, noise, snr: waveform)
+    click = np.zeros(RATE, np.float32)
+    click[0] = 1.0  # in a room it is the room's impulse response
+    heard = [wave for n in range(12) if np.count_nonzero(wave := hear(click, n)) > 1]
+    assert len(heard) > 3
+
+    def cosines(wave, name):
+        responses = [np.resize(np.append(rooms.impulse_response(name, "short", n), click * 0), RATE) for n in range(4)]
+        return [wave @ r / np.linalg.norm(wave) / np.linalg.norm(r) for r in responses]
+
+    other = "training" if bank == "test" else "test"
+    for wave in heard:
+        assert max(cosines(wave, bank)) > 0.999 > max(cosines(wave, other))
+
+
+def test_only_training_utterances_of_the_sources_babble_as_many_of_each(tmp_path):
+    pitches = {}  # corpus -> the pitch in Hz of each utterance, in the order of their ids
+    for corpus, lowest, count in (("a", 1000, 12), ("b", 3000, 24)):
+        splits = ["train", "validation", "test"] * (count // 3)
+        pitches[corpus] = {lowest + 50 * n: split for n, split in enumerate(splits)}
+        (tmp_path / corpus).mkdir()
+        rows = []
+        for pitch, split in pitches[corpus].items():
+            wave = 0.1 * np.sin(2 * np.pi * pitch * np.arange(24000) / 24000)
+            soundfile.write(tmp_path / f"{corpus}{pitch}.wav", wave, 24000)
+            rows.append((f"{corpus}/{pitch}", split, f"{corpus}{pitch}.wav", "A"))
+        table = pd.DataFrame(rows, columns=["utterance_id", "split", "path", "raw_label"])
+        write_shards(tmp_path / corpus, tmp_path, table, ShardConfig())
+
+    def heard(most):
+        voices = corruptions.talkers([tmp_path / corpus for corpus in pitches], most)
+        assert {len(voice) for voice in voices} == {RATE}  # a second of each, so that a bin is one Hz
+        return [int(np.abs(np.fft.rfft(voice)).argmax()) for voice in voices]
+
+    training = [[pitch for pitch, split in own.items() if split == "train"] for own in pitches.values()]
+    assert heard(most=100) == sum(training, [])
+    assert heard(most=4) == [own[place] for own in training for place in (0, -1)]  # from one end to the other
 
 
 def test_a_telephone_passes_its_band_alone(tone):
