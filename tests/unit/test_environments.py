@@ -66,6 +66,22 @@ def test_what_is_left_out_is_never_heard(tmp_path, micro_factory, speech, monkey
     assert heard and not {"white", "telephone"} & set(heard)
 
 
+def test_its_figures_are_of_validation_utterances_heard_and_left_out_apart(
+    tmp_path, micro_factory, speech, monkeypatch
+):
+    asked = []
+
+    def accuracy(clap, utterances, talk, seed):
+        asked.append(utterances)
+        return {name: float(name == "white") for name in prompts.CONTEXT_OF}
+
+    monkeypatch.setattr(environments, "environment_accuracy", accuracy)
+    _, figures = taught(micro_factory, speech, tmp_path, left_out=("white", "telephone"))
+    validation = speech[0][speech[0].split == "validation"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(*asked, validation)
+    assert (figures["environment_accuracy_heard"], figures["environment_accuracy_left_out"]) == (0.0, 0.5)
+
+
 @pytest.mark.parametrize("environment", prompts.CONTEXT_OF)
 def test_every_environment_sounds_as_loud_and_is_one_of_the_hand_written_contexts(tone, environment):
     waveform = tone(1.0, RATE)
