@@ -2,16 +2,20 @@
 
 Unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687). laion_clap is
 the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle; this is the one place of
-the project that reads one, and nothing but tensors and plain containers comes out of it.
+the project that reads one. It calls nothing that the file names, and takes no more memory than the file's size allows:
+torch.load(weights_only=True) runs no code either, but fills the memory, or ends the process, if a file is made for it.
 """
 
 import json
+import math
+import pickletools
 import re
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +28,7 @@ TOKENIZER: Final = "FacebookAI/roberta-base"
 TOKENIZER_FILES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 EXPECTED: Final = "an unfused HTSAT-tiny or HTSAT-base with a RoBERTa text tower, as laion_clap saves it"
 HTSAT: Final = {96: ("HTSAT-tiny", [2, 2, 6, 2]), 128: ("HTSAT-base", [2, 2, 12, 2])}  # by width: name, depths
+ROBERTA: Final = {"words": 50265, "layers": 12}  # the most; the other sizes are ClapTextConfig's defaults
 
 _WORDS: Final = "text_branch.embeddings.word_embeddings.weight"
 _PATCHES: Final = "audio_branch.patch_embed.proj.weight"
@@ -31,9 +36,9 @@ _FILTERS: Final = "audio_branch.logmel_extractor.melW"
 # What the embeddings do not go through, and the constants that ClapModel computes itself.
 _UNUSED: Final = re.compile(
     r"audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|(audio|text)_transform\."
-    r"|text_branch\.embeddings\.(position_ids|token_type_ids)$|audio_branch\..*\.attn_mask$"
+    r"|text_branch\.embeddings\.(position_ids|token_type_ids)$|audio_branch\..*\.(attn_mask|relative_position_index)$"
 )
-_COMPUTED: Final = {"text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"}
+_COMPUTED: Final = re.compile(r"text_model\.embeddings\.(position|token_type)_ids|.*\.relative_position_index")
 _RENAMED: Final = (
     (r"^text_branch\.", "text_model."),
     (r"^audio_branch\.bn0\.", "audio_model.audio_encoder.batch_norm."),
@@ -49,12 +54,36 @@ _RENAMED: Final = (
 )
 
 
-class _Nothing:
-    """Stands for the numpy numbers that checkpoints keep beside the weights; numpy itself is never called."""
+# What of a pickle is read. numpy's names are of the numbers that checkpoints keep beside the weights: read as None.
+_DTYPES: Final[dict[str, torch.dtype]] = {
+    "torch.FloatStorage": torch.float32, "torch.HalfStorage": torch.float16, "torch.BFloat16Storage": torch.bfloat16,
+    "torch.DoubleStorage": torch.float64, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
+    "torch.ByteStorage": torch.uint8, "torch.BoolStorage": torch.bool,
+}  # fmt: skip
+_TENSOR: Final = "torch._utils._rebuild_tensor_v2"
+_MAPPING: Final = "collections.OrderedDict"
+_NUMPY: Final = {"numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode"}
+_PICKLE_BYTES: Final = 4_000_000  # the most; a whole training's state takes 0.5 MB, and a byte up to 200 of memory
+_PLAIN: Final = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
+_MADE: Final[dict[str, Callable[[], Any]]] = {
+    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
+}  # fmt: skip
+_TAKES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "REDUCE": 2, "BUILD": 1}
 
-    def __init__(self, *_: object) -> None: ...
 
-    def __setstate__(self, _: object) -> None: ...
+class _Odd(Exception):
+    """What a file holds that a state_dict does not."""
+
+
+class _Kept(NamedTuple):
+    """A tensor as a pickle tells of it."""
+
+    key: str
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
@@ -97,30 +126,93 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     Raises:
         BackboneError: it is not a whole file of torch's, holds other objects than tensors and plain containers (those
-            are refused before they are made), or no state_dict.
+            are refused, not made), tensors larger than the file, or no state_dict.
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
-    names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
-    inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
+    size = path.stat().st_size
     try:
-        with torch.serialization.safe_globals(inert):
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            root, pickled = _pickle(archive, size)
+            found = _unpickle(pickled)
+            state = found.get("state_dict", found) if isinstance(found, dict) else None
+            if not isinstance(state, dict) or not state or not all(isinstance(kept, _Kept) for kept in state.values()):
+                raise _Odd(f"{type(found).__name__}, no state_dict of tensors")
+            asked = sum(math.prod(kept.size) * kept.dtype.itemsize for kept in state.values())
+            if asked > size:  # expanded, or the same bytes under many names
+                raise _Odd(f"{asked} bytes of tensors in a file of {size}")
+            tensors = {}
+            for name, kept in state.items():
+                flat = torch.frombuffer(bytearray(archive.read(f"{root}data/{kept.key}")), dtype=kept.dtype)
+                tensors[str(name).removeprefix("module.")] = flat.as_strided(
+                    kept.size, kept.stride, kept.offset
+                ).clone()
+            return tensors
     except Exception as error:  # a broken or hostile file fails in whatever way it likes
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise BackboneError(
             "The checkpoint can't be read as weights alone.",
-            got=f"it asks for {named[1]}, which is no tensor" if named else "damaged, not whole, or no file of torch's",
-            expected="a .pt file that holds tensors, numbers and text",
+            got=error if isinstance(error, _Odd) else "damaged, not whole, or no zip file of torch's",
+            expected="a .pt file of torch 1.6 or later, with a state_dict of dense tensors",
             where=path,
             do="download it again from where LAION publishes it; never load it in another way",
         ) from None
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BackboneError(
-            "The checkpoint holds no state_dict of tensors.", got=type(found).__name__, expected=EXPECTED, where=path
-        )
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _pickle(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
+    """Return the folder within an archive of `size` bytes, and the pickle that lies there beside the tensors' bytes."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > size for member in members):
+        raise _Odd("its parts are compressed, which torch.save never does")
+    pickles = [member for member in members if member.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or pickles[0].file_size > _PICKLE_BYTES:
+        raise _Odd(f"pickles of {[m.file_size for m in pickles[:3]]} bytes, not one of at most {_PICKLE_BYTES}")
+    return pickles[0].filename.removesuffix("data.pkl"), archive.read(pickles[0])
+
+
+def _unpickle(pickled: bytes) -> Any:
+    """Return what torch.save has pickled, of dicts, lists, tuples, numbers, text and _Kept; no name is looked up."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+    for opcode, value, _ in pickletools.genops(pickled):
+        code = opcode.name
+        start = marks.pop() if code in ("TUPLE", "APPENDS", "SETITEMS") else len(stack) - _TAKES.get(code, 0)
+        taken = stack[start:]
+        del stack[start:]
+        if code in _PLAIN:
+            stack.append(value)
+        elif code in _MADE:
+            stack.append(_MADE[code]())
+        elif code in ("BINPUT", "LONG_BINPUT"):
+            memo[value] = stack[-1]
+        elif code in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[value])
+        elif code == "MARK":
+            marks.append(len(stack))
+        elif code.startswith("TUPLE"):
+            stack.append(tuple(taken))
+        elif code.startswith("APPEND"):
+            stack[-1].extend(taken)
+        elif code.startswith("SETITEM"):  # hashing tuples in one another, 100000 deep, would end the process
+            pairs = zip(taken[::2], taken[1::2], strict=True)
+            stack[-1].update({key: item for key, item in pairs if isinstance(key, str | int)})
+        elif code == "GLOBAL":
+            stack.append(str(value).replace(" ", "."))
+            if stack[-1] not in {_TENSOR, _MAPPING, *_NUMPY, *_DTYPES}:
+                raise _Odd(f"it asks for {stack[-1][:100]}, which is no dense tensor")
+        elif code == "REDUCE":
+            name, arguments = taken
+            stack.append(_kept(*arguments[:4]) if name == _TENSOR else {} if name == _MAPPING else None)
+        elif code not in ("PROTO", "BINPERSID", "BUILD", "STOP"):  # a storage stays its tuple; attributes are left out
+            raise _Odd(f"the pickle code {code}, which torch.save does not write")
+    return stack[-1]
+
+
+def _kept(storage: Any, offset: Any, size: Any, stride: Any) -> _Kept:
+    _, kind, key, _, _ = storage
+    if len(size) > 4 or len(stride) != len(size) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+        raise _Odd("a tensor of no size that a layer has")  # not even multiplied: a text times a number is a long text
+    return _Kept(str(key), _DTYPES[str(kind)], offset, tuple(size), tuple(stride))
 
 
 def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +225,8 @@ def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = re.sub(pattern, replacement, name)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if ".qkv." in name:
-            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            pieces = tensor.reshape(tensor.shape or (1,)).tensor_split(3)  # always three; loading tells of odd shapes
+            for part, piece in zip(("query", "key", "value"), pieces, strict=True):
                 converted[name.replace(".qkv.", f".{part}.")] = piece.clone()
         else:
             converted[name] = tensor
@@ -181,26 +274,27 @@ def _config(state: Mapping[str, Tensor], path: Path) -> Any:
             "This checkpoint's architecture is not supported.", got=what, expected=EXPECTED, where=path
         )
 
-    def shape(name: str) -> tuple[int, int]:
-        if name not in state or state[name].ndim < 2:
-            raise refuse(f"no matrix {name}")
-        return int(state[name].shape[0]), int(state[name].shape[1])
+    def rows(name: str) -> int:
+        return len(state[name]) if name in state and state[name].ndim else 0
 
     if any("fusion_model" in name or "mel_conv" in name for name in state):
         raise refuse("a fusion model, whose front end is random")
     if _PATCHES not in state:
         raise refuse("no HTSAT audio encoder" if any(n.startswith("audio_branch.") for n in state) else "no CLAP")
-    width, (vocabulary, hidden) = shape(_PATCHES)[0], shape(_WORDS)
+    width, words = rows(_PATCHES), rows(_WORDS)
     if width not in HTSAT:
         raise refuse(f"an HTSAT of width {width}")
-    if shape("text_branch.embeddings.token_type_embeddings.weight")[0] != 1:
+    layers = len({name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")})
+    # Checked before a model is built, which takes memory for whatever sizes it is told.
+    if not 0 < layers <= ROBERTA["layers"] or not 5 <= words <= ROBERTA["words"]:
+        raise refuse(f"a text tower of {layers} layers and {words} words; RoBERTa's has at most {ROBERTA}")
+    if rows("text_branch.embeddings.token_type_embeddings.weight") != 1:
         raise refuse("a text tower that is no RoBERTa: it has several token types")
     if _FILTERS in state:
         front_end = LAION_FRONT_END
         ours = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
-        if state[_FILTERS].shape != ours.shape or (state[_FILTERS] - ours).abs().max() > 1e-5:
+        if state[_FILTERS].shape != ours.shape or not (state[_FILTERS].float() - ours).abs().max() <= 1e-5:
             raise refuse("mel filters of another front end")
-    layers = {name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")}
     return ClapConfig(
         audio_config={
             "patch_embeds_hidden_size": width,
@@ -210,15 +304,10 @@ def _config(state: Mapping[str, Tensor], path: Path) -> Any:
             "enable_fusion": False,
         },
         text_config={
-            "vocab_size": vocabulary,
-            "hidden_size": hidden,
-            "num_hidden_layers": len(layers),
-            "num_attention_heads": max(1, hidden // 64),
-            "intermediate_size": shape("text_branch.encoder.layer.0.intermediate.dense.weight")[0],
-            "max_position_embeddings": shape("text_branch.embeddings.position_embeddings.weight")[0],
+            "vocab_size": words,
+            "num_hidden_layers": layers,
             "layer_norm_eps": 1e-5,  # RoBERTa's; ClapTextConfig's default is 1e-12
         },
-        projection_dim=shape("audio_projection.0.weight")[0],
     )
 
 
@@ -229,13 +318,13 @@ def _build(config: Any, state: Mapping[str, Tensor], path: Path) -> Any:
     weights = convert_names(state)
     try:
         missing, unknown = model.load_state_dict(weights, strict=False)
-        odd = [*(set(missing) - _COMPUTED), *unknown]
-        got = f"{len(odd)} names missing or unknown, for example {sorted(odd)[:3]}"
+        odd = [*(name for name in missing if not _COMPUTED.fullmatch(name)), *unknown]
+        got = f"{len(odd)} names missing or unknown, for example {sorted(odd)[:3]}"[:300]
     except RuntimeError as error:
         odd, got = [""], " ".join(str(error).split())[:300]
-    odd_values = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    if not odd and odd_values:
-        odd, got = odd_values, f"values that are not finite, for example in {odd_values[:3]}"
+    if not odd:
+        odd = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+        got = f"values that are not finite, for example in {odd[:3]}"
     if odd:
         raise BackboneError(
             "The checkpoint's tensors are not those of a whole CLAP.", got=got, expected=EXPECTED, where=path
