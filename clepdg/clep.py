@@ -105,8 +105,10 @@ def fit(
     similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
-    if not whole(folder / BEST) and whole(folder / CHECKPOINT) and read_facts(folder / CHECKPOINT).get("memory"):
-        (folder / CHECKPOINT).unlink()  # it would go on without the best
+    if distributed.rank() == 0 and not whole(folder / BEST) and whole(folder / CHECKPOINT):
+        if read_facts(folder / CHECKPOINT).get("memory"):  # it would go on without the best
+            (folder / CHECKPOINT).unlink()
+    distributed.wait()
 
     def draw(step: int) -> Batch:
         return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)

@@ -160,7 +160,7 @@ class ClepConfig:
             steps_per_epoch=(self.steps_per_epoch >= 1, "at least 1"),
             batch_size=(self.batch_size >= 2, "at least 2"),
             learning_rate=(self.learning_rate > 0, "above 0"),
-            projection_learning_rate=(self.projection_learning_rate > 0, "above 0"),
+            projection_learning_rate=(self.projection_learning_rate >= 0, "0 or more"),
             logit_scale_learning_rate=(self.logit_scale_learning_rate >= 0, "0 or more"),
             weight_decay=(self.weight_decay >= 0, "0 or more"),
             clip_norm=(self.clip_norm > 0, "above 0"),
@@ -170,7 +170,7 @@ class ClepConfig:
             without_emotion=(self.without_emotion in (None, *EMOTIONS), f"none, or one of {', '.join(EMOTIONS)}"),
             templates=(
                 len(self.templates) >= 8 and all(holds(t, "emotion") for t in self.templates),
-                "at least 8, each with {emotion}",
+                "at least 8, each with one {emotion}",
             ),
             ranks=(self.ranks >= 1, "at least 1"),
         )
@@ -234,7 +234,7 @@ class TextConfig:
             label_set=(self.label_set in LABEL_SETS, f"one of {', '.join(LABEL_SETS)}"),
             content_templates=(
                 bool(self.content_templates) and all(holds(t, "emotion") for t in self.content_templates),
-                "at least one, each with {emotion}",
+                "at least one, each with one {emotion}",
             ),
             handwritten_contexts=phrases(self.handwritten_contexts),
             nonacoustic_contexts=phrases(self.nonacoustic_contexts),

@@ -104,12 +104,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
-    _check_archive(path)
     names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
     inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
     try:
+        _check_archive(path)
         with torch.serialization.safe_globals(inert):
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except BackboneError:
+        raise
     except Exception as error:  # a broken or hostile file fails in whatever way it likes
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise BackboneError(

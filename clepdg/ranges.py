@@ -36,10 +36,12 @@ def seeds(given: tuple[int, ...]) -> Check:
 
 
 def phrases(given: tuple[str, ...]) -> Check:
-    """Return whether these are phrases."""
-    return bool(given) and all(map(str.strip, given)), "at least one, none empty"
+    """Return whether these are phrases, to be put into templates."""
+    valid = bool(given) and all(phrase.strip() and not {*"{}"} & {*phrase} for phrase in given)
+    return valid, "at least one, none empty or with braces"
 
 
 def holds(template: str, *fields: str) -> bool:
     """Tell whether a template has each of these fields once, and no other."""
-    return all(template.count(f"{{{field}}}") == 1 for field in fields) and template.count("{") == len(fields)
+    braces = template.count("{") == template.count("}") == len(fields)
+    return braces and all(template.count(f"{{{field}}}") == 1 for field in fields)

@@ -138,13 +138,13 @@ class Training:
 
     def _resume(self) -> int:
         path = self.folder / CHECKPOINT
-        if not whole(path):
+        if distributed.rank() == 0 and whole(path) and not self._fits(load_tensors(path), read_facts(path)):
+            log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
+            path.unlink()
+        distributed.wait()  # the first rank removes what is not wanted
+        if not path.exists():
             return 0
         tensors, facts = load_tensors(path), read_facts(path)
-        if not self._fits(tensors, facts):
-            log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
-            path.unlink(missing_ok=True)
-            return 0
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(tensors[f"tensor.{name}"])

@@ -1,5 +1,6 @@
 """How far a stage is, in words: bytes for what brings files, counts for the rest, and the rate."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -17,14 +18,16 @@ def describe(stage: str, name: str, done: int, total: int, lately: int, seconds:
 def since_first() -> Callable[[int], tuple[int, float]]:
     """Return a function that says how much was done, and in which seconds, since it was first called.
 
-    What goes on from a checkpoint or from half a download has not done the rest now.
+    What goes on from a checkpoint or from half a download has not done the rest now. Where less is done than before,
+    another part of the stage has begun.
     """
-    first: tuple[int, float] | None = None
+    first, last = (0, 0.0), math.inf
 
     def since(done: int) -> tuple[int, float]:
-        nonlocal first
+        nonlocal first, last
         now = time.monotonic()
-        first = first or (done, now)
+        first = (done, now) if done < last else first
+        last = done
         return done - first[0], now - first[1]
 
     return since

@@ -234,6 +234,14 @@ def test_a_compressed_file_is_refused_unread(tmp_path, tokenizer, capsys):
     assert "names and shapes" in complaint(capsys, tmp_path / "b.pt", tmp_path / "out", tokenizer)
 
 
+def test_a_damaged_directory_is_one_message(tmp_path, tokenizer, capsys):
+    torch.save({"state_dict": {"x": torch.ones(100)}}, tmp_path / "a.pt")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.rfind(b"PK\x01\x02")] = 0
+    (tmp_path / "a.pt").write_bytes(data)
+    assert "can't be read as weights" in complaint(capsys, tmp_path / "a.pt", tmp_path / "out", tokenizer)
+
+
 @pytest.mark.parametrize(
     ("odd", "words"),
     [

@@ -25,8 +25,10 @@ def test_how_far(stage, done, total, seconds, expected):
 
 def test_what_goes_on_has_the_rate_of_what_it_does_now(monkeypatch):
     """Of 250 steps 105 were done before a kill: they took none of this minute."""
-    clock = iter([1000.0, 1060.0])
+    clock = iter([1000.0, 1060.0, 1061.0, 1065.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     since = since_first()
     assert describe("clep", "c", 105, 250, *since(105)) == "clep c: 105 of 250"
     assert describe("clep", "c", 135, 250, *since(135)) == "clep c: 135 of 250, 2 s each"
+    assert describe("clep", "c", 10, 250, *since(10)) == "clep c: 10 of 250"  # another part: its own rate
+    assert describe("clep", "c", 90, 250, *since(90)) == "clep c: 90 of 250, 20/s"
