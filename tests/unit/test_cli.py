@@ -66,7 +66,7 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
             ("speech encoder's weights are not here", "a/b", "HF_HUB_OFFLINE"),
         ),
         (("run", "--preset", "demo", "--set", "encoder.name=."), ("speech encoder's folder", "no config.json")),
-        (("run", "--preset", "demo", "--set", "encoder.revision=f00"), ("EncoderConfig.revision",)),
+        (("run", "--preset", "demo", "--set", "encoder.revision=f00"), ("where: encoder.revision", "f00")),
         (("compare", "--preset", "full"), ("full", "demo, open")),
         (("compare",), ("No classifier is registered yet", "clep-dg run")),
         (("promote", "1", "--why", "x"), ("No classifier is registered yet", "clep-dg run")),
