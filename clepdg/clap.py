@@ -60,9 +60,7 @@ class Clap:
             BackboneError: a word that a fixed word list does not hold, or a text longer than the model reads.
         """
         if self.tokenizer.unk_token is None:
-            known = self.tokenizer.get_vocab()
-            unknown = sorted({word for text in texts for word in prompts.words(text)} - set(known))
-            if unknown:
+            if unknown := prompts.unknown_words(texts, self.tokenizer.get_vocab()):
                 raise BackboneError(
                     "A prompt holds words that this backbone does not know.",
                     got=unknown,

@@ -20,10 +20,11 @@ from clepdg.audio import crop, log_mel
 from clepdg.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.config import ClepConfig, ComputeConfig
 from clepdg.contrastive import contrastive_loss, draw_batch, equal_captions, targets
-from clepdg.corruptions import RATE, augment
+from clepdg.corruptions import augment
 from clepdg.errors import ClepError
 from clepdg.lora import add_adapters, merge_adapters
 from clepdg.metrics import confusion, uar
+from clepdg.noises import RATE
 from clepdg.pace import USUAL, Pace
 from clepdg.reporting import Reporting
 from clepdg.shards import read_waveform

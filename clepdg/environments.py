@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clepdg import corruptions, prompts, rooms
+from clepdg import corruptions, noises, prompts, rooms
 from clepdg.audio import Waveform, crop, log_mel, resample
 from clepdg.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.clep import Batch, prefetch, set_batch_norm
@@ -49,7 +49,7 @@ def heard_as(
         environment: key of prompts.CONTEXT_OF.
         talk: what a babble's speakers say, at 16 kHz.
     """
-    waveform = resample(waveform, rate, corruptions.RATE)
+    waveform = resample(waveform, rate, noises.RATE)
     if environment == corruptions.CLEAN:
         return waveform
     if environment.startswith(ROOM):
@@ -58,7 +58,7 @@ def heard_as(
     elif environment in corruptions.CHANNELS:
         changed = corruptions.telephone(waveform) if environment == "telephone" else corruptions.clip(waveform)
     else:
-        noise = corruptions.make_noise(environment, len(waveform), talk, rng)
+        noise = noises.make_noise(environment, len(waveform), talk, rng)
         changed = corruptions.add_noise(waveform, noise, float(rng.uniform(*SNR)))
     return corruptions.as_loud_as(waveform, changed)
 
@@ -107,7 +107,7 @@ def pretrain(
         cut = [
             crop(
                 heard_as(*_waveform(train, n), environments[e], talk, rng),
-                corruptions.RATE,
+                noises.RATE,
                 clap.front_end,
                 rng.random(),
             )
@@ -171,7 +171,7 @@ def environment_accuracy(
     found = {}
     for number, environment in enumerate(prompts.CONTEXT_OF):
         rng = generator("validation", seed, environment)
-        heard = [(heard_as(*_waveform(utterances, n), environment, talk, rng), corruptions.RATE) for n in chosen]
+        heard = [(heard_as(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
         nearest = (clap.encode_waveforms(heard) @ classes.T).argmax(dim=1)
         found[environment] = float((nearest == number).float().mean())
     return found

@@ -3,6 +3,7 @@
 Every word used here is in micro's fixed word list (`vocabulary`), so that a changed list changes micro's digest.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 # {emotion} is filled with one of an emotion's words. The first is the word that class prompts use.
@@ -126,6 +127,11 @@ def captions(emotion: str, templates: tuple[str, ...]) -> list[str]:
 def words(text: str) -> list[str]:
     """Split a text into micro's words: lower case, commas as words."""
     return text.lower().replace(",", " , ").split()
+
+
+def unknown_words(texts: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the words of texts that a word list does not hold, sorted."""
+    return sorted({word for text in texts for word in words(text)} - {*known})
 
 
 def vocabulary() -> list[str]:

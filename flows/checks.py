@@ -6,8 +6,9 @@ from functools import partial
 from clepdg import sources
 from clepdg.cards import load_card
 from clepdg.config import Config
-from clepdg.corruptions import OWN, conditions, find_noises
+from clepdg.corruptions import conditions
 from clepdg.errors import ConfigError
+from clepdg.noises import OWN, find_noises
 from clepdg.presets import build
 from clepdg.protocols import folds, rows
 from clepdg.store import Store

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clepdg import cards, corruptions, folders
+from clepdg import cards, corruptions, folders, noises
 from clepdg.config import ClassifierConfig, Config
 from clepdg.corruptions import CLEAN, Condition
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
@@ -150,7 +150,7 @@ def audio_embeddings(
     state: dict[str, str] = {}
     if fold:
         inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
-    if heard and heard.noise == corruptions.OWN:
+    if heard and heard.noise == noises.OWN:
         settings["noise_folder"] = config.evaluate.noise_folder
         state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
     return Node(

@@ -63,17 +63,17 @@ def _embed(work: Work) -> "Embed":
 
 def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
-    from clepdg import corruptions, shards
+    from clepdg import corruptions, noises, shards
 
     recordings: list[Waveform] = []
     if condition.of_babble:
-        recordings = corruptions.talkers(inputs_like(work, "talkers/"))
-    elif condition.noise == corruptions.OWN:
-        recordings = corruptions.read_noises(work.config["noise_folder"])
+        recordings = noises.talkers(inputs_like(work, "talkers/"))
+    elif condition.noise == noises.OWN:
+        recordings = noises.read_noises(work.config["noise_folder"])
     offsets = shards.read_offsets(work.inputs["shard"])
     test = offsets[offsets.split == "test"]
     heard = (
-        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), corruptions.RATE)
+        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), noises.RATE)
         for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
     )
     return heard, len(test)

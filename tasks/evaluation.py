@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from clepdg.embeddings import AudioEmbeddings
+
 
 def compute_evaluate(work: Work) -> Computed:
     """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
@@ -31,7 +33,7 @@ def compute_evaluate(work: Work) -> Computed:
     table = table[~found].reset_index(drop=True)
     test = table[table.split == "test"].reset_index(drop=True)
     heard = {condition: table if condition == CLEAN else test for condition in (CLEAN, *work.config["conditions"])}
-    predictions = _predict(work, heard, _test_audio(work, copies))
+    predictions = _predict(work, heard, copies)
     predictions.to_parquet(work.folder / "predictions.parquet", index=False)
     config: EvaluateConfig = work.config["evaluate"]
     cells = evaluate.cells(
@@ -79,27 +81,31 @@ def _test_audio(work: Work, copies: set[str]) -> "pd.DataFrame":
     return table[(table.split == "test") & ~table.utterance_id.isin(copies)].sort_values("utterance_id")
 
 
-def _predict(work: Work, heard: "dict[str, pd.DataFrame]", test_audio: "pd.DataFrame") -> "pd.DataFrame":
+def _predict(work: Work, heard: "dict[str, pd.DataFrame]", copies: set[str]) -> "pd.DataFrame":
     """Predict the labels of each condition's utterances with every row's heads, one after another."""
     import numpy as np
     import pandas as pd
 
     from clepdg import classifier
+    from clepdg.embeddings import select
 
     heads = [
         (head, classifier.load_head(work.inputs[f"classifier/{head['row']}.{head['seed']}"]))
         for head in work.config["heads"]
     ]
+    on_target = any(head["centring"] == "target" for head, _ in heads)
+    test_audio = _test_audio(work, copies) if on_target else None
     asked, labels, probabilities = [], [], []
     for condition, table in heard.items():
-        embeddings = _embeddings(work, table, condition)
+        embeddings = _embeddings(work, condition)
+        embedded = {model: select(found, table.utterance_id.tolist()) for model, found in embeddings.items()}
         for head, loaded in heads:
             if head["model"] not in embeddings:
                 continue
             asked.append((table, head, condition))
-            x = embeddings[head["model"]]
-            if head["centring"] == "target":
-                test = _embeddings(work, test_audio, condition)[head["model"]]
+            x = embedded[head["model"]]
+            if test_audio is not None and head["centring"] == "target":
+                test = select(embeddings[head["model"]], test_audio.utterance_id.tolist())
                 x = _centred(x, table.corpus.to_numpy(), test, test_audio.corpus.to_numpy())
                 loaded = replace(loaded, mean=loaded.mean.new_zeros(loaded.mean.shape))
             probabilities.append(loaded.probabilities(x))
@@ -117,15 +123,15 @@ def _predict(work: Work, heard: "dict[str, pd.DataFrame]", test_audio: "pd.DataF
     )
 
 
-def _embeddings(work: Work, table: "pd.DataFrame", condition: str) -> "dict[str, NDArray[np.float32]]":
-    """Return the embeddings (U, D) of the table's utterances by each model that hears a condition."""
-    from clepdg import embeddings
+def _embeddings(work: Work, condition: str) -> "dict[str, list[AudioEmbeddings]]":
+    """Return the targets' embeddings by each model that hears a condition."""
+    from clepdg.embeddings import load_audio_embeddings
 
-    targets: dict[str, list[embeddings.AudioEmbeddings]] = {}
+    found: dict[str, list[AudioEmbeddings]] = {}
     for name, folder in sorted(work.inputs.items()):
         if name.startswith("audio/") and name.endswith(f"/{condition}"):
-            targets.setdefault(name.split("/")[1], []).append(embeddings.load_audio_embeddings(folder))
-    return {model: embeddings.select(found, table.utterance_id.tolist()) for model, found in targets.items()}
+            found.setdefault(name.split("/")[1], []).append(load_audio_embeddings(folder))
+    return found
 
 
 def _centred(

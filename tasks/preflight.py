@@ -73,10 +73,10 @@ def check_words(config: Config) -> None:
         "text.nonacoustic_contexts": config.text.nonacoustic_contexts,
     }
     for setting, chosen in texts.items():
-        if unknown := {word for text in chosen for word in prompts.words(text)} - known:
+        if unknown := prompts.unknown_words(chosen, known):
             raise ConfigError(
                 "A prompt holds words that this backbone does not know.",
-                got=sorted(unknown),
+                got=unknown,
                 where=setting,
                 do="use words of clepdg/prompts.py, or a backbone that was pretrained on text",
             )

@@ -58,14 +58,14 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
     """Pretrain micro-context on the source corpora's audio; no label of it is read."""
     import pandas as pd
 
-    from clepdg import corruptions, environments, shards
+    from clepdg import environments, noises, shards
 
     folders = inputs_like(work, "shard/")
     tables = [shards.read_offsets(folder).assign(corpus=folder.name, folder=str(folder)) for folder in folders]
     return environments.pretrain(
         clap,
         pd.concat(tables, ignore_index=True),
-        corruptions.talkers(folders),
+        noises.talkers(folders),
         work.config["pretrain"],
         work.config["compute"],
         work.folder,

@@ -67,6 +67,7 @@ USED_BY: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/listings.py": ("source",),
     "clepdg/lora.py": ("clep",),
     "clepdg/metrics.py": ("clep", "evaluate"),
+    "clepdg/noises.py": ("backbone", "clep", "audio_embeddings"),
     "clepdg/objects.py": ("source",),
     "clepdg/probe.py": ("index",),
     "clepdg/prompts.py": ("backbone", "clep", "acpt", "text_embeddings"),

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from clepdg import corruptions, rooms
+from clepdg import corruptions, noises, rooms
 from clepdg.config import ShardConfig
-from clepdg.corruptions import RATE, SWEEP, Condition, active_power, add_noise, augment, corrupt, parse
+from clepdg.corruptions import SWEEP, Condition, add_noise, augment, corrupt, parse
 from clepdg.environments import heard_as
 from clepdg.errors import ConfigError
+from clepdg.noises import RATE, active_power
 from clepdg.seeds import generator
 from clepdg.sharding import write_shards
 
@@ -62,7 +63,7 @@ def test_the_snrs_of_a_noise_share_one_realisation(speech):
 def test_colours_fall_as_their_names_say():
     rng = np.random.default_rng(0)
     for colour, slope in (("white", 0.0), ("pink", -1.0), ("brown", -2.0), ("blue", 1.0)):
-        spectrum = np.abs(np.fft.rfft(corruptions.COLOURS[colour](1 << 16, rng))) ** 2
+        spectrum = np.abs(np.fft.rfft(noises.COLOURS[colour](1 << 16, rng))) ** 2
         frequency = np.fft.rfftfreq(1 << 16, 1 / RATE)
         band = (frequency > 100) & (frequency < 7000)
         fitted = np.polyfit(np.log(frequency[band]), np.log(spectrum[band]), 1)[0]
@@ -99,7 +100,7 @@ print(hashlib.sha256(impulse_response("test", "long", 3)).hexdigest())
 
 
 def test_training_and_evaluation_share_neither_noises_nor_rooms():
-    assert not set(corruptions.TRAINING_NOISES) & set(corruptions.NOISES)
+    assert not set(noises.TRAINING_NOISES) & set(noises.NOISES)
     test, training = (rooms.impulse_response(bank, "short", 0) for bank in ("test", "training"))
     assert len(test) != len(training) or np.abs(test - training).max() > 0.01
 
@@ -146,7 +147,7 @@ def test_only_training_utterances_of_the_sources_babble_as_many_of_each(tmp_path
         write_shards(tmp_path / corpus, tmp_path, table, ShardConfig())
 
     def heard(most):
-        voices = corruptions.talkers([tmp_path / corpus for corpus in pitches], most)
+        voices = noises.talkers([tmp_path / corpus for corpus in pitches], most)
         assert {len(voice) for voice in voices} == {RATE}  # a second of each, so that a bin is one Hz
         return [int(np.abs(np.fft.rfft(voice)).argmax()) for voice in voices]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clepdg import corruptions, credit, evaluate, intervals, rooms
+from clepdg import corruptions, credit, evaluate, intervals, noises, rooms
 from clepdg.config import ClepConfig
 from clepdg.presets import MADE, build
 from clepdg.protocols import CORE_ROWS, ROWS
@@ -32,7 +32,7 @@ def _defaults() -> dict[str, object]:
         "variants of ACPT": plain(ACPT_VARIANTS),
         "contexts": plain(CONTEXTS),
         "constants": {
-            module.__name__: _constants(module) for module in (corruptions, credit, evaluate, intervals, rooms)
+            module.__name__: _constants(module) for module in (corruptions, credit, evaluate, intervals, noises, rooms)
         },
     }
 
