@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test test-all test-system bench soak lint format versions lock clean
+.PHONY: demo up down test test-all test-system rehearsal bench soak lint format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -23,6 +23,9 @@ test-all: $(VENV)/.installed-extras ## these, and those that take minutes each: 
 
 test-system: $(VENV)/.installed-extras ## tests that need a system package; .ci/run installs what it can
 	$(BIN)/python -m pytest -m system -rs
+
+rehearsal: $(VENV)/.installed-extras ## clep-dg/full with models of true size, against stand-ins for the hub and the publishers
+	$(BIN)/python -m pytest -s -m "" tests/rehearsal
 
 bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run
 	$(BIN)/python -m pytest -s tests/benchmark

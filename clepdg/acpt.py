@@ -147,11 +147,9 @@ def fit(
     clap.model.eval()
     words = [prompts.class_word(emotion) for emotion in emotions]
     context_prompts = ContextPrompts(clap, [config.context_template], config.tokens)
-    joint_prompts = ContextPrompts(
-        clap, [config.joint_template.replace("{emotion}", word) for word in words], config.tokens
-    )
+    joint_prompts = ContextPrompts(clap, [prompts.fill(config.joint_template, word) for word in words], config.tokens)
     with torch.no_grad():
-        content = clap.encode_text([config.content_template.format(emotion=word) for word in words])
+        content = clap.encode_text([prompts.fill(config.content_template, word) for word in words])
     # One parameter a context: an optimiser skips what has no gradient, so contexts outside a step do not move.
     vectors = [torch.nn.Parameter(v) for v in initial_vectors(clap, config, seed).to(clap.device).unbind()]
     if config.method in ("joint", "faithful"):

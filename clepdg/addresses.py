@@ -9,9 +9,10 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from clepdg.cards import Address, Card
-from clepdg.errors import SourceError
+from clepdg.errors import ConfigError, SourceError
 
 HASHES: Final = ("md5", "sha256")
+MIRRORS: Final = "CLEPDG_MIRRORS"  # in the environment: "https://site=https://mirror/site,https://other=..."
 _NAME: Final = re.compile(r"\$\{(\w+)\}")
 _LOGIN: Final = re.compile(r"^(https?://|[a-z][a-z0-9+.-]*://(?=[^/?#@]*:))([^/?#]*)@", re.IGNORECASE)
 _TOKEN: Final = re.compile(
@@ -44,18 +45,75 @@ def holds_secret(url: str) -> bool:
 
 
 def filled(url: str) -> str:
-    """Return an address with each ${NAME} replaced by what the environment says: only where it is asked, not written.
+    """Return the address to request: of the mirror, each ${NAME} filled.
+
+    Every request goes through here; keys, pins and records keep the address as the card has it.
 
     Raises:
-        SourceError: the environment does not say.
+        SourceError: the environment does not hold a NAME.
+        ConfigError: the mirrors are malformed.
     """
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
-            raise SourceError("An address names what the environment does not hold.", got=found[0], where=url)
+            what = "An address names what the environment does not hold."
+            raise SourceError(what, got=found[0], where=with_mirror(url))
         return quote(os.environ[found[1]], safe="")
 
-    return _NAME.sub(value, url)
+    return _NAME.sub(value, mirror_of(url) or url)
+
+
+def with_mirror(url: str) -> str:
+    """Return an address for a message, without secrets, with its mirror."""
+    mirror = mirror_of(url)
+    return f"{shown(url)} (by its mirror {shown(mirror)})" if mirror else shown(url)
+
+
+def mirror_of(url: str) -> str | None:
+    """Return the address that a mirror has for another, or None.
+
+    Raises:
+        ConfigError: the mirrors are malformed.
+    """
+    known = mirrors()
+    found = [prefix for prefix in known if url.startswith(prefix) and url[len(prefix) :][:1] in ("", *"/?#")]
+    longest = max(found, key=len, default=None)
+    return None if longest is None else known[longest] + url[len(longest) :]
+
+
+def mirrors() -> dict[str, str]:
+    """Return {prefix of an address: its mirror} from the environment.
+
+    Raises:
+        ConfigError: entries that are malformed or hold a secret; all of them in one error.
+    """
+    known, faults = dict[str, str](), list[str]()
+    for number, entry in enumerate(filter(None, map(str.strip, os.environ.get(MIRRORS, "").split(","))), start=1):
+        prefix, mirror = (part.strip().rstrip("/") for part in f"{entry}=".split("=", 2)[:2])
+        if fault := _fault(prefix, mirror, entry.count("=")):
+            faults.append(f"entry {number}: {fault}")  # the entry itself may hold a password
+        elif known.setdefault(prefix, mirror) != mirror:
+            faults.append(f"entry {number}: {prefix} has another mirror already")
+    if faults:
+        raise ConfigError(
+            "The mirrors can't be used.",
+            got=faults,
+            expected='"https://site" = "https://mirror/site", secrets as ${NAME}',
+            where=f"{MIRRORS}, or [mirrors] in settings.toml",
+        )
+    return known
+
+
+def _fault(prefix: str, mirror: str, equal_signs: int) -> str:
+    """Return why an entry of the mirrors can't be used, or ""."""
+    if equal_signs != 1:
+        return "not one = between an address and its mirror"
+    for what, url in (("the first part", prefix), ("the mirror", mirror)):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+(/[^?#\s]*)?", url) or url.lower().startswith("file:"):
+            return f"{what} is not an address on a network without ? and #"
+        if holds_secret(url):
+            return f"{what} holds a password or a token: set it in the environment, and write its name as ${{NAME}}"
+    return "" if is_web(prefix) == is_web(mirror) else "one of both is http or https, the other is not"
 
 
 def is_web(url: str) -> bool:

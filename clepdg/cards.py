@@ -1,4 +1,6 @@
-"""Corpus cards: data_manifests/<corpus>.toml as frozen dataclasses.
+"""Corpus cards: <corpus>.toml as frozen dataclasses.
+
+They lie in data_manifests, or in a folder of the user's own.
 
 A card holds what is known about a corpus without having it: sources with checksums and bytes, licence, citation,
 expected counts, the label map, the split and its unit, exclusions and known faults. What a stage reads of a card is in
@@ -8,22 +10,24 @@ that stage's key; the expected counts only accept or refuse, so they are in no k
 import csv
 import hashlib
 import io
+import os
 import re
 import tomllib
-import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from types import NoneType
 from typing import Any, Final, Literal
 
 from clepdg import corpora
+from clepdg.card_fields import part_of, wrong_type
 from clepdg.corpora import CORPORA
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
+OWN: Final = "CLEPDG_CARDS"  # in the environment: a folder of the user's own cards
+_NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus: part of the names of folders and folds
 SPLITS = ("train", "validation", "test")
 SUMS: Final = {"md5": 32, "sha256": 64}  # hexadecimal digits
 
@@ -35,8 +39,9 @@ class Address:
     Attributes:
         url: of an archive; with `files`, of the folder that they lie in; with `dataverse`, of the repository.
         bytes: of the archive, as md5 and sha256 are.
-        files: a table in data_manifests: path, bytes and sha256 of every single file below url.
+        files: a table beside the cards: path, bytes and sha256 of every single file below url.
         dataverse: persistent id of a dataset whose audio files are taken one by one.
+        lfs: the git repository whose LFS objects the files are; asked by `clep-dg fetch --check` alone.
         recorded: where checksums come from that the publisher does not give; never in a card.
     """
 
@@ -46,6 +51,7 @@ class Address:
     sha256: str | None = None
     files: str | None = None
     dataverse: str | None = None
+    lfs: str | None = None
     recorded: str | None = None
 
     @property
@@ -137,33 +143,68 @@ class Card:
 _PARTS: Final = {"split": Split, "expected": Expected}
 
 
+def folders() -> tuple[Path, ...]:
+    """Return the folders of cards: the user's own, then data_manifests.
+
+    Raises:
+        ConfigError: the user's own is not there.
+    """
+    named = os.environ.get(OWN)
+    if not named:
+        return (MANIFESTS,)
+    own = Path(named).expanduser().absolute()
+    if not own.is_dir():
+        where = f"{OWN}, or cards in settings.toml"
+        raise ConfigError("The folder of your own cards is not there.", got=own, expected="a folder", where=where)
+    return own, MANIFESTS
+
+
 def corpus_names() -> tuple[str, ...]:
-    """Return the names of all corpora that have a card."""
-    return tuple(sorted(path.stem for path in MANIFESTS.glob("*.toml")))
+    """Return the names of all corpora that have a card.
+
+    Raises:
+        ConfigError: a file's name can't be a corpus's.
+    """
+    paths = [path for folder in folders() for path in folder.glob("*.toml") if not path.name.startswith(".")]
+    wrong = sorted(str(path) for path in paths if not _NAME.fullmatch(path.stem))
+    if wrong:
+        raise ConfigError("A card's file name is not a corpus's.", got=wrong, expected="a-z, 0-9 and - between them")
+    return tuple(sorted({path.stem for path in paths}))
 
 
-@cache
+def find(name: str) -> Path:
+    """Return the path of a card or table, existing or not."""
+    paths = [folder / name for folder in folders()]
+    return next((path for path in paths if path.exists()), paths[-1])
+
+
 def load_card(name: str) -> Card:
-    """Read data_manifests/<name>.toml.
+    """Read <name>.toml of the user's own cards or of data_manifests.
 
     Raises:
         ConfigError: no such corpus, an unknown or missing field or one of the wrong type, another corpus's name, an
             unknown grammar, a label map to an unknown emotion, a split that contradicts itself, a malformed checksum,
             or an exclusion of another corpus.
     """
-    if name not in corpus_names():
-        raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=MANIFESTS)
-    path = MANIFESTS / f"{name}.toml"
+    path = find(f"{name}.toml")
+    if not (_NAME.fullmatch(name) and path.exists()):
+        raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=folders())
+    return _read(path)
+
+
+@cache
+def _read(path: Path) -> Card:
+    name = path.stem
     try:
         raw = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("A card can't be read.", got=error, expected="TOML", where=path) from error
-    parts = {key: _part(kind, raw[key], f"[{key}]", path) for key, kind in _PARTS.items() if key in raw}
+    parts = {key: part_of(kind, raw[key], f"[{key}]", path) for key, kind in _PARTS.items() if key in raw}
     sources = raw.get("sources", [])
     if not isinstance(sources, list):
-        raise _wrong_type("sources", sources, "tables [[sources]]", path)
-    parts["sources"] = tuple(_part(Address, source, "[[sources]]", path) for source in sources)
-    card: Card = _part(Card, {"expected": Expected(), **raw, **parts}, "", path)
+        raise wrong_type("sources", sources, "tables [[sources]]", path)
+    parts["sources"] = tuple(part_of(Address, source, "[[sources]]", path) for source in sources)
+    card: Card = part_of(Card, {"expected": Expected(), **raw, **parts}, "", path)
     for what, got, expected, do in _contradictions(card, name):
         if got:
             raise ConfigError(what, got=got, expected=expected, where=path, do=do)
@@ -196,7 +237,7 @@ def _contradictions(card: Card, name: str) -> Iterator[tuple[str, Any, Any, str 
 
 def published(card: Card) -> dict[str, str]:
     """Return {file name: sha256} of the single files that a card's table names; empty where it has no table."""
-    tables = [MANIFESTS / source.files for source in card.sources if source.files]
+    tables = [find(source.files) for source in card.sources if source.files]
     rows = [row for table in tables for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))]
     return {PurePosixPath(row["path"]).name: row["sha256"] for row in rows if row.get("path") and row.get("sha256")}
 
@@ -204,57 +245,3 @@ def published(card: Card) -> dict[str, str]:
 def is_sum(kind: str, value: str) -> bool:
     """Tell whether a text has the form of a checksum: "md5" or "sha256", in hexadecimal digits."""
     return re.fullmatch(rf"[0-9a-fA-F]{{{SUMS[kind]}}}", value) is not None
-
-
-def _part(kind: type[Any], raw: Any, name: str, path: Path) -> Any:
-    """Return a part of a card; lists become tuples.
-
-    Raises:
-        ConfigError: a field that is not known, is missing, or does not hold what it should.
-    """
-    if not isinstance(raw, dict):
-        raise _wrong_type(name.strip("[]"), raw, f"a table {name}", path)
-    known = {each.name: each for each in fields(kind) if each.name != "recorded"}
-    needed = {key for key, each in known.items() if each.default is MISSING and each.default_factory is MISSING}
-    faults = [f"{key} is not known" for key in raw if key not in known]
-    faults += [f"{key} is missing" for key in known if key in needed - set(raw)]
-    if faults:
-        got = f"{name} {', '.join(faults)}".strip()
-        raise ConfigError("A card has an unknown or a missing field.", got=got, expected=tuple(known), where=path)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-    for key, hint in typing.get_type_hints(kind).items():
-        if key in values and not _fits(values[key], hint):  # a text in a list's place would be its letters
-            raise _wrong_type(f"{name} {key}".strip(), raw[key], _in_words(hint), path)
-    return kind(**values)
-
-
-def _wrong_type(name: str, value: Any, expected: str, path: Path) -> ConfigError:
-    return ConfigError("A card's field has the wrong type.", got=f"{name} = {value!r}", expected=expected, where=path)
-
-
-def _in_words(hint: Any) -> str:
-    """Return what a field should hold, for a person."""
-    kind, inner = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not NoneType]
-    if kind is Literal:
-        return " or ".join(f'"{value}"' for value in inner)
-    if kind is tuple:
-        return "a list of texts"
-    if kind is dict:
-        return f"a table whose values are each {_in_words(inner[1])}"
-    if inner:  # one that may be left out
-        return _in_words(inner[0])
-    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "a table")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value of a card is of its field's type."""
-    kind, inner = typing.get_origin(hint), typing.get_args(hint)
-    if kind is Literal:
-        return value in inner
-    if kind is tuple:
-        return isinstance(value, tuple) and all(_fits(item, inner[0]) for item in value)
-    if kind is dict:
-        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
-    if inner:  # one of several
-        return any(_fits(value, option) for option in inner)
-    return type(value) in ((int, float) if hint is float else (hint,))

@@ -19,8 +19,10 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.audio import LAION_FRONT_END, MICRO_FRONT_END, FrontEnd, Waveform, log_mel, windows
 from clepdg.errors import BackboneError
+from clepdg.model_files import check_pickles, is_pickled, sha256, weight_files
+from clepdg.pickles import read_tensors
 from clepdg.reading import read_facts
-from clepdg.tensors import digest_tensors
+from clepdg.tensors import check_finite, digest_tensors
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # in log space, as CLIP and CLAP clamp it
 FRONT_END = "front_end.json"
@@ -135,28 +137,31 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
-def load_clap(folder: Path | str, *, revision: str | None = None, device: str = "cpu") -> Clap:
-    """Load a model folder of this project, a transformers CLAP folder, or a name on the Hugging Face hub.
+def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
+    """Load a model folder of this project, or a transformers CLAP folder.
+
+    Args:
+        folder: config.json, a tokenizer, and weights: safetensors, else pytorch_model.bin (read as tensors alone).
+        allow_unknown: read pickled weights whose bytes no pin names.
 
     Raises:
-        BackboneError: weights or tokenizer are missing, do not fit together, or the hub can't be reached.
+        BackboneError: weights or tokenizer are missing, not finite, or do not fit together, or are an unknown pickle.
     """
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer, ClapModel
+    from transformers import AutoTokenizer
 
     where = str(folder)
+    if not Path(where).is_dir():
+        raise BackboneError("There is no such folder.", got=where, expected="a CLAP model's folder")
     try:
-        model, info = ClapModel.from_pretrained(
-            where, revision=revision, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+        model, info = load_weights(Path(where), allow_unknown=allow_unknown)
+        tokenizer = AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             "The backbone can't be loaded.",
             got=" ".join(str(error).split())[:400],
-            expected="a folder with config.json, *.safetensors and a tokenizer, or a name on the Hugging Face hub",
+            expected="a folder with config.json, a tokenizer and weights of a CLAP",
             where=where,
-            do="with no network: download the model on another machine and give its folder as --backbone FOLDER",
         ) from error
     missing = set(info["missing_keys"])
     if missing:
@@ -165,8 +170,7 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
             got=f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}",
             where=where,
         )
-    for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()  # aligned, as load_tensors does
+    check_finite(model.state_dict(), where)
     front_end = LAION_FRONT_END
     if (Path(where) / FRONT_END).is_file():
         facts = read_facts(Path(where) / FRONT_END, dict)
@@ -186,6 +190,34 @@ def load_clap(folder: Path | str, *, revision: str | None = None, device: str = 
             "A fusion model is not supported: its front end is random.", got=where, expected="an unfused CLAP"
         )
     return Clap(model.to(device).eval(), tokenizer, front_end)
+
+
+def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") -> tuple[Any, dict[str, Any]]:
+    """Load a folder's model by transformers' class `kind`; return it and transformers' loading facts.
+
+    Raises:
+        BackboneError: there are no weights, or they are an unknown pickle.
+    """
+    import transformers
+
+    files, model_class = weight_files(folder), getattr(transformers, kind)
+    if is_pickled(files):
+        check_pickles(folder, [] if allow_unknown else [sha256(folder / name) for name in files], allow=allow_unknown)
+        state = {name: tensor for file in files for name, tensor in read_tensors(folder / file).items()}
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if not hasattr(model_class, "config_class") or model_class.config_class is None:  # an Auto class
+            model_class = model_class._model_mapping[type(config)]
+        loaded = model_class.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
+        )
+    else:
+        loaded = model_class.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+        )
+    model, info = loaded
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()  # mapped files lie at odd addresses, where vectorised sums round otherwise
+    return model, info
 
 
 def build_micro(seed: int, *, device: str = "cpu") -> Clap:

@@ -62,7 +62,7 @@ MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which CLAP to start from: "micro", "micro-context", a Hugging Face name, or a local folder."""
+    """Which CLAP to start from: "micro", "micro-context", a folder, a Hugging Face name, or "laion:CHECKPOINT"."""
 
     name: str = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder

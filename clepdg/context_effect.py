@@ -21,10 +21,10 @@ def context_effect(clap: Clap) -> dict[str, float]:
     """
     clap.model.eval()
     words = [prompts.class_word(emotion) for emotion in EMOTIONS]
-    content = clap.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word) for word in words])  # (N, D)
+    content = clap.encode_text([prompts.fill(prompts.CONTENT_TEMPLATE, word) for word in words])  # (N, D)
     joint = torch.stack(
         [
-            clap.encode_text([prompts.JOINT_TEMPLATE.format(emotion=word, context=context) for word in words])
+            clap.encode_text([prompts.fill(prompts.JOINT_TEMPLATE, word).format(context=context) for word in words])
             for context in prompts.HANDWRITTEN_CONTEXTS
         ]
     )  # (K, N, D)

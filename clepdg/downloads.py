@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects, store, web
-from clepdg.addresses import by_hand, checksums, filled, is_web, shown
+from clepdg.addresses import by_hand, checksums, filled, is_web, mirror_of, with_mirror
 from clepdg.archives import Progress
 from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
@@ -65,8 +65,10 @@ def download(
                     hashes = _attempt_object(card, address, part, progress)
                 verify(card, address, _size(part), hashes)
                 return part
-            except Rejected:
+            except Rejected as error:
                 part.unlink(missing_ok=True)
+                if mirror_of(address.url):
+                    raise Rejected(f"{error}\n  got from: {with_mirror(address.url)}") from error
                 raise
             except (_Busy, httpx.HTTPError, httpx.InvalidURL) as error:
                 moved = _size(part) >= furthest + PROGRESS
@@ -75,7 +77,7 @@ def download(
                     raise SourceError(
                         f"{card.name} could not be downloaded.",
                         got=f"{type(error).__name__.strip('_')}: {error}",
-                        where=shown(address.url),
+                        where=with_mirror(address.url),
                         do=f"run again later, {_size(part)} bytes are kept; or {by_hand(card)}",
                     ) from error
                 sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
@@ -121,7 +123,7 @@ def _attempt_object(card: Card, address: Address, part: Path, progress: Progress
         facts = fs.info(path)
         version = objects.version(facts)
         said = {"version": version, "bytes": facts.get("size")}
-        identity = {"url": store.digest(address.url), "validator": version, "said": said}
+        identity = {"url": _place(address), "validator": version, "said": said}
         with contextlib.suppress(OSError, ValueError):
             if json.loads(part.with_suffix(".json").read_text()) != identity:
                 part.unlink(missing_ok=True)
@@ -177,7 +179,12 @@ def _identity(address: Address, response: "httpx.Response") -> dict[str, str]:
     """Return what a part file belongs to; a weak ETag does not promise equal bytes."""
     etag = response.headers.get("etag", "W/")
     validator = response.headers.get("last-modified", "") if etag.startswith("W/") else etag
-    return {"url": store.digest(address.url), "validator": validator}
+    return {"url": _place(address), "validator": validator}
+
+
+def _place(address: Address) -> str:
+    """Return a digest of where bytes come from: a mirror's are not appended to its original's."""
+    return store.digest(mirror_of(address.url) or address.url)
 
 
 def _resume(address: Address, part: Path) -> tuple[int, dict[str, str]]:
@@ -185,7 +192,7 @@ def _resume(address: Address, part: Path) -> tuple[int, dict[str, str]]:
     with contextlib.suppress(OSError, ValueError, KeyError):
         identity = json.loads(part.with_suffix(".json").read_text())
         validator, size = identity["validator"], _size(part)
-        if size and identity["url"] == store.digest(address.url) and (validator or checksums(address)):
+        if size and identity["url"] == _place(address) and (validator or checksums(address)):
             return size, {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
     return 0, {}
 

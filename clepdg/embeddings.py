@@ -107,17 +107,17 @@ def build_text_embeddings(
     n, j, k = len(names), len(config.content_templates), len(contexts)
     parts = list(_encode_texts(clap, texts))
     if isinstance(contexts, Tensor):
-        joint = ContextPrompts(clap, [joint_template.replace("{emotion}", word) for word in words], contexts.shape[1])
+        joint = ContextPrompts(clap, [prompts.fill(joint_template, word) for word in words], contexts.shape[1])
         parts += [joint.encode(part.to(clap.device)).flatten(0, 1) for part in torch.split(contexts, 16)]
     else:
-        joined = [joint_template.format(emotion=word, context=c) for c in contexts for word in words]
+        joined = [prompts.fill(joint_template, word).format(context=c) for c in contexts for word in words]
         parts += list(_encode_texts(clap, joined))
     return TextEmbeddings(
         labels=names,
         embeddings=torch.cat(parts).cpu(),
         label_index=torch.cat([torch.arange(n).repeat_interleave(j), torch.arange(n).repeat(k)]),
         context_index=torch.cat([torch.full((n * j,), -1), torch.arange(k).repeat_interleave(n)]),
-        content=clap.encode_text([content_template.format(emotion=word) for word in words]).cpu(),
+        content=clap.encode_text([prompts.fill(content_template, word) for word in words]).cpu(),
     )
 
 

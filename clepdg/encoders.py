@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from clepdg.audio import Waveform, resample
+from clepdg.clap import load_weights
 from clepdg.errors import BackboneError
-from clepdg.tensors import digest_tensors
+from clepdg.tensors import check_finite, digest_tensors
 
 SHORTEST = 400  # samples at 16 kHz: what one frame of wav2vec 2.0 and its kin hears
 UNUSED = {"masked_spec_embed"}  # stands for masked frames in pretraining: fine-tuned models often lack it
@@ -73,36 +74,29 @@ class SpeechEncoder:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def load_encoder(where: str, *, revision: str | None = None, device: str = "cpu") -> SpeechEncoder:
-    """Load a speech encoder from a folder, or by its name on the Hugging Face hub at a revision.
+def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> SpeechEncoder:
+    """Load a speech encoder of transformers from its folder.
+
+    Args:
+        allow_unknown: read pickled weights whose bytes no pin names.
 
     Raises:
-        BackboneError: it can't be had or is no whole speech encoder, it has no safetensors, it brings code of its own,
-            or a name comes without a revision.
+        BackboneError: it is no whole speech encoder, its weights are not finite or an unknown pickle, or it brings code
+            of its own.
     """
     from safetensors import SafetensorError
-    from transformers import AutoFeatureExtractor, AutoModel
+    from transformers import AutoFeatureExtractor
 
-    if not Path(where).is_dir() and not revision:
-        raise BackboneError(
-            "The speech encoder is no folder here, and a name on the hub needs a revision.",
-            got=where,
-            do="set encoder.name to a folder, or encoder.revision to a commit",
-        )
-    pinned = {"revision": revision, "trust_remote_code": False}
+    where = str(folder)
     try:
-        model, info = AutoModel.from_pretrained(
-            where, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **pinned
-        )
-        extractor = AutoFeatureExtractor.from_pretrained(where, **pinned)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        model, info = load_weights(Path(where), allow_unknown=allow_unknown, kind="AutoModel")
+        extractor = AutoFeatureExtractor.from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
         raise BackboneError(
             "The speech encoder can't be loaded.",
             got=" ".join(str(error).split())[:400],
-            expected="a folder with config.json, *.safetensors and preprocessor_config.json, or a name on the hub",
+            expected="a folder with config.json, weights and preprocessor_config.json",
             where=where,
-            do="with no network: download it on another machine and set encoder.name to its folder; where there are "
-            "only pickled weights, load and save it with transformers once on a machine that may",
         ) from error
     missing = sorted(name for name in info["missing_keys"] if name.rpartition(".")[2] not in UNUSED)
     if missing:
@@ -111,8 +105,7 @@ def load_encoder(where: str, *, revision: str | None = None, device: str = "cpu"
             got=f"{len(missing)} tensors missing, for example {missing[:3]}",
             where=where,
         )
-    for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()  # aligned, as load_tensors does
+    check_finite(model.state_dict(), where)
     encoder = SpeechEncoder(model.to(device).eval(), extractor)
     try:
         encoder.encode(np.sin(np.arange(8000), dtype=np.float32), 16000)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clepdg import addresses, archives, downloads, listings, objects, pins, remote, sources, store, upstream
-from clepdg.addresses import checksums, is_web, shown
+from clepdg.addresses import checksums, is_web, mirror_of, shown, with_mirror
 from clepdg.archives import File, Progress
 from clepdg.cards import Address, Card
 from clepdg.documents import Documents
@@ -83,20 +83,20 @@ class _Bringing:
         faults: list[str] = []
         for address in addresses.of_card(self.card):
             try:
-                bound = self._pinned(address)
+                bound = pinned(self.card, address, self.pins)
                 if address.many:
                     self._files(files := self._listed(bound), shown(address.url))
                     said = self._said(bound, files)
                 else:
                     said = self._archive(bound, addresses.local(self.card, address.url))
                 if said:
-                    self._record(address, said=said, changed=None)
+                    self._record(address, said=said, changed=None, mirror=mirror_of(address.url))
             except SourceError as error:
                 _clear(self.out)
                 faults.append(str(error))
                 continue
             for fault in faults:
-                log.warning("%s was taken from %s, since: %s", self.card.name, shown(address.url), fault)
+                log.warning("%s was taken from %s, since: %s", self.card.name, with_mirror(address.url), fault)
             return
         raise none_left(self.card, faults, "downloaded")
 
@@ -132,7 +132,9 @@ class _Bringing:
                 if not checksums(address):  # perhaps the download is at fault: the next run takes it anew
                     part.unlink()
                 raise SourceError(
-                    f"What was downloaded for {card.name} can't be extracted.", got=error, where=shown(address.url)
+                    f"What was downloaded for {card.name} can't be extracted.",
+                    got=error,
+                    where=with_mirror(address.url),
                 ) from error
             if address in card.sources and not checksums(address):
                 self._record(address, sha256=store.digest_file(part), bytes=part.stat().st_size)
@@ -159,7 +161,7 @@ class _Bringing:
                     f"The files that {self.card.name}'s publisher lists are not what they were at the first download.",
                     got=f"{len(files)} files, {size} bytes, listing {digest}",
                     expected=f"{address.bytes} bytes, listing {address.sha256}, {address.recorded}",
-                    where=shown(address.url),
+                    where=with_mirror(address.url),
                     do="compare, and delete that record to take the new ones",
                 )
             if not address.recorded:
@@ -172,22 +174,6 @@ class _Bringing:
             return upstream.of_files(self.card, address, files) if self.pins else {}
         return {}
 
-    def _pinned(self, address: Address) -> Address:
-        """Return an address with the checksum that was recorded for it, where its publisher gives none.
-
-        All archives of a card are one: what came first from any of them holds for every mirror.
-        """
-        if self.pins is None or checksums(address) or address.files:
-            return address
-        alike = [] if address.many else [mirror for mirror in self.card.sources if not mirror.many]
-        records = pins.read(self.pins, self.card.name)
-        found = (records.get(pins.name(each), {}) for each in (address, *alike))
-        record = next((record for record in found if "sha256" in record), None)
-        if record is None:
-            return address
-        where = f"recorded {record['date']} in {pins.where(self.pins, self.card.name)}"
-        return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
-
     def _record(self, address: Address, **facts: Any) -> None:
         if self.pins is not None:
             pins.update(self.pins, self.card.name, address, **facts)
@@ -196,6 +182,23 @@ class _Bringing:
         sources.write_files(self.out / sources.FILES, files)
         store.write_json(self.out / sources.ROOT, {"root": root} | ({"remote": remote} if remote else {}))
         self.figures = {"files": len(files), "bytes": sum(file.bytes for file in files)}
+
+
+def pinned(card: Card, address: Address, documents: Documents | None) -> Address:
+    """Return an address with its recorded checksum, if it has no other.
+
+    All archives of a card are one: what came first from any of them holds for every mirror.
+    """
+    if documents is None or checksums(address) or address.files:
+        return address
+    alike = [] if address.many else [mirror for mirror in card.sources if not mirror.many]
+    records = pins.read(documents, card.name)
+    found = (records.get(pins.name(each), {}) for each in (address, *alike))
+    record = next((record for record in found if "sha256" in record), None)
+    if record is None:
+        return address
+    where = f"recorded {record['date']} in {pins.where(documents, card.name)}"
+    return replace(address, bytes=record["bytes"], sha256=record["sha256"], recorded=where)
 
 
 def _clear(out: Path) -> None:

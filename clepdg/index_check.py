@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from clepdg.archives import some
-from clepdg.cards import MANIFESTS, SPLITS, Card
+from clepdg.cards import SPLITS, Card, find
 from clepdg.errors import CorpusError
 from clepdg.index_table import QUARANTINE
 
@@ -48,7 +47,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
     if always or (differences and not allow_partial):
         whole = f"get the whole corpus ({card.homepage})"
         if always:
-            whole += f", or mend {'exclude or ' if figures['excluded'] else ''}[split] in {_manifest(card)}"
+            whole += f", or mend {'exclude or ' if figures['excluded'] else ''}[split] in {find(card.name + '.toml')}"
         elif not allow_partial:
             whole += ", or pass --allow-partial (a deployment's parameter allow_partial)"
         raise CorpusError(
@@ -57,10 +56,6 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
             where=where,
             do="; ".join(part for part in (_mend(figures, card), whole) if part),
         )
-
-
-def _manifest(card: Card) -> Path:
-    return MANIFESTS / f"{card.name}.toml"
 
 
 def _pointers(figures: Mapping[str, Any]) -> str:
@@ -72,7 +67,7 @@ def _mend(figures: Mapping[str, Any], card: Card) -> str:
     """Return what a user can do about faults whose cause is known; "" where there is none."""
     unknown = sorted({*figures["found"]["raw_labels"]} - {*card.labels})
     steps = ["run git lfs pull in the corpus's clone"] if figures["pointers"] else []
-    steps += [f"add {', '.join(unknown)} to [labels] in {_manifest(card)}"] if unknown else []
+    steps += [f"add {', '.join(unknown)} to [labels] in {find(card.name + '.toml')}"] if unknown else []
     return "; ".join(steps)
 
 

@@ -1,14 +1,12 @@
 """LAION's own CLAP checkpoints (.pt) as a model folder, which transformers' ClapModel loads as well.
 
 Unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687). laion_clap is
-the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle; this is the one place of
-the project that reads one, and nothing but tensors and plain containers comes out of it.
+the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle: clepdg.pickles reads it.
 """
 
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +15,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from clepdg import hub
 from clepdg.audio import LAION_FRONT_END, mel_filters
 from clepdg.clap import FRONT_END, Clap, load_clap
 from clepdg.errors import BackboneError
+from clepdg.model_files import ROBERTA, TOKENIZER, pinned_revision, tokenizer_files
+from clepdg.pickles import read_tensors
 
-TOKENIZER: Final = "FacebookAI/roberta-base"
-TOKENIZER_FILES: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 EXPECTED: Final = "an unfused HTSAT-tiny or HTSAT-base with a RoBERTa text tower, as laion_clap saves it"
 HTSAT: Final = {96: ("HTSAT-tiny", [2, 2, 6, 2]), 128: ("HTSAT-base", [2, 2, 12, 2])}  # by width: name, depths
-ROBERTA: Final = {"words": 50265, "layers": 12}  # the most; the other sizes are ClapTextConfig's defaults
+MOST: Final = {"words": 50265, "layers": 12}  # RoBERTa-base's; the other sizes are ClapTextConfig's defaults
 
 _WORDS: Final = "text_branch.embeddings.word_embeddings.weight"
 _PATCHES: Final = "audio_branch.patch_embed.proj.weight"
@@ -49,42 +48,41 @@ _RENAMED: Final = (
     (r"\.attn\.proj\.", ".attention.output.dense."),
     (r"\.attn\.", ".attention.self."),
 )
-_PICKLE_BYTES: Final = 4_000_000  # the most that names and shapes take; a whole training's state takes 0.5 MB
 
 
-class _Nothing:
-    """Stands for the numpy numbers that checkpoints keep beside the weights; numpy itself is never called."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, _: object) -> None: ...
-
-
-def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
-    """Write LAION's checkpoint as a model folder `out`, and return what it loads as.
+def load_checkpoint(checkpoint: Path, tokenizer: Path | None = None) -> Clap:
+    """Load LAION's checkpoint as a CLAP.
 
     Args:
         tokenizer: a folder with roberta-base's tokenizer, which a checkpoint does not hold; None: from the hub.
 
     Raises:
-        BackboneError: out is there already, the file is not such a checkpoint, the tokenizer can't be had or does not
-            fit, or the folder can't be written. Nothing is left behind then.
+        BackboneError: the file is not such a checkpoint, or the tokenizer can't be had or does not fit.
     """
-    if out.exists():
-        raise BackboneError("The folder to write is there already.", got=out, do="name another one, or remove it")
     state = read_checkpoint(checkpoint)
     config = _config(state, checkpoint)
     words = _load_tokenizer(tokenizer)
     _check_tokenizer(words, config, tokenizer)
-    model = _build(config, state, checkpoint)
+    return Clap(_build(config, state, checkpoint), words, LAION_FRONT_END)
+
+
+def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
+    """Write LAION's checkpoint as a model folder `out`, and return what it loads as.
+
+    Raises:
+        BackboneError: out is there already or can't be written, or as `load_checkpoint` does. Nothing is left behind.
+    """
+    if out.exists():
+        raise BackboneError("The folder to write is there already.", got=out, do="name another one, or remove it")
+    loaded = load_checkpoint(checkpoint, tokenizer)
     from safetensors import SafetensorError
 
     aside = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        model.save_pretrained(aside)
-        words.save_pretrained(aside)
+        loaded.model.save_pretrained(aside)  # both of LAION's logit scales, where Clap.save has one
+        loaded.tokenizer.save_pretrained(aside)
         (aside / FRONT_END).write_text(json.dumps(asdict(LAION_FRONT_END), indent=1, sort_keys=True))
         clap = load_clap(aside)
         aside.rename(out)
@@ -96,57 +94,14 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors by LAION's names, without the prefix `module.` of distributed training.
+    """Read a checkpoint's tensors by LAION's names, without the prefix `module.` of distributed training.
 
     Raises:
-        BackboneError: it is not a whole file of torch's, holds other objects than tensors and plain containers (those
-            are refused before they are made), no state_dict, or tensors that are not dense or larger than the file.
+        BackboneError: there is no such file, or as `read_tensors` does.
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
-    names = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
-    inert: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in names)]
-    try:
-        _check_archive(path)
-        with torch.serialization.safe_globals(inert):
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except BackboneError:
-        raise
-    except Exception as error:  # a broken or hostile file fails in whatever way it likes
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise BackboneError(
-            "The checkpoint can't be read as weights alone.",
-            got=f"it asks for {named[1]}, which is no tensor" if named else "damaged, not whole, or no file of torch's",
-            expected="a .pt file that holds tensors, numbers and text",
-            where=path,
-            do="download it again from where LAION publishes it; never load it in another way",
-        ) from None
-    state = found.get("state_dict", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
-        raise BackboneError(
-            "The checkpoint holds no state_dict of tensors.", got=type(found).__name__, expected=EXPECTED, where=path
-        )
-    odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_meta or t.is_quantized or t.is_complex()]
-    taken = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    if odd or taken > path.stat().st_size:  # expanded, or the same bytes under many names
-        got = f"{odd[:3]}, not dense" if odd else f"{taken} bytes of tensors in a file of {path.stat().st_size}"
-        raise BackboneError("The checkpoint's tensors are not dense.", got=got, expected=EXPECTED, where=path)
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _check_archive(path: Path) -> None:
-    """Raise where reading a file would take much more memory than it has bytes."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size for member in members):
-        got = "compressed, which torch.save never does"
-    elif any(member.filename.endswith(".pkl") and member.file_size > _PICKLE_BYTES for member in members):
-        got = f"more than {_PICKLE_BYTES} bytes of names and shapes"
-    else:
-        return
-    raise BackboneError("The checkpoint is not as torch.save writes it.", got=got, where=path)
+    return {name.removeprefix("module."): tensor for name, tensor in read_tensors(path).items()}
 
 
 def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,20 +123,20 @@ def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_tokenizer(folder: Path | None) -> Any:
-    from transformers import AutoTokenizer, RobertaTokenizerFast
+    from transformers import RobertaTokenizerFast
 
     try:
         if folder is None:
-            return AutoTokenizer.from_pretrained(TOKENIZER)
-        if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+            folder = hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
+        if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER):
             raise FileNotFoundError("the folder does not hold a tokenizer's files")  # transformers would make one up
         return RobertaTokenizerFast.from_pretrained(str(folder))
     except Exception as error:  # files of another kind fail in many ways
         raise BackboneError(
             "The tokenizer can't be loaded; LAION's checkpoints hold none.",
-            got=" ".join(str(error).split())[:200],
+            got=" ".join(str(error).split())[:300],
             expected="roberta-base's tokenizer",
-            where=folder or TOKENIZER,
+            where=folder or ROBERTA,
             do="give --tokenizer FOLDER, with roberta-base's tokenizer.json, or its vocab.json and merges.txt",
         ) from error
 
@@ -195,7 +150,7 @@ def _check_tokenizer(tokenizer: Any, config: Any, folder: Path | None) -> None:
             "Tokenizer and checkpoint do not fit together (tokens; ids of <s>, <pad>, </s>).",
             got=found,
             expected=expected,
-            where=folder or TOKENIZER,
+            where=folder or ROBERTA,
         )
 
 
@@ -220,8 +175,8 @@ def _config(state: Mapping[str, Tensor], path: Path) -> Any:
         raise refuse(f"an HTSAT of width {width}")
     layers = len({name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")})
     # Checked before a model is built, which takes memory for whatever sizes it is told.
-    if not 0 < layers <= ROBERTA["layers"] or not 5 <= words <= ROBERTA["words"]:
-        raise refuse(f"a text tower of {layers} layers and {words} words; RoBERTa's has at most {ROBERTA}")
+    if not 0 < layers <= MOST["layers"] or not 5 <= words <= MOST["words"]:
+        raise refuse(f"a text tower of {layers} layers and {words} words; RoBERTa's has at most {MOST}")
     if rows("text_branch.embeddings.token_type_embeddings.weight") != 1:
         raise refuse("a text tower that is no RoBERTa: it has several token types")
     if _FILTERS in state:

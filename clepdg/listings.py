@@ -10,9 +10,9 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from clepdg import objects, store, web
-from clepdg.addresses import HASHES, shown
+from clepdg.addresses import HASHES, mirror_of, with_mirror
 from clepdg.archives import ignored, some
-from clepdg.cards import MANIFESTS, Address, Card, is_sum
+from clepdg.cards import Address, Card, find, is_sum
 from clepdg.corpora.grammar import AUDIO_SUFFIXES
 from clepdg.errors import SourceError
 
@@ -30,14 +30,16 @@ class Remote:
     @property
     def identity(self) -> str:
         """What tells this file, in this version, from every other."""
-        return store.digest([self.path, asdict(self.address), self.version])
+        address = asdict(self.address)
+        del address["lfs"]  # it serves checks alone
+        return store.digest([self.path, address, self.version])
 
 
 def of_card(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
     """Return the files of one of a card's addresses: of its table, or of its Dataverse dataset."""
     if address.dataverse:
         return of_dataverse(card, address, sleep)
-    return of_table(card, MANIFESTS / str(address.files), address.url)
+    return of_table(card, find(str(address.files)), address.url)
 
 
 def of_table(card: Card, table: Path, base: str = "") -> list[Remote]:
@@ -89,15 +91,21 @@ def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
     return Remote(path=path, address=Address(url=url, bytes=int(size) if size else None, **sums))
 
 
-def of_dataverse(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
+def of_dataverse(
+    card: Card, address: Address, sleep: Callable[[float], None] = time.sleep, **patience: float
+) -> list[Remote]:
     """Return the audio files of a Dataverse dataset, with the sizes and md5 sums that the repository publishes.
+
+    Args:
+        sleep: waits between attempts, in seconds.
+        patience: as in `web.read_json`.
 
     Raises:
         SourceError: the repository does not answer, or not with a dataset.
     """
     base = address.url.rstrip("/")
     where = f"{base}/api/datasets/:persistentId/?persistentId={address.dataverse}"
-    listed = web.read_json(card, where, sleep)
+    listed = web.read_json(card, where, sleep, **patience)
     files, faults = list[Remote](), list[str]()
     try:
         for item in listed["data"]["latestVersion"]["files"]:
@@ -112,7 +120,9 @@ def of_dataverse(card: Card, address: Address, sleep: Callable[[float], None] = 
             files.append(Remote(path=path, address=Address(url=url, bytes=facts.get("filesize"), **known)))
     except (KeyError, TypeError) as error:
         raise SourceError(
-            f"What the repository of {card.name} answers is not the listing of a dataset.", got=repr(error), where=where
+            f"What the repository of {card.name} answers is not the listing of a dataset.",
+            got=repr(error),
+            where=with_mirror(where),
         ) from error
     return _checked(card, files, faults, where)
 
@@ -130,7 +140,9 @@ def of_folder(card: Card, url: str) -> list[Remote]:
     for name, facts in sorted(found.items()):
         path = name[len(root) :].strip("/") if name.startswith(root) else name
         if not ignored(path.split("/")):
-            address = Address(url=fs.unstrip_protocol(name), bytes=facts.get("size"))
+            # A mirror's files keep the address of what it mirrors
+            own = f"{url.rstrip('/')}/{path}" if mirror_of(url) else fs.unstrip_protocol(name)
+            address = Address(url=own, bytes=facts.get("size"))
             files.append(Remote(path=path, address=address, version=objects.version(facts)))
     return _checked(card, files, [], url)
 
@@ -146,7 +158,7 @@ def _checked(card: Card, files: list[Remote], faults: list[str], where: str) -> 
         seen.add(file.path)
     if faults or not files:
         raise SourceError(
-            f"The list of {card.name}'s files can't be used.", got=some(faults) or "no files", where=shown(where)
+            f"The list of {card.name}'s files can't be used.", got=some(faults) or "no files", where=with_mirror(where)
         )
     return sorted(files, key=lambda file: file.path)
 

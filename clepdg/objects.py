@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from clepdg.addresses import by_hand, filled, naming, shown
+from clepdg.addresses import by_hand, filled, naming, with_mirror
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -31,13 +31,14 @@ def file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {"skip_instance_cache": True}
-    if url.startswith("s3://"):  # botocore's own patience is minutes long
+    asked = filled(url)
+    if asked.startswith("s3://"):  # botocore's own patience is minutes long
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": SILENCE_SECONDS,
             "retries": {"max_attempts": 2, "mode": "standard"},
         }
-    fs, path = fsspec.core.url_to_fs(filled(url), **options)
+    fs, path = fsspec.core.url_to_fs(asked, **options)
     return fs, str(path)
 
 
@@ -55,7 +56,7 @@ def errors(card: Card, url: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
         do = f"pip install what is missing; or {by_hand(card)}" if isinstance(error, ImportError) else by_hand(card)
         got = f"{type(error).__name__}: {error}"
-        raise SourceError(f"The source of {card.name} can't be had.", got=got, where=shown(url), do=do) from error
+        raise SourceError(f"The source of {card.name} can't be had.", got=got, where=with_mirror(url), do=do) from error
     except SourceError:
         raise
     except Exception as error:  # every back end has its own
@@ -63,6 +64,6 @@ def errors(card: Card, url: str) -> Iterator[None]:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
-            where=shown(url),
+            where=with_mirror(url),
             do=f"{CREDENTIALS if keyless else 'try again later'}; or {naming(card)}",
         ) from error

@@ -5,10 +5,12 @@ import difflib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from clepdg.config import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
 from clepdg.errors import ConfigError
+from clepdg.model_files import pinned_revision
 
 
 def faithful_acpt() -> AcptConfig:
@@ -76,8 +78,8 @@ def build(
     """Return the configuration of a run: a preset, its backbone and corpora, then dotted overrides.
 
     Args:
-        backbone: "micro", "micro-context", a Hugging Face name (with "@revision" to pin one), or a local folder; None:
-            the preset's.
+        backbone: "micro", "micro-context", a local folder, a Hugging Face name (with "@COMMIT", but for names that are
+            pinned here), or "laion:" and the name of one of LAION's own checkpoints; None: the preset's.
         overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
 
     Raises:
@@ -93,9 +95,8 @@ def build(
             raise ConfigError(
                 "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
             )
-        name, _, revision = backbone.partition("@")
-        pinned = revision or (config.backbone.revision if name == config.backbone.name else None)
-        config = replace(config, backbone=BackboneConfig(name=name, revision=pinned))
+        name, _, revision = (backbone, "", "") if Path(backbone).expanduser().is_dir() else backbone.partition("@")
+        config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
     if corpora is not None:
         config = replace(config, corpora=tuple(corpora))
     for name, value in (overrides or {}).items():

@@ -3,6 +3,7 @@
 Every word used here is in micro's fixed word list (`vocabulary`), so that a changed list changes micro's digest.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,7 +24,7 @@ EMOTION_WORDS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 # Captions are sampled per utterance from these: with one fixed caption per class, the targets "instance" (unmasked) and
-# "emotion" are the same loss. No template holds an article before {emotion}, which would need "a" or "an".
+# "emotion" are the same loss.
 CAPTION_TEMPLATES: Final = (
     "a person speaking in a tone that is {emotion}",
     "{emotion} speech",
@@ -109,6 +110,12 @@ ATTRIBUTE_PHRASES: Final[dict[str, dict[str, str]]] = {
 PLACEHOLDER: Final = "x"  # one token in micro's and in RoBERTa's vocabulary; context vectors replace its embeddings
 
 
+def fill(template: str, word: str) -> str:
+    """Put an emotion's word into a template: "a {emotion} tone" becomes "an angry tone"."""
+    article = r"\1n" if word[:1].lower() in "aeiou" else r"\1"
+    return re.sub(r"\b([Aa])(?= \{emotion\})", article, template).replace("{emotion}", word)
+
+
 def class_word(emotion: str) -> str:
     """Return the word that class prompts use for an emotion."""
     return EMOTION_WORDS[emotion][0]
@@ -116,12 +123,12 @@ def class_word(emotion: str) -> str:
 
 def class_prompts(emotions: tuple[str, ...], templates: tuple[str, ...]) -> list[list[str]]:
     """Return the prompts (N, J): every template filled with every emotion's class word."""
-    return [[template.format(emotion=class_word(emotion)) for template in templates] for emotion in emotions]
+    return [[fill(template, class_word(emotion)) for template in templates] for emotion in emotions]
 
 
 def captions(emotion: str, templates: tuple[str, ...]) -> list[str]:
     """Return all captions of an emotion: every template with every one of its words."""
-    return [template.format(emotion=word) for template in templates for word in EMOTION_WORDS[emotion]]
+    return [fill(template, word) for template in templates for word in EMOTION_WORDS[emotion]]
 
 
 def words(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg import addresses, archives, listings, store
 from clepdg.addresses import checksums, shown
 from clepdg.archives import File, Progress
-from clepdg.cards import MANIFESTS, Address, Card
+from clepdg.cards import Address, Card, find
 from clepdg.errors import SourceError
 from clepdg.folders import hash_folder, listing
 from clepdg.reading import read_facts, read_table, unreadable
@@ -81,7 +81,7 @@ def _identity(address: Address) -> dict[str, Any]:
     """Return what of a card's address decides what it gives."""
     facts = {"url": shown(address.url), **checksums(address)}
     if address.files:
-        facts["files"] = store.digest_file(MANIFESTS / address.files)
+        facts["files"] = store.digest_file(find(address.files))
     return facts | ({"dataverse": address.dataverse} if address.dataverse else {})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clepdg.errors import StoreError
+from clepdg.errors import BackboneError, StoreError
 from clepdg.records import NOT_FINITE
 
 if TYPE_CHECKING:
@@ -43,6 +43,23 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None
     if wrong:
         raise StoreError("A file of tensors holds numbers that are not finite.", got=wrong, where=path, do=NOT_FINITE)
     return tensors
+
+
+def check_finite(tensors: Mapping[str, "torch.Tensor"], where: object) -> None:
+    """Raise where a model's weights hold NaN or infinite values, by the tensors' names.
+
+    Raises:
+        BackboneError: they do.
+    """
+    wrong = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if wrong:
+        raise BackboneError(
+            "The model's weights are not finite: they hold NaN or infinite values.",
+            got=f"{len(wrong)} tensors: {', '.join(sorted(wrong)[:5])}",
+            expected="finite numbers",
+            where=where,
+            do="download the model again; if it stays so, its training failed",
+        )
 
 
 def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from clepdg import addresses, listings, pins, store, web
-from clepdg.addresses import checksums, shown
+from clepdg.addresses import checksums, mirror_of, shown, with_mirror
 from clepdg.cards import Address, Card
 from clepdg.documents import Documents
 from clepdg.errors import SourceError
 from clepdg.listings import Remote
 
 SAMPLES: Final = 3  # of a table's files: thousands of requests would be a burden for their server
+_OF_CONTENT: Final = ("bytes", "files", "listing")  # what a mirror says as well as its original
 
 
 def said(card: Card, address: Address) -> dict[str, Any]:
@@ -41,9 +42,14 @@ def of_files(card: Card, address: Address, files: list[Remote]) -> dict[str, Any
         size = sum(file.address.bytes or 0 for file in files)
         return {"listing": store.digest_lines(listings.lines(files)), "files": len(files), "bytes": size}
     facts: dict[str, Any] = {}
-    for file in {number: files[number] for number in (0, len(files) // 2, len(files) - 1)}.values():
+    for file in samples(files):
         facts |= {f"{file.path} {key}": value for key, value in web.look(card, file.address.url).items()}
     return facts
+
+
+def samples(files: list[Remote]) -> list[Remote]:
+    """Return the first, the middle and the last of many files."""
+    return [files[number] for number in sorted({0, len(files) // 2, len(files) - 1})]
 
 
 def ask(card: Card, documents: Documents) -> list[str]:
@@ -58,15 +64,17 @@ def ask(card: Card, documents: Documents) -> list[str]:
     records, notes = pins.read(documents, card.name), list[str]()
     known = [address for address in addresses.of_card(card) if pins.name(address) in records]
     for address in known or addresses.of_card(card):
-        where, record = shown(address.url), records.get(pins.name(address), {})
+        where, record = with_mirror(address.url), records.get(pins.name(address), {})
         try:
             now = said(card, address)
         except SourceError as error:
             notes.append(f"{card.name}: {' '.join(str(error).partition(chr(10) + '  do:')[0].split())}")
             continue
-        before = record.get("said")
+        before, mirror = record.get("said"), mirror_of(address.url)
+        if before is not None and record.get("mirror") != mirror:  # it has ETags and times of its own
+            now = {name: value for name, value in now.items() if name.rpartition(" ")[2] in _OF_CONTENT}
         if before is None:
-            pins.update(documents, card.name, address, said=now)
+            pins.update(documents, card.name, address, said=now, mirror=mirror)
             notes.append(f"{card.name}: {where} was not asked before; what it says is recorded from today on.")
         elif not before.keys() & now.keys():
             notes.append(f"{card.name}: {where} says nothing that tells whether it changed.")

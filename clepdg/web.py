@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg import objects
-from clepdg.addresses import by_hand, filled, is_web, naming, shown
+from clepdg.addresses import by_hand, filled, is_web, naming, with_mirror
 from clepdg.cards import Card
 from clepdg.errors import SourceError
 
@@ -49,12 +49,12 @@ def look(
         return objects.look(card, url)
     try:
         with client(LOOK_SECONDS) as web:
-            response = _when_ready(lambda: _headers(web, filled(url)), patience, sleep)
+            response = when_ready(lambda: headers(web, filled(url)), patience, sleep)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
-            where=shown(url),
+            where=with_mirror(url),
             do=f"try again later, or {naming(card)}",
         ) from error
     if response.status_code in BUSY and not patience:
@@ -71,7 +71,7 @@ def facts(response: "httpx.Response") -> dict[str, Any]:
     return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
 
 
-def _headers(web: "httpx.Client", url: str) -> "httpx.Response":
+def headers(web: "httpx.Client", url: str) -> "httpx.Response":
     """Ask for the headers alone; many addresses that are signed, or made for GET, refuse HEAD but not GET."""
     response = web.head(url)
     if response.status_code == 501 or (
@@ -82,7 +82,7 @@ def _headers(web: "httpx.Client", url: str) -> "httpx.Response":
     return response
 
 
-def _when_ready(
+def when_ready(
     ask: "Callable[[], httpx.Response]", patience: float, sleep: Callable[[float], None]
 ) -> "httpx.Response":
     """Return an answer; while the server is busy, ask again as long as patience (seconds) lasts."""
@@ -117,16 +117,27 @@ def refused(card: Card, url: str, response: "httpx.Response") -> SourceError:
     if status in BUSY:
         later = f"run the same command again later; or {naming(card)}"
         got = asked_to_wait(response)
-        return SourceError(f"The server of {card.name} is busy.", got=got, where=shown(url), do=later)
+        return SourceError(f"The server of {card.name} is busy.", got=got, where=with_mirror(url), do=later)
     what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
-    return SourceError(f"The server of {card.name} {what}.", got=f"HTTP {status}", where=shown(url), do=by_hand(card))
+    return SourceError(
+        f"The server of {card.name} {what}.", got=f"HTTP {status}", where=with_mirror(url), do=by_hand(card)
+    )
 
 
-def read_json(card: Card, url: str, sleep: Callable[[float], None] = time.sleep) -> Any:
+def read_json(
+    card: Card,
+    url: str,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    seconds: float = STALL_SECONDS,
+    patience: float = BUSY_SECONDS,
+) -> Any:
     """Return what an address answers as JSON.
 
     Args:
         sleep: waits between attempts, in seconds.
+        seconds: of silence after which it counts as gone.
+        patience: as in `look`.
 
     Raises:
         SourceError: it does not answer, or not with JSON.
@@ -134,11 +145,11 @@ def read_json(card: Card, url: str, sleep: Callable[[float], None] = time.sleep)
     import httpx
 
     try:
-        with client(STALL_SECONDS) as web:
-            response = _when_ready(lambda: web.get(filled(url)), BUSY_SECONDS, sleep)
+        with client(seconds) as web:
+            response = when_ready(lambda: web.get(filled(url)), patience, sleep)
         if response.status_code != 200:
             raise refused(card, url, response)
         return response.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise SourceError(f"The listing of {card.name} can't be read.", got=got, where=shown(url)) from error
+        raise SourceError(f"The listing of {card.name} can't be read.", got=got, where=with_mirror(url)) from error

@@ -5,7 +5,7 @@ from functools import partial
 
 from clepdg import sources
 from clepdg.cards import load_card
-from clepdg.config import Config
+from clepdg.config import MADE_HERE, Config
 from clepdg.corruptions import conditions
 from clepdg.errors import ConfigError
 from clepdg.noises import OWN, find_noises
@@ -13,6 +13,7 @@ from clepdg.presets import build
 from clepdg.protocols import folds, rows
 from clepdg.store import Store
 from flows.graph import graph, source
+from flows.models import backbone, encoder
 from tasks import preflight
 from tasks.runs import Arguments
 from tasks.settings import Settings
@@ -36,6 +37,7 @@ def plan(arguments: Arguments, states: Mapping[str, str] | None = None) -> tuple
         until=arguments.until,
         allow_partial=arguments.allow_partial,
         states=states,
+        allow_unknown=arguments.allow_pickle_weights,
     )
     return config, nodes
 
@@ -75,9 +77,24 @@ def check(arguments: Arguments, settings: Settings, states: Mapping[str, str] | 
     config = configure(arguments)
     store = settings.open_store()
     checks: dict[str, Callable[[], object]] = {
-        corpus: partial(_check_source, config, corpus, arguments, store, states or {}) for corpus in config.corpora
+        f"source {corpus}": partial(_check_source, config, corpus, arguments, store, states or {})
+        for corpus in config.corpora
     }
-    preflight.check(config, settings, checks)
+    models = arguments.until not in DATA_STAGES
+    preflight.check(
+        config, settings, checks | (_model_checks(config, arguments, store) if models else {}), models=models
+    )
+
+
+def _model_checks(config: Config, arguments: Arguments, store: Store) -> dict[str, Callable[[], object]]:
+    """Return the checks of a run's models; the hub is not asked for one that lies in the store already."""
+    allow = arguments.allow_pickle_weights
+    checks: dict[str, Callable[[], object]] = {}
+    if config.backbone.name in MADE_HERE or decide(backbone(config), {}, store, dict).record is None:
+        checks["backbone"] = partial(preflight.check_backbone, config, allow_unknown=allow)
+    if config.encoder.name and decide(encoder(config), {}, store, dict).record is None:
+        checks["encoder"] = partial(preflight.check_encoder, config, allow_unknown=allow)
+    return checks
 
 
 def _check_source(config: Config, corpus: str, arguments: Arguments, store: Store, states: Mapping[str, str]) -> None:

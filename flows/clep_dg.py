@@ -35,6 +35,7 @@ StageName = Literal[
     "evaluate",
     "report",
 ]
+load_settings()  # it says where the user's own cards lie
 # Prefect's server refuses other names before there is a run; here they are refused with the valid ones by the checks.
 CORPORA = list(corpus_names())
 CorpusName = Annotated[str, WithJsonSchema({"type": "string", "enum": CORPORA})]
@@ -71,6 +72,7 @@ def clep_dg(
     until: StageName | None = None,
     redo: list[StageName] | None = None,
     allow_partial: bool = False,
+    allow_pickle_weights: bool = False,
     overrides: Overrides | None = None,
     refresh: bool = False,
     fan_out: bool = False,
@@ -85,13 +87,15 @@ def clep_dg(
 
     Args:
         preset: where the configuration starts from.
-        backbone: "micro", "micro-context", a Hugging Face name, or a folder; None: the preset's.
+        backbone: "micro", "micro-context", a folder, a Hugging Face name (NAME@COMMIT), or one of LAION's own
+            checkpoints ("laion:630k-audioset-best"); None: the preset's.
         corpora: which corpora; None: the preset's.
         sources: corpus -> the user's own folder, archive or address.
         folds: which folds; None: all of the preset's protocols.
         until: the last stage wanted.
         redo: stages to compute again even if they are up to date.
         allow_partial: take a corpus that is not complete by its card.
+        allow_pickle_weights: read weights that come as an unknown pickle (.bin).
         overrides: dotted settings, {"clep.epochs": 15}.
         refresh: take the arguments of the last whole run of the preset, where they are not given here; ask every source
             whether it changed, and run what is stale.
@@ -106,6 +110,7 @@ def clep_dg(
         until=until,
         redo=tuple(redo or ()),
         allow_partial=allow_partial,
+        allow_pickle_weights=allow_pickle_weights,
         overrides=overrides or {},
     )
     settings = load_settings()

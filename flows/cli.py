@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from clepdg.errors import ClepError
+from clepdg.errors import ClepError, ConfigError
 from clepdg.presets import PRESETS
 from flows.care import add_care_commands
 from flows.options import add_corpora_options, add_run_options, given_sources, read_arguments
@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add_run_options(status)
     fetch = commands.add_parser("fetch", help="bring corpora into a folder, for a machine without a network")
     fetch.set_defaults(command=fetch_command)
-    fetch.add_argument("folder", type=Path, metavar="FOLDER")
+    fetch.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
+    fetch.add_argument("--check", action="store_true", help="ask the addresses for sizes and hashes; downloads nothing")
     add_corpora_options(fetch)
     laion = commands.add_parser("import-laion", help="turn LAION's checkpoint (.pt) into a folder for --backbone")
     laion.set_defaults(command=import_laion_command)
@@ -197,9 +198,18 @@ def _refusal(node: Any, record: Any, place: str) -> str:
 
 
 def fetch_command(options: argparse.Namespace) -> None:
-    """Bring corpora into a folder, and print how another machine takes them."""
-    from flows.fetch import fetch
+    """Bring corpora into a folder and print how another machine takes them, or check their addresses."""
+    from flows.fetch import check, fetch
 
+    if options.check == bool(options.folder) or (options.check and options.source):
+        do = "clep-dg fetch FOLDER, or clep-dg fetch --check without FOLDER and --source"
+        raise ConfigError("clep-dg fetch takes a folder or --check.", do=do)
+    if options.check:
+        good = True
+        for each in check(options.corpora, load_settings()):
+            print(each.line, flush=True)
+            good &= each.good
+        sys.exit(0 if good else 1)
     folder = options.folder.expanduser().absolute()
     corpora = options.corpora or PRESETS["open"]().corpora
     there = fetch(corpora, given_sources(options), folder, load_settings())

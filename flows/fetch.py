@@ -1,26 +1,32 @@
-"""clep-dg fetch: bring corpora into a folder that a machine without a network takes as its sources."""
+"""clep-dg fetch: bring corpora into a folder that a machine without a network takes as its sources.
+
+With --check it asks their addresses whether they still have what the cards say, and downloads nothing.
+"""
 
 import contextlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from clepdg import fetching, sources
+from clepdg import card_check, fetching, model_check, source_check, sources
 from clepdg.addresses import by_hand
 from clepdg.cards import load_card
 from clepdg.corpora import CORPORA, Finding, Spoken
 from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
+from clepdg.presets import PRESETS
 from clepdg.store import write_json
 from flows.terminal import bar
 from tasks.settings import Settings
 
 SOURCE: Final = ".source.json"
+# What `clep-dg fetch --check` asks beside corpora, where none are named
+CHECKS: list[Callable[[], list[source_check.Job]]] = [model_check.jobs]
 
 log = logging.getLogger("clepdg")
 
@@ -70,6 +76,25 @@ def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settin
         what = f"{len(faults)} of {len(corpora)} corpora could not be fetched{rest}."
         raise SourceError("\n- ".join([what, *faults]))
     return there
+
+
+def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[source_check.Checked]:
+    """Check every address of corpora; yield one line for each.
+
+    Args:
+        corpora: None: those of preset open, and what CHECKS names.
+
+    Raises:
+        ConfigError: a corpus that has no card, or no address to ask.
+    """
+    named = PRESETS["open"]().corpora if corpora is None else corpora
+    cards = [load_card(corpus) for corpus in named]
+    silent = [card.name for card in cards if not card.sources]
+    if silent:
+        what = "Corpora without an address can't be checked: they are generated, or have to be asked for."
+        raise ConfigError(what, got=silent, do="name others with --corpora")
+    jobs = card_check.jobs(cards, settings.open_store().documents)
+    return source_check.run([*jobs, *(job for check in CHECKS if corpora is None for job in check())])
 
 
 def _require_same(corpus: str, folder: Path, given: str | None) -> None:

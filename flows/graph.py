@@ -35,6 +35,7 @@ def graph(
     until: str | None = None,
     allow_partial: bool = False,
     states: Mapping[str, str] | None = None,
+    allow_unknown: bool = False,
 ) -> list[Node]:
     """Return the nodes of a run, each after what it depends on.
 
@@ -43,6 +44,7 @@ def graph(
         states: corpus -> digest of its source's state, where that was asked for already.
         only_folds: names of the folds wanted; None: all of the configuration's protocols.
         until: the last stage wanted.
+        allow_unknown: read pickled weights whose bytes no pin names.
 
     Raises:
         ConfigError: an unknown corpus, fold, row or stage.
@@ -59,9 +61,9 @@ def graph(
         nodes += [shard(config, corpus, full_band=True) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
-        nodes.append(backbone(config))
+        nodes.append(backbone(config, allow_unknown=allow_unknown))
     if ENCODER in wanted:
-        nodes.append(encoder(config))
+        nodes.append(encoder(config, allow_unknown=allow_unknown))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]

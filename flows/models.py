@@ -1,5 +1,7 @@
 """The models that a run starts from, as nodes: the backbone, of all folds or of each, and a speech encoder."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from clepdg.config import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.protocols import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, Fold
 from clepdg.store import digest
 from tasks import training
-from tasks.stages import Node
+from tasks.stages import Computed, Node
 
 LOG_MEL = "log-mel"
 BACKBONES = (BACKBONE, FULL_BAND)  # the same weights
@@ -31,7 +33,7 @@ def backbone_name(config: Config, fold: Fold) -> str:
     return f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE
 
 
-def backbone(config: Config, fold: Fold | None = None) -> Node:
+def backbone(config: Config, fold: Fold | None = None, *, allow_unknown: bool = False) -> Node:
     """The CLAP to start from; a fold's own is pretrained on the audio of its sources."""
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
@@ -46,18 +48,29 @@ def backbone(config: Config, fold: Fold | None = None) -> Node:
     return Node(
         stage="backbone",
         name=backbone_name(config, fold) if fold else BACKBONE,
-        compute=training.compute_backbone,
+        compute=_reading(training.compute_backbone, allow_unknown),
         config=settings,
         inputs=inputs,
         state=state,
     )
 
 
-def encoder(config: Config) -> Node:
+def encoder(config: Config, *, allow_unknown: bool = False) -> Node:
     """The speech encoder that a row is a probe on."""
     name, state = _weights(str(config.encoder.name))
     settings = {"name": name, "revision": config.encoder.revision}
-    return Node(stage="backbone", name=ENCODER, compute=training.compute_encoder, config=settings, state=state)
+    return Node(
+        stage="backbone",
+        name=ENCODER,
+        compute=_reading(training.compute_encoder, allow_unknown),
+        config=settings,
+        state=state,
+    )
+
+
+def _reading(compute: Callable[..., Computed], allow_unknown: bool) -> Callable[..., Computed]:
+    """Return a stage's function, told whether it may read unknown pickles: in no key, since it changes no result."""
+    return partial(compute, allow_unknown=True) if allow_unknown else compute
 
 
 def _weights(name: str) -> tuple[str, dict[str, str]]:

@@ -13,12 +13,19 @@ from tasks.stages import STAGES
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which stages of what are wanted."""
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
-    parser.add_argument("--backbone", help="micro, micro-context, a Hugging Face name (NAME@REVISION), or a folder")
+    parser.add_argument(
+        "--backbone", help="micro, micro-context, a folder, a Hugging Face name (NAME@COMMIT), or laion:CHECKPOINT"
+    )
     add_corpora_options(parser)
     parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
     parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")
     parser.add_argument("--redo", type=_list, default=(), metavar="A,B", help="stages to compute again")
     parser.add_argument("--allow-partial", action="store_true", help="take corpora that are not complete")
+    parser.add_argument(
+        "--allow-pickle-weights",
+        action="store_true",
+        help="read weights that come as an unknown pickle (.bin): a flaw in its reader could let it run code",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for example clep.epochs=15")
 
 
@@ -71,5 +78,6 @@ def read_arguments(options: argparse.Namespace) -> Arguments:
         until=options.until,
         redo=options.redo,
         allow_partial=options.allow_partial,
+        allow_pickle_weights=options.allow_pickle_weights,
         overrides=_pairs(options.set, "--set"),
     )

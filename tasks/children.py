@@ -71,7 +71,9 @@ class Child:
                 raise stopped()
             self._start()
             self._tail.clear()
-            self._jobs.send((function, replace(work, reporting=Reporting(), pins=Documents(work.folder))))
+            # a bucket's documents hold its client, which can't be sent; a folder's can
+            pins = work.pins if type(work.pins) is Documents else None
+            self._jobs.send((function, replace(work, reporting=Reporting(), pins=pins)))
             outcome = self._listen(work.reporting, patience)
         except BaseException:
             self.end()

@@ -56,7 +56,7 @@ def _embed(work: Work) -> "Embed":
         return embeddings.one_by_one(egemaps.functionals)
     if model == "encoder":
         quiet_transformers()
-        return embeddings.one_by_one(encoders.load_encoder(str(work.inputs["model"]), device=work.device).encode)
+        return embeddings.one_by_one(encoders.load_encoder(work.inputs["model"], device=work.device).encode)
     clap = open_clap(work.inputs["model"], work)
     return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
 

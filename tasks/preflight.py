@@ -1,17 +1,32 @@
 """Everything that can be known before work starts: all faults in one error, each with what to do."""
 
 import os
-import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clepdg import prompts
 from clepdg.addresses import shown
 from clepdg.config import MADE_HERE, Config
-from clepdg.errors import ClepError, ConfigError, StoreError
+from clepdg.errors import BackboneError, ClepError, ConfigError, StoreError
+from clepdg.model_files import (
+    CLAP_FILES,
+    ENCODER_FILES,
+    LAION,
+    ROBERTA,
+    Choose,
+    check_pickles,
+    file_named,
+    is_pickled,
+    laion_file,
+    pinned_revision,
+    repository,
+    sha256,
+    tokenizer_files,
+    weight_files,
+)
 from clepdg.protocols import EGEMAPS
 from clepdg.store import Store
 from tasks.settings import Settings, resolve_device, without_password
@@ -19,25 +34,31 @@ from tasks.settings import Settings, resolve_device, without_password
 NEEDED_BYTES = 2e9  # below this a run of any size is likely to fill the disk
 
 
-def check(config: Config, settings: Settings, source_checks: dict[str, Callable[[], object]]) -> None:
-    """Check sources, backbone, disk and device, side by side, once each.
+def check(
+    config: Config,
+    settings: Settings,
+    inputs: Mapping[str, Callable[[], object]],
+    *,
+    models: bool = True,
+) -> None:
+    """Check sources, models, disk and device, side by side, once each.
 
     Args:
-        source_checks: corpus -> a function that raises where its source can't be had.
+        inputs: name -> a function that raises where this source or model can't be had.
+        models: whether the run goes beyond the data stages, and so needs a device.
 
     Raises:
         ClepError: everything that is wrong, in one message.
     """
     checks: dict[str, Callable[[], object]] = {
-        **{f"source {corpus}": function for corpus, function in source_checks.items()},
-        "backbone": lambda: check_backbone(config),
+        **inputs,
         "state": lambda: check_home(settings),
-        "encoder": lambda: check_encoder(config),
-        "egemaps": lambda: check_egemaps(config),
         "store": lambda: check_store(settings.open_store()),
         "tracking": lambda: check_tracking(settings),
-        "device": lambda: check_devices(settings.device, config.clep.ranks),
     }
+    if models:
+        checks["egemaps"] = lambda: check_egemaps(config)
+        checks["device"] = lambda: check_devices(settings.device, config.clep.ranks)
     with ThreadPoolExecutor(8) as pool:
         results = {name: pool.submit(function) for name, function in checks.items()}
     faults = {name: error for name, future in results.items() if (error := future.exception()) is not None}
@@ -51,13 +72,18 @@ def check(config: Config, settings: Settings, source_checks: dict[str, Callable[
         raise ClepError(f"{len(faults)} things must be mended before this can run.\n- " + "\n- ".join(lines))
 
 
-def check_backbone(config: Config) -> None:
-    """Raise where the backbone is neither made here and knows all words, nor a folder with weights, nor on the hub."""
-    if config.backbone.name in MADE_HERE:
+def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
+    """Raise where the backbone can't be had, or a prompt holds words that it does not know."""
+    name, revision = config.backbone.name, config.backbone.revision
+    if name in MADE_HERE:
         check_words(config)
+    elif name.startswith(LAION):
+        from clepdg import hub
+
+        hub.check(repository(name), revision, file_named(laion_file(name)))
+        hub.check(ROBERTA, pinned_revision(ROBERTA), tokenizer_files)
     else:
-        instead = "give --backbone FOLDER; or use --backbone micro (a deployment's parameter backbone)"
-        check_weights("backbone", config.backbone.name, config.backbone.revision, "tokenizer.json", instead)
+        check_model(name, revision, CLAP_FILES, allow_unknown)
 
 
 def check_words(config: Config) -> None:
@@ -82,20 +108,10 @@ def check_words(config: Config) -> None:
             )
 
 
-def check_encoder(config: Config) -> None:
-    """Raise where the speech encoder is neither a folder with weights nor to be had from the hub at a revision."""
-    from clepdg.errors import BackboneError
-
-    name, revision = config.encoder.name, config.encoder.revision
-    if name is None:
-        return
-    if not (revision or Path(name).expanduser().is_dir()):
-        raise BackboneError(
-            "The speech encoder is no folder here, and a name on the hub needs a revision.",
-            got=name,
-            do="set encoder.name to a folder, or encoder.revision to a commit",
-        )
-    check_weights("speech encoder", name, revision, "preprocessor_config.json", "set encoder.name to their folder")
+def check_encoder(config: Config, *, allow_unknown: bool = False) -> None:
+    """Raise where the speech encoder is set and can't be had."""
+    if config.encoder.name is not None:
+        check_model(config.encoder.name, config.encoder.revision, ENCODER_FILES, allow_unknown)
 
 
 def check_egemaps(config: Config) -> None:
@@ -106,44 +122,25 @@ def check_egemaps(config: Config) -> None:
         egemaps.require()
 
 
-def check_weights(what: str, name: str, revision: str | None, beside: str, instead: str) -> None:
-    """Raise where weights are neither in a folder with a config and a file beside them, nor to be had from the hub.
+def check_model(name: str, revision: str | None, choose: Choose, allow_unknown: bool) -> None:
+    """Raise where a model is neither a whole folder nor to be had from the hub at its commit.
 
-    Args:
-        what: whose weights they are.
-        instead: what can be done without the hub.
+    Raises:
+        BackboneError: it is not, or its weights are a pickle that is neither known nor allowed.
     """
-    from clepdg.errors import BackboneError
+    from clepdg import hub
 
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        missing = [f for f in ("config.json", beside) if not (folder / f).is_file()]
-        missing += [] if list(folder.glob("*.safetensors")) else ["*.safetensors"]
-        if missing:
-            raise BackboneError(f"The {what}'s folder is not whole.", got=f"no {', '.join(missing)}", where=folder)
+    if not folder.is_dir():
+        hub.check(name, revision, choose, allow_unknown=allow_unknown)
         return
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise BackboneError(
-            "There is no such folder.", got=name, do="give a folder, or a name like laion/clap-htsat-unfused"
-        )
-    if in_hub_cache(name, revision):
-        return
-    problem = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else unreachable("huggingface.co")
-    if problem:
-        raise BackboneError(
-            f"The {what}'s weights are not here and the hub can't be reached.",
-            got=problem,
-            where=name,
-            do=f"connect to the network; or download them elsewhere and {instead}",
-        )
-
-
-def in_hub_cache(name: str, revision: str | None) -> bool:
-    """Return whether the hub's local cache holds a model's weights at its revision."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    return isinstance(found, str) and bool(list(Path(found).parent.glob("*.safetensors")))
+    try:
+        choose({path.name for path in folder.iterdir()})
+    except BackboneError as error:
+        raise BackboneError("The model's folder can't be used.", got=error, where=folder) from None
+    files = weight_files(folder)
+    if is_pickled(files) and not allow_unknown:
+        check_pickles(folder, [sha256(folder / file) for file in files], allow=False)
 
 
 def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:

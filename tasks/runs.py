@@ -38,6 +38,7 @@ class Arguments:
     until: str | None = None
     redo: tuple[str, ...] = ()
     allow_partial: bool = False
+    allow_pickle_weights: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -185,5 +186,6 @@ def _asked(store: Store) -> list[Arguments]:
     for raw in (log["arguments"] for log, _ in logs(store) if not log.get("part")):
         with contextlib.suppress(TypeError, KeyError):  # of another version
             tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
-            found.append(Arguments(**{**raw, **tuples}))
+            # Whoever can write a run's file must not be able to allow pickles: that is said anew each time.
+            found.append(Arguments(**{**raw, **tuples, "allow_pickle_weights": False}))
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clepdg import addresses, cards
 from clepdg.errors import ConfigError
 from clepdg.pace import Pace
 from clepdg.store import Store
@@ -14,7 +15,8 @@ from clepdg.store import Store
 PROJECT = Path(__file__).resolve().parents[1]
 DATABASES = ("prefect_database_url", "mlflow_database_url")
 TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
-NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES)
+EXPORTED = ("mirrors", "cards")  # read by clepdg from the environment, which children inherit
+NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +73,11 @@ class Settings:
 def load_settings() -> Settings:
     """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
 
+    What settings.toml says of mirrors and cards is set in the environment, unless the environment itself says it.
+
     Raises:
-        ConfigError: an unknown name or a password in settings.toml, a number that is none, or a database that is not
-            PostgreSQL.
+        ConfigError: an unknown name or a password in settings.toml, a number that is none, a database that is not
+            PostgreSQL, malformed mirrors, or a folder of cards that is not there.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
@@ -85,6 +89,10 @@ def load_settings() -> Settings:
     if unknown:
         raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
     _check_databases(written, path)
+    _export("mirrors", _mirrors(written.get("mirrors"), path))
+    _export("cards", _cards(written.get("cards"), path))
+    addresses.mirrors()
+    cards.folders()
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:
@@ -107,6 +115,43 @@ def load_settings() -> Settings:
         prefect_database_url=chosen["prefect_database_url"],
         mlflow_database_url=chosen["mlflow_database_url"],
     )
+
+
+def _export(name: str, value: str) -> None:
+    """Set CLEPDG_<NAME>, unless the environment itself does.
+
+    CLEPDG_<NAME>_WRITTEN marks, for children as well, a value that came from the file: it follows the file's changes.
+    """
+    variable, mark = f"CLEPDG_{name.upper()}", f"CLEPDG_{name.upper()}_WRITTEN"
+    now = os.environ.get(variable)
+    if now and now != os.environ.get(mark):
+        return
+    for each in (variable, mark):
+        if value:
+            os.environ[each] = value
+        else:
+            os.environ.pop(each, None)
+
+
+def _mirrors(table: Any, path: Path) -> str:
+    """Return the table [mirrors] as CLEPDG_MIRRORS has it."""
+    entries = table.items() if isinstance(table, dict) else [("", table)] if table is not None else []
+    for prefix, mirror in entries:
+        if not isinstance(mirror, str) or not isinstance(table, dict) or set("=,") & {*prefix, *mirror}:
+            raise ConfigError(
+                "The mirrors can't be used.",
+                got=addresses.shown(prefix) or "no table",  # a mirror may hold a password
+                expected='a table: "https://site" = "https://mirror/site", without = and , in the addresses',
+                where=f"[mirrors] in {path}",
+            )
+    return ",".join(f"{prefix}={mirror}" for prefix, mirror in entries)
+
+
+def _cards(folder: Any, path: Path) -> str:
+    """Return the folder of own cards, relative to the settings' folder."""
+    if folder is not None and not isinstance(folder, str):
+        raise ConfigError("cards is not a folder.", got=folder, expected='cards = "FOLDER"', where=path)
+    return str((path.parent / Path(folder).expanduser()).absolute()) if folder else ""
 
 
 def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:

@@ -39,6 +39,7 @@ class Work:
         records: input name -> its record.
         previous: folder of the last run's output of this node, if this machine has it.
         pins: the store's documents; pins/<corpus>.json holds from the first download on, and outlives every output.
+            None in a child of a run whose store is a bucket.
         device: the first of devices.
         devices: one, or one for each rank that there is one for.
     """
@@ -48,7 +49,7 @@ class Work:
     inputs: Mapping[str, Path]
     records: Mapping[str, Record]
     previous: Path | None
-    pins: Documents
+    pins: Documents | None
     device: str
     workers: int
     reporting: Reporting

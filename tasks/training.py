@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config import MADE_HERE, MICRO_CONTEXT
 from clepdg.emotions import LABEL_SETS, labels
+from clepdg.model_files import CLAP_FILES, ENCODER_FILES, LAION, Choose, file_named, laion_file, repository
 from tasks.stages import Computed, Work
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ def open_clap(folder: Path, work: Work) -> "Clap":
     return load_clap(folder, device=work.device)
 
 
-def compute_backbone(work: Work) -> Computed:
-    """Bring the CLAP to start from into the store: built, or loaded from a folder or the hub."""
+def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
+    """Save the CLAP to start from: built here, or loaded from a folder or the hub.
+
+    Args:
+        allow_unknown: read pickled weights whose bytes no pin names.
+    """
+    from clepdg import hub, laion
     from clepdg.clap import build_micro, load_clap
     from clepdg.context_effect import context_effect
 
@@ -46,12 +52,28 @@ def compute_backbone(work: Work) -> Computed:
         clap = build_micro(work.config["seed"], device=work.device)
         if name == MICRO_CONTEXT:
             pretrained = _pretrain(clap, work)
+    elif name.startswith(LAION):
+        folder = hub.fetch(repository(name), revision, file_named(laion_file(name)), **_hub(work))
+        clap = laion.load_checkpoint(folder / laion_file(name))
     else:
-        clap = load_clap(name, revision=revision)
+        folder = model_folder(name, revision, CLAP_FILES, work)
+        clap = load_clap(folder, allow_unknown=allow_unknown)
     clap.save(work.folder)
     parameters = sum(p.numel() for p in clap.model.parameters())
     figures = {"parameters": parameters, **pretrained, **context_effect(load_clap(work.folder))}
     return Computed(digests={"content": clap.digest()}, figures=figures)
+
+
+def model_folder(name: str, revision: str | None, choose: Choose, work: Work) -> Path:
+    """Return the user's own model folder, or that of the hub's cache once a model is downloaded."""
+    from clepdg import hub
+
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else hub.fetch(name, str(revision), choose, **_hub(work))
+
+
+def _hub(work: Work) -> dict[str, Any]:
+    return {"pins": work.pins, "progress": work.reporting.progress}
 
 
 def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
@@ -74,12 +96,13 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
     )
 
 
-def compute_encoder(work: Work) -> Computed:
-    """Bring a speech encoder into the store."""
+def compute_encoder(work: Work, allow_unknown: bool = False) -> Computed:
+    """Save the speech encoder that a row is a probe on; `allow_unknown` as in compute_backbone."""
     from clepdg.encoders import load_encoder
 
     quiet_transformers()
-    encoder = load_encoder(work.config["name"], revision=work.config["revision"])
+    folder = model_folder(work.config["name"], work.config["revision"], ENCODER_FILES, work)
+    encoder = load_encoder(folder, allow_unknown=allow_unknown)
     encoder.save(work.folder)
     parameters = sum(p.numel() for p in encoder.model.parameters())
     return Computed(digests={"content": encoder.digest()}, figures={"parameters": parameters})

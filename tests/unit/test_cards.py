@@ -109,9 +109,9 @@ def test_a_split_by_text_keeps_a_text_in_one_part_and_near_its_share() -> None:
 @pytest.fixture
 def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(cards, "MANIFESTS", tmp_path)
-    load_card.cache_clear()
+    cards._read.cache_clear()
     yield tmp_path
-    load_card.cache_clear()
+    cards._read.cache_clear()
 
 
 GOOD = (cards.MANIFESTS / "emodb.toml").read_text()

@@ -5,11 +5,15 @@ import pytest
 import soundfile
 
 from clepdg.config import Config
-from clepdg.errors import ConfigError
+from clepdg.errors import BackboneError, ClepError, ConfigError
 from clepdg.presets import build
-from flows.checks import configure
+from clepdg.records import stage_key
+from flows.checks import check, configure
+from flows.models import backbone
+from tasks import runs
 from tasks.preflight import check_backbone
 from tasks.runs import Arguments
+from tasks.settings import load_settings
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,40 @@ def test_a_word_that_micro_does_not_know_is_said_before_anything_is_trained(sett
 def test_the_words_of_the_presets_are_known(backbone: str | None) -> None:
     check_backbone(build("demo", backbone=backbone))
     check_backbone(build("open", backbone="micro"))
+
+
+def test_a_run_that_ends_with_the_data_needs_no_model_and_no_device(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
+    monkeypatch.setenv("CLEPDG_DEVICE", "cuda:7")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.wav").touch()
+    settings, given = load_settings(), {"ravdess": str(tmp_path / "corpus")}
+    check(Arguments(corpora=("ravdess",), sources=given, until="shard"), settings)
+    with pytest.raises(ClepError) as caught:
+        check(Arguments(corpora=("ravdess",), sources=given, overrides={"protocols": "supervised"}), settings)
+    assert "HF_HUB_OFFLINE" in str(caught.value) and "cuda:7" in str(caught.value)
+
+
+def test_a_folder_with_an_unknown_pickle_is_refused_before_work_starts(tmp_path) -> None:
+    for name in ("config.json", "tokenizer.json", "pytorch_model.bin"):
+        (tmp_path / name).touch()
+    config = build("open", backbone=str(tmp_path))
+    with pytest.raises(BackboneError, match="--allow-pickle-weights"):
+        check_backbone(config)
+    check_backbone(config, allow_unknown=True)
+    node = backbone(config, allow_unknown=True)
+    assert node.compute.keywords == {"allow_unknown": True}
+    assert stage_key("backbone", 1, node.config, node.state) == stage_key(
+        "backbone", 1, backbone(config).config, node.state
+    )
+
+
+def test_a_runs_file_does_not_allow_pickles(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
+    store = load_settings().open_store()
+    runs.start(store, Arguments(allow_pickle_weights=True, allow_partial=True), {"preset": "open"}).write()
+    last = runs.last_arguments(store)
+    assert last.allow_partial and not last.allow_pickle_weights
 
 
 def test_a_backbone_that_was_pretrained_on_text_reads_any_word(tmp_path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from clepdg.errors import ConfigError
+from clepdg.model_files import LAION_REPOSITORY, pinned_revision
 from clepdg.presets import PRESETS, build, faithful_acpt, option_names
 
 
@@ -27,7 +28,13 @@ def test_micro_brings_its_own_training():
 
 
 def test_a_pinned_revision_stays_with_its_name():
-    assert build("open", backbone="laion/larger_clap_general").backbone.revision is None
+    assert (
+        build("open", backbone="laion/larger_clap_general").backbone.revision
+        == "ada0c23a36c4e8582805bb38fec3905903f18b41"
+    )
+    assert build("open", backbone="someone/clap").backbone.revision is None
+    assert build("open").backbone.revision == pinned_revision(build("open").backbone.name)
+    assert build("open", backbone="laion:630k-best").backbone.revision == pinned_revision(LAION_REPOSITORY)
     assert build("open", backbone="laion/larger_clap_general@abc").backbone.revision == "abc"
 
 

@@ -31,7 +31,7 @@ def test_embeddings_of_several_corpora_are_selected_by_utterance():
 
 
 def content(micro):
-    texts = [prompts.CONTENT_TEMPLATE.format(emotion=prompts.class_word(name)) for name in labels("4")]
+    texts = [prompts.fill(prompts.CONTENT_TEMPLATE, prompts.class_word(name)) for name in labels("4")]
     with torch.no_grad():
         return micro.encode_text(texts)
 
@@ -78,10 +78,12 @@ def test_one_prompt_is_the_first_of_the_ensemble(micro):
 def test_context_effect_equals_a_plain_loop(micro):
     words = [prompts.class_word(emotion) for emotion in EMOTIONS]
     pairs = [(k, n) for n in range(len(words)) for k in range(16)]
-    texts = [prompts.JOINT_TEMPLATE.format(emotion=words[n], context=prompts.HANDWRITTEN_CONTEXTS[k]) for k, n in pairs]
+    texts = [
+        prompts.fill(prompts.JOINT_TEMPLATE, words[n]).format(context=prompts.HANDWRITTEN_CONTEXTS[k]) for k, n in pairs
+    ]
     with torch.no_grad():
         u = dict(zip(pairs, micro.encode_text(texts), strict=True))
-        c = micro.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word) for word in words])
+        c = micro.encode_text([prompts.fill(prompts.CONTENT_TEMPLATE, word) for word in words])
     shifts = [float((vector - c[n]).norm()) for (_, n), vector in u.items()]
     of_emotion = [torch.stack([u[k, n] for k in range(16)]).mean(0) for n in range(len(words))]
     everything = torch.stack(list(u.values())).mean(0)

@@ -106,23 +106,6 @@ def test_save_and_load_keep_the_encoder(wavlm, folder, tmp_path, tone):
     assert load_encoder(str(tmp_path)).digest() != encoder.digest()
 
 
-def test_a_name_needs_a_revision_and_the_network():
-    with pytest.raises(BackboneError, match=r"encoder\.revision"):
-        load_encoder("microsoft/wavlm-large")
-    with pytest.raises(BackboneError, match=r"set encoder\.name to its folder"):
-        load_encoder("microsoft/wavlm-large", revision="c1423ed94bb01d80a3f5ce5bc39f6026a0f4828c")
-
-
-def test_pickled_weights_are_never_loaded(folder):
-    where = folder("WavLM")
-    from safetensors.torch import load_file
-
-    torch.save(load_file(where / "model.safetensors"), where / "pytorch_model.bin")
-    (where / "model.safetensors").unlink()
-    with pytest.raises(BackboneError, match="only pickled weights"):
-        load_encoder(str(where))
-
-
 def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
     where = folder("WavLM")
     mark = tmp_path / "it ran"

@@ -167,6 +167,54 @@ def test_the_command_says_what_to_run_next(checkpoint, tokenizer, tmp_path, caps
     assert "there already" in complaint(capsys, checkpoint, out, tokenizer)
 
 
+def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenizer, tmp_path, monkeypatch):
+    """A backbone "laion:NAME" is the import of the pinned file, and the tokenizer is that of the pinned commit."""
+    import huggingface_hub.constants as constants
+
+    from clepdg.documents import Documents
+    from clepdg.model_files import LAION_REPOSITORY, ROBERTA, sha256
+    from clepdg.presets import build
+    from clepdg.reporting import Reporting
+    from tasks.preflight import check_backbone
+    from tasks.stages import Work
+    from tasks.training import compute_backbone
+    from tests.rehearsal.hub import Hub, Repository
+
+    weights = Repository(LAION_REPOSITORY, {"630k-audioset-best.pt": checkpoint})
+    words = Repository.of_folder(ROBERTA, tokenizer)
+    rows = [
+        f"{LAION_REPOSITORY},{weights.revisions['main']},630k-audioset-best.pt,,{sha256(checkpoint)}",
+        f"{ROBERTA},{words.revisions['main']},,,",
+    ]
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "models.csv").write_text("\n".join(["repository,revision,file,bytes,sha256", *rows]))
+    monkeypatch.setenv("CLEPDG_CARDS", str(tmp_path / "cards"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Hub([weights, words]) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        config = build("open", backbone="laion:630k-audioset-best")
+        check_backbone(config)
+        assert not hub.cdn.requests  # nothing was downloaded
+        work = Work(
+            config={"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0},
+            folder=tmp_path / "output", inputs={}, records={}, previous=None, pins=Documents(tmp_path), device="cpu",
+            workers=1, reporting=Reporting(),
+        )  # fmt: skip
+        computed = compute_backbone(work)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    check_backbone(config)  # the cache is enough
+    assert not list((tmp_path / "output").glob("*.pt"))
+    by_hand = import_checkpoint(checkpoint, tmp_path / "by hand", tokenizer)
+    by_hand.save(tmp_path / "saved")
+    assert computed.digests["content"] == load_clap(tmp_path / "saved").digest()
+    with pytest.raises(BackboneError, match="fusion"):
+        check_backbone(build("open", backbone="laion:630k-fusion-best"))
+
+
 def complaint(capsys, checkpoint: Path, out: Path, tokenizer: Path | None) -> str:
     """Return the command's one message; it leaves nothing behind."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from clepdg import downloads, fetching, listings, remote, sources, store
+from clepdg import cards, downloads, fetching, remote, sources, store
 from clepdg.cards import Address, Card, load_card
 from clepdg.documents import Documents
 from clepdg.errors import SourceError
@@ -32,8 +32,7 @@ def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that stands for data_manifests."""
     folder = tmp_path / "manifests"
     folder.mkdir()
-    for module in (listings, sources):
-        monkeypatch.setattr(module, "MANIFESTS", folder)
+    monkeypatch.setattr(cards, "MANIFESTS", folder)
     return folder
 
 
