@@ -10,7 +10,6 @@ that stage's key; the expected counts only accept or refuse, so they are in no k
 import csv
 import hashlib
 import io
-import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -24,9 +23,8 @@ from clepdg.card_fields import part_of, wrong_type
 from clepdg.corpora import CORPORA
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
+from clepdg.manifests import find, folders
 
-MANIFESTS = Path(__file__).resolve().parents[1] / "data_manifests"
-OWN: Final = "CLEPDG_CARDS"  # in the environment: a folder of the user's own cards
 _NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus: part of the names of folders and folds
 SPLITS = ("train", "validation", "test")
 SUMS: Final = {"md5": 32, "sha256": 64}  # hexadecimal digits
@@ -143,22 +141,6 @@ class Card:
 _PARTS: Final = {"split": Split, "expected": Expected}
 
 
-def folders() -> tuple[Path, ...]:
-    """Return the folders of cards: the user's own, then data_manifests.
-
-    Raises:
-        ConfigError: the user's own is not there.
-    """
-    named = os.environ.get(OWN)
-    if not named:
-        return (MANIFESTS,)
-    own = Path(named).expanduser().absolute()
-    if not own.is_dir():
-        where = f"{OWN}, or cards in settings.toml"
-        raise ConfigError("The folder of your own cards is not there.", got=own, expected="a folder", where=where)
-    return own, MANIFESTS
-
-
 def corpus_names() -> tuple[str, ...]:
     """Return the names of all corpora that have a card.
 
@@ -170,12 +152,6 @@ def corpus_names() -> tuple[str, ...]:
     if wrong:
         raise ConfigError("A card's file name is not a corpus's.", got=wrong, expected="a-z, 0-9 and - between them")
     return tuple(sorted({path.stem for path in paths}))
-
-
-def find(name: str) -> Path:
-    """Return the path of a card or table, existing or not."""
-    paths = [folder / name for folder in folders()]
-    return next((path for path in paths if path.exists()), paths[-1])
 
 
 def load_card(name: str) -> Card:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg import model_files
+from clepdg import model_pins
 from clepdg import pins as records
 from clepdg.cards import Address
 from clepdg.documents import Documents
@@ -121,7 +121,7 @@ def _hold(
     name: str, revision: str, path: Path, announced: tuple[int | None, str | None], pins: Documents | None
 ) -> None:
     """Hold a file to its pin, to its record, or to what the hub announced; record what has no pin."""
-    found, pin = (path.stat().st_size, sha256(path)), model_files.pins().get(name)
+    found, pin = (path.stat().st_size, sha256(path)), model_pins.pins().get(name)
     expected, says = (
         (None, None) if pin is None or pin.revision != revision else pin.files.get(path.name, (None, None)),
         "",

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from clepdg.archives import some
-from clepdg.cards import SPLITS, Card, find
+from clepdg.cards import SPLITS, Card
 from clepdg.errors import CorpusError
 from clepdg.index_table import QUARANTINE
+from clepdg.manifests import find
 
 log = logging.getLogger("clepdg")
 

@@ -15,11 +15,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from clepdg import hub
 from clepdg.audio import LAION_FRONT_END, mel_filters
 from clepdg.clap import FRONT_END, Clap, load_clap
 from clepdg.errors import BackboneError
-from clepdg.model_files import ROBERTA, TOKENIZER, pinned_revision, tokenizer_files
+from clepdg.model_files import TOKENIZER
 from clepdg.pickles import read_tensors
 
 EXPECTED: Final = "an unfused HTSAT-tiny or HTSAT-base with a RoBERTa text tower, as laion_clap saves it"
@@ -50,11 +49,11 @@ _RENAMED: Final = (
 )
 
 
-def load_checkpoint(checkpoint: Path, tokenizer: Path | None = None) -> Clap:
+def load_checkpoint(checkpoint: Path, tokenizer: Path) -> Clap:
     """Load LAION's checkpoint as a CLAP.
 
     Args:
-        tokenizer: a folder with roberta-base's tokenizer, which a checkpoint does not hold; None: from the hub.
+        tokenizer: a folder with roberta-base's tokenizer, which a checkpoint does not hold.
 
     Raises:
         BackboneError: the file is not such a checkpoint, or the tokenizer can't be had or does not fit.
@@ -66,7 +65,7 @@ def load_checkpoint(checkpoint: Path, tokenizer: Path | None = None) -> Clap:
     return Clap(_build(config, state, checkpoint), words, LAION_FRONT_END)
 
 
-def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path | None = None) -> Clap:
+def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path) -> Clap:
     """Write LAION's checkpoint as a model folder `out`, and return what it loads as.
 
     Raises:
@@ -122,12 +121,10 @@ def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def _load_tokenizer(folder: Path | None) -> Any:
+def _load_tokenizer(folder: Path) -> Any:
     from transformers import RobertaTokenizerFast
 
     try:
-        if folder is None:
-            folder = hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
         if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER):
             raise FileNotFoundError("the folder does not hold a tokenizer's files")  # transformers would make one up
         return RobertaTokenizerFast.from_pretrained(str(folder))
@@ -136,12 +133,12 @@ def _load_tokenizer(folder: Path | None) -> Any:
             "The tokenizer can't be loaded; LAION's checkpoints hold none.",
             got=" ".join(str(error).split())[:300],
             expected="roberta-base's tokenizer",
-            where=folder or ROBERTA,
+            where=folder,
             do="give --tokenizer FOLDER, with roberta-base's tokenizer.json, or its vocab.json and merges.txt",
         ) from error
 
 
-def _check_tokenizer(tokenizer: Any, config: Any, folder: Path | None) -> None:
+def _check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
     text = config.text_config
     found = (len(tokenizer), tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
     expected = (text.vocab_size, text.bos_token_id, text.pad_token_id, text.eos_token_id)
@@ -150,7 +147,7 @@ def _check_tokenizer(tokenizer: Any, config: Any, folder: Path | None) -> None:
             "Tokenizer and checkpoint do not fit together (tokens; ids of <s>, <pad>, </s>).",
             got=found,
             expected=expected,
-            where=folder or ROBERTA,
+            where=folder,
         )
 
 

@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote, urlsplit
 from clepdg import objects, store, web
 from clepdg.addresses import HASHES, mirror_of, with_mirror
 from clepdg.archives import ignored, some
-from clepdg.cards import Address, Card, find, is_sum
+from clepdg.cards import Address, Card, is_sum
 from clepdg.corpora.grammar import AUDIO_SUFFIXES
 from clepdg.errors import SourceError
+from clepdg.manifests import find
 
 TABLE_COLUMNS: Final = {"path", "url", "bytes", "md5", "sha256"}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from clepdg import hub
-from clepdg.model_files import Pin, pins
+from clepdg.model_pins import Pin, pins
 from clepdg.source_check import Checked, Job, compared
 
 WHAT = "model weights"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from clepdg.config import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
 from clepdg.errors import ConfigError
-from clepdg.model_files import pinned_revision
+from clepdg.model_pins import pinned_revision
 
 
 def faithful_acpt() -> AcptConfig:

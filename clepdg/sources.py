@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg import addresses, archives, listings, store
 from clepdg.addresses import checksums, shown
 from clepdg.archives import File, Progress
-from clepdg.cards import Address, Card, find
+from clepdg.cards import Address, Card
 from clepdg.errors import SourceError
 from clepdg.folders import hash_folder, listing
+from clepdg.manifests import find
 from clepdg.reading import read_facts, read_table, unreadable
 from clepdg.records import inside
 from clepdg.web import look

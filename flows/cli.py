@@ -221,12 +221,17 @@ def fetch_command(options: argparse.Namespace) -> None:
 
 def import_laion_command(options: argparse.Namespace) -> None:
     """Turn LAION's checkpoint into a model folder, and print how a run takes it."""
-    from clepdg import laion
+    from clepdg import hub, laion
+    from clepdg.model_files import tokenizer_files
+    from clepdg.model_pins import ROBERTA, pinned_revision
     from tasks.training import quiet_transformers
 
     quiet_transformers()
     out = options.out.expanduser()
-    clap = laion.import_checkpoint(options.checkpoint.expanduser(), out, options.tokenizer)
+    checkpoint = options.checkpoint.expanduser()
+    laion.read_checkpoint(checkpoint)  # what is no checkpoint needs no tokenizer
+    words = options.tokenizer or hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
+    clap = laion.import_checkpoint(checkpoint, out, words)
     name, _ = laion.HTSAT[clap.model.config.audio_config.patch_embeds_hidden_size]
     millions = sum(p.numel() for p in clap.model.parameters()) / 1e6
     print(f"{out}: {name}, {millions:.0f} million parameters. Start from it with:")

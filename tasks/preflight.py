@@ -14,19 +14,15 @@ from clepdg.errors import BackboneError, ClepError, ConfigError, StoreError
 from clepdg.model_files import (
     CLAP_FILES,
     ENCODER_FILES,
-    LAION,
-    ROBERTA,
     Choose,
     check_pickles,
     file_named,
     is_pickled,
-    laion_file,
-    pinned_revision,
-    repository,
     sha256,
     tokenizer_files,
     weight_files,
 )
+from clepdg.model_pins import LAION, ROBERTA, laion_file, pinned_revision, repository
 from clepdg.protocols import EGEMAPS
 from clepdg.store import Store
 from tasks.settings import Settings, resolve_device, without_password

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clepdg import addresses, cards
+from clepdg import addresses, manifests
 from clepdg.errors import ConfigError
 from clepdg.pace import Pace
 from clepdg.store import Store
@@ -92,7 +92,7 @@ def load_settings() -> Settings:
     _export("mirrors", _mirrors(written.get("mirrors"), path))
     _export("cards", _cards(written.get("cards"), path))
     addresses.mirrors()
-    cards.folders()
+    manifests.folders()
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
     if not workers.isdigit() or int(workers) < 1:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config import MADE_HERE, MICRO_CONTEXT
 from clepdg.emotions import LABEL_SETS, labels
-from clepdg.model_files import CLAP_FILES, ENCODER_FILES, LAION, Choose, file_named, laion_file, repository
+from clepdg.model_files import CLAP_FILES, ENCODER_FILES, Choose, file_named, tokenizer_files
+from clepdg.model_pins import LAION, ROBERTA, laion_file, pinned_revision, repository
 from tasks.stages import Computed, Work
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
             pretrained = _pretrain(clap, work)
     elif name.startswith(LAION):
         folder = hub.fetch(repository(name), revision, file_named(laion_file(name)), **_hub(work))
-        clap = laion.load_checkpoint(folder / laion_file(name))
+        words = hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
+        clap = laion.load_checkpoint(folder / laion_file(name), words)
     else:
         folder = model_folder(name, revision, CLAP_FILES, work)
         clap = load_clap(folder, allow_unknown=allow_unknown)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards, listings
+from clepdg import cards, listings, manifests
 from clepdg.cards import Split, corpus_names, load_card
 from clepdg.corpora import CORPORA, Spoken, crema_d, emodb, esd, ravdess, savee
 from clepdg.errors import ConfigError
@@ -107,14 +107,14 @@ def test_a_split_by_text_keeps_a_text_in_one_part_and_near_its_share() -> None:
 
 
 @pytest.fixture
-def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(cards, "MANIFESTS", tmp_path)
+def own_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(manifests, "MANIFESTS", tmp_path)
     cards._read.cache_clear()
     yield tmp_path
     cards._read.cache_clear()
 
 
-GOOD = (cards.MANIFESTS / "emodb.toml").read_text()
+GOOD = (manifests.MANIFESTS / "emodb.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ GOOD = (cards.MANIFESTS / "emodb.toml").read_text()
         (f'{GOOD}\nmd5 = "12345"', "(?s)malformed.*got: md5 12345"),
     ],
 )
-def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, manifests: Path) -> None:
+def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, own_manifests: Path) -> None:
     assert text != GOOD
-    (manifests / "emodb.toml").write_text(text)
+    (own_manifests / "emodb.toml").write_text(text)
     with pytest.raises(ConfigError, match=says) as caught:
         load_card("emodb")
     said = str(caught.value)
-    assert f"where: {manifests / 'emodb.toml'}" in said
+    assert f"where: {own_manifests / 'emodb.toml'}" in said
     assert not re.search(r"typing\.|__init__\(|\| None|NoneType|<class", said), said
 
 
@@ -169,6 +169,6 @@ def test_a_card_that_is_not_toml_is_one_clear_error(tmp_path, monkeypatch):
     from clepdg.errors import ConfigError
 
     (tmp_path / "broken.toml").write_text("[labels")
-    monkeypatch.setattr(cards, "MANIFESTS", tmp_path)
+    monkeypatch.setattr(manifests, "MANIFESTS", tmp_path)
     with pytest.raises(ConfigError, match=r"broken\.toml"):
         cards.load_card("broken")

@@ -3,7 +3,7 @@
 import pytest
 
 from clepdg.errors import ConfigError
-from clepdg.model_files import LAION_REPOSITORY, pinned_revision
+from clepdg.model_pins import LAION_REPOSITORY, pinned_revision
 from clepdg.presets import PRESETS, build, faithful_acpt, option_names
 
 

@@ -13,7 +13,8 @@ from clepdg.clap import load_clap
 from clepdg.documents import Documents
 from clepdg.encoders import load_encoder
 from clepdg.errors import BackboneError
-from clepdg.model_files import CLAP_FILES, ENCODER_FILES, file_named, laion_file, pins, sha256, tokenizer_files
+from clepdg.model_files import CLAP_FILES, ENCODER_FILES, file_named, sha256, tokenizer_files
+from clepdg.model_pins import laion_file, pins
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import TOKEN, Hub, Repository
 

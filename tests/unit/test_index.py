@@ -17,7 +17,6 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from clepdg import cards
 from clepdg.cards import Address, Card, Expected, load_card
 from clepdg.config import IndexConfig
 from clepdg.errors import CorpusError
@@ -306,7 +305,7 @@ def test_files_that_are_not_the_published_ones_are_refused_in_a_whole_copy(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifests = tmp_path_factory.mktemp("manifests")
-    monkeypatch.setattr(cards, "MANIFESTS", manifests)
+    monkeypatch.setattr(manifests, "MANIFESTS", manifests)
     sums = {path.relative_to(root).as_posix(): digest_file(path) for path in root.rglob("*.wav")}
     rows = [f"{Path(path).name},1,{value}" for path, value in sums.items()]
     (manifests / "files.csv").write_text("\n".join(["path,bytes,sha256", *rows]))

@@ -172,7 +172,8 @@ def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenize
     import huggingface_hub.constants as constants
 
     from clepdg.documents import Documents
-    from clepdg.model_files import LAION_REPOSITORY, ROBERTA, sha256
+    from clepdg.model_files import sha256
+    from clepdg.model_pins import LAION_REPOSITORY, ROBERTA
     from clepdg.presets import build
     from clepdg.reporting import Reporting
     from tasks.preflight import check_backbone

@@ -18,7 +18,7 @@ from clepdg.documents import Documents
 from clepdg.errors import ConfigError, SourceError
 from tasks.settings import load_settings
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
-from tests.unit.test_remote import FILES, SPEECH, manifests, publish, rows_of, write_table  # noqa: F401
+from tests.unit.test_remote import FILES, SPEECH, own_manifests, publish, rows_of, write_table  # noqa: F401
 
 SITE = "https://site.example"
 CARD = replace(load_card("emodb"), sources=())
@@ -185,9 +185,9 @@ def test_a_mirror_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert said in str(caught.value)
 
 
-def test_single_files_come_by_the_mirror(mirror: Server, manifests: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_single_files_come_by_the_mirror(mirror: Server, own_manifests: Path, tmp_path: Path) -> None:  # noqa: F811
     mirror.serve({f"kept/{path}": data for path, data in FILES.items()})
-    write_table(manifests / "files.csv", rows_of(FILES))
+    write_table(own_manifests / "files.csv", rows_of(FILES))
     card = card_of(f"{SITE}/", files="files.csv")
     assert fetch(card, tmp_path)["files"] == len(FILES)
     assert upstream.ask(card, Documents(tmp_path)) == []

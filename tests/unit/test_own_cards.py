@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards, listings, sources
+from clepdg import cards, listings, manifests, sources
 from clepdg.cards import corpus_names, load_card
 from clepdg.errors import ConfigError
 from tasks.settings import PROJECT, load_settings
 
-TEXT = (cards.MANIFESTS / "emodb.toml").read_text()
+TEXT = (manifests.MANIFESTS / "emodb.toml").read_text()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from clepdg import cards, downloads, fetching, remote, sources, store
+from clepdg import downloads, fetching, manifests, remote, sources, store
 from clepdg.cards import Address, Card, load_card
 from clepdg.documents import Documents
 from clepdg.errors import SourceError
@@ -28,11 +28,11 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
 
 
 @pytest.fixture
-def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that stands for data_manifests."""
     folder = tmp_path / "manifests"
     folder.mkdir()
-    monkeypatch.setattr(cards, "MANIFESTS", folder)
+    monkeypatch.setattr(manifests, "MANIFESTS", folder)
     return folder
 
 
@@ -50,10 +50,10 @@ def rows_of(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def listed(server: Server, manifests: Path) -> Card:
+def listed(server: Server, own_manifests: Path) -> Card:
     """Return a card whose address is a table of files, all of which the server has."""
     server.serve(FILES)
-    write_table(manifests / "crema-d.files.csv", rows_of(FILES))
+    write_table(own_manifests / "crema-d.files.csv", rows_of(FILES))
     return replace(CARD, sources=(Address(url=server.base, files="crema-d.files.csv"),))
 
 
@@ -214,12 +214,12 @@ def test_a_full_disk_is_one_error_and_ends_all_downloads(
     assert len([path for path in (tmp_path / "out").glob("files-*.resume/*") if path.is_file()]) == 4
 
 
-def test_state_and_reach_of_a_table(listed: Card, server: Server, manifests: Path) -> None:
+def test_state_and_reach_of_a_table(listed: Card, server: Server, own_manifests: Path) -> None:
     first = sources.state(listed, None)
     assert not server.requests
     sources.reach(listed, None)
     assert [method for method, _ in server.requests] == ["HEAD"]
-    write_table(manifests / "crema-d.files.csv", rows_of(FILES)[1:])
+    write_table(own_manifests / "crema-d.files.csv", rows_of(FILES)[1:])
     assert sources.state(listed, None) != first
 
 

@@ -26,7 +26,7 @@ from tests.unit.test_remote import (  # noqa: F401
     bucket,
     dataverse,
     listed,
-    manifests,
+    own_manifests,
     publish,
     rows_of,
     s3,
@@ -362,8 +362,8 @@ def test_a_table_without_git_lfs_is_asked_for_three_files(listed: Card, server: 
     assert len(server.requests) == 3
 
 
-def test_git_lfs_needs_bytes_and_sha256(lfs: Card, manifests: Path) -> None:  # noqa: F811
-    write_table(manifests / "crema-d.files.csv", [{**row, "bytes": ""} for row in rows_of(FILES)])
+def test_git_lfs_needs_bytes_and_sha256(lfs: Card, own_manifests: Path) -> None:  # noqa: F811
+    write_table(own_manifests / "crema-d.files.csv", [{**row, "bytes": ""} for row in rows_of(FILES)])
     assert "the table lacks them" in of_files(lfs).result
 
 
