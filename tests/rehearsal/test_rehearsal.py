@@ -60,6 +60,7 @@ def test_one_corpus_and_a_small_model_from_an_empty_machine_to_a_prediction(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 def test_the_whole_rehearsal_with_models_of_true_size(tmp_path):
     """`make rehearsal`: five corpora, HTSAT-tiny and RoBERTa-base, servers, a worker, and the deployment `full`."""
     with machine(tmp_path, tiny=False, corpora=FIVE) as there:
