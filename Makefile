@@ -10,10 +10,10 @@ demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
 
 up: $(VENV)/.installed ## Prefect server, MLflow server and a worker on 127.0.0.1, deployments in place
-	@$(BIN)/python -m tasks.services up
+	@$(BIN)/python -m tasks.admin.services up
 
 down: $(VENV)/.installed ## stop what `make up` started
-	@$(BIN)/python -m tasks.services down
+	@$(BIN)/python -m tasks.admin.services down
 
 test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
 	$(BIN)/python -m pytest
@@ -43,7 +43,7 @@ format: $(VENV)/.installed-extras
 	$(BIN)/ruff check --fix .
 
 versions: $(VENV)/.installed ## record raised stage versions; SAME=1: results stay the same
-	$(BIN)/python -m tasks.versions $(if $(SAME),--same-results)
+	$(BIN)/python -m tasks.engine.versions $(if $(SAME),--same-results)
 
 lock: $(VENV)/.installed ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock

@@ -10,7 +10,15 @@ ClepError
 └── BackboneError                     model weights, tokenizer or front end
 """
 
-from typing import Any
+from typing import Any, Final
+
+SHOWN_FAULTS: Final = 20
+
+
+def some(faults: list[str]) -> list[str]:
+    """Return the first of many faults for a message, and how many more there are."""
+    more = len(faults) - SHOWN_FAULTS
+    return faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else [])
 
 
 class ClepError(Exception):

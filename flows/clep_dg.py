@@ -8,19 +8,19 @@ from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import WithJsonSchema
 
-from clepdg.cards import corpus_names
-from clepdg.presets import option_names
-from clepdg.protocols import LEAVE_OUT, SUPERVISED, pair
-from flows import fan_out as elsewhere
-from flows import refresh as refreshing
-from flows.checks import check, configure, plan
-from flows.logs import log_errors_once, outlive_reader
-from flows.one_run import close_run, open_run, stop_run
-from flows.walk import finish
-from tasks import living
-from tasks.crashes import alive, tell_crashed
-from tasks.runs import Arguments, run_name
-from tasks.settings import Settings, load_settings
+from clepdg.config.folds import LEAVE_OUT, SUPERVISED, pair
+from clepdg.config.presets import option_names
+from clepdg.corpora.cards import corpus_names
+from flows.run import fan_out as elsewhere
+from flows.run import refresh as refreshing
+from flows.run.executor import finish
+from flows.run.plan import check, configure, plan
+from flows.run.prefect_logging import log_errors_once, outlive_reader
+from flows.run.run import close_run, open_run, stop_run
+from tasks.admin.prefect_crashes import alive, tell_crashed
+from tasks.engine.run_history import Arguments, run_name
+from tasks.host import liveness
+from tasks.host.settings import Settings, load_settings
 
 StageName = Literal[
     "source",
@@ -133,7 +133,7 @@ def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out:
     check(arguments, settings, asked.states)
     config, nodes = plan(arguments, asked.states)
     run = open_run(arguments, config, settings, asked)
-    with living.hold(run.store.root / "runs", run.log.path.stem):
+    with liveness.hold(run.store.root / "runs", run.log.path.stem):
         try:
             if fan_out:
                 run.missed = elsewhere.send_parts(config, arguments, nodes, run.store, run.show.say)

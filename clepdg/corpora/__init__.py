@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Parser, Spoken
+from clepdg.corpora.parsing import Finding, Parser, Spoken
 
 __all__ = ["CORPORA", "Finding", "Parser", "Spoken"]
 

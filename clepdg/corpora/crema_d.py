@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
 
 SENTENCES: Final = {
     "IEO": "It's eleven o'clock",

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, matched, parse_tree, read_text
+from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree, read_text
 
 LABELS: Final = {
     "neutral": "neutral",

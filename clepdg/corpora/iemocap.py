@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, audio_files, nearest, read_text, relative, with_strays
+from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_text, relative, with_strays
 from clepdg.errors import CorpusError
 
 NAME: Final = re.compile(r"(Ses0[1-5])[FM]_((?:impro|script)\d\d(?:_\d)?[a-z]?)_([FM])(\d{3})")

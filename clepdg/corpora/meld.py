@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
+from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
 
 FOLDERS: Final = {
     "train": "train_splits",

@@ -20,16 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import (
-    Finding,
-    Spoken,
-    audio_files,
-    nearest,
-    read_rows,
-    read_text,
-    relative,
-    with_strays,
-)
+from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_rows, read_text, relative, with_strays
 
 NAME: Final = re.compile(r"MSP-PODCAST_([0-9]+)_[0-9]+(?:_[0-9]+)?")
 PARTITION: Final = re.compile(r".*?\b(Train|Development|Test[1-9])\b.*?(MSP-PODCAST_[0-9_]+)(?:\.wav)?.*")

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
 
 NAME: Final = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
 LABELS: Final = {

@@ -16,11 +16,11 @@ from typing import Final
 
 import numpy as np
 
-from clepdg.cards import Card, Expected
-from clepdg.config import SyntheticConfig
+from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import crema_d, emodb, ravdess, tess
-from clepdg.corpora.grammar import Finding, Spoken
-from clepdg.corpora.speech import STYLES, Signal, generator, low_pass, speak
+from clepdg.corpora.cards import Card, Expected
+from clepdg.corpora.parsing import Finding, Spoken
+from clepdg.corpora.voice import STYLES, Signal, generator, low_pass, speak
 from clepdg.errors import ConfigError
 
 

@@ -13,16 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.grammar import (
-    LONGEST_NAME,
-    Finding,
-    Spoken,
-    audio_files,
-    nearest,
-    read_rows,
-    relative,
-    with_strays,
-)
+from clepdg.corpora.parsing import LONGEST_NAME, Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
 
 TABLE: Final = "utterances.csv"
 REQUIRED: Final = ("path", "speaker", "label")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.grammar import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
 
 NAME: Final = re.compile(r"(OAF|YAF|OA)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)")
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clepdg import prompts
-from clepdg.cards import Card, load_card
-from clepdg.config import Config
+from clepdg.callbacks import USUAL
+from clepdg.config.presets import build
+from clepdg.config.schema import Config
+from clepdg.corpora.cards import Card, load_card
 from clepdg.emotions import EMOTIONS, LABEL_SETS, labels
-from clepdg.pace import USUAL
-from clepdg.presets import build
-from flows.graph import graph
-from flows.models import STATISTICS
+from flows.graph.models import STATISTICS
+from flows.graph.pipeline import graph
 
 MELD_VALIDATION: Final = 1109  # of MELD's official parts no card says the size; Poria et al., 2019
 NOT_COUNTED: Final = (

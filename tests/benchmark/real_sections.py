@@ -12,16 +12,16 @@ import pandas as pd
 import torch
 from torch.nn.functional import normalize
 
-from clepdg import acpt, classifier, clep, embeddings, emotions, prompts
-from clepdg.audio import LAION_FRONT_END, log_mel, log_mel_statistics, windows
-from clepdg.clap import Clap, load_clap
-from clepdg.config import AcptConfig, ClepConfig, ComputeConfig, TextConfig
+from clepdg import emotions, prompts
+from clepdg.audio.frontend import LAION_FRONT_END, log_mel, log_mel_statistics, windows
+from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig, TextConfig
 from clepdg.emotions import labels
 from clepdg.errors import ClepError
-from clepdg.pace import USUAL, Pace
-from clepdg.reporting import Reporting
-from clepdg.text_side import TextSide
-from clepdg.training import save_atomically
+from clepdg.method import acpt, audio_embeddings, classifier, clep, parameter_groups, text_embeddings
+from clepdg.method.text_features import TextSide
+from clepdg.models.clap import Clap, load_clap
+from clepdg.training.loop import save_atomically
 
 if TYPE_CHECKING:
     from tests.benchmark.real_size import Measure
@@ -162,7 +162,7 @@ def selection_speed(m: "Measure") -> None:
     text = TextSide(clap, EMOTIONS, ClepConfig())
     index = few.emotion.map({emotion: n for n, emotion in enumerate(EMOTIONS)}).to_numpy()
     m.per_second("validation", len(few), lambda: clep.zero_shot_uar(clap, text, few, index))
-    clep.trainable_groups(clap, ClepConfig())
+    parameter_groups.trainable_groups(clap, ClepConfig())
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
     m.rate("best_seconds", m.timed(lambda: save_atomically(m.folder / "best", trained, {})))
     folder = m.new_folder()
@@ -175,7 +175,7 @@ def embedding_speed(m: "Measure") -> None:
     clap, count = m.fresh(), len(m.utterances) if m.gpu else 32
 
     def embed() -> Any:
-        return embeddings.build_audio_embeddings(
+        return audio_embeddings.build_audio_embeddings(
             lambda batch: clap.encode_waveforms(batch).cpu().numpy(), m.heard(count), count, Reporting()
         )
 
@@ -187,8 +187,8 @@ def embedding_speed(m: "Measure") -> None:
     m.per_second("log_mel_statistics", count, lambda: [log_mel_statistics(w, hz) for _, w, hz in m.heard(count)])
     contexts = acpt.initial_vectors(clap, AcptConfig(contexts=80 if m.gpu else 16), 0)
     config = TextConfig()
-    rows = len(embeddings.build_text_embeddings(clap, config, contexts).embeddings)
-    m.per_second("prompts", rows, lambda: embeddings.build_text_embeddings(clap, config, contexts))
+    rows = len(text_embeddings.build_text_embeddings(clap, config, contexts).embeddings)
+    m.per_second("prompts", rows, lambda: text_embeddings.build_text_embeddings(clap, config, contexts))
 
 
 def acpt_speed(m: "Measure") -> None:

@@ -30,13 +30,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clepdg import prompts, shards
-from clepdg.audio import LAION_FRONT_END
-from clepdg.clap import Clap
-from clepdg.config import ComputeConfig, IndexConfig, ShardConfig
-from clepdg.probe import Probe, probe_file
-from clepdg.reporting import Reporting
-from clepdg.sharding import write_shards
+from clepdg import prompts
+from clepdg.audio.frontend import LAION_FRONT_END
+from clepdg.callbacks import Reporting
+from clepdg.config.schema import ComputeConfig, IndexConfig, ShardConfig
+from clepdg.dataset import shards
+from clepdg.dataset.probe import Probe, probe_file
+from clepdg.dataset.shard_writer import write_shards
+from clepdg.models.clap import Clap
 from tests.benchmark import real_sections as sections
 from tests.benchmark.open_run import NOT_COUNTED, lines, open_run, table
 from tests.benchmark.real_sections import EMOTIONS

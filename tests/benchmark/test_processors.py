@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg.store import Record, Store
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from clepdg.store.store import Store
 
 SHORT = ("clep.epochs=2", "clep.steps_per_epoch=8", "acpt.epochs=10", "acpt.contexts=8", "classifier.steps=100")
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
@@ -47,7 +49,7 @@ def run(home: Path, environment: dict[str, str]) -> tuple[Store, dict[str, Recor
         timeout=1800,
         env={**os.environ, "CLEPDG_HOME": str(home), "CLEPDG_STORE": str(home / "store"), **environment},
     )
-    store = Store.open(str(home / "store"))
+    store = open_store(str(home / "store"))
     (log,) = (home / "store" / "runs").glob("*.json")
     records = {}
     for node_id, facts in json.loads(log.read_text())["stages"].items():

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clepdg.cards import load_card
-from clepdg.config import SyntheticConfig
+from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import synthetic
+from clepdg.corpora.cards import load_card
 
 RAVDESS = Path(__file__).resolve().parents[2].parent / "shared" / "corpora" / "ravdess_actors_01-06.zip"
 DRIVER = """

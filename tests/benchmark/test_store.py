@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clepdg.records import MARKER, Record, write_json
-from clepdg.store import Store, stage_key
+from clepdg.hashing import stage_key, write_json
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER, Record
+from clepdg.store.store import Store
 
 CONFIG = {"clep": {f"setting_{n}": n * 0.1 for n in range(40)}, "seed": 0}
 FILES = 3
@@ -46,7 +48,7 @@ def seconds_an_output(store: Store, count: int) -> float:
 
 
 def test_key_and_hit_check_cost_under_a_millisecond_an_output_and_grow_linearly(tmp_path: Path) -> None:
-    small, large = Store.open(str(tmp_path / "small")), Store.open(str(tmp_path / "large"))
+    small, large = open_store(str(tmp_path / "small")), open_store(str(tmp_path / "large"))
     fill(small, 1_000)
     fill(large, 10_000)
     few, many = seconds_an_output(small, 1_000), seconds_an_output(large, 10_000)

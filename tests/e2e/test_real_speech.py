@@ -93,7 +93,7 @@ def test_every_number_comes_from_the_predictions(home, ran):
 
 
 def test_speakers_and_faults_of_the_real_archives(home, ran):
-    from clepdg.index import read_utterances
+    from clepdg.dataset.tables import read_utterances
 
     tables = {corpus: read_utterances(folder(home, f"index/{corpus}")) for corpus in ARCHIVES}
     assert {corpus: len(table) for corpus, table in tables.items()} == {"ravdess": 360, "tess": 503, "emodb": 243}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import processes, services
-from tasks.settings import PROJECT
+from tasks.admin import services
+from tasks.host import processes
+from tasks.host.settings import PROJECT
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clepdg.reporting import Reporting
-from clepdg.store import Record, Store
-from tasks import computing
-from tasks.settings import Settings
-from tasks.stages import Node, decide
+from clepdg.callbacks import Reporting
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from tasks.engine import execute
+from tasks.engine.node import Node, decide
+from tasks.host.settings import Settings
 
 SMALL = {
     "clep.epochs": 1,
@@ -34,5 +35,5 @@ def run_nodes(nodes: Iterable[Node], home: Path) -> tuple[Store, dict[str, Recor
     store, records = settings.open_store(), {}
     for node in nodes:
         decision = decide(node, records, store, dict)
-        records[node.id] = computing.run(node, decision, records, store, settings, reporting=silent).record
+        records[node.id] = execute.run(node, decision, records, store, settings, reporting=silent).record
     return store, records, {name: store.local(record.stage, record.key) for name, record in records.items()}

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.settings import load_settings
-from tasks.stages import DATA_STAGES
-from tasks.tracking import connect
+from tasks.engine.node import DATA_STAGES
+from tasks.host.settings import load_settings
+from tasks.tracking.client import connect
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

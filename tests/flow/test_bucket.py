@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from clepdg.errors import SourceError
-from flows.cli import main
-from tasks import tracking
-from tasks.settings import load_settings
+from flows.cli.main import main
+from tasks.host.settings import load_settings
+from tasks.tracking import client as tracking
 from tests.flow.test_flow import TINY, real_cards, trees  # noqa: F401  (fixtures)
 from tests.s3 import S3, environment
 from tests.unit.conftest import server  # noqa: F401  (a fixture)

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clepdg.acoustics import DIRECTIONS
-from clepdg.embeddings import load_audio_embeddings, load_text_embeddings
-from clepdg.presets import build
+from clepdg.config.presets import build
+from clepdg.evaluation.context_geometry import DIRECTIONS
+from clepdg.method.audio_embeddings import load_audio_embeddings
+from clepdg.method.text_embeddings import load_text_embeddings
 from clepdg.prompts import CONTEXT_OF
-from flows.graph import graph
-from tasks.context_look import FILE
+from flows.graph.pipeline import graph
+from tasks.stages.contexts import FILE
 from tests.flow.small import SMALL, run_nodes
 
 FOLD = "leave-out-synthetic-2"

@@ -4,8 +4,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks import crashes
-from tasks.settings import load_settings
+from tasks.admin import prefect_crashes
+from tasks.host.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -40,19 +40,19 @@ def states(client, flow_run: UUID, task_run: UUID) -> tuple[str, str]:
 
 def killed(flow_run: UUID) -> None:
     """Leave what a run leaves that was killed: a lock's file that nobody holds."""
-    folder = crashes._folder(load_settings())
+    folder = prefect_crashes._folder(load_settings())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{flow_run}.lock").touch()
 
 
 def test_a_killed_run_ends_as_crashed_and_a_living_one_goes_on(client):
     settings, dead, other = load_settings(), running(client), running(client)
-    with crashes.alive(settings, str(other[0])):
+    with prefect_crashes.alive(settings, str(other[0])):
         killed(dead[0])
-        assert crashes.tell_crashed(settings, api()) == [str(dead[0])]
+        assert prefect_crashes.tell_crashed(settings, api()) == [str(dead[0])]
         assert states(client, *dead) == ("CRASHED", "CRASHED")
         assert states(client, *other) == ("RUNNING", "RUNNING")
-    assert crashes.tell_crashed(settings, api()) == []
+    assert prefect_crashes.tell_crashed(settings, api()) == []
 
 
 def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client):
@@ -62,15 +62,15 @@ def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client
     client.set_flow_run_state(flow_run, Completed(), force=True)
     for name in (flow_run, uuid4()):
         killed(name)
-    assert len(crashes.tell_crashed(settings, api())) == 2
+    assert len(prefect_crashes.tell_crashed(settings, api())) == 2
     assert states(client, flow_run, task_run) == ("COMPLETED", "CRASHED")
-    assert crashes.tell_crashed(settings, api()) == []
+    assert prefect_crashes.tell_crashed(settings, api()) == []
 
 
 def test_a_server_that_is_away_is_told_later(client, caplog):
     settings, dead = load_settings(), running(client)
     killed(dead[0])
-    crashes.tell_crashed(settings, "http://127.0.0.1:1/api")
+    prefect_crashes.tell_crashed(settings, "http://127.0.0.1:1/api")
     assert "could not be told" in caplog.text
-    assert crashes.tell_crashed(settings, api()) == [str(dead[0])]
+    assert prefect_crashes.tell_crashed(settings, api()) == [str(dead[0])]
     assert states(client, *dead) == ("CRASHED", "CRASHED")

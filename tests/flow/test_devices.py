@@ -11,9 +11,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tasks import tracking
-from tasks.children import Child
-from tasks.settings import load_settings
+from tasks.engine.worker import Child
+from tasks.host.settings import load_settings
+from tasks.tracking import client as tracking
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -83,7 +83,7 @@ def kill_one(monkeypatch):
 
 
 def test_folds_side_by_side_give_the_bytes_of_one_device_though_a_child_was_killed(one_device, two_devices, kill_one):
-    from flows.one_run import StagesFailed
+    from flows.run.run import StagesFailed
 
     with pytest.raises(StagesFailed, match=r"killed \(signal 9\)") as failed:
         run()
@@ -111,7 +111,7 @@ def test_folds_side_by_side_give_the_bytes_of_one_device_though_a_child_was_kill
 
 def test_a_training_that_runs_out_of_time_is_gone_on_with(one_device, two_devices, monkeypatch):
     """Here with a limit of no time at all: every run gets each training of a fold one step further."""
-    from flows.one_run import StagesFailed
+    from flows.run.run import StagesFailed
 
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     monkeypatch.setenv("CLEPDG_TRAINING_SECONDS", "0")

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import sharding, training
-from clepdg.store import Record, Store, digest_file
-from flows.cli import main
-from tasks import preflight, runs
+from clepdg.dataset import shard_writer
+from clepdg.hashing import digest_file
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from clepdg.training import loop
+from flows.cli.main import main
+from tasks.engine import run_history
+from tasks.host import preflight
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server")]
@@ -68,7 +73,7 @@ def on_disk(disk, monkeypatch) -> Store:
     monkeypatch.setenv("CLEPDG_HOME", str(disk.path / "var"))
     monkeypatch.setenv("CLEPDG_CHECKPOINT_SECONDS", "0")
     monkeypatch.setattr(preflight, "NEEDED_BYTES", 0)
-    return Store.open(str(disk.path / "var" / "store"))
+    return open_store(str(disk.path / "var" / "store"))
 
 
 def run():
@@ -78,7 +83,7 @@ def run():
 
 
 def complaint() -> str:
-    from flows.one_run import StagesFailed
+    from flows.run.run import StagesFailed
 
     with pytest.raises(StagesFailed) as caught:
         run()
@@ -100,21 +105,21 @@ def outputs(store: Store) -> set[str]:
 
 
 def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
-    write_shards, save, resume = sharding.write_shards, training.Training._save, training.Training._resume
-    commit, write, resumed = Store.commit, runs.RunLog.write, []
+    write_shards, save, resume = shard_writer.write_shards, loop.Training._save, loop.Training._resume
+    commit, write, resumed = Store.commit, run_history.RunLog.write, []
 
     def resumed_at(self):
         resumed.append((self.folder.parent.name, resume(self)))
         return resumed[-1][1]
 
-    monkeypatch.setattr(training.Training, "_resume", resumed_at)
+    monkeypatch.setattr(loop.Training, "_resume", resumed_at)
 
     def while_sharding(folder, root, *args, **kwargs):
         disk.fill(leave=ROOM)
         return write_shards(folder, root, *args, **kwargs)
 
     with monkeypatch.context() as full:
-        full.setattr(sharding, "write_shards", while_sharding)
+        full.setattr(shard_writer, "write_shards", while_sharding)
         said = complaint()
     assert "shard/synthetic-1" in said and "No space left on device" in said and "what is done is kept" in said
     assert "Traceback" not in said
@@ -127,7 +132,7 @@ def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
         save(self, done)
 
     with monkeypatch.context() as full:
-        full.setattr(training.Training, "_save", while_saving)
+        full.setattr(loop.Training, "_save", while_saving)
         said = complaint()
     assert "clep/supervised.c0: A checkpoint can't be written" in said and "No space left on device" in said
     assert "Traceback" not in said and "goes on from the checkpoint before" in said
@@ -152,7 +157,7 @@ def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
         write(self)
 
     with monkeypatch.context() as full:
-        full.setattr(runs.RunLog, "write", at_the_end)
+        full.setattr(run_history.RunLog, "write", at_the_end)
         done = run()
     assert ("acpt", 2) in resumed
     assert set(done["stages"]) == outputs(on_disk)

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks.processes import end
-from tasks.settings import PROJECT, load_settings
+from tasks.host.processes import end
+from tasks.host.settings import PROJECT, load_settings
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -157,20 +157,21 @@ def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
 
 def registered_once(result: dict[str, Any]) -> None:
     """Check that MLflow has every model once, although several processes wrote into one SQLite file."""
-    from tasks import registered_models, tracking
+    from tasks.tracking import client as tracking
+    from tasks.tracking import model_registry
 
     client = tracking.connect(load_settings())
     for stage in ("clep", "acpt", "text_embeddings", "classifier"):
-        versions = client.search_model_versions(f"name = '{registered_models.model_name(stage, 'demo')}'")
+        versions = client.search_model_versions(f"name = '{model_registry.model_name(stage, 'demo')}'")
         keys = [version.tags["stage_key"] for version in versions]
         assert sorted(keys) == sorted(key for n, key in result["stages"].items() if n.startswith(f"{stage}/"))
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tmp_path):
-    from clepdg.cards import load_card
-    from clepdg.config import SyntheticConfig
+    from clepdg.config.schema import SyntheticConfig
     from clepdg.corpora import synthetic
-    from flows.one_run import StagesFailed
+    from clepdg.corpora.cards import load_card
+    from flows.run.run import StagesFailed
 
     worker("only")
     online(1)

@@ -8,15 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clepdg import cards
-from clepdg.cards import load_card
-from clepdg.config import SyntheticConfig
+from clepdg.config.schema import SyntheticConfig
+from clepdg.corpora import cards
+from clepdg.corpora.cards import load_card
 from clepdg.errors import ClepError, ConfigError
-from clepdg.store import plain
-from flows import checks, graph
-from tasks import registered_models, registry, runs, tracking
-from tasks.settings import load_settings
-from tasks.stages import decide
+from clepdg.hashing import plain
+from flows.graph import pipeline
+from flows.run import plan
+from tasks.engine import run_history
+from tasks.engine.node import decide
+from tasks.host.settings import load_settings
+from tasks.tracking import client as tracking
+from tasks.tracking import model_registry, run_logger
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -51,7 +54,7 @@ def real_cards(monkeypatch):
         card = original(name)
         return replace(card, split=original(like).split) if like else card
 
-    for module in (cards, graph):
+    for module in (cards, pipeline):
         monkeypatch.setattr(module, "load_card", load)
     import tasks.data
     import tasks.evaluation
@@ -127,7 +130,7 @@ def test_first_run_registers_everything_once(trees, real_cards):
     assert "loss" in clep.data.metrics
     assert clep.data.tags["stage_key"] == log["clep/leave-out-emodb.c0"]["key"]
     for stage, count in (("clep", 3), ("acpt", 3), ("text_embeddings", 6), ("classifier", 18)):
-        versions = client.search_model_versions(f"name = '{registered_models.model_name(stage, 'open')}'")
+        versions = client.search_model_versions(f"name = '{model_registry.model_name(stage, 'open')}'")
         assert len(versions) == count == sum(n.startswith(f"{stage}/") for n in log)
         assert {v.tags["stage_key"] for v in versions} == {
             f["key"] for n, f in log.items() if n.startswith(f"{stage}/")
@@ -163,16 +166,16 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     assert measured["uar"] == pytest.approx(float(version.tags["uar"]), abs=1e-4)
     assert {"war", "low", "high", "validation_accuracy"} <= set(measured)
     assert len(version.tags["test_digest"]) == 64
-    loaded = registered_models.load_classifier(load_settings(), "open")
+    loaded = model_registry.load_classifier(load_settings(), "open")
     audio = sorted(Path(trees["emodb"]).rglob("*.wav"))[:2]
     answer = loaded.predict([{"path": str(path)} for path in audio])
     assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
     assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
-    by_alias = registered_models.load_classifier(load_settings(), "open", "champion")
-    by_number = registered_models.load_classifier(load_settings(), "open", version.version)
+    by_alias = model_registry.load_classifier(load_settings(), "open", "champion")
+    by_number = model_registry.load_classifier(load_settings(), "open", version.version)
     assert by_alias.metadata.get_model_info().metadata == by_number.metadata.get_model_info().metadata
     with pytest.raises(ConfigError, match="no such registered"):
-        registered_models.load_classifier(load_settings(), "open", "challenger")
+        model_registry.load_classifier(load_settings(), "open", "challenger")
     by_bytes = loaded.predict([{"audio": audio[0].read_bytes()}])
     assert by_bytes.iloc[0].tolist()[1:] == pytest.approx(answer.iloc[0].tolist()[1:], abs=1e-6)
 
@@ -225,7 +228,7 @@ def test_an_utterance_that_the_card_withdraws_makes_what_depends_on_it_stale(tre
 
     import tasks.data
 
-    for module in (cards, graph, tasks.data, tasks.lineage):
+    for module in (cards, pipeline, tasks.data, tasks.lineage):
         monkeypatch.setattr(module, "load_card", edited)
     run(trees)
     done = computed()
@@ -246,7 +249,7 @@ def test_an_edited_label_map_encodes_no_audio(trees, stood, real_cards, monkeypa
 
     import tasks.data
 
-    for module in (cards, graph, tasks.data, tasks.lineage):
+    for module in (cards, pipeline, tasks.data, tasks.lineage):
         monkeypatch.setattr(module, "load_card", edited)
     run(trees)
     assert {n for n in computed() if n.partition("/")[0] in DATA} == {"index/ravdess"}
@@ -271,14 +274,14 @@ def test_until_and_redo(trees, stood):
 
 
 def test_status_agrees_without_running(trees, stood):
-    arguments = runs.last_arguments(load_settings().open_store())
+    arguments = run_history.last_arguments(load_settings().open_store())
     store = load_settings().open_store()
 
     def stale(asked):
-        config, nodes = checks.plan(asked)
+        config, nodes = plan.plan(asked)
         records, reasons = {}, {}
         for node in nodes:
-            decision = decide(node, records, store, lambda: runs.last_keys(store, plain(config)))
+            decision = decide(node, records, store, lambda: run_history.last_keys(store, plain(config)))
             if decision.record:
                 records[node.id] = decision.record
             else:
@@ -293,7 +296,7 @@ def test_status_agrees_without_running(trees, stood):
 
 
 def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_path):
-    from flows.one_run import StagesFailed
+    from flows.run.run import StagesFailed
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("no audio here")
@@ -310,7 +313,8 @@ def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_
 
 def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkeypatch):
     import tasks.training
-    from flows.one_run import StagesFailed
+
+    from flows.run.run import StagesFailed
 
     fit = tasks.training.compute_clep
 
@@ -354,7 +358,7 @@ def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
 
 
 def test_compare_and_promote(trees, stood):
-    from tasks import compare
+    from tasks.tracking import compare
 
     settings = load_settings()
     run(trees, {"classifier.steps": 9})
@@ -389,7 +393,7 @@ def test_compare_and_promote(trees, stood):
 
 
 def test_lineage_leads_from_a_version_to_the_corpora(trees, stood):
-    from tasks import compare
+    from tasks.tracking import compare
 
     store = load_settings().open_store()
     version = compare.read_versions(mlflow_client(), "open")[-1]
@@ -404,7 +408,7 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
         raise ConnectionError("MLflow went away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(registry.Registry, "client", down)
+        broken.setattr(run_logger.Registry, "client", down)
         told = run(trees, {"classifier.steps": 11})
     assert "MLflow went away" in caplog.text
     assert [note for note in told["notes"] if "MLflow did not take" in note and "went away" in note]

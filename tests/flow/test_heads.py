@@ -13,13 +13,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clepdg.classifier import fit_text
-from clepdg.config import ClassifierConfig
+from clepdg.callbacks import Reporting
+from clepdg.config.presets import build
+from clepdg.config.schema import ClassifierConfig
 from clepdg.corpora import synthetic
-from clepdg.embeddings import load_text_embeddings
-from clepdg.presets import build
-from clepdg.reporting import Reporting
-from flows.graph import graph
+from clepdg.method.classifier import fit_text
+from clepdg.method.text_embeddings import load_text_embeddings
+from flows.graph.pipeline import graph
 from tests.flow.small import SMALL, run_nodes
 
 SOURCES, TARGET = ("synthetic-1", "synthetic-2"), "synthetic-3"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from clepdg.reporting import Reporting
-from clepdg.store import Record
-from flows.checks import plan
-from tasks import computing
-from tasks.runs import Arguments
-from tasks.settings import Settings
-from tasks.stages import decide
+from clepdg.callbacks import Reporting
+from clepdg.store.record import Record
+from flows.run.plan import plan
+from tasks.engine import execute
+from tasks.engine.node import decide
+from tasks.engine.run_history import Arguments
+from tasks.host.settings import Settings
 
 TARGET = "ravdess"
 FOLD = f"leave-out-{TARGET}"
@@ -102,7 +102,7 @@ class Runner:
         store, records, found = self.settings.open_store(), {}, {}
         for node in nodes:
             reporting = lambda node, decision: contextlib.nullcontext(Reporting())  # noqa: E731
-            outcome = computing.run(
+            outcome = execute.run(
                 node, decide(node, records, store, dict), records, store, self.settings, reporting=reporting
             )
             records[node.id] = outcome.record

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards
-from clepdg.cards import Address, load_card
-from clepdg.config import SyntheticConfig
-from flows import checks, cli, graph, refresh
-from tasks import data, lineage
-from tasks.settings import load_settings
+from clepdg.config.schema import SyntheticConfig
+from clepdg.corpora import cards
+from clepdg.corpora.cards import Address, load_card
+from flows.cli import main
+from flows.graph import pipeline
+from flows.run import plan, refresh
+from tasks.host.settings import load_settings
+from tasks.stages import data
+from tasks.tracking import lineage
 from tests.unit.conftest import server  # noqa: F401
 from tests.unit.servers import Answer, Server
 
@@ -52,9 +55,9 @@ def published(tree, server: Server, monkeypatch) -> Server:  # noqa: F811
         split = original("synthetic-3").split
         return replace(card, sources=(Address(url=server.url),), split=split) if name == "emodb" else card
 
-    for module in (cards, checks, graph, refresh, data, lineage):
+    for module in (cards, plan, pipeline, refresh, data, lineage):
         monkeypatch.setattr(module, "load_card", load)
-    monkeypatch.setattr(cli, "load_card", load, raising=False)
+    monkeypatch.setattr(main, "load_card", load, raising=False)
     return server
 
 
@@ -133,8 +136,8 @@ def test_a_changed_publisher_is_seen_and_the_corpus_stays(published, caplog, cap
     assert found[0]["resource"]["prefect.resource.id"] == "clep-dg.source.emodb"
     log = json.loads(newest_log().read_text())
     assert log["notes"] == [note] and log["outcome"] == "completed"
-    monkeypatch.setattr(cards, "load_card", graph.load_card)
-    cli.main(["status"])
+    monkeypatch.setattr(cards, "load_card", cards.load_card)
+    main.main(["status"])
     assert note in capsys.readouterr().out
     published.answers = [right]
     assert refreshed()["notes"] == []
@@ -210,7 +213,7 @@ def test_the_command_line_has_it_too(published, capsys):
 
     os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
     try:
-        cli.main(["run", "--refresh"])
+        main.main(["run", "--refresh"])
     finally:
         del os.environ["PREFECT_API_URL"]
     assert "0 stages computed, 3 reused" in capsys.readouterr().out

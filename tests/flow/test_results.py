@@ -11,12 +11,12 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
-from clepdg import shards
+from clepdg.config.presets import build
+from clepdg.dataset import shards
 from clepdg.emotions import labels
-from clepdg.evaluate import cells
-from clepdg.presets import build
-from clepdg.report_cells import figure
-from tasks.settings import load_settings
+from clepdg.evaluation.cells import cells
+from clepdg.report.tables import figure
+from tasks.host.settings import load_settings
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -132,10 +132,13 @@ def test_the_published_function_gives_the_stored_cells_and_the_reports_table(sto
 
 
 def test_probes_beside_clep_hear_what_lies_in_the_shards(stood, encoder):
-    from clepdg import egemaps, encoders
-    from clepdg.embeddings import load_audio_embeddings
+    from clepdg.method.audio_embeddings import load_audio_embeddings
+    from clepdg.models import egemaps, speech_encoder
 
-    heard = {"encoder": encoders.load_encoder(encoder).encode, **({"egemaps": egemaps.functionals} if EGEMAPS else {})}
+    heard = {
+        "encoder": speech_encoder.load_encoder(encoder).encode,
+        **({"egemaps": egemaps.functionals} if EGEMAPS else {}),
+    }
     utterances = list(shards.stream(stood["shard/synthetic-1"]))[:5]
     for row, embed in heard.items():
         found = load_audio_embeddings(stood[f"audio_embeddings/{row}.synthetic-1"])

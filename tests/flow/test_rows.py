@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 
-from clepdg.presets import build
-from clepdg.protocols import ALL, rows
-from clepdg.row_marks import CEILING
-from flows.graph import graph
-from tasks import computing
-from tasks.settings import Settings
-from tasks.stages import decide
+from clepdg.config.presets import build
+from clepdg.config.rows import ALL, rows
+from clepdg.evaluation.special_rows import CEILING
+from flows.graph.pipeline import graph
+from tasks.engine import execute
+from tasks.engine.node import decide
+from tasks.host.settings import Settings
 from tests.flow.small import SMALL, run_nodes, silent
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def test_how_much_models_read_of_contexts_is_known_before_and_after(ran):
 
 
 def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(ran, nodes, machine, tmp_path):
-    from clepdg.store import Store
+    from clepdg.store.store import Store
 
     store, records = ran
     wanted = ("vocabulary", "noise", "redrawn", "one-prompt", "non-acoustic", "interpolated.c0")
@@ -127,6 +127,6 @@ def test_the_same_seed_gives_the_same_digest_wherever_words_or_noise_are_drawn(r
             return found if found.exists() else store.local(stage, key)
 
     for node in chosen:
-        outcome = computing.run(node, decide(node, records, Both(), dict), records, Both(), machine, reporting=silent)
+        outcome = execute.run(node, decide(node, records, Both(), dict), records, Both(), machine, reporting=silent)
         assert not outcome.reused
         assert outcome.record.digests == records[node.id].digests, node.id

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks import processes, services
-from tasks.settings import load_settings
+from tasks.admin import services
+from tasks.host import processes
+from tasks.host.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,11 @@ import httpx
 import pytest
 import yaml
 
+from clepdg import hashing
 from clepdg.errors import ClepError
-from tasks import processes, services
-from tasks.settings import PROJECT, load_settings
+from tasks.admin import services
+from tasks.host import processes
+from tasks.host.settings import PROJECT, load_settings
 
 BIN = Path(sys.executable).parent
 ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
@@ -208,7 +210,7 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         service = processes.Service(pid=other.pid, token="mine", url="http://127.0.0.1:1", log="")
-        services.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
+        hashing.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
         assert processes.read_services(settings) == {}
         services.down()
         assert other.poll() is None
@@ -224,7 +226,7 @@ def test_a_service_is_known_whatever_the_clock_says(home, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
     try:
         service = processes.Service(pid=process.pid, token="ours", url="http://127.0.0.1:1", log="")
-        services.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
+        hashing.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
         for seconds in (0.0, 9e9):
             monkeypatch.setattr(psutil.Process, "create_time", lambda self, seconds=seconds: seconds)
             assert processes.read_services(settings) == {"prefect": service}

@@ -15,9 +15,9 @@ import pytest
 import soundfile
 import torch
 
-from clepdg.audio import decode, to_mono
-from clepdg.classifier import Head
-from tasks.serving import save_classifier
+from clepdg.audio.io import decode, to_mono
+from clepdg.method.classifier import Head
+from tasks.tracking.serving import save_classifier
 from tests.conftest import CORPORA
 
 LABELS = ("angry", "happy", "neutral", "sad")

@@ -12,10 +12,12 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from clepdg.store import Record, Store, digest_file
-from tasks import services
-from tasks.settings import load_settings
-from tasks.tracking import connect
+from clepdg.hashing import digest_file
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from tasks.admin import services
+from tasks.host.settings import load_settings
+from tasks.tracking.client import connect
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ class Deployed:
 
     def __init__(self) -> None:
         self.settings = load_settings()
-        self.store = Store.open(self.settings.store)
+        self.store = open_store(self.settings.store)
         self.running = services.up()
 
     def start(self) -> str:

@@ -17,8 +17,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from clepdg.corpora import Spoken, crema_d, emodb, ravdess, tess
-from clepdg.corpora.speech import speak
+from clepdg.corpora import crema_d, emodb, ravdess, tess
+from clepdg.corpora.parsing import Spoken
+from clepdg.corpora.voice import speak
 from tests.conftest import CORPORA
 from tests.unit import trees
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from clepdg.config import BackboneConfig
-from clepdg.model_files import sha256
-from tasks.settings import PROJECT
+from clepdg.config.schema import BackboneConfig
+from clepdg.models.files import sha256
+from tasks.host.settings import PROJECT
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import Hub, Repository
 from tests.rehearsal.publishers import Publishers

@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from clepdg import prompts
-from clepdg.corpora import CORPORA, Spoken
+from clepdg.corpora import CORPORA
+from clepdg.corpora.parsing import Spoken
 from tests.rehearsal.clap import FILES, make_clap
 from tests.rehearsal.corpora import ROOT
 from tests.rehearsal.hub import TOKEN, Hub, Repository

@@ -26,7 +26,15 @@ OVERRIDES = {
 }
 PRELOADED = [
     *("torch", "transformers.models.clap.modeling_clap", "pandas", "pyarrow.parquet", "matplotlib.figure", "sklearn"),
-    *("scipy.stats", "soundfile", "soxr", "clepdg.clep", "clepdg.acpt", "clepdg.classifier", "clepdg.index"),
+    *(
+        "scipy.stats",
+        "soundfile",
+        "soxr",
+        "clepdg.method.clep",
+        "clepdg.method.acpt",
+        "clepdg.method.classifier",
+        "clepdg.dataset.index",
+    ),
     *("clepdg.quality", "clepdg.sharding", "clepdg.evaluate", "clepdg.report_page", "clepdg.intervals"),
     *("clepdg.corpora.synthetic", "flows.checks", "tasks.evaluation", "tests.soak.pipeline"),
 ]
@@ -50,21 +58,24 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     """
     os.environ |= {"CLEPDG_HOME": str(home), "CLEPDG_DEVICE": "cpu", "CLEPDG_WORKERS": "2", TOKEN: token}
     os.environ["CLEPDG_CHECKPOINT_SECONDS"] = "0"
-    from clepdg import sharding
-    from clepdg.reporting import Reporting
-    from clepdg.store import Record, plain, write_json
-    from flows.checks import plan
-    from flows.one_run import Stopped
-    from tasks import computing, living, runs, stages
-    from tasks.settings import load_settings
+    from clepdg.callbacks import Reporting
+    from clepdg.dataset import shard_writer
+    from clepdg.hashing import plain, write_json
+    from clepdg.store.record import Record
+    from flows.run.plan import plan
+    from flows.run.run import Stopped
+    from tasks.engine import execute, run_history
+    from tasks.engine import node as stages
+    from tasks.host import liveness
+    from tasks.host.settings import load_settings
 
     if processes:
-        sharding.FEW = 0
-    arguments = runs.Arguments(preset="demo", corpora=("synthetic-1", "synthetic-3"), overrides=OVERRIDES)
+        shard_writer.FEW = 0
+    arguments = run_history.Arguments(preset="demo", corpora=("synthetic-1", "synthetic-3"), overrides=OVERRIDES)
     config, nodes = plan(arguments)
     settings = load_settings()
     store = settings.open_store()
-    log, last = runs.start(store, arguments, plain(config)), runs.last_keys(store, plain(config))
+    log, last = run_history.start(store, arguments, plain(config)), run_history.last_keys(store, plain(config))
     log.write()
     records: dict[str, Record] = {}
     stopping = threading.Event()
@@ -76,11 +87,11 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     def run(node: stages.Node) -> None:
         reporting = lambda node, decision: nullcontext(Reporting(progress=progress))  # noqa: E731
         decision = stages.decide(node, records, store, lambda: last)
-        outcome = computing.run(node, decision, records, store, settings, reporting=reporting, stopping=stopping)
+        outcome = execute.run(node, decision, records, store, settings, reporting=reporting, stopping=stopping)
         records[node.id] = outcome.record
         log.stages[node.id] = {"key": outcome.record.key, "reused": outcome.reused}
 
-    with living.hold(store.root / "runs", log.path.stem):
+    with liveness.hold(store.root / "runs", log.path.stem):
         for stage, group in groupby(nodes, key=lambda node: node.stage):
             if stage in stages.DATA_STAGES:
                 with ThreadPoolExecutor(4) as pool:

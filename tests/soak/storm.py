@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-from clepdg.store import Record, Store, digest_file
+from clepdg.hashing import digest_file
+from clepdg.store.record import Record
+from clepdg.store.store import Store
 from tests.soak import pipeline
 
 SIGNALS = (*[signal.SIGKILL] * 8, signal.SIGTERM, signal.SIGINT)

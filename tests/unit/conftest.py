@@ -26,9 +26,9 @@ def utterances(tmp_path_factory):
     import pandas as pd
     import soundfile
 
-    from clepdg.config import ShardConfig
-    from clepdg.sharding import write_shards
-    from clepdg.shards import read_offsets
+    from clepdg.config.schema import ShardConfig
+    from clepdg.dataset.shard_writer import write_shards
+    from clepdg.dataset.shards import read_offsets
 
     root = tmp_path_factory.mktemp("tones")
     rows = []

@@ -9,8 +9,8 @@ import time
 import warnings
 
 from clepdg.errors import ConfigError
-from tasks.ranks import on_ranks
-from tasks.stages import Computed, Work
+from tasks.engine.node import Computed, Work
+from tasks.engine.ranks import on_ranks
 
 
 def talk(work: Work) -> Computed:
@@ -99,7 +99,7 @@ def meet(work: Work) -> Computed:
     import psutil
     import torch
 
-    from clepdg import distributed
+    from clepdg.training import distributed
 
     own = torch.full((2, 3), float(distributed.rank() + 1))
     gathered = distributed.gather(own)
@@ -114,7 +114,7 @@ def meet(work: Work) -> Computed:
 
 def quarrel(work: Work) -> Computed:
     """Let the second rank fail while the first waits for it."""
-    from clepdg import distributed
+    from clepdg.training import distributed
 
     (work.folder / f"pid-{os.getpid()}").touch()
     if distributed.rank() == 1:
@@ -125,7 +125,7 @@ def quarrel(work: Work) -> Computed:
 
 def lose(work: Work) -> Computed:
     """Let the second rank be killed while the first waits for it."""
-    from clepdg import distributed
+    from clepdg.training import distributed
 
     (work.folder / f"pid-{os.getpid()}").touch()
     if distributed.rank() == 1:
@@ -136,7 +136,7 @@ def lose(work: Work) -> Computed:
 
 def stumble_second(work: Work) -> Computed:
     """Let a bug show on the second rank alone."""
-    from clepdg import distributed
+    from clepdg.training import distributed
 
     if distributed.rank() == 1:
         raise ZeroDivisionError("a bug of the second rank")
@@ -148,10 +148,11 @@ def train(work: Work) -> Computed:
     """Train a micro CLEP for each configuration; leave each rank's first gradients and its weights' digests."""
     import torch
 
-    from clepdg import clep, distributed
-    from clepdg.clap import build_micro
-    from clepdg.config import ComputeConfig
-    from clepdg.tensors import save_tensors
+    from clepdg.config.schema import ComputeConfig
+    from clepdg.method import clep
+    from clepdg.models.clap import build_micro
+    from clepdg.models.tensors import save_tensors
+    from clepdg.training import distributed
 
     step, figures = torch.optim.AdamW.step, {}
     for name, (config, dropout) in work.config["trainings"].items():

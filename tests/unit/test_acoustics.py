@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clepdg.acoustics import DIRECTIONS, random_share, rank_names, subspace_share
+from clepdg.evaluation.context_geometry import DIRECTIONS, random_share, rank_names, subspace_share
 
 KINDS = ("white", "hum", "babble", "telephone", "room-long", "room-short")
 CONTEXTS = tuple(f"context {n}" for n in range(16))

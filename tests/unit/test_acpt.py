@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg import acpt, prompts
-from clepdg.clap import build_micro
-from clepdg.config import AcptConfig, ComputeConfig
+from clepdg import prompts
+from clepdg.callbacks import USUAL, Reporting
+from clepdg.config.presets import faithful_acpt
+from clepdg.config.schema import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
-from clepdg.pace import USUAL
-from clepdg.presets import faithful_acpt
-from clepdg.reporting import Reporting
+from clepdg.method import acpt
+from clepdg.models.clap import build_micro
 
 EMOTIONS = ("angry", "happy", "sad")
 JOINT = AcptConfig(contexts=6, tokens=2, epochs=3, batch_size=4)

@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "tests/unit").mkdir()
     for name in ("__init__", "test_cards", "test_versions"):
         shutil.copy(PROJECT / f"tests/unit/{name}.py", tmp_path / "tests/unit")
-    run(tmp_path, "-m", "tasks.versions", "--same-results")  # what changed before is not the matter here
+    run(tmp_path, "-m", "tasks.engine.versions", "--same-results")  # what changed before is not the matter here
     return tmp_path
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from clepdg.addresses import checksums
-from clepdg.cards import Address, load_card
-from clepdg.presets import PRESETS
+from clepdg.config.presets import PRESETS
+from clepdg.corpora.cards import Address, load_card
+from clepdg.download.urls import checksums
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "addresses.md").read_text()
 OPEN = PRESETS["open"]()

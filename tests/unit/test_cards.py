@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards, listings, manifests
-from clepdg.cards import Split, corpus_names, load_card
-from clepdg.corpora import CORPORA, Spoken, crema_d, emodb, esd, ravdess, savee
+from clepdg.config import manifests
+from clepdg.config.presets import PRESETS
+from clepdg.corpora import CORPORA, cards, crema_d, emodb, esd, ravdess, savee
+from clepdg.corpora.cards import Split, corpus_names, load_card
+from clepdg.corpora.parsing import Spoken
+from clepdg.download import file_lists
 from clepdg.errors import ConfigError
-from clepdg.presets import PRESETS
 
 REAL = ("ravdess", "crema-d", "tess", "emodb", "meld", "iemocap", "msp-podcast", "savee", "esd")
 SPEAKERS = {
@@ -84,7 +86,7 @@ def test_the_actresses_and_actors_of_crema_d_are_as_many_as_it_says() -> None:
 
 def test_crema_d_is_taken_file_by_file_under_gits_sums() -> None:
     card = load_card("crema-d")
-    files = listings.of_card(card, card.sources[0])
+    files = file_lists.of_card(card, card.sources[0])
     assert len(files) == card.expected.utterances == 7442
     assert sum(file.address.bytes or 0 for file in files) == 605_899_936
     assert all(re.fullmatch(r"[0-9a-f]{64}", file.address.sha256 or "") for file in files)
@@ -165,7 +167,7 @@ def test_a_checksum_is_known_by_its_form() -> None:
 
 
 def test_a_card_that_is_not_toml_is_one_clear_error(tmp_path, monkeypatch):
-    from clepdg import cards
+    from clepdg.corpora import cards
     from clepdg.errors import ConfigError
 
     (tmp_path / "broken.toml").write_text("[labels")

@@ -14,14 +14,19 @@ import pytest
 from prefect.states import Completed
 
 from clepdg.errors import StoreError
-from clepdg.records import MARKER, Record
-from clepdg.store import Store
-from flows import walk
-from flows.cli import main
-from tasks import care, runs, stages, tracking
-from tasks.runs import Arguments
-from tasks.settings import Settings, load_settings
-from tasks.stages import Computed, Node
+from clepdg.store import layout
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER, Record
+from clepdg.store.store import Store
+from flows.cli.main import main
+from flows.run import executor
+from tasks.admin import maintenance
+from tasks.engine import node as stages
+from tasks.engine import run_history
+from tasks.engine.node import Computed, Node
+from tasks.engine.run_history import Arguments
+from tasks.host.settings import Settings, load_settings
+from tasks.tracking import client
 from tests.s3 import S3, environment
 
 OLD = 40 * 86400.0
@@ -62,8 +67,8 @@ def commit(store: Store, key: str, stage: str = "clep", text: str = "hello") -> 
         return store.commit(Record(**facts))
 
 
-def log(store: Store, keys: dict[str, str], outcome: str = "completed") -> runs.RunLog:
-    opened = runs.start(store, Arguments(), {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []})
+def log(store: Store, keys: dict[str, str], outcome: str = "completed") -> run_history.RunLog:
+    opened = run_history.start(store, Arguments(), {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []})
     opened.stages = {node_id: {"key": key, "outcome": "Completed"} for node_id, key in keys.items()}
     opened.outcome = outcome
     opened.path = opened.path.with_name(f"{time.time_ns():020d}.json")
@@ -76,7 +81,7 @@ def aged(monkeypatch, store: Store, seconds: float = OLD) -> None:
     items = type(store).items
 
     def older(self, names):
-        return [care.Item(**{**item.__dict__, "age": item.age + seconds}) for item in items(self, names)]
+        return [layout.Item(**{**item.__dict__, "age": item.age + seconds}) for item in items(self, names)]
 
     monkeypatch.setattr(type(store), "items", older)
 
@@ -95,16 +100,16 @@ def alter(store: Store, server: S3, record: Record, data: bytes) -> None:
 
 def test_verify_finds_an_altered_byte_and_the_next_run_computes_it_again(store, server):
     records = [commit(store, f"k{n}") for n in range(3)]
-    assert care.verify(store, dry_run=False) == (3, [])
+    assert maintenance.verify(store, dry_run=False) == (3, [])
     alter(store, server, records[1], b"hallo")
     assert isinstance(store.lookup("clep", "k1"), Record)  # its size is right
     for dry_run in (True, False):
-        count, damaged = care.verify(store, dry_run=dry_run)
+        count, damaged = maintenance.verify(store, dry_run=dry_run)
         assert (count, [item.key for item, _ in damaged]) == (3, ["k1"])
         assert "a" in damaged[0][1] and "sha256" in damaged[0][1]
     assert isinstance(store.lookup("clep", "k1"), str)
     commit(store, "k1")
-    assert care.verify(store, dry_run=False) == (3, [])
+    assert maintenance.verify(store, dry_run=False) == (3, [])
 
 
 def test_verify_reports_a_marker_that_can_not_be_read(store, server):
@@ -113,8 +118,8 @@ def test_verify_reports_a_marker_that_can_not_be_read(store, server):
         store.bucket.write(f"clep/k0/{MARKER}", b"[" * 100_000)
     else:
         (store.local("clep", "k0") / MARKER).write_bytes(b"[" * 100_000)
-    assert [fault for _, fault in care.verify(store, dry_run=True)[1]] == [f"file unreadable: {MARKER}"]
-    care.verify(store, dry_run=False)
+    assert [fault for _, fault in maintenance.verify(store, dry_run=True)[1]] == [f"file unreadable: {MARKER}"]
+    maintenance.verify(store, dry_run=False)
     assert commit(store, "k0").files == record.files
 
 
@@ -122,7 +127,7 @@ def test_verify_names_what_another_version_wrote_and_leaves_it_alone(store):
     commit(store, "k0")
     name = f"clep/k0/{MARKER}"
     store.documents.write(name, store.documents.read(name) | {"format": 99})
-    ((_, fault),) = care.verify(store, dry_run=False)[1]
+    ((_, fault),) = maintenance.verify(store, dry_run=False)[1]
     assert "format 99" in fault
     assert store.documents.read(name)["format"] == 99
 
@@ -154,17 +159,17 @@ def test_the_commands(settings, store, server, capsys, monkeypatch):
 
 
 def test_gc_keeps_what_the_last_runs_reach(store, settings, monkeypatch):
-    for number in range(care.RUNS + 2):
+    for number in range(maintenance.RUNS + 2):
         commit(store, f"own{number}")
         log(store, {"clep/x": f"own{number}", "source/c": "shared"})
     commit(store, "shared", "source")
     commit(store, "nobody", "index")
-    assert care.garbage(store, settings).items == []  # all of it is young
+    assert maintenance.garbage(store, settings).items == []  # all of it is young
     aged(monkeypatch, store)
-    found = care.garbage(store, settings)
+    found = maintenance.garbage(store, settings)
     assert {(item.stage, item.key) for item in found.items} == {("clep", "own0"), ("clep", "own1"), ("index", "nobody")}
     assert found.bytes == sum(item.bytes for item in found.items) > 0
-    assert care.remove(store, found.items) == 3
+    assert maintenance.remove(store, found.items) == 3
     assert store.lookup("clep", "own0") == "new"
     assert isinstance(store.lookup("source", "shared"), Record)
     assert {item.key for item in store.items(stages.STAGES)} == {"shared", *(f"own{n}" for n in range(2, 12))}
@@ -173,24 +178,24 @@ def test_gc_keeps_what_the_last_runs_reach(store, settings, monkeypatch):
 def test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for(store, settings, monkeypatch):
     for key in ("unended", "champion", "of its run", "evaluated", "nobody"):
         commit(store, key, "evaluate" if key == "evaluated" else "clep")
-    log(store, {"clep/x": "unended"}, outcome=runs.UNENDED)
+    log(store, {"clep/x": "unended"}, outcome=run_history.UNENDED)
     run = log(store, {"clep/y": "of its run"})
-    for _ in range(care.RUNS):
+    for _ in range(maintenance.RUNS):
         log(store, {})
     tags = {"stage_key": "champion", "evaluate_key": "evaluated", "run": run.path.stem}
     aged(monkeypatch, store)
     with monkeypatch.context() as patched:
-        patched.setattr(tracking, "aliased_versions", lambda settings: [("clep", tags)])
-        assert {item.key for item in care.garbage(store, settings).items} == {"nobody"}
-        later = time.time() + 86400 * (care.UNENDED_DAYS + 1)
-        assert {item.key for item in care.garbage(store, settings, later).items} == {"nobody", "unended"}
+        patched.setattr(client, "aliased_versions", lambda settings: [("clep", tags)])
+        assert {item.key for item in maintenance.garbage(store, settings).items} == {"nobody"}
+        later = time.time() + 86400 * (maintenance.UNENDED_DAYS + 1)
+        assert {item.key for item in maintenance.garbage(store, settings, later).items} == {"nobody", "unended"}
 
     def away(settings):
         raise StoreError("MLflow does not answer")
 
-    monkeypatch.setattr(tracking, "aliased_versions", away)
+    monkeypatch.setattr(client, "aliased_versions", away)
     with pytest.raises(StoreError):
-        care.garbage(store, settings)
+        maintenance.garbage(store, settings)
 
 
 def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monkeypatch):
@@ -198,7 +203,7 @@ def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monk
         (store.partial("clep", key) / "training.resume").write_text("state")
     for name in ("k.stale-1", "k.stale-download"):
         (store.root / "clep" / name).mkdir()
-    assert care.garbage(store, settings).items == []
+    assert maintenance.garbage(store, settings).items == []
     aged(monkeypatch, store)
     entered, release = threading.Event(), threading.Event()
 
@@ -211,10 +216,10 @@ def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monk
     thread.start()
     assert entered.wait(20)
     try:
-        found = care.garbage(store, settings).items
+        found = maintenance.garbage(store, settings).items
         assert {item.place for item in found} == {"clep/old.partial", "clep/k.stale-1", "clep/k.stale-download"}
-        locked = care.Item(kind="partial", stage="clep", key="locked", bytes=0, age=OLD, place="clep/locked.partial")
-        assert care.remove(store, [*found, locked]) == 3
+        locked = layout.Item(kind="partial", stage="clep", key="locked", bytes=0, age=OLD, place="clep/locked.partial")
+        assert maintenance.remove(store, [*found, locked]) == 3
     finally:
         release.set()
         thread.join(20)
@@ -231,11 +236,11 @@ def test_gc_removes_attempts_that_do_not_stand_and_checkpoints_of_what_stands(st
     store.bucket.write("clep/k0/resume.json", b"{}")
     store.bucket.write("clep/k2/resume.json", b"{}")
     store.bucket.write("clep/k2/resume/abc", b"x")
-    assert care.garbage(store, settings).items == []
-    aged(monkeypatch, store, care.GRACE_HOURS * 3600)
-    found = care.garbage(store, settings).items
+    assert maintenance.garbage(store, settings).items == []
+    aged(monkeypatch, store, maintenance.GRACE_HOURS * 3600)
+    found = maintenance.garbage(store, settings).items
     assert {(item.kind, item.key) for item in found} == {("leftover", "k0"), ("leftover", "k1")}
-    assert care.remove(store, found) == 3
+    assert maintenance.remove(store, found) == 3
     names = set(store.bucket.listing("clep"))
     assert names == {
         "clep/k0/stage.json", f"clep/k0/{stands.attempt}/a", "clep/k2/resume.json", "clep/k2/resume/abc"
@@ -250,9 +255,9 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
 
     def compute(work):
         if work.folder.parent.name == "shard":
-            found = care.garbage(store, settings)
+            found = maintenance.garbage(store, settings)
             seen["garbage"] = {(item.stage, item.key) for item in found.items}
-            care.remove(store, found.items)
+            maintenance.remove(store, found.items)
             seen["input"] = (work.inputs["index"] / "out.txt").read_text()
         (work.folder / "out.txt").write_text(work.folder.parent.name)
         return Computed(digests={"content": work.folder.parent.name})
@@ -263,7 +268,7 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
 
     chain = [node("source"), node("index", "source"), node("shard", "index")]
     bring_up_to_date(store, settings, chain[:2])
-    for _ in range(care.RUNS):
+    for _ in range(maintenance.RUNS):
         log(store, {})
     commit(store, "nobody")
     records = bring_up_to_date(store, settings, chain)
@@ -309,7 +314,7 @@ class AtOnce:
 
 def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
     """Do what the flow does, without Prefect and MLflow."""
-    from flows.one_run import Run, _silent
+    from flows.run.run import Run, _silent
 
     class Nobody:
         def accepted(self, record):
@@ -328,11 +333,11 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
             pass
 
     config = {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}
-    opened = runs.start(store, Arguments(), config)
+    opened = run_history.start(store, Arguments(), config)
     opened.write()
     run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
-    with mock.patch.object(walk, "bring_up_to_date", AtOnce()):
-        walk.finish(run, nodes, ["cpu"])
+    with mock.patch.object(executor, "bring_up_to_date", AtOnce()):
+        executor.finish(run, nodes, ["cpu"])
     opened.outcome = "completed"
     opened.stages = {}  # so that only runs under way reach something
     opened.write()
@@ -345,10 +350,10 @@ def test_damaged_run_files_are_passed_over_and_lead_nowhere(store, settings):
         ([], {}, {"arguments": {}, "config": {}, "stages": {"clep/x": {"key": key}}}, {"stages": 5}, None)
     ):
         store.documents.write(f"runs/{number}.json", said)
-    assert runs.logs(store) == []
-    assert runs.last_keys(store, {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}) == {}
+    assert run_history.logs(store) == []
+    assert run_history.last_keys(store, {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}) == {}
     store.documents.write("runs/9.json", {"arguments": {"new": 1}, "config": {"corpora": 5}, "stages": {}})
-    assert runs.last_arguments(store) is None
+    assert run_history.last_arguments(store) is None
     with pytest.raises(StoreError, match="name of an output"):
         store.lookup("clep", key)
     main(["gc", "--dry-run"])
@@ -379,7 +384,7 @@ def test_a_store_without_a_format_is_one_of_the_first_and_is_read(store, setting
 
 
 def test_links_out_of_a_folder_are_not_an_output(tmp_path):
-    store = Store.open(str(tmp_path / "store"))
+    store = open_store(str(tmp_path / "store"))
     commit(store, "k0", text="secret")
     outside = tmp_path / "outside"
     outside.write_text("secret")

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from clepdg.config import Config
+from clepdg.config.presets import build
+from clepdg.config.schema import Config
 from clepdg.errors import BackboneError, ClepError, ConfigError
-from clepdg.presets import build
-from clepdg.records import stage_key
-from flows.checks import check, configure
-from flows.models import backbone
-from tasks import runs
-from tasks.preflight import check_backbone
-from tasks.runs import Arguments
-from tasks.settings import load_settings
+from clepdg.hashing import stage_key
+from flows.graph.models import backbone
+from flows.run.plan import check, configure
+from tasks.engine import run_history
+from tasks.engine.run_history import Arguments
+from tasks.host.preflight import check_backbone
+from tasks.host.settings import load_settings
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_a_folder_with_an_unknown_pickle_is_refused_before_work_starts(tmp_path)
 def test_a_runs_file_does_not_allow_pickles(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
     store = load_settings().open_store()
-    runs.start(store, Arguments(allow_pickle_weights=True, allow_partial=True), {"preset": "open"}).write()
-    last = runs.last_arguments(store)
+    run_history.start(store, Arguments(allow_pickle_weights=True, allow_partial=True), {"preset": "open"}).write()
+    last = run_history.last_arguments(store)
     assert last.allow_partial and not last.allow_pickle_weights
 
 

@@ -12,14 +12,14 @@ import time
 import psutil
 import pytest
 
-from clepdg.documents import Documents
+from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError, ConfigError, StoreError
-from clepdg.reporting import Reporting
-from clepdg.store import Store
-from tasks import computing
-from tasks.children import Child
-from tasks.settings import PROJECT, Settings
-from tasks.stages import Node, Work, decide
+from clepdg.store.documents import Documents
+from clepdg.store.opening import open_store
+from tasks.engine import execute
+from tasks.engine.node import Node, Work, decide
+from tasks.engine.worker import Child
+from tasks.host.settings import PROJECT, Settings
 from tests.unit import stage_functions
 
 
@@ -178,7 +178,7 @@ Child().compute(stage_functions.ignore_and_sleep, work)
 
 def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
     """Run one torch stage in a store."""
-    store = Store.open(str(tmp_path / "store"))
+    store = open_store(str(tmp_path / "store"))
     settings = Settings(
         home=tmp_path,
         store=str(store.root),
@@ -188,7 +188,7 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
         training_seconds=training_seconds,
     )
     node = Node(stage="classifier", name="c", compute=function, config={"content": "x"})
-    return computing.run(
+    return execute.run(
         node,
         decide(node, {}, store, dict),
         {},
@@ -211,6 +211,6 @@ def test_a_stage_in_a_child_is_committed_and_a_killed_one_holds_nothing(tmp_path
 
 
 def test_the_time_limit_holds_for_a_training_that_hangs_in_a_child(tmp_path, child, monkeypatch):
-    monkeypatch.setattr(computing, "STARTING_SECONDS", 0.5)
+    monkeypatch.setattr(execute, "STARTING_SECONDS", 0.5)
     with pytest.raises(ClepError, match="hangs"):
         one_stage(tmp_path, stage_functions.sleep, child, training_seconds=0.5)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from clepdg import prompts
-from clepdg.acpt import ContextPrompts
-from clepdg.clap import build_micro, load_clap
 from clepdg.errors import BackboneError
+from clepdg.method.acpt import ContextPrompts
+from clepdg.models.clap import build_micro, load_clap
 
 TEXTS = ["happy speech", "a person speaking in a angry tone, recorded in a quiet studio", "this voice is calm"]
 
@@ -34,7 +34,7 @@ def test_audio_does_not_depend_on_its_batch(micro, tone):
 
 
 def test_long_audio_is_the_mean_over_windows(micro, tone):
-    from clepdg.audio import windows
+    from clepdg.audio.frontend import windows
 
     waveform = tone(9.0, 16000)
     parts = micro.encode_waveforms([(w, 16000) for w in windows(waveform, 16000, micro.front_end)])

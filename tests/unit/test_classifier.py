@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clepdg import classifier
-from clepdg.classifier import Head, arcface_logits, fit_audio, fit_text, majority
-from clepdg.config import ClassifierConfig
+from clepdg.callbacks import Reporting
+from clepdg.config.schema import ClassifierConfig
 from clepdg.errors import ClepError, StoreError
-from clepdg.reporting import Reporting
+from clepdg.method import classifier
+from clepdg.method.classifier import Head, arcface_logits, fit_audio, fit_text, majority
 
 CONFIG = ClassifierConfig(steps=50, centring="none")
 

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from clepdg import clep
-from clepdg.config import ClepConfig, ComputeConfig
-from clepdg.pace import USUAL
-from clepdg.presets import demo
-from clepdg.reporting import Reporting
+from clepdg.callbacks import USUAL, Reporting
+from clepdg.config.presets import demo
+from clepdg.config.schema import ClepConfig, ComputeConfig
+from clepdg.method import clep, parameter_groups, text_features
 
 EMOTIONS = ("angry", "sad")
 CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
@@ -37,13 +36,13 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
     for train_text in (True, False):
         config = replace(CONFIG, train_text_encoder=train_text)
         clap = micro_factory()
-        groups = clep.trainable_groups(clap, config)
+        groups = parameter_groups.trainable_groups(clap, config)
         grouped = [id(p) for group in groups for p in group["params"]]
         trainable = {id(p): name for name, p in clap.model.named_parameters() if p.requires_grad}
         assert len(grouped) == len(set(grouped))
         assert set(grouped) == set(trainable)
-        clep.train_mode(clap, config)
-        text = clep.TextSide(clap, EMOTIONS, config)
+        parameter_groups.train_mode(clap, config)
+        text = text_features.TextSide(clap, EMOTIONS, config)
         audio = clap.encode_log_mel(torch.randn(2, 1, 256, 64))
         captions, prototypes = text.with_prototypes(["angry speech", "sad speech"])
         (clap.logit_scale.exp() * audio @ torch.cat([captions, prototypes]).T).square().sum().backward()
@@ -56,7 +55,7 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
 
 def test_frozen_text_encoder_and_batch_norm_stay_in_eval(micro_factory):
     clap = micro_factory()
-    clep.train_mode(clap, replace(CONFIG, train_text_encoder=False))
+    parameter_groups.train_mode(clap, replace(CONFIG, train_text_encoder=False))
     assert not any(module.training for module in clap.model.text_model.modules())
     assert not clap.model.audio_model.audio_encoder.batch_norm.training
     assert clap.model.audio_model.training
@@ -66,14 +65,14 @@ def test_cached_text_equals_encoded_text(micro_factory):
     clap = micro_factory()
     clap.model.eval()
     texts = ["angry speech", "sad speech", "angry speech"]
-    cached = clep.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=False)).features(texts)
-    fresh = clep.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=True)).features(texts)
+    cached = text_features.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=False)).features(texts)
+    fresh = text_features.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=True)).features(texts)
     torch.testing.assert_close(cached, fresh, atol=1e-5, rtol=0)
 
 
 def test_prototypes_equal_a_plain_loop(micro):
     """P_n = n(mean_j n(t_nj)); that CE(s a P^T, y) is cross-entropy is torch's own."""
-    text = clep.TextSide(micro, EMOTIONS, CONFIG)
+    text = text_features.TextSide(micro, EMOTIONS, CONFIG)
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
         for own, row in zip(prototypes, text.prompts, strict=True):
@@ -92,7 +91,7 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
     assert max(scores) == 1.0
     assert scores[figures["best_epoch"] - 1] == max(scores)
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
-    text = clep.TextSide(clap, EMOTIONS, CONFIG)
+    text = text_features.TextSide(clap, EMOTIONS, CONFIG)
     labels = validation.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
     assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
 

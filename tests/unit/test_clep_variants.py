@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from clepdg import clep, prompts
-from clepdg.clap import Clap, load_clap
-from clepdg.config import ComputeConfig
-from clepdg.interpolation import interpolate
-from clepdg.lora import add_adapters, merge_adapters
-from clepdg.reporting import Reporting
-from clepdg.variants import CLEP_VARIANTS
+from clepdg import prompts
+from clepdg.callbacks import Reporting
+from clepdg.config.rows import CLEP_VARIANTS
+from clepdg.config.schema import ComputeConfig
+from clepdg.method import clep, text_features
+from clepdg.method.weights import add_adapters, interpolate, merge_adapters
+from clepdg.models.clap import Clap, load_clap
 from tests.unit.test_clep import CONFIG, EMOTIONS, fit
 
 FROZEN = replace(CONFIG, train_text_encoder=False, from_scratch=False)  # as with a pretrained backbone
@@ -146,7 +146,7 @@ def test_a_text_that_is_cached_later_does_not_depend_on_what_is_beside_it(micro_
     clap = micro_factory()
     clap.model.eval()
     texts = ["angry speech, low pitch", "the person in this recording is sad, female voice, fast pace"]
-    alone, beside = (clep.TextSide(clap, EMOTIONS, FROZEN) for _ in range(2))
+    alone, beside = (text_features.TextSide(clap, EMOTIONS, FROZEN) for _ in range(2))
     beside.features(texts)
     for text in texts:
         alone.features([text])

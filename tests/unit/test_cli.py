@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from clepdg.callbacks import Reporting
 from clepdg.errors import CorpusError
-from clepdg.reporting import Reporting
-from flows.checks import plan
-from flows.cli import main
-from tasks import computing
-from tasks.runs import Arguments
-from tasks.settings import load_settings
-from tasks.stages import decide
+from flows.cli.main import main
+from flows.run.plan import plan
+from tasks.engine import execute
+from tasks.engine.node import decide
+from tasks.engine.run_history import Arguments
+from tasks.host.settings import load_settings
 from tests.unit import trees
 
 
@@ -92,12 +92,12 @@ def test_an_escaping_zip_is_refused_and_writes_nothing(capsys):
     with zipfile.ZipFile("evil.zip", "w") as archive:
         archive.writestr("Actor_01/03-01-01-01-01-01-01.wav", b"x")
         archive.writestr("../../escaped.wav", b"x")
-    from clepdg import fetching
-    from clepdg.cards import load_card
+    from clepdg.corpora.cards import load_card
+    from clepdg.download import fetch
     from clepdg.errors import SourceError
 
     with pytest.raises(SourceError, match="escaped"):
-        fetching.fetch(load_card("ravdess"), str(Path("evil.zip").absolute()), Path("out"))
+        fetch.fetch(load_card("ravdess"), str(Path("evil.zip").absolute()), Path("out"))
     assert not list(Path().resolve().parent.rglob("escaped.wav"))
 
 
@@ -173,7 +173,7 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     settings, records = load_settings(), {}
     for node in plan(arguments)[1]:
         with contextlib.suppress(CorpusError):
-            records[node.id] = computing.run(
+            records[node.id] = execute.run(
                 node,
                 decide(node, records, settings.open_store(), dict),
                 records,

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clepdg.config import EvaluateConfig
-from clepdg.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
-from clepdg.store import Record, Store
-from tasks.compare import convinces, paired_difference, paired_differences
+from clepdg.config.schema import EvaluateConfig
+from clepdg.evaluation.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from tasks.tracking.compare import convinces, paired_difference, paired_differences
 
 LABELS = ("angry", "happy", "neutral", "sad")
 
@@ -37,7 +38,7 @@ def test_another_test_set_never_convinces():
 @pytest.fixture
 def store(tmp_path):
     """A store with two evaluations of 30 speakers: one always right, one right in half of the cases."""
-    opened = Store.open(str(tmp_path))
+    opened = open_store(str(tmp_path))
     rng = np.random.default_rng(0)
     truth = np.array([LABELS[n % 4] for n in range(240)])
     for key, share in (("good", 1.0), ("half", 0.5)):

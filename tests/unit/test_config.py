@@ -2,9 +2,9 @@
 
 import pytest
 
+from clepdg.config.model_pins import LAION_REPOSITORY, pinned_revision
+from clepdg.config.presets import PRESETS, build, faithful_acpt, option_names
 from clepdg.errors import ConfigError
-from clepdg.model_pins import LAION_REPOSITORY, pinned_revision
-from clepdg.presets import PRESETS, build, faithful_acpt, option_names
 
 
 def test_presets_are_what_they_say():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg.contrastive import contrastive_loss, draw_batch, equal_captions, targets
+from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 
 
 def plain_loss(logits, q):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clepdg.cards import load_card
-from clepdg.corpora import CORPORA, Finding, Spoken, crema_d
+from clepdg.corpora import CORPORA, crema_d
+from clepdg.corpora.cards import load_card
+from clepdg.corpora.parsing import Finding, Spoken
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 

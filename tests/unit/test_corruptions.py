@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 import soundfile
 
-from clepdg import corruptions, noises, rooms
-from clepdg.config import ShardConfig
-from clepdg.corruptions import SWEEP, Condition, add_noise, augment, corrupt, parse
-from clepdg.environments import heard_as
+from clepdg.audio import corruptions, rooms
+from clepdg.audio import noise as noises
+from clepdg.audio.corruptions import SWEEP, Condition, add_noise, augment, corrupt, parse
+from clepdg.audio.noise import RATE, active_power
+from clepdg.config.schema import ShardConfig
+from clepdg.dataset import shards
+from clepdg.dataset.shard_writer import write_shards
 from clepdg.errors import ConfigError
-from clepdg.noises import RATE, active_power
-from clepdg.seeds import generator
-from clepdg.sharding import write_shards
+from clepdg.hashing import generator
+from clepdg.method.micro_context import heard_as
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def test_only_training_utterances_of_the_sources_babble_as_many_of_each(tmp_path
         write_shards(tmp_path / corpus, tmp_path, table, ShardConfig())
 
     def heard(most):
-        voices = noises.talkers([tmp_path / corpus for corpus in pitches], most)
+        voices = shards.talkers([tmp_path / corpus for corpus in pitches], most)
         assert {len(voice) for voice in voices} == {RATE}  # a second of each, so that a bin is one Hz
         return [int(np.abs(np.fft.rfft(voice)).argmax()) for voice in voices]
 

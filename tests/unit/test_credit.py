@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import ttest_ind
 from sklearn.metrics import balanced_accuracy_score
 
-from clepdg import credit
-from clepdg.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm
-from clepdg.metrics import confusion, uar
+from clepdg.evaluation import credit
+from clepdg.evaluation.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm
+from clepdg.evaluation.metrics import confusion, uar
 
 LABELS = ("angry", "happy", "neutral", "sad")
 SWEEP = ("white-0dB", "hum-5dB")

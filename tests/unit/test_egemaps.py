@@ -5,8 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from clepdg import egemaps
 from clepdg.errors import ConfigError
+from clepdg.models import egemaps
 
 NEEDS = pytest.mark.skipif(
     importlib.util.find_spec("opensmile") is None,

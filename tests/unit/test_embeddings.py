@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg import acpt, embeddings, prompts
-from clepdg.config import AcptConfig, TextConfig
-from clepdg.context_effect import context_effect
+from clepdg import prompts
+from clepdg.config.schema import AcptConfig, TextConfig
 from clepdg.emotions import EMOTIONS, labels
+from clepdg.method import acpt, audio_embeddings, text_embeddings
+from clepdg.method.context_effect import context_effect
 
 CONFIG = TextConfig()
 VECTORS = AcptConfig(contexts=5, tokens=2)
@@ -23,11 +24,11 @@ def vectors(micro):
 def test_embeddings_of_several_corpora_are_selected_by_utterance():
     first, second = (np.arange(6, dtype=np.float32).reshape(3, 2) + start for start in (0, 10))
     both = [
-        embeddings.AudioEmbeddings(utterance_ids=("a/1", "a/2", "a/3"), embeddings=first),
-        embeddings.AudioEmbeddings(utterance_ids=("b/1", "b/2", "b/3"), embeddings=second),
+        audio_embeddings.AudioEmbeddings(utterance_ids=("a/1", "a/2", "a/3"), embeddings=first),
+        audio_embeddings.AudioEmbeddings(utterance_ids=("b/1", "b/2", "b/3"), embeddings=second),
     ]
-    np.testing.assert_array_equal(embeddings.select(both, ["b/3", "a/2"]), np.stack([second[2], first[1]]))
-    assert embeddings.select(both, []).shape == (0, 2)  # a target without an utterance of the label set
+    np.testing.assert_array_equal(audio_embeddings.select(both, ["b/3", "a/2"]), np.stack([second[2], first[1]]))
+    assert audio_embeddings.select(both, []).shape == (0, 2)  # a target without an utterance of the label set
 
 
 def content(micro):
@@ -37,8 +38,8 @@ def content(micro):
 
 
 def test_noise_is_as_far_from_the_content_as_contexts_are(micro, vectors):
-    given = embeddings.build_text_embeddings(micro, CONFIG, vectors)
-    noise = embeddings.build_noise_embeddings(micro, CONFIG, vectors, prompts.CONTENT_TEMPLATE, 0)
+    given = text_embeddings.build_text_embeddings(micro, CONFIG, vectors)
+    noise = text_embeddings.build_noise_embeddings(micro, CONFIG, vectors, prompts.CONTENT_TEMPLATE, 0)
     c, moved = content(micro), given.context_index >= 0
     assert torch.equal(noise.embeddings[~moved], given.embeddings[~moved])
     for n, x, u in zip(given.label_index[moved], noise.embeddings[moved], given.embeddings[moved], strict=True):
@@ -51,7 +52,7 @@ def test_noise_is_as_far_from_the_content_as_contexts_are(micro, vectors):
 
 def test_noise_is_a_function_of_its_seed(micro, vectors):
     first, again, other = (
-        embeddings.build_noise_embeddings(micro, CONFIG, vectors, prompts.CONTENT_TEMPLATE, seed).embeddings
+        text_embeddings.build_noise_embeddings(micro, CONFIG, vectors, prompts.CONTENT_TEMPLATE, seed).embeddings
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
@@ -60,18 +61,18 @@ def test_noise_is_a_function_of_its_seed(micro, vectors):
 
 def test_redrawn_contexts_are_a_function_of_seed_and_set():
     vectors = torch.randn(400, 2, 3, generator=torch.Generator().manual_seed(0)) * 2 + 5
-    three, five = embeddings.redrawn(vectors, 0, 3), embeddings.redrawn(vectors, 0, 5)
+    three, five = text_embeddings.redrawn(vectors, 0, 3), text_embeddings.redrawn(vectors, 0, 5)
     assert three.shape == (1200, 2, 3)
     assert torch.equal(five[:1200], three)  # a set does not depend on how many there are
     assert not torch.equal(three[:400], three[400:800])
-    assert not torch.equal(embeddings.redrawn(vectors, 1, 1), three[:400])
+    assert not torch.equal(text_embeddings.redrawn(vectors, 1, 1), three[:400])
     torch.testing.assert_close(five.mean(dim=0), vectors.mean(dim=0), atol=0.3, rtol=0)
     torch.testing.assert_close(five.std(dim=0), vectors.std(dim=0), atol=0.3, rtol=0)
 
 
 def test_one_prompt_is_the_first_of_the_ensemble(micro):
     one = replace(CONFIG, content_templates=CONFIG.content_templates[:1])
-    single, every = (embeddings.build_text_embeddings(micro, config, ()) for config in (one, CONFIG))
+    single, every = (text_embeddings.build_text_embeddings(micro, config, ()) for config in (one, CONFIG))
     torch.testing.assert_close(single.embeddings, every.embeddings[:: len(CONFIG.content_templates)], atol=1e-5, rtol=0)
 
 

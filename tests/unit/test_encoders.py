@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clepdg.encoders import load_encoder
 from clepdg.errors import BackboneError
+from clepdg.models.speech_encoder import load_encoder
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from clepdg import clep, environments, prompts
-from clepdg.acoustics import rank_names
-from clepdg.config import ComputeConfig, PretrainConfig
-from clepdg.environments import heard_as, pretrain
-from clepdg.reporting import Reporting
+from clepdg import errors, prompts
+from clepdg.callbacks import Reporting
+from clepdg.config.schema import ComputeConfig, PretrainConfig
+from clepdg.evaluation.context_geometry import rank_names
+from clepdg.method import clep, micro_context
+from clepdg.method.micro_context import heard_as, pretrain
 
 RATE = 16000
 
@@ -28,7 +29,7 @@ def speech(monkeypatch, tone):
     def read(folder, tar, offset, size):
         return tone(1.0, RATE, pitches[str(folder)] + 5 * offset, seed=offset), RATE
 
-    for module in (environments, clep):
+    for module in (micro_context, clep):
         monkeypatch.setattr(module, "read_waveform", read)
     talk = [tone(1.0, RATE, 100 + 20 * n, seed=n) for n in range(8)]
     return pd.DataFrame(rows), talk
@@ -60,8 +61,8 @@ def test_what_is_left_out_is_never_heard(tmp_path, micro_factory, speech, monkey
         heard.append(environment)
         return original(waveform, rate, environment, talk, rng)
 
-    monkeypatch.setattr(environments, "heard_as", spy)
-    monkeypatch.setattr(environments, "environment_accuracy", lambda *args: dict.fromkeys(prompts.CONTEXT_OF, 0.0))
+    monkeypatch.setattr(micro_context, "heard_as", spy)
+    monkeypatch.setattr(micro_context, "environment_accuracy", lambda *args: dict.fromkeys(prompts.CONTEXT_OF, 0.0))
     taught(micro_factory, speech, tmp_path, left_out=("white", "telephone"))
     assert heard and not {"white", "telephone"} & set(heard)
 
@@ -75,7 +76,7 @@ def test_its_figures_are_of_validation_utterances_heard_and_left_out_apart(
         asked.append(utterances)
         return {name: float(name == "white") for name in prompts.CONTEXT_OF}
 
-    monkeypatch.setattr(environments, "environment_accuracy", accuracy)
+    monkeypatch.setattr(micro_context, "environment_accuracy", accuracy)
     _, figures = taught(micro_factory, speech, tmp_path, left_out=("white", "telephone"))
     validation = speech[0][speech[0].split == "validation"].reset_index(drop=True)
     pd.testing.assert_frame_equal(*asked, validation)
@@ -101,7 +102,7 @@ def test_captions_name_no_emotion():
 
 def test_without_validation_utterances_there_is_one_clear_error(tmp_path, micro_factory, speech):
     table, talk = speech
-    with pytest.raises(environments.ClepError, match="training and validation"):
+    with pytest.raises(errors.ClepError, match="training and validation"):
         taught(micro_factory, (table[table.split == "train"], talk), tmp_path)
 
 

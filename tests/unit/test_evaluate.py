@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
-from clepdg.answers import read_answers
 from clepdg.errors import ClepError
-from clepdg.evaluate import CORRUPTED, cells, speaker_uars
+from clepdg.evaluation.cells import CORRUPTED, cells, speaker_uars
+from clepdg.evaluation.predictions import read_answers
 
 LABELS = ("angry", "happy", "neutral", "sad")
 UNITS = {"alpha": "speaker", "beta": "text"}

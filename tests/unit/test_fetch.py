@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import sources
-from clepdg.cards import load_card
-from clepdg.store import digest_file
-from flows.cli import main
+from clepdg.corpora.cards import load_card
+from clepdg.download import source as sources
+from clepdg.hashing import digest_file
+from flows.cli.main import main
 from tests.unit import trees
 
 

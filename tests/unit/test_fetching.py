@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from clepdg import archives, fetching, sources
-from clepdg.cards import Address, Card, load_card
-from clepdg.documents import Documents
+from clepdg.corpora.cards import Address, Card, load_card
+from clepdg.download import archives, source
+from clepdg.download import fetch as fetching
 from clepdg.errors import SourceError
+from clepdg.store.documents import Documents
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
 from tests.unit.test_remote import bucket, s3  # noqa: F401
 
@@ -32,7 +33,7 @@ def fetch(card: Card, given: str | None, out: Path, **options: Any) -> dict[str,
 
 
 def assert_whole(out: Path) -> None:
-    root = sources.root(out)
+    root = source.root(out)
     assert {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()} == CONTENT
 
 
@@ -67,14 +68,14 @@ def test_the_second_mirror_is_not_asked_where_the_first_answers(server: Server, 
     server.answers = [Answer(status=500)]
     addresses = (Address(url=f"{server.base}first.zip"), Address(url=f"{server.base}second.zip"))
     fetch(with_sources(*addresses), None, tmp_path / "out")
-    sources.reach(with_sources(*addresses), None)
+    source.reach(with_sources(*addresses), None)
     assert set(server.paths) == {"/first.zip"}
 
 
 def test_where_all_mirrors_fail_each_is_named_with_its_reason(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(status=403)]
     card = with_sources(DEAD, Address(url=f"{server.base}second.zip"))
-    for call in (lambda: fetch(card, None, tmp_path / "out"), lambda: sources.reach(card, None)):
+    for call in (lambda: fetch(card, None, tmp_path / "out"), lambda: source.reach(card, None)):
         with pytest.raises(SourceError) as caught:
             call()
         message = str(caught.value)
@@ -83,7 +84,7 @@ def test_where_all_mirrors_fail_each_is_named_with_its_reason(server: Server, tm
 
 
 def test_reach_is_content_with_one_mirror(server: Server) -> None:
-    sources.reach(with_sources(DEAD, Address(url=server.url)), None)
+    source.reach(with_sources(DEAD, Address(url=server.url)), None)
 
 
 def test_each_mirror_resumes_its_own_part(server: Server, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_the_first_download_is_recorded_and_holds(server: Server, tmp_path: Path
     server.answers = [Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')]
     with pytest.raises(SourceError, match=r"(?s)not what it was at the first download.*emodb.json.*delete that record"):
         fetch(card, None, tmp_path / "changed", pins=pins)
-    assert not (tmp_path / "changed" / sources.FILES).exists()
+    assert not (tmp_path / "changed" / source.FILES).exists()
     assert json.loads((tmp_path / "pins" / "emodb.json").read_text()).popitem()[1] == record
 
 
@@ -185,12 +186,12 @@ MELD = replace(load_card("meld"), sources=())
 def test_an_archive_in_an_archive_is_extracted_and_not_kept(tmp_path: Path) -> None:
     path = nested(tmp_path, {"train_splits/dia0_utt0.mp4": b"clip", "train_splits/._dia0_utt0.mp4": b"x"})
     fetch(MELD, str(path), tmp_path / "out")
-    assert list(sources.read_files(tmp_path / "out").path) == [
+    assert list(source.read_files(tmp_path / "out").path) == [
         "MELD.Raw/README.txt",
         "MELD.Raw/train_splits/dia0_utt0.mp4",
     ]
     fetch(CARD, str(path), tmp_path / "kept")  # a card that does not ask for it
-    assert list(sources.read_files(tmp_path / "kept").path) == ["MELD.Raw/README.txt", "MELD.Raw/train.tar.gz"]
+    assert list(source.read_files(tmp_path / "kept").path) == ["MELD.Raw/README.txt", "MELD.Raw/train.tar.gz"]
 
 
 @pytest.mark.parametrize("name", ["../../escaped.mp4", "/escaped.mp4"])
@@ -199,7 +200,7 @@ def test_an_inner_archive_does_not_escape_either(name: str, tmp_path: Path) -> N
     with pytest.raises(SourceError, match="escaped"):
         fetch(MELD, str(path), tmp_path / "out")
     assert not list(tmp_path.rglob("escaped*"))
-    assert not (tmp_path / "out" / sources.TREE).exists()
+    assert not (tmp_path / "out" / source.TREE).exists()
 
 
 def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_a_broken_inner_archive_is_named(tmp_path: Path) -> None:
 
 def test_an_archive_in_a_bucket(bucket: Any, tmp_path: Path) -> None:  # noqa: F811
     bucket.put_object(Bucket="speech", Key="mine/corpus.zip", Body=ARCHIVE)
-    state = sources.state(CARD, "s3://speech/mine/corpus.zip")
+    state = source.state(CARD, "s3://speech/mine/corpus.zip")
     assert state["bytes"] == len(ARCHIVE) and state["version"]
     fetch(CARD, "s3://speech/mine/corpus.zip", tmp_path / "out")
     assert_whole(tmp_path / "out")

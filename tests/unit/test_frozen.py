@@ -9,13 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clepdg import corruptions, credit, evaluate, intervals, noises, rooms
-from clepdg.config import ClepConfig
-from clepdg.presets import MADE, build
-from clepdg.protocols import CORE_ROWS, ROWS
-from clepdg.records import plain
-from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS
+from clepdg.audio import corruptions, noise, rooms
+from clepdg.config.presets import MADE, build
+from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, CORE_ROWS, ROWS
+from clepdg.config.schema import ClepConfig
+from clepdg.dataset import shards
+from clepdg.evaluation import cells, credit, intervals
+from clepdg.hashing import plain
 
+MODULES = (corruptions, credit, cells, intervals, noise, rooms, shards)
 FILE = Path(__file__).with_name("frozen_defaults.json")
 
 
@@ -32,7 +34,8 @@ def _defaults() -> dict[str, object]:
         "variants of ACPT": plain(ACPT_VARIANTS),
         "contexts": plain(CONTEXTS),
         "constants": {
-            module.__name__: _constants(module) for module in (corruptions, credit, evaluate, intervals, noises, rooms)
+            module.__name__: _constants(module)
+            for module in (corruptions, credit, cells, intervals, noise, rooms, shards)
         },
     }
 

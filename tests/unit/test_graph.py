@@ -5,17 +5,17 @@ from itertools import pairwise
 
 import pytest
 
-from clepdg.config import EncoderConfig
+from clepdg.config.presets import build
+from clepdg.config.rows import CORE_ROWS, ON_REQUEST, ROWS
+from clepdg.config.schema import EncoderConfig
 from clepdg.emotions import alike
 from clepdg.errors import ConfigError
-from clepdg.presets import build
-from clepdg.protocols import CORE_ROWS, ON_REQUEST, ROWS
-from clepdg.store import canonical
-from flows.captions import facts
-from flows.checks import configure
-from flows.graph import graph
-from tasks.runs import Arguments
-from tasks.stages import STAGES
+from clepdg.hashing import canonical
+from flows.graph.pipeline import graph
+from flows.graph.titles import facts
+from flows.run.plan import configure
+from tasks.engine.node import STAGES
+from tasks.engine.run_history import Arguments
 
 CONFIG = build("demo")
 EVERY = replace(CONFIG, rows=("all", "egemaps"), encoder=EncoderConfig(name="some/encoder", revision="f00"))

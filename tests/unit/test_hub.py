@@ -8,13 +8,13 @@ import huggingface_hub.constants as hub_constants
 import pytest
 import torch
 
-from clepdg import hub
-from clepdg.clap import load_clap
-from clepdg.documents import Documents
-from clepdg.encoders import load_encoder
+from clepdg.config.model_pins import laion_file, pins
+from clepdg.download import hub
 from clepdg.errors import BackboneError
-from clepdg.model_files import CLAP_FILES, ENCODER_FILES, file_named, sha256, tokenizer_files
-from clepdg.model_pins import laion_file, pins
+from clepdg.models.clap import load_clap
+from clepdg.models.files import CLAP_FILES, ENCODER_FILES, file_named, sha256, tokenizer_files
+from clepdg.models.speech_encoder import load_encoder
+from clepdg.store.documents import Documents
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import TOKEN, Hub, Repository
 

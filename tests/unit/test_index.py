@@ -17,12 +17,13 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from clepdg.cards import Address, Card, Expected, load_card
-from clepdg.config import IndexConfig
+from clepdg.config.schema import IndexConfig
+from clepdg.corpora.cards import Address, Card, Expected, load_card
+from clepdg.dataset.index import build_index
+from clepdg.dataset.tables import digests, read_quarantine, read_utterances, write_index
+from clepdg.dataset.validate import check
 from clepdg.errors import CorpusError
-from clepdg.index import build_index, digests, read_quarantine, read_utterances, write_index
-from clepdg.index_check import check
-from clepdg.store import digest_file
+from clepdg.hashing import digest_file
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 RATE = 16000

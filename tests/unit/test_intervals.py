@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from clepdg import metrics
-from clepdg.intervals import BOOTSTRAP, BOOTSTRAP_SPEAKERS, JACKKNIFE, UTTERANCES, Interval, interval, paired
+from clepdg.evaluation import metrics
+from clepdg.evaluation.intervals import BOOTSTRAP, BOOTSTRAP_SPEAKERS, JACKKNIFE, UTTERANCES, Interval, interval, paired
 
 LABELS = 3
 ALL = np.ones(LABELS, dtype=bool)
@@ -181,7 +181,7 @@ def test_an_interval_covers_what_it_says(speakers: int, kind: str) -> None:
 def test_the_bootstrap_covers_less_than_nominal_and_about_what_the_module_says(
     speakers: int, said: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clepdg.intervals.BOOTSTRAP_SPEAKERS", 2)
+    monkeypatch.setattr("clepdg.evaluation.intervals.BOOTSTRAP_SPEAKERS", 2)
     low, high = coverage(lambda seed: compute(speakers, seed), 0.6)
     assert high < (0.95 if speakers < 24 else 0.97)  # 1500 data sets do not tell .93 from .95
     assert low - 0.02 <= said <= high + 0.02  # "about": speakers of another population may differ more or less

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from clepdg import prompts
-from clepdg.audio import LAION_FRONT_END, windows
-from clepdg.clap import load_clap
+from clepdg.audio.frontend import LAION_FRONT_END, windows
 from clepdg.errors import BackboneError
-from clepdg.laion import convert_names, import_checkpoint, read_checkpoint
-from flows.cli import main
+from clepdg.models.clap import load_clap
+from clepdg.models.laion import convert_names, import_checkpoint, read_checkpoint
+from flows.cli.main import main
 
 TEXTS = ["happy speech", "a person speaking in a angry tone, recorded in a quiet studio", "this voice is calm"]
 
@@ -171,14 +171,14 @@ def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenize
     """A backbone "laion:NAME" is the import of the pinned file, and the tokenizer is that of the pinned commit."""
     import huggingface_hub.constants as constants
 
-    from clepdg.documents import Documents
-    from clepdg.model_files import sha256
-    from clepdg.model_pins import LAION_REPOSITORY, ROBERTA
-    from clepdg.presets import build
-    from clepdg.reporting import Reporting
-    from tasks.preflight import check_backbone
-    from tasks.stages import Work
-    from tasks.training import compute_backbone
+    from clepdg.callbacks import Reporting
+    from clepdg.config.model_pins import LAION_REPOSITORY, ROBERTA
+    from clepdg.config.presets import build
+    from clepdg.models.files import sha256
+    from clepdg.store.documents import Documents
+    from tasks.engine.node import Work
+    from tasks.host.preflight import check_backbone
+    from tasks.stages.models import compute_backbone
     from tests.rehearsal.hub import Hub, Repository
 
     weights = Repository(LAION_REPOSITORY, {"630k-audioset-best.pt": checkpoint})
@@ -354,7 +354,7 @@ PATCHES, TYPES = "audio_branch.patch_embed.proj.weight", "text_branch.embeddings
 def test_another_architecture_is_refused(checkpoint, tokenizer, tmp_path, monkeypatch, change, words):
     state = read_checkpoint(checkpoint)
     change(state)
-    monkeypatch.setattr("clepdg.laion.read_checkpoint", lambda path: state)
+    monkeypatch.setattr("clepdg.models.laion.read_checkpoint", lambda path: state)
     with pytest.raises(BackboneError) as error:
         import_checkpoint(checkpoint, tmp_path / "out", tokenizer)
     assert words in str(error.value) and str(checkpoint) in str(error.value)

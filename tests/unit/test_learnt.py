@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from clepdg.learnt import against_random
-from clepdg.metrics import confusion, uar
+from clepdg.evaluation.learnt_vs_random import against_random
+from clepdg.evaluation.metrics import confusion, uar
 from tests.unit.test_credit import LABELS, predictions, pseudo_values
 
 INDEX = {label: number for number, label in enumerate(LABELS)}

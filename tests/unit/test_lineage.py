@@ -2,9 +2,9 @@
 
 import pytest
 
-from clepdg.presets import build
-from flows.graph import graph
-from tasks.lineage import clep_id, fold_tags
+from clepdg.config.presets import build
+from flows.graph.pipeline import graph
+from tasks.tracking.lineage import clep_id, fold_tags
 
 NODES = {node.id: node for node in graph(build("demo", overrides={"rows": "all"}), {})}
 

@@ -6,27 +6,28 @@ import sys
 import pytest
 
 from clepdg.errors import StoreError
-from clepdg.store import Store
-from tasks import living, runs
-from tasks.runs import Arguments
+from clepdg.store.opening import open_store
+from tasks.engine import run_history
+from tasks.engine.run_history import Arguments
+from tasks.host import liveness
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.open(str(tmp_path / "a störe"))
+    return open_store(str(tmp_path / "a störe"))
 
 
 def start(store, monkeypatch, seconds, **arguments):
     """Start a run at a time of the clock, and return its name."""
     with monkeypatch.context() as clock:
-        clock.setattr(runs, "stamp", lambda store: stamp(store, lambda: seconds))
-        log = runs.start(store, Arguments(preset="demo", overrides=arguments), config())
+        clock.setattr(run_history, "stamp", lambda store: stamp(store, lambda: seconds))
+        log = run_history.start(store, Arguments(preset="demo", overrides=arguments), config())
     log.stages = {"source/c": {"key": str(arguments)}}
     log.write()
     return log.path.stem
 
 
-stamp = runs.stamp
+stamp = run_history.stamp
 
 
 def config():
@@ -45,9 +46,9 @@ def config():
 def test_the_last_run_is_the_last_whatever_the_clock_says(store, monkeypatch, times):
     names = [start(store, monkeypatch, seconds, number=number) for number, seconds in enumerate(times)]
     assert names == sorted(names)
-    last = runs.last_arguments(store)
+    last = run_history.last_arguments(store)
     assert last is not None and last.overrides == {"number": 3}
-    assert runs.last_keys(store, config()) == {"source/c": "{'number': 3}"}
+    assert run_history.last_keys(store, config()) == {"source/c": "{'number': 3}"}
 
 
 def test_a_file_that_is_no_run_does_not_disturb_the_order(store, monkeypatch):
@@ -69,19 +70,19 @@ input()
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with living.hold(folder, "mine"):
-            assert living.ended_untold(folder) == []
-        living.told(folder, "mine")
-        assert living.ended_untold(folder) == []
+        with liveness.hold(folder, "mine"):
+            assert liveness.ended_untold(folder) == []
+        liveness.told(folder, "mine")
+        assert liveness.ended_untold(folder) == []
     finally:
         process.kill()
         process.wait(30)
-    assert living.ended_untold(folder) == ["theirs"]
-    living.told(folder, "theirs")
-    assert living.ended_untold(folder) == []
+    assert liveness.ended_untold(folder) == ["theirs"]
+    liveness.told(folder, "theirs")
+    assert liveness.ended_untold(folder) == []
 
 
 def test_a_store_that_can_not_be_written_is_named(store):
     (store.root / "runs").write_text("a file in the place of a folder")
     with pytest.raises(StoreError, match="can't be written"):
-        living.hold(store.root / "runs", "mine")
+        liveness.hold(store.root / "runs", "mine")

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
-from flows.logs import once, outlive_reader
+from flows.run.prefect_logging import once, outlive_reader
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, log_loss, recall_score
 
-from clepdg import metrics
+from clepdg.evaluation import metrics
 
 
 def draw(seed: int, utterances: int = 200, labels: int = 4, seeds: int = 3) -> tuple[np.ndarray, np.ndarray]:

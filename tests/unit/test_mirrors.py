@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from clepdg import addresses, downloads, fetching, listings, objects, pins, sources, upstream, web
-from clepdg.addresses import filled, with_mirror
-from clepdg.cards import Address, Card, load_card
-from clepdg.documents import Documents
+from clepdg.corpora.cards import Address, Card, load_card
+from clepdg.download import fetch as fetching
+from clepdg.download import file_lists, http_client, lockfile, object_store, one_file, source, upstream, urls
+from clepdg.download.urls import filled, with_mirror
 from clepdg.errors import ConfigError, SourceError
-from tasks.settings import load_settings
+from clepdg.store.documents import Documents
+from tasks.host.settings import load_settings
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
 from tests.unit.test_remote import FILES, SPEECH, own_manifests, publish, rows_of, write_table  # noqa: F401
 
@@ -114,7 +115,7 @@ def test_names_are_filled_when_it_is_asked_and_not_shown(monkeypatch: pytest.Mon
 )
 def test_malformed_mirrors_are_one_error_without_their_secrets(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEPDG_MIRRORS", f"https://good=https://well,{entry}")
-    for ask in (addresses.mirrors, lambda: filled("https://other"), load_settings):
+    for ask in (urls.mirrors, lambda: filled("https://other"), load_settings):
         with pytest.raises(
             ConfigError, match=r"(?s)mirrors can't be used.*entry [23].*where: CLEPDG_MIRRORS"
         ) as caught:
@@ -132,14 +133,14 @@ def test_a_mirror_gives_what_the_site_would(
     """The same card, asked directly and by its mirror: equal state, output, digests and records."""
     server.serve({"corpus.zip": ARCHIVE, "kept/corpus.zip": ARCHIVE})
     card = card_of(f"{server.base}corpus.zip", **facts)
-    direct = sources.state(card, None), fetch(card, tmp_path / "direct")
+    direct = source.state(card, None), fetch(card, tmp_path / "direct")
     assert server.paths == ["/corpus.zip"]
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{server.base}={server.base}kept")
-    assert (sources.state(card, None), fetch(card, tmp_path / "by")) == direct
+    assert (source.state(card, None), fetch(card, tmp_path / "by")) == direct
     assert server.paths[1:] == ["/kept/corpus.zip"]
-    digests = {sources.content_digest(tmp_path / name / "out") for name in ("direct", "by")}
+    digests = {source.content_digest(tmp_path / name / "out") for name in ("direct", "by")}
     assert len(digests) == 1
-    records = [pins.read(Documents(tmp_path / name), "emodb") for name in ("direct", "by")]
+    records = [lockfile.read(Documents(tmp_path / name), "emodb") for name in ("direct", "by")]
     for record in records[1].values():
         assert record.pop("mirror") == f"{server.base}kept/corpus.zip"
     assert records[0] == records[1]
@@ -159,16 +160,16 @@ def test_a_mirror_with_other_bytes_is_refused_and_named(
     with pytest.raises(SourceError, match=says) as caught:
         fetch(card, tmp_path)
     assert f"{SITE}/corpus.zip (by its mirror {mirror.base}kept/corpus.zip)" in str(caught.value)
-    assert not (tmp_path / "out" / sources.TREE).exists()
+    assert not (tmp_path / "out" / source.TREE).exists()
 
 
 def test_every_way_of_asking_goes_to_the_mirror(mirror: Server) -> None:
-    assert web.look(CARD, f"{SITE}/corpus.zip")["bytes"] == len(ARCHIVE)
-    sources.reach(card_of(f"{SITE}/corpus.zip"), None)
-    assert sources.state(CARD, f"{SITE}/corpus.zip")["url"] == f"{SITE}/corpus.zip"
+    assert http_client.look(CARD, f"{SITE}/corpus.zip")["bytes"] == len(ARCHIVE)
+    source.reach(card_of(f"{SITE}/corpus.zip"), None)
+    assert source.state(CARD, f"{SITE}/corpus.zip")["url"] == f"{SITE}/corpus.zip"
     mirror.routes["/kept/list"] = [Answer(body=b"[1]")]
-    assert web.read_json(CARD, f"{SITE}/list") == [1]
-    for ask in (lambda: web.look(CARD, f"{SITE}/gone"), lambda: web.read_json(CARD, f"{SITE}/gone")):
+    assert http_client.read_json(CARD, f"{SITE}/list") == [1]
+    for ask in (lambda: http_client.look(CARD, f"{SITE}/gone"), lambda: http_client.read_json(CARD, f"{SITE}/gone")):
         with pytest.raises(SourceError) as caught:
             ask()
         assert f"where: {SITE}/gone (by its mirror {mirror.base}kept/gone)" in str(caught.value)
@@ -181,7 +182,7 @@ def test_a_mirror_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         fetch(card_of(f"{SITE}/corpus.zip"), tmp_path)
     assert said in str(caught.value)
     with pytest.raises(SourceError) as caught:
-        sources.reach(card_of(f"{SITE}/corpus.zip"), None)
+        source.reach(card_of(f"{SITE}/corpus.zip"), None)
     assert said in str(caught.value)
 
 
@@ -198,8 +199,8 @@ def test_a_dataset_and_its_listing_come_by_the_mirror(server: Server, tmp_path: 
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{SITE}={server.base}")
     card = card_of(SITE, dataverse="doi:10.5683/SP2/E8H2MF")
     direct = card_of(server.base, dataverse="doi:10.5683/SP2/E8H2MF")
-    assert {f.address.url.removeprefix(SITE) for f in listings.of_card(card, card.sources[0])} == {
-        f.address.url.removeprefix(server.base.rstrip("/")) for f in listings.of_card(direct, direct.sources[0])
+    assert {f.address.url.removeprefix(SITE) for f in file_lists.of_card(card, card.sources[0])} == {
+        f.address.url.removeprefix(server.base.rstrip("/")) for f in file_lists.of_card(direct, direct.sources[0])
     }
     assert fetch(card, tmp_path)["files"] == len(SPEECH)
 
@@ -210,13 +211,13 @@ def test_other_file_systems_have_mirrors_and_keep_their_addresses(monkeypatch: p
     fs = fsspec.filesystem("memory")
     fs.pipe({"/mirror/corpus/a.wav": b"one", "/mirror/corpus/b/c.wav": b"two"})
     monkeypatch.setenv("CLEPDG_MIRRORS", "memory://site=memory://mirror")
-    files = listings.of_folder(CARD, "memory://site/corpus/")
+    files = file_lists.of_folder(CARD, "memory://site/corpus/")
     assert [(f.path, f.address.url) for f in files] == [
         ("a.wav", "memory://site/corpus/a.wav"), ("b/c.wav", "memory://site/corpus/b/c.wav"),
     ]  # fmt: skip
-    assert objects.look(CARD, files[0].address.url)["bytes"] == 3
+    assert object_store.look(CARD, files[0].address.url)["bytes"] == 3
     with pytest.raises(SourceError, match=r"memory://site/gone \(by its mirror memory://mirror/gone\)"):
-        objects.look(CARD, "memory://site/gone")
+        object_store.look(CARD, "memory://site/gone")
 
 
 def test_bytes_of_a_mirror_are_not_appended_to_those_of_the_site(
@@ -227,10 +228,10 @@ def test_bytes_of_a_mirror_are_not_appended_to_those_of_the_site(
     server.routes = {"/a.zip": [Answer(send=200_000), Answer(status=404)], "/kept/a.zip": [Answer(body=other)]}
     address, part = Address(url=f"{server.base}a.zip"), tmp_path / "part"
     with pytest.raises(SourceError):
-        downloads.download(CARD, address, tmp_path, lambda done, total: None, lambda seconds: None)
+        one_file.download(CARD, address, tmp_path, lambda done, total: None, lambda seconds: None)
     assert part.stat().st_size > 100_000
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{server.base}={server.base}kept")
-    downloads.download(CARD, address, tmp_path, lambda done, total: None, lambda seconds: None)
+    one_file.download(CARD, address, tmp_path, lambda done, total: None, lambda seconds: None)
     assert part.read_bytes() == other
     assert server.requests[-1] == ("GET", None)
 
@@ -295,4 +296,4 @@ def test_records_and_part_files_hold_no_secret(server: Server, tmp_path: Path, m
     texts = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert any(SITE in text for text in texts) and not any("hunter2" in text for text in texts)
     assert json.loads((tmp_path / "pins/emodb.json").read_text()).keys() == {f"{SITE}/corpus.zip"}
-    assert CONTENT["readme.txt"] == (sources.root(tmp_path / "out") / "readme.txt").read_bytes()
+    assert CONTENT["readme.txt"] == (source.root(tmp_path / "out") / "readme.txt").read_bytes()

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from clepdg import cards, listings, manifests, sources
-from clepdg.cards import corpus_names, load_card
+from clepdg.config import manifests
+from clepdg.corpora import cards
+from clepdg.corpora.cards import corpus_names, load_card
+from clepdg.download import file_lists
+from clepdg.download import source as sources
 from clepdg.errors import ConfigError
-from tasks.settings import PROJECT, load_settings
+from tasks.host.settings import PROJECT, load_settings
 
 TEXT = (manifests.MANIFESTS / "emodb.toml").read_text()
 
@@ -71,13 +74,13 @@ def test_a_table_is_looked_up_where_cards_are(own: Path, monkeypatch: pytest.Mon
     table.write_text(f"path,bytes,sha256\na.wav,1,{'0' * 64}\n")
     monkeypatch.setenv("CLEPDG_CARDS", str(own))
     card = load_card("mine")
-    assert [file.path for file in listings.of_card(card, card.sources[0])] == ["a.wav"]
+    assert [file.path for file in file_lists.of_card(card, card.sources[0])] == ["a.wav"]
     assert cards.published(card) == {"a.wav": "0" * 64}
     before = sources.state(card, None)
     table.write_text(f"path,bytes,sha256\na.wav,1,{'1' * 64}\n")
     assert sources.state(card, None) != before
     card = load_card("emodb")  # names one of data_manifests
-    assert len(listings.of_card(card, card.sources[0])) == 7442
+    assert len(file_lists.of_card(card, card.sources[0])) == 7442
 
 
 def test_settings_name_a_folder_beside_them_and_the_environment_wins(

@@ -2,10 +2,11 @@
 
 import pytest
 
-from clepdg.store import Record, Store
-from flows.page import results_page
-from tasks.registry import MARKER, Registry
-from tasks.settings import Settings
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from flows.run.prefect_page import results_page
+from tasks.host.settings import Settings
+from tasks.tracking.run_logger import MARKER, Registry
 
 SERVER = "http://127.0.0.1:5000"
 ML = "?workflowType=machine_learning"
@@ -13,7 +14,7 @@ ML = "?workflowType=machine_learning"
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store.open(str(tmp_path / "a störe"))
+    store = open_store(str(tmp_path / "a störe"))
     nothing = {"config": {}, "inputs": {}, "figures": {}, "files": {}, "seconds": 0.0, "version": 1}
     for stage, key, run in (("shard", "s1", "r-shard"), ("report", "p", "r-report")):
         (store.partial(stage, key) / "results.md").write_text("| row | UAR |")

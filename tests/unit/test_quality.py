@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from clepdg import quality
-from clepdg.cards import load_card
-from clepdg.config import IndexConfig
-from clepdg.index import build_index
+from clepdg.config.schema import IndexConfig
+from clepdg.corpora.cards import load_card
+from clepdg.dataset import quality
+from clepdg.dataset.index import build_index
 from tests.unit import trees
 
 

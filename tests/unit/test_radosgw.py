@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from clepdg import remote_store
 from clepdg.errors import StoreError
-from clepdg.records import MARKER, Record
-from clepdg.store import Store
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER, Record
+from clepdg.store.s3 import store as remote_store
 from tests import ceph
 from tests.s3 import environment
 from tests.unit.test_remote_store import compute, record
@@ -36,7 +36,7 @@ def machine(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in environment(url).items():
         monkeypatch.setenv(name, value)
     botocore.session.get_session().create_client("s3").create_bucket(Bucket="lab")
-    return lambda name: Store.open(f"s3://lab/{tmp_path.name}/a store", cache=tmp_path / name)
+    return lambda name: open_store(f"s3://lab/{tmp_path.name}/a store", cache=tmp_path / name)
 
 
 def test_reuse_in_files_and_packed_and_in_parts(machine: Any) -> None:

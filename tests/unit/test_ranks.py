@@ -10,17 +10,16 @@ import psutil
 import pytest
 import torch
 
-from clepdg import distributed
-from clepdg.config import ClepConfig
-from clepdg.documents import Documents
+from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.config.presets import demo
+from clepdg.config.schema import ClepConfig
 from clepdg.errors import ClepError, ConfigError
-from clepdg.pace import USUAL, Pace
-from clepdg.presets import demo
-from clepdg.reporting import Reporting
-from clepdg.tensors import load_tensors
-from tasks.children import Child
-from tasks.settings import PROJECT
-from tasks.stages import Work
+from clepdg.models.tensors import load_tensors
+from clepdg.store.documents import Documents
+from clepdg.training import distributed
+from tasks.engine.node import Work
+from tasks.engine.worker import Child
+from tasks.host.settings import PROJECT
 from tests.unit import stage_functions
 from tests.unit.test_children import gone
 

@@ -5,24 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from clepdg.presets import build
-from clepdg.store import Store, plain
-from flows import fan_out, refresh
-from flows.checks import configure
-from flows.graph import graph
-from tasks import runs
-from tasks.runs import Arguments
-from tasks.stages import DATA_STAGES
+from clepdg.config import folds as folds_
+from clepdg.config.presets import build
+from clepdg.hashing import plain
+from clepdg.store.opening import open_store
+from clepdg.store.store import Store
+from flows.graph.pipeline import graph
+from flows.run import fan_out, refresh
+from flows.run.plan import configure
+from tasks.engine import run_history
+from tasks.engine.node import DATA_STAGES
+from tasks.engine.run_history import Arguments
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
+    return open_store(str(tmp_path))
 
 
 def ran(store: Store, arguments: Arguments, *, part: bool = False, **keys: str) -> None:
     """Leave a run's file, the newest so far."""
-    log = runs.start(store, arguments, plain(configure(arguments)), part=part)
+    log = run_history.start(store, arguments, plain(configure(arguments)), part=part)
     log.path = log.path.with_name(f"{len(list((store.root / 'runs').glob('*.json'))):03d}.json")
     log.stages = {node_id: {"key": key} for node_id, key in keys.items()}
     log.write()
@@ -72,7 +75,7 @@ def test_what_is_given_wins(store: Store) -> None:
 def test_status_passes_over_parts_of_other_runs(store: Store) -> None:
     ran(store, WHOLE)
     ran(store, Arguments(preset="open", folds=("supervised",)), part=True)
-    last = runs.last_arguments(store)
+    last = run_history.last_arguments(store)
     assert last == WHOLE
 
 
@@ -81,7 +84,7 @@ def test_the_data_of_a_corpus_is_known_from_every_run_of_its_preset(store: Store
     ran(store, WHOLE, **{"source/emodb": "old", "clep/supervised.c0": "old"})
     ran(store, Arguments(preset="demo"), **{"source/emodb": "the demo's"})
     alone = Arguments(preset="open", corpora=("emodb",), overrides={"protocols": "supervised"})
-    assert runs.last_keys(store, plain(configure(alone))) == {"source/emodb": "old"}
+    assert run_history.last_keys(store, plain(configure(alone))) == {"source/emodb": "old"}
 
 
 # --- fan-out: what is sent has the keys that the run itself would compute
@@ -94,7 +97,7 @@ def test_a_part_has_the_nodes_of_the_whole_run() -> None:
     config = configure(DEMO)
     whole = {node.id: node for node in graph(config, {})}
     parts = fan_out.parts(config, DEMO, whole.values())
-    assert list(parts) == [*config.corpora, *(f.name for f in fan_out.folds(config.corpora, config.protocols, None))]
+    assert list(parts) == [*config.corpora, *(f.name for f in folds_.folds(config.corpora, config.protocols, None))]
     together = set()
     for name, given in parts.items():
         nodes = graph(build("demo", corpora=given["corpora"], overrides=given["overrides"]), {}, **_cut(given))

@@ -4,12 +4,13 @@ import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from clepdg.store import Record, Store
-from tasks import registered_models
-from tasks.registry import MARKER, Registry
-from tasks.settings import Settings
-from tasks.stages import Computed, Node
-from tasks.tracking import connect
+from clepdg.store.opening import open_store
+from clepdg.store.record import Record
+from tasks.engine.node import Computed, Node
+from tasks.host.settings import Settings
+from tasks.tracking import model_registry
+from tasks.tracking.client import connect
+from tasks.tracking.run_logger import MARKER, Registry
 
 
 def nothing(work):
@@ -17,7 +18,7 @@ def nothing(work):
 
 
 def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
-    store = Store.open(str(tmp_path / "store"))
+    store = open_store(str(tmp_path / "store"))
     settings = Settings(home=tmp_path, store=str(store.root), tracking_url=None, device="cpu", workers=1)
     client = connect(settings)
     node = Node(stage="acpt", name="supervised.c0.acpt.l0", compute=nothing, config={"tokens": 2})
@@ -28,7 +29,7 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
                    figures={"loss": 0.5}, files={}, seconds=1.0)
         )  # fmt: skip
     both = threading.Barrier(2)
-    look = registered_models._version_of
+    look = model_registry._version_of
 
     def look_together(*asked):
         found = look(*asked)
@@ -42,7 +43,7 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
         told.finish(node, record, {node.id: record}, None)
         return str(told.parent)
 
-    monkeypatch.setattr(registered_models, "_version_of", look_together)
+    monkeypatch.setattr(model_registry, "_version_of", look_together)
     with ThreadPoolExecutor(2) as pool:
         assert len(set(pool.map(tell, ("first", "second")))) == 2
     assert (store.local("acpt", "k") / MARKER).is_file()

@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 
-from clepdg import downloads, fetching, manifests, remote, sources, store
-from clepdg.cards import Address, Card, load_card
-from clepdg.documents import Documents
+from clepdg import hashing
+from clepdg.config import manifests
+from clepdg.corpora.cards import Address, Card, load_card
+from clepdg.download import fetch as fetching
+from clepdg.download import many_files, one_file
+from clepdg.download import source as sources
 from clepdg.errors import SourceError
+from clepdg.store.documents import Documents
 from tests.unit.servers import Answer, Server
 
 CARD = replace(load_card("crema-d"), sources=())
@@ -79,7 +83,7 @@ def test_all_files_of_a_table_come_several_at_once(listed: Card, server: Server,
     figures = fetch(listed, None, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     assert figures == {"files": 20, "bytes": sum(map(len, FILES.values()))}
     assert_whole(tmp_path / "out")
-    assert 2 <= server.most_at_once <= remote.AT_ONCE
+    assert 2 <= server.most_at_once <= many_files.AT_ONCE
     downloading = [done for done, total in seen if total == figures["bytes"]]
     assert figures["bytes"] in downloading
     assert len(server.paths) == 20
@@ -173,7 +177,7 @@ def test_a_server_that_is_down_is_given_up_after_a_few_files(listed: Card, serve
     server.answers = [Answer(status=503)]
     with pytest.raises(SourceError, match="503"):
         fetch(listed, None, tmp_path / "out")
-    assert len(set(server.paths)) <= remote.FAILED_FILES + remote.AT_ONCE
+    assert len(set(server.paths)) <= many_files.FAILED_FILES + many_files.AT_ONCE
 
 
 def test_retry_after_is_heeded_for_single_files(listed: Card, server: Server, tmp_path: Path) -> None:
@@ -235,7 +239,7 @@ def test_the_users_own_list_needs_no_checksums(server: Server, tmp_path: Path) -
     assert sources.state(CARD, str(table)) == {
         "kind": "list",
         "name": "my list.csv",
-        "sha256": store.digest_file(table),
+        "sha256": hashing.digest_file(table),
     }
 
 
@@ -422,13 +426,13 @@ def test_only_what_changed_in_a_bucket_is_read_again(
     fetch(CARD, "s3://speech/crema", tmp_path / "out")
     bucket.put_object(Bucket="speech", Key="crema/AudioWAV/1001_DFA_ANG_XX.wav", Body=b"changed")
     read: list[str] = []
-    download = downloads.download
+    download = one_file.download
 
     def counted(card: Card, address: Address, *others: Any, **more: Any) -> Path:
         read.append(address.url)
         return download(card, address, *others, **more)
 
-    monkeypatch.setattr(downloads, "download", counted)
+    monkeypatch.setattr(one_file, "download", counted)
     fetch(CARD, "s3://speech/crema", tmp_path / "again", previous=tmp_path / "out")
     assert read == ["s3://speech/crema/AudioWAV/1001_DFA_ANG_XX.wav"]
 

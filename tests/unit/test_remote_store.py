@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from clepdg import bucket, remote_store
 from clepdg.errors import StoreError
-from clepdg.records import MARKER, Record
-from clepdg.store import Store
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER, Record
+from clepdg.store.s3 import bucket
+from clepdg.store.s3 import store as remote_store
+from clepdg.store.store import Store
 from tests.s3 import S3, environment
 
 URL = "s3://lab/a store"
@@ -48,7 +50,7 @@ def machine(s3: S3, tmp_path: Path) -> Callable[..., Store]:
     """A function that returns the store as another machine opens it."""
 
     def opened(name: str = "a", **options: Any) -> Store:
-        return Store.open(URL, cache=tmp_path / name, **options)
+        return open_store(URL, cache=tmp_path / name, **options)
 
     return opened
 
@@ -354,14 +356,14 @@ def test_nobody_there_is_one_error_in_seconds(tmp_path: Path, s3: S3, monkeypatc
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
             started = time.monotonic()
             with pytest.raises(StoreError, match=r"(?s)can't be reached.*s3://lab.*AWS_"):
-                Store.open(URL, cache=tmp_path)
+                open_store(URL, cache=tmp_path)
             assert time.monotonic() - started < 60
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
     with pytest.raises(StoreError, match="no such bucket"):
-        Store.open("s3://nowhere/store", cache=tmp_path)
+        open_store("s3://nowhere/store", cache=tmp_path)
     for url in ("s3://me:hush@lab/store", "s3://lab/store?token=hush"):
         with pytest.raises(StoreError, match="no credentials") as caught:
-            Store.open(url, cache=tmp_path)
+            open_store(url, cache=tmp_path)
         assert "hush" not in str(caught.value)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clepdg import evaluate, report_conditions
 from clepdg.errors import ConfigError
-from clepdg.report import table, write_report
-from clepdg.report_cells import figure
+from clepdg.evaluation import cells as evaluate
+from clepdg.report import conditions
+from clepdg.report.report import table, write_report
+from clepdg.report.tables import figure
 
 LABELS = ("angry", "happy", "neutral")
 ROWS = {"majority": "majority", "text-acpt": "text classifier <ACPT> & $K$ contexts", "probe": "probe | ceiling"}
@@ -227,7 +228,7 @@ def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_
     every = evaluate.cells(noisy, LABELS, resamples=100, confidence=0.95, split_units=units)
     assert table(every, ROWS) == table(cells, ROWS)
     assert every[every["condition"] != "clean"]["uar_whole"].isna().all()
-    found = {title: (header, lines) for title, header, lines in report_conditions.table(every, ROWS)}
+    found = {title: (header, lines) for title, header, lines in conditions.table(every, ROWS)}
     assert set(found) == {"supervised: pooled", "leave-out-alpha", "leave-out-beta"}
     header, lines = found["supervised: pooled"]
     assert header == ["clean", "hum", "room-long", "white", "all but clean", "[low, high]"]
@@ -241,7 +242,7 @@ def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_
     write_report(tmp_path, every, noisy, FACTS, ROWS)
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == [] and "In noise, in rooms, over lines" in page.said
-    assert report_conditions.picture(every, ROWS, "text-acpt") in (tmp_path / "report.html").read_text()
+    assert conditions.picture(every, ROWS, "text-acpt") in (tmp_path / "report.html").read_text()
     assert "## In noise, in rooms, over lines: leave-out-beta" in (tmp_path / "results.md").read_text()
 
 
@@ -256,7 +257,7 @@ def test_pairs_have_a_part_of_their_own(tmp_path: Path, cells: pd.DataFrame, pre
 
 def test_without_conditions_there_is_no_such_part(folder: Path, cells: pd.DataFrame) -> None:
     assert "In noise" not in (folder / "report.html").read_text()
-    assert report_conditions.table(cells, ROWS) == [] and report_conditions.picture(cells, ROWS, "probe") == ""
+    assert conditions.table(cells, ROWS) == [] and conditions.picture(cells, ROWS, "probe") == ""
 
 
 def test_a_cell_without_utterances_is_a_dash_not_a_crash(tmp_path: Path, predictions: pd.DataFrame) -> None:

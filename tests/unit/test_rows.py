@@ -6,14 +6,24 @@ from dataclasses import fields, replace
 import pandas as pd
 import pytest
 
-from clepdg.config import AcptConfig, ClassifierConfig, ClepConfig, TextConfig
+from clepdg.config.presets import build
+from clepdg.config.rows import (
+    ACPT_VARIANTS,
+    ALL,
+    CLEP_VARIANTS,
+    CONTEXTS,
+    CORE_ROWS,
+    MAIN,
+    MAIN_ROW,
+    ON_REQUEST,
+    ROWS,
+    rows,
+)
+from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, TextConfig
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.errors import ConfigError
-from clepdg.presets import build
-from clepdg.protocols import ALL, CORE_ROWS, MAIN_ROW, ON_REQUEST, ROWS, rows
-from clepdg.row_marks import CEILING, annotate, new_emotion
-from clepdg.variants import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN
-from flows.captions import title
+from clepdg.evaluation.special_rows import CEILING, annotate, new_emotion
+from flows.graph.titles import title
 
 
 def differences(a, b):

@@ -3,9 +3,10 @@
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks import preflight, tracking
-from tasks.preflight import check_devices
-from tasks.settings import load_settings, without_password
+from tasks.host import preflight
+from tasks.host.preflight import check_devices
+from tasks.host.settings import load_settings, without_password
+from tasks.tracking import client
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_devices_that_can_not_be_used_are_named():
 
 
 def test_ranks_do_not_share_a_gpu(monkeypatch):
-    monkeypatch.setattr("tasks.preflight.check_device", lambda device: None)
+    monkeypatch.setattr("tasks.host.preflight.check_device", lambda device: None)
     check_devices("cuda:0,cuda:1", 2)
     with pytest.raises(ConfigError, match="GPU of its own"):
         check_devices("cuda:0", 2)
@@ -89,8 +90,8 @@ def test_a_password_in_the_file_is_refused_and_not_repeated(url, home, monkeypat
     (home / "settings.toml").unlink()
     monkeypatch.setenv("CLEPDG_MLFLOW_DATABASE_URL", url)
     settings = load_settings()
-    assert settings.mlflow_database_url == url == tracking.tracking_url(settings)
-    assert "secret" not in tracking.how_to_look(settings) + tracking.tracking_identity(settings)
+    assert settings.mlflow_database_url == url == client.tracking_url(settings)
+    assert "secret" not in client.how_to_look(settings) + client.tracking_identity(settings)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql+asyncpg://me@db/x", "db:5432/x", "postgresql://me:s@db"])
@@ -104,8 +105,8 @@ def test_what_is_no_postgresql_is_refused(url, monkeypatch):
 def test_a_server_that_is_set_comes_before_a_database(monkeypatch):
     monkeypatch.setenv("CLEPDG_MLFLOW_DATABASE_URL", "postgresql://me@db/x")
     monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://127.0.0.1:1")
-    assert tracking.tracking_identity(load_settings()) == "http://127.0.0.1:1"
-    assert tracking.how_to_look(load_settings()) == "http://127.0.0.1:1"
+    assert client.tracking_identity(load_settings()) == "http://127.0.0.1:1"
+    assert client.how_to_look(load_settings()) == "http://127.0.0.1:1"
 
 
 def test_a_database_that_can_not_be_used_is_named():

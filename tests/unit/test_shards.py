@@ -13,8 +13,8 @@ import psutil
 import pytest
 import soundfile
 
-from clepdg import sharding, shards
-from clepdg.config import ShardConfig
+from clepdg.config.schema import ShardConfig
+from clepdg.dataset import shard_writer, shards
 from clepdg.errors import ShardError
 
 CONFIG = ShardConfig(max_megabytes=0.2)
@@ -37,7 +37,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    figures = sharding.write_shards(folder, *corpus, CONFIG)
+    figures = shard_writer.write_shards(folder, *corpus, CONFIG)
     return folder, figures
 
 
@@ -45,8 +45,8 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
     root, utterances = corpus
     (tmp_path / "train-000000.tar").write_bytes(b"half")
     (tmp_path / "train-000099.tar").write_bytes(b"of a killed run")
-    monkeypatch.setattr(sharding, "FEW", 1)
-    sharding.write_shards(tmp_path, root, utterances.sample(frac=1, random_state=1), CONFIG, workers=2)
+    monkeypatch.setattr(shard_writer, "FEW", 1)
+    shard_writer.write_shards(tmp_path, root, utterances.sample(frac=1, random_state=1), CONFIG, workers=2)
     for path in sorted(written[0].iterdir()):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
     assert len(list(tmp_path.iterdir())) == len(list(written[0].iterdir()))
@@ -54,7 +54,7 @@ def test_bytes_do_not_depend_on_processes_order_or_leftovers(corpus, written, tm
 
 
 def test_a_process_that_is_killed_is_one_clear_error(corpus, written, tmp_path, monkeypatch):
-    monkeypatch.setattr(sharding, "FEW", 1)
+    monkeypatch.setattr(shard_writer, "FEW", 1)
 
     before = {child.pid for child in psutil.Process().children()}
     killed = []
@@ -66,8 +66,8 @@ def test_a_process_that_is_killed_is_one_clear_error(corpus, written, tmp_path, 
             killed[0].kill()
 
     with pytest.raises(ShardError, match="ended from outside"):
-        sharding.write_shards(tmp_path, *corpus, CONFIG, workers=2, progress=kill_one)
-    sharding.write_shards(tmp_path, *corpus, CONFIG, workers=2)
+        shard_writer.write_shards(tmp_path, *corpus, CONFIG, workers=2, progress=kill_one)
+    shard_writer.write_shards(tmp_path, *corpus, CONFIG, workers=2)
     assert shards.digests(tmp_path) == shards.digests(written[0])
 
 
@@ -145,12 +145,12 @@ def test_stream_and_plain_tar_give_the_same(written):
 
 
 def test_native_rate_where_not_band_limited(corpus, tmp_path):
-    sharding.write_shards(tmp_path, *corpus, replace(CONFIG, band_limit_hz=None))
+    shard_writer.write_shards(tmp_path, *corpus, replace(CONFIG, band_limit_hz=None))
     assert set(shards.read_offsets(tmp_path).sample_rate) == {48000, 24414, 16000}
 
 
 def test_a_truncated_tar_is_an_error_not_a_smaller_epoch(corpus, tmp_path):
-    sharding.write_shards(tmp_path, *corpus, CONFIG)
+    shard_writer.write_shards(tmp_path, *corpus, CONFIG)
     tar = sorted(tmp_path.glob("*.tar"))[0]
     whole = tar.read_bytes()
     with tarfile.open(tar) as opened:
@@ -162,7 +162,7 @@ def test_a_truncated_tar_is_an_error_not_a_smaller_epoch(corpus, tmp_path):
 
 
 def test_a_missing_tar_is_one_clear_error(corpus, tmp_path):
-    sharding.write_shards(tmp_path, *corpus, CONFIG)
+    shard_writer.write_shards(tmp_path, *corpus, CONFIG)
     row = shards.read_offsets(tmp_path).iloc[0]
     (tmp_path / row.tar).rename(tmp_path / "elsewhere")
     with pytest.raises(ShardError, match=rf"(?s)can't be read.*No such file.*{row.tar}"):
@@ -180,13 +180,13 @@ def test_an_offset_to_the_wrong_place_is_an_error(written):
 def test_a_file_that_vanished_is_named(corpus, tmp_path):
     root, utterances = corpus
     with pytest.raises(ShardError, match=r"gone\.wav"):
-        sharding.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
+        shard_writer.write_shards(tmp_path, root, utterances.assign(path="gone.wav"), CONFIG)
 
 
 def test_a_name_that_no_tar_takes_is_one_clear_error_that_says_whose(corpus, tmp_path):
     root, utterances = corpus
     with pytest.raises(ShardError, match=r"(?s)does not fit into a tar.*where: c/"):
-        sharding.write_shards(tmp_path, root, utterances.assign(utterance_id=f"c/{'n' * 96}"), CONFIG)
+        shard_writer.write_shards(tmp_path, root, utterances.assign(utterance_id=f"c/{'n' * 96}"), CONFIG)
 
 
 def test_learning_digest_ignores_the_test_part(corpus, tmp_path):
@@ -198,7 +198,7 @@ def test_learning_digest_ignores_the_test_part(corpus, tmp_path):
     relearnt.loc[relearnt.utterance_id == "c/000", "raw_label"] = "B"  # a training utterance
     for folder, table in zip(folders, (utterances, changed, relearnt), strict=True):
         folder.mkdir()
-        sharding.write_shards(folder, root, table, CONFIG)
+        shard_writer.write_shards(folder, root, table, CONFIG)
     a, b, c = (shards.digests(folder) for folder in folders)
     assert a["learning"] == b["learning"] != c["learning"]
     assert len({a["content"], b["content"], c["content"]}) == 3

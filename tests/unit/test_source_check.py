@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from clepdg import card_check, fetching, pins, source_check, web
-from clepdg.cards import Address, Card, load_card
-from clepdg.documents import Documents
-from clepdg.source_check import Checked, Job, compared
-from flows import fetch
-from flows.cli import main
+from clepdg.config import presets
+from clepdg.corpora.cards import Address, Card, load_card
+from clepdg.download import fetch as fetching
+from clepdg.download import http_client, lockfile
+from clepdg.download.check import ask, cards
+from clepdg.download.check.ask import Checked, Job, compared
+from clepdg.store.documents import Documents
+from flows.cli import fetch
+from flows.cli.main import main
 from tests.unit.servers import ARCHIVE, Answer, Handler, Server
 from tests.unit.test_remote import (  # noqa: F401
     FILES,
@@ -45,7 +48,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check(address: Address, card: Card = CARD, documents: Documents | None = None) -> Checked:
     card = replace(card, sources=(address,))
-    return card_check.check(card, address, documents, sleep=lambda seconds: None)
+    return cards.check(card, address, documents, sleep=lambda seconds: None)
 
 
 def plain(server: Server, **answer: Any) -> Address:
@@ -116,7 +119,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 def test_one_that_is_gone_is_told(server: Server, monkeypatch: Any) -> None:
     got = check(Address(url="http://127.0.0.1:1/a.zip"))
     assert got.result.startswith("not reachable: ConnectError") and not got.good
-    monkeypatch.setattr(web, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(http_client, "LOOK_SECONDS", 0.2)
     assert check(plain(server, wait=1.0)).result.startswith("not reachable: ReadTimeout")
 
 
@@ -192,7 +195,7 @@ def test_a_mirror_without_zenodos_api_says_no_hash_and_zenodo_without_it_is_a_fa
     for answer in (Answer(status=404), Answer(body=b"<html>")):
         zenodo.routes["/api/records/7"] = [answer]
         assert check(ZENODO).result == "says no hash (bytes as in the card)"
-    monkeypatch.setattr(card_check, "mirror_of", lambda url: None)
+    monkeypatch.setattr(cards, "mirror_of", lambda url: None)
     got = check(ZENODO)
     assert got.result.startswith("not reachable: The listing of emodb can't be read") and not got.good
 
@@ -202,10 +205,10 @@ def test_a_mirror_without_zenodos_api_says_no_hash_and_zenodo_without_it_is_a_fa
 
 def test_a_record_binds_where_the_card_has_no_hash(server: Server, tmp_path: Path) -> None:
     documents, address = Documents(tmp_path), plain(server, etag=f'"{MD5}"')
-    pins.update(documents, "emodb", address, sha256=SHA256, bytes=SIZE)
+    lockfile.update(documents, "emodb", address, sha256=SHA256, bytes=SIZE)
     got = check(address, documents=documents)
     assert got.result.startswith("ok (bytes as in recorded 20") and "emodb.json" in got.result
-    pins.update(documents, "emodb", address, sha256=SHA256, bytes=SIZE - 1)
+    lockfile.update(documents, "emodb", address, sha256=SHA256, bytes=SIZE - 1)
     got = check(address, documents=documents)
     assert got.result.startswith(f"differs: bytes {SIZE - 1} -> {SIZE} (compared with recorded") and not got.good
     assert check(replace(address, md5=MD5), documents=documents).result == "ok (md5 as in the card)"
@@ -223,7 +226,7 @@ def dataset(dataverse: Card) -> Card:  # noqa: F811
 
 
 def of_dataset(card: Card, documents: Documents | None = None) -> Checked:
-    return card_check.check(card, card.sources[0], documents, sleep=lambda seconds: None)
+    return cards.check(card, card.sources[0], documents, sleep=lambda seconds: None)
 
 
 def test_a_datasets_listing_is_held_to_the_card_and_the_record(dataset: Card, server: Server, tmp_path: Path) -> None:
@@ -280,7 +283,7 @@ class Lfs(Handler):
 def lfs(listed: Card, server: Server, monkeypatch: pytest.MonkeyPatch) -> Card:  # noqa: F811
     """Return a card whose files are git lfs objects, all of which the server has."""
     monkeypatch.setattr(server, "RequestHandlerClass", Lfs)
-    monkeypatch.setattr(card_check, "LFS_GROUP", 7)
+    monkeypatch.setattr(cards, "LFS_GROUP", 7)
     sums = {sha256(data).hexdigest(): len(data) for data in FILES.values()}
     objects = {name: {"oid": name, "size": size, "actions": {}} for name, size in sums.items()}
     for name, value in {"objects": objects, "asked": [], "status": 200, "body": b""}.items():
@@ -289,7 +292,7 @@ def lfs(listed: Card, server: Server, monkeypatch: pytest.MonkeyPatch) -> Card: 
 
 
 def of_files(card: Card) -> Checked:
-    return card_check.check(card, card.sources[0], None, sleep=lambda seconds: None)
+    return cards.check(card, card.sources[0], None, sleep=lambda seconds: None)
 
 
 def test_git_lfs_is_asked_for_all_objects_in_groups(lfs: Card, server: Any) -> None:
@@ -297,7 +300,7 @@ def test_git_lfs_is_asked_for_all_objects_in_groups(lfs: Card, server: Any) -> N
     assert got.result == "ok (bytes and sha256 of 20 objects in git lfs; bytes of 3 of 20 addresses)" and got.good
     assert sorted(len(asked["objects"]) for _, _, _, asked in server.asked) == [6, 7, 7]
     assert {(path, accept, kind) for path, accept, kind, _ in server.asked} == {
-        ("/repo.git/info/lfs/objects/batch", card_check.LFS_TYPE, card_check.LFS_TYPE)
+        ("/repo.git/info/lfs/objects/batch", cards.LFS_TYPE, cards.LFS_TYPE)
     }
     assert all(asked["operation"] == "download" and asked["transfers"] == ["basic"] for *_, asked in server.asked)
     assert server.requests == [("HEAD", None)] * 3
@@ -369,16 +372,20 @@ def test_git_lfs_needs_bytes_and_sha256(lfs: Card, own_manifests: Path) -> None:
 
 def test_the_field_of_git_lfs_is_in_no_identity() -> None:
     """Keys and records of what was downloaded before the field was there stay."""
-    from clepdg import listings, sources, store
+    from clepdg import hashing
+    from clepdg.download import file_lists
+    from clepdg.download import source as sources
 
     card = load_card("crema-d")
     assert card.sources[0].lfs == "https://github.com/CheyneyComputerScience/CREMA-D.git"
     without = replace(card, sources=(replace(card.sources[0], lfs=None),))
     assert sources.state(card, None) == sources.state(without, None)
-    file = listings.Remote(path="a", address=Address(url="https://x/a", bytes=1, md5="0" * 32))
+    file = file_lists.Remote(path="a", address=Address(url="https://x/a", bytes=1, md5="0" * 32))
     assert replace(file, address=replace(file.address, lfs="https://x")).identity == file.identity
     assert file.identity == "230629c22af622d3ccd45d65d5568142e1dec88a22680f435d69ffff8ecdf7ea"
-    assert store.digest(sources.state(card, None)) == "29d376e373b468aa9fd08fc16bafc610f854210cbd32c10bbd648803090c1125"
+    assert (
+        hashing.digest(sources.state(card, None)) == "29d376e373b468aa9fd08fc16bafc610f854210cbd32c10bbd648803090c1125"
+    )
 
 
 # --- other places
@@ -410,7 +417,7 @@ def test_all_are_asked_side_by_side_in_order_and_none_holds_up_the_others() -> N
         return []
 
     jobs = [Job(what=str(number), where="there", ask=partial(met, number)) for number in range(4)]
-    lines = list(source_check.run([*jobs[:2], Job(what="late", where="nowhere", ask=never), *jobs[2:]], 1.0))
+    lines = list(ask.run([*jobs[:2], Job(what="late", where="nowhere", ask=never), *jobs[2:]], 1.0))
     awake.set()
     assert [line.what for line in lines] == ["0", "1", "late", "2", "3"]
     assert lines[2].result == "not reachable: no answer within 1 s" and lines[2].where == "nowhere"
@@ -428,8 +435,8 @@ def two(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         (tmp_path / f"cards/{name}.toml").write_text(head.replace('"emodb"', f'"{name}"', 1) + source)
     monkeypatch.setenv("CLEPDG_CARDS", str(tmp_path / "cards"))
     monkeypatch.setattr(fetch, "CHECKS", [])
-    monkeypatch.setitem(fetch.PRESETS, "open", lambda: replace(load_open(), corpora=("one", "two")))
-    load_open = fetch.PRESETS["demo"]
+    monkeypatch.setitem(presets.PRESETS, "open", lambda: replace(load_open(), corpora=("one", "two")))
+    load_open = presets.PRESETS["demo"]
     yield server
     os.environ.pop("CLEPDG_CARDS", None)
 

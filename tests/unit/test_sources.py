@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from clepdg import archives, downloads, fetching, sources, store, web
-from clepdg.cards import Address, Card, Expected, Split
+from clepdg import hashing
+from clepdg.corpora.cards import Address, Card, Expected, Split
+from clepdg.download import archives, files, http_client, one_file, source
+from clepdg.download import fetch as fetching
 from clepdg.errors import SourceError
+from clepdg.store import store
 from tests.unit.servers import ARCHIVE, CONTENT, ETAG, Answer, Server
 
 CARD = Card(
@@ -59,8 +62,8 @@ def fetch(card: Card, given: str | None, out: Path, **options: Any) -> tuple[dic
 
 def assert_whole(out: Path) -> None:
     """Check the tree, the table and the digest of an output against CONTENT."""
-    root = sources.root(out)
-    table = sources.read_files(out)
+    root = source.root(out)
+    table = source.read_files(out)
     assert list(table.columns) == ["path", "bytes", "mtime_ns", "sha256"]
     assert list(table["path"]) == sorted(CONTENT)
     for row in table.itertuples():
@@ -69,7 +72,7 @@ def assert_whole(out: Path) -> None:
         assert (row.bytes, row.sha256) == (len(data), sha256(data).hexdigest())
         assert row.mtime_ns == (root / str(row.path)).stat().st_mtime_ns
     lines = [(name, len(data), sha256(data).hexdigest()) for name, data in sorted(CONTENT.items())]
-    assert sources.content_digest(out) == store.digest_lines(lines)
+    assert source.content_digest(out) == hashing.digest_lines(lines)
 
 
 def assert_nothing_whole(out: Path) -> None:
@@ -83,12 +86,12 @@ FIGURES = {"files": 3, "bytes": sum(map(len, CONTENT.values()))}
 
 
 def test_state_of_a_folder_moves_with_name_size_and_time_only(folder: Path) -> None:
-    first = sources.state(CARD, str(folder))
+    first = source.state(CARD, str(folder))
     assert json.loads(json.dumps(first)) == first and first["kind"] == "folder"
     (folder / "Actor 01" / "._03-02.wav").write_bytes(b"junk")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "a.wav").write_bytes(b"junk")
-    assert sources.state(CARD, str(folder)) == first
+    assert source.state(CARD, str(folder)) == first
     path = folder / "readme.txt"
     facts = path.stat()
     changes: list[Callable[[], Any]] = [
@@ -99,40 +102,40 @@ def test_state_of_a_folder_moves_with_name_size_and_time_only(folder: Path) -> N
     seen = {first["listing"]}
     for change in changes:
         change()
-        seen.add(sources.state(CARD, str(folder))["listing"])
+        seen.add(source.state(CARD, str(folder))["listing"])
     assert len(seen) == 4
 
 
 def test_state_reads_no_audio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "digest_file", lambda path: pytest.fail(f"read {path}"))
-    assert sources.state(CARD, str(folder))["kind"] == "folder"
+    assert source.state(CARD, str(folder))["kind"] == "folder"
 
 
 def test_state_of_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "my corpus.zip"
     path.write_bytes(ARCHIVE)
     facts = {"kind": "archive", "name": path.name, "bytes": len(ARCHIVE), "mtime_ns": path.stat().st_mtime_ns}
-    assert sources.state(CARD, str(path)) == sources.state(CARD, path.as_uri()) == facts
+    assert source.state(CARD, str(path)) == source.state(CARD, path.as_uri()) == facts
 
 
 def test_state_of_a_cards_addresses_needs_no_network() -> None:
     url = "http://127.0.0.1:1/c.zip"
     card = replace(CARD, sources=(Address(url=url, md5="ab", bytes=3), Address(url=url + "2")))
-    assert sources.state(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
+    assert source.state(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
 
 
 def test_state_of_the_users_own_address_asks_the_server(server: Server) -> None:
     said = {"kind": "url", "url": server.url, "etag": ETAG, "bytes": len(ARCHIVE)}
-    assert sources.state(CARD, server.url) == said
+    assert source.state(CARD, server.url) == said
     server.answers = [Answer(headers={"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, etag=None)]
-    assert sources.state(CARD, server.url)["last_modified"] == "Mon, 01 Jan 2024 00:00:00 GMT"
+    assert source.state(CARD, server.url)["last_modified"] == "Mon, 01 Jan 2024 00:00:00 GMT"
     assert {method for method, _ in server.requests} == {"HEAD"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 501])
 def test_state_where_a_server_refuses_head_alone(server: Server, status: int) -> None:
     server.answers = [Answer(status=status, etag=None, body=b""), Answer()]
-    assert sources.state(CARD, server.url)["etag"] == ETAG
+    assert source.state(CARD, server.url)["etag"] == ETAG
 
 
 @pytest.mark.parametrize(
@@ -148,14 +151,14 @@ def test_state_where_a_server_refuses_head_alone(server: Server, status: int) ->
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(SourceError, match="password or a token") as caught:
-        sources.state(CARD, url)
+        source.state(CARD, url)
     assert "hush" not in str(caught.value)
 
 
 def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("MY_TOKEN", "hu/sh")
     url = server.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
-    state = sources.state(CARD, url)
+    state = source.state(CARD, url)
     assert state["url"] == server.url + "?token=${MY_TOKEN}"
     fetch(CARD, url, tmp_path / "out")
     assert_whole(tmp_path / "out")
@@ -163,19 +166,19 @@ def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Pat
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hu" + b"/sh" in path.read_bytes()]
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(SourceError, match="environment does not hold"):
-        sources.state(CARD, url)
+        source.state(CARD, url)
 
 
 def test_state_of_an_unreachable_server_fails_after_one_attempt() -> None:
     with pytest.raises(SourceError, match="(?s)where: http.*--source ravdess="):
-        sources.state(CARD, "http://127.0.0.1:1/c.zip", sleep=lambda seconds: pytest.fail("waited"))
+        source.state(CARD, "http://127.0.0.1:1/c.zip", sleep=lambda seconds: pytest.fail("waited"))
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_state_waits_for_a_busy_server(server: Server, status: int) -> None:
     waits: list[float] = []
     server.answers = [Answer(status=status, headers={"Retry-After": "7"}), Answer(status=status), Answer()]
-    assert sources.state(CARD, server.url, waits.append)["etag"] == ETAG
+    assert source.state(CARD, server.url, waits.append)["etag"] == ETAG
     assert waits == [7.0, 2.0]
 
 
@@ -186,7 +189,7 @@ def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], w
     with pytest.raises(
         SourceError, match="(?s)is busy.*HTTP 503.*where: http.*again later.*--source ravdess="
     ) as caught:
-        sources.state(CARD, server.url, waits.append)
+        source.state(CARD, server.url, waits.append)
     assert sum(waits) == waited
     assert ("asks to wait 3600 s" in str(caught.value)) == bool(headers)
     assert "get it from" not in str(caught.value)
@@ -194,8 +197,8 @@ def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], w
 
 def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None:
     server.answers = [Answer(status=503, headers={"Retry-After": "60"})]
-    sources.reach(CARD, server.url)
-    sources.reach(card_of(server.url), None)
+    source.reach(CARD, server.url)
+    source.reach(card_of(server.url), None)
     assert [method for method, _ in server.requests] == ["HEAD", "HEAD"]
 
 
@@ -205,7 +208,7 @@ def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None
 def both(card: Card, given: str | None, out: Path, words: str) -> None:
     """Check that state and fetch refuse alike."""
     with pytest.raises(SourceError, match=words):
-        sources.state(card, given)
+        source.state(card, given)
     with pytest.raises(SourceError, match=words):
         fetching.fetch(card, given, out)
 
@@ -247,7 +250,7 @@ def test_all_faults_of_a_folder_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / os.fsdecode(b"\xe9.wav")).write_bytes(b"1")
     both(CARD, str(folder), tmp_path / "out", "4 entries")
     with pytest.raises(SourceError) as raised:
-        sources.state(CARD, str(folder))
+        source.state(CARD, str(folder))
     for word in ("gone.wav: a broken link", "Actor 01/again: a link", "pipe: neither", "not valid Unicode"):
         assert word in str(raised.value)
 
@@ -257,7 +260,7 @@ def test_all_faults_of_a_folder_are_named(folder: Path, tmp_path: Path) -> None:
 
 def test_folder_is_referenced(folder: Path, tmp_path: Path) -> None:
     assert fetch(CARD, str(folder), tmp_path / "out") == (FIGURES, [])
-    assert sources.root(tmp_path / "out") == folder
+    assert source.root(tmp_path / "out") == folder
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"files.parquet", "root.json"}
     assert_whole(tmp_path / "out")
 
@@ -276,7 +279,7 @@ def test_archive_is_extracted(tmp_path: Path, uri: bool) -> None:
     path = tmp_path / "my corpus.zip"
     path.write_bytes(ARCHIVE)
     assert fetch(CARD, path.as_uri() if uri else str(path), tmp_path / "out") == (FIGURES, [])
-    assert sources.root(tmp_path / "out") == tmp_path / "out" / "tree"
+    assert source.root(tmp_path / "out") == tmp_path / "out" / "tree"
     assert_whole(tmp_path / "out")
 
 
@@ -285,11 +288,11 @@ def test_content_does_not_depend_on_the_way(folder: Path, tmp_path: Path, server
     digests = set()
     for number, given in enumerate((str(folder), str(tmp_path / "c.zip"), server.url)):
         fetch(CARD, given, tmp_path / str(number))
-        digests.add(sources.content_digest(tmp_path / str(number)))
+        digests.add(source.content_digest(tmp_path / str(number)))
     assert len(digests) == 1
     (folder / "readme.txt").write_bytes(b"no spaech")
     fetch(CARD, str(folder), tmp_path / "altered")
-    assert sources.content_digest(tmp_path / "altered") not in digests
+    assert source.content_digest(tmp_path / "altered") not in digests
 
 
 def test_same_archive_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -326,7 +329,7 @@ def test_output_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
 def test_only_what_moved_is_hashed_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch(CARD, str(folder), tmp_path / "one")
     hashed: list[str] = []
-    digest_file = store.digest_file
+    digest_file = hashing.digest_file
     monkeypatch.setattr(store, "digest_file", lambda path: (hashed.append(path.name), digest_file(path))[1])
     fetch(CARD, str(folder), tmp_path / "two", previous=tmp_path / "one")
     assert hashed == []
@@ -345,13 +348,13 @@ def test_only_what_moved_is_hashed_again(folder: Path, tmp_path: Path, monkeypat
 def test_hashes_of_no_folder_are_not_reused(folder: Path, tmp_path: Path, spoil: str) -> None:
     """Extracted files all have the time 0, so they would prove nothing about a folder's."""
     previous = tmp_path / "previous"
-    wrong = [archives.File(name, len(data), 0, "wrong") for name, data in CONTENT.items()]
+    wrong = [files.File(name, len(data), 0, "wrong") for name, data in CONTENT.items()]
     for name in CONTENT:
         os.utime(folder / name, ns=(0, 0))
     if spoil != "missing":
         previous.mkdir()
-        sources.write_files(previous / "files.parquet", wrong)
-        store.write_json(previous / "root.json", {"root": "tree" if spoil == "extracted" else str(folder)})
+        source.write_files(previous / "files.parquet", wrong)
+        hashing.write_json(previous / "root.json", {"root": "tree" if spoil == "extracted" else str(folder)})
     if spoil == "files":
         (previous / "files.parquet").write_bytes(b"PAR1")
     if spoil == "root":
@@ -371,13 +374,13 @@ def test_root_of_a_folder_that_is_gone(folder: Path, tmp_path: Path) -> None:
     fetch(CARD, str(folder), tmp_path / "out")
     folder.rename(tmp_path / "moved")
     with pytest.raises(SourceError, match="(?s)gone.*RAV DESS"):
-        sources.root(tmp_path / "out")
+        source.root(tmp_path / "out")
 
 
 def test_moved_folder_is_another_state(folder: Path, tmp_path: Path) -> None:
     """An output names its folder, so a copy elsewhere must not be answered with the old place."""
-    first = sources.state(CARD, str(folder))
-    second = sources.state(CARD, str(folder.rename(tmp_path / "moved")))
+    first = source.state(CARD, str(folder))
+    second = source.state(CARD, str(folder.rename(tmp_path / "moved")))
     assert first["listing"] == second["listing"] and first != second
 
 
@@ -503,7 +506,7 @@ def test_server_that_never_recovers(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(status=503, body=b"")]
     with pytest.raises(SourceError, match="(?s)could not be downloaded.*HTTP 503.*--source ravdess="):
         fetch(bound(server), None, tmp_path / "out")
-    assert len(server.requests) == downloads.ATTEMPTS
+    assert len(server.requests) == one_file.ATTEMPTS
     with pytest.raises(SourceError, match="(?s)could not be downloaded.*127.0.0.1:1"):
         fetch(CARD, "http://127.0.0.1:1/c.zip", tmp_path / "out")
 
@@ -512,14 +515,14 @@ def test_server_that_always_breaks_at_the_same_byte(server: Server, tmp_path: Pa
     server.answers = [Answer(send=1000, ranges=False)]
     with pytest.raises(SourceError, match="could not be downloaded"):
         fetch(bound(server), None, tmp_path / "out")
-    assert len(server.requests) == downloads.ATTEMPTS
+    assert len(server.requests) == one_file.ATTEMPTS
 
 
 def test_server_that_gives_next_to_nothing_each_time_is_given_up(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(send=1000)]
     with pytest.raises(SourceError, match="(?s)could not be downloaded.*run again later, 5000 bytes are kept"):
         fetch(bound(server), None, tmp_path / "out")
-    assert len(server.requests) == downloads.ATTEMPTS
+    assert len(server.requests) == one_file.ATTEMPTS
     server.answers, server.requests = [*(Answer(send=60_000) for _ in range(8)), Answer()], []
     fetch(bound(server), None, tmp_path / "out")
     assert len(server.requests) == 9
@@ -527,7 +530,7 @@ def test_server_that_gives_next_to_nothing_each_time_is_given_up(server: Server,
 
 
 def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(http_client, "STALL_SECONDS", 0.2)
     server.answers = [Answer(send=200_000, stall=True), Answer()]
     fetch(bound(server), None, tmp_path / "out")
     assert [span for _, span in server.requests] == [None, "bytes=200000-"]
@@ -535,7 +538,7 @@ def test_silence_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: 
 
 
 def test_a_trickle_counts_as_a_break(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(http_client, "STALL_SECONDS", 0.4)
     server.answers = [Answer(drip=200_000), Answer()]
     fetch(bound(server), None, tmp_path)
     assert_whole(tmp_path)

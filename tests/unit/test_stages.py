@@ -7,18 +7,21 @@ import time
 
 import pytest
 
+from clepdg.callbacks import Reporting
 from clepdg.errors import StoreError
-from clepdg.reporting import Reporting
-from clepdg.store import MARKER, Store
-from tasks import computing, stages
-from tasks.settings import Settings
-from tasks.stages import Computed, Node, decide
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER
+from clepdg.store.store import Store
+from tasks.engine import execute, versions
+from tasks.engine import node as stages
+from tasks.engine.node import Computed, Node, decide
+from tasks.host.settings import Settings
 
 
 @pytest.fixture
 def world(tmp_path):
     """A store and three stages in a row; each writes what its config says, from what its inputs hold."""
-    store = Store.open(str(tmp_path / "store"))
+    store = open_store(str(tmp_path / "store"))
     settings = Settings(home=tmp_path, store=str(store.root), tracking_url=None, device="cpu", workers=1)
     return World(store, settings)
 
@@ -59,7 +62,7 @@ class World:
         self.records = {}
         reasons = {}
         for node in self.nodes():
-            outcome = computing.run(
+            outcome = execute.run(
                 node,
                 decide(node, self.records, self.store, lambda: self.last, redo),
                 self.records,
@@ -141,8 +144,8 @@ def test_redo_computes_again(world):
 
 def test_a_raised_version_is_named(world, monkeypatch):
     world.run()
-    monkeypatch.setitem(stages.VERSIONS, "index", stages.VERSIONS["index"] + 1)
-    before = stages.VERSIONS["index"] - 1
+    monkeypatch.setitem(versions.VERSIONS, "index", versions.VERSIONS["index"] + 1)
+    before = versions.VERSIONS["index"] - 1
     assert world.run()["index"] == f"version {before} -> {before + 1}"
 
 
@@ -218,7 +221,7 @@ def test_a_refusal_comes_on_every_run_and_keeps_the_output(world):
 
 
 def run_one(world, node, **options):
-    return computing.run(
+    return execute.run(
         node,
         decide(node, {}, world.store, dict),
         {},

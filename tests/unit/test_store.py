@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from clepdg.errors import StoreError
-from clepdg.store import MARKER, Record, Store, canonical, digest, stage_key, write_json
+from clepdg.hashing import canonical, digest, stage_key, write_json
+from clepdg.store.opening import open_store
+from clepdg.store.record import MARKER, Record
 
 
 def record(key="k", **changes):
@@ -27,7 +29,7 @@ def commit(store, key="k", **files):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store.open(str(tmp_path / "a store"))
+    return open_store(str(tmp_path / "a store"))
 
 
 def test_key_reads_stage_version_config_and_inputs_only():
@@ -150,7 +152,7 @@ def test_write_json_is_whole_or_old(tmp_path, monkeypatch):
 
 
 def test_many_threads_begin_a_store_at_once(tmp_path):
-    store, faults = Store.open(str(tmp_path / "store")), []
+    store, faults = open_store(str(tmp_path / "store")), []
     start = threading.Barrier(16)
 
     def work(number):
@@ -171,9 +173,9 @@ def test_many_threads_begin_a_store_at_once(tmp_path):
 
 
 def test_addresses(tmp_path):
-    assert Store.open((tmp_path / "x y").as_uri()).root == tmp_path / "x y"
+    assert open_store((tmp_path / "x y").as_uri()).root == tmp_path / "x y"
     with pytest.raises(StoreError, match="not supported"):
-        Store.open("ftp://host/store")
+        open_store("ftp://host/store")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be made"):
-        Store.open(str(tmp_path / "file" / "store"))
+        open_store(str(tmp_path / "file" / "store"))

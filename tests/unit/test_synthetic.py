@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clepdg.audio import decode, resample, to_mono
-from clepdg.cards import Card, load_card
-from clepdg.config import IndexConfig, SyntheticConfig
-from clepdg.corpora import CORPORA, Spoken, synthetic
+from clepdg.audio.io import decode, resample, to_mono
+from clepdg.config.schema import IndexConfig, SyntheticConfig
+from clepdg.corpora import CORPORA, synthetic
+from clepdg.corpora.cards import Card, load_card
+from clepdg.corpora.parsing import Spoken
+from clepdg.dataset.index import build_index
+from clepdg.dataset.validate import check
 from clepdg.errors import ConfigError
-from clepdg.index import build_index
-from clepdg.index_check import check
 
 NAMES = tuple(f"synthetic-{n}" for n in range(1, 6))
 RATE = 16000

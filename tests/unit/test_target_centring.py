@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from clepdg.errors import ClepError
-from tasks import evaluation
+from tasks.stages import evaluate
 
 
 def test_it_hears_the_test_part_whatever_its_emotions_but_no_copy_of_what_sources_learnt(monkeypatch) -> None:
@@ -20,17 +20,17 @@ def test_it_hears_the_test_part_whatever_its_emotions_but_no_copy_of_what_source
         ("a/5", "train", "sad"),
     ]
     table = pd.DataFrame(rows, columns=["utterance_id", "split", "emotion"]).assign(corpus="a")
-    monkeypatch.setattr("clepdg.index.read_utterances", lambda folder: table[::-1])
+    monkeypatch.setattr("clepdg.dataset.index.read_utterances", lambda folder: table[::-1])
     work = SimpleNamespace(inputs={"index/a": Path("a"), "audio/m/a/clean": Path("b")})
-    assert evaluation._test_audio(work, {"a/4"}).utterance_id.tolist() == ["a/1", "a/2", "a/3"]  # type: ignore[arg-type]
+    assert evaluate._test_audio(work, {"a/4"}).utterance_id.tolist() == ["a/1", "a/2", "a/3"]  # type: ignore[arg-type]
 
 
 def test_each_corpus_is_without_the_mean_of_its_own_test_audio() -> None:
     rng = np.random.default_rng(0)
     x, test = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(5, 3)).astype(np.float32)
     corpora, of_test = np.array(["a", "b", "a", "b"]), np.array(["b", "a", "a", "b", "b"])
-    found = evaluation._centred(x, corpora, test, of_test)
+    found = evaluate._centred(x, corpora, test, of_test)
     for place, corpus in enumerate(corpora):
         np.testing.assert_allclose(found[place], x[place] - test[of_test == corpus].mean(axis=0), atol=1e-6)
     with pytest.raises(ClepError, match=r"no test audio to centre a target on.\n  got: b"):
-        evaluation._centred(x, corpora, test[1:3], of_test[1:3])
+        evaluate._centred(x, corpora, test[1:3], of_test[1:3])

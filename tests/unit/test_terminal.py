@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from clepdg.cards import load_card
-from clepdg.store import Record
-from flows.terminal import print_result, show
-from tasks.runs import Arguments
-from tasks.settings import load_settings
+from clepdg.corpora.cards import load_card
+from clepdg.store.record import Record
+from flows.cli.terminal import print_result, show
+from tasks.engine.run_history import Arguments
+from tasks.host.settings import load_settings
 
 CARD = load_card("emodb")
 WHOLE: dict[str, Any] = {

@@ -5,11 +5,11 @@ import time
 import pytest
 import torch
 
-from clepdg import training
+from clepdg.callbacks import Pace
 from clepdg.errors import ClepError
-from clepdg.pace import Pace
-from clepdg.tensors import load_tensors
-from clepdg.training import CHECKPOINT, Training, read_facts
+from clepdg.models.tensors import load_tensors
+from clepdg.training import loop
+from clepdg.training.loop import CHECKPOINT, Training, read_facts
 
 
 def make(folder, pace, steps=10, stops_at=1):
@@ -98,7 +98,7 @@ def test_another_trainings_checkpoint_is_told_of_and_it_begins_anew(harm, facts,
     path = tmp_path / "broken" / CHECKPOINT
     tensors, said = load_tensors(path), read_facts(path)
     harm(tensors)
-    training.save_atomically(path, tensors, {**said, **facts})
+    loop.save_atomically(path, tensors, {**said, **facts})
     weight, run = make(tmp_path / "broken", ticking(1000))
     run.run()
     assert "another training's" in caplog.text
@@ -122,6 +122,6 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, saves):
 
 
 def test_the_seeds_of_steps_and_ranks_differ():
-    seeds = [training.step_seed(0, step, rank) for step in range(50) for rank in range(4)]
+    seeds = [loop.step_seed(0, step, rank) for step in range(50) for rank in range(4)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 1 << 63 for seed in seeds)

@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from clepdg import fetching, sources
-from clepdg.cards import Card, Expected, Split, load_card
-from clepdg.config import IndexConfig, ShardConfig
+from clepdg.config.schema import IndexConfig, ShardConfig
 from clepdg.corpora import CORPORA
+from clepdg.corpora.cards import Card, Expected, Split, load_card
+from clepdg.dataset.index import build_index
+from clepdg.dataset.shard_writer import write_shards
+from clepdg.dataset.shards import stream
+from clepdg.dataset.validate import check
+from clepdg.download import fetch, source
 from clepdg.errors import CorpusError
-from clepdg.index import build_index
-from clepdg.index_check import check
-from clepdg.sharding import write_shards
-from clepdg.shards import stream
 from tests.unit import trees
 
 
@@ -195,8 +195,8 @@ def test_meld_clips_that_are_cut_too_long_are_found_by_length_too_but_for_one(tm
 
 def test_meld_as_it_is_published_is_unpacked_twice(tmp_path: Path) -> None:
     archive = trees.meld_archive(trees.meld(tmp_path / "made"), tmp_path / "MELD.Raw.tar.gz")
-    fetching.fetch(load_card("meld"), str(archive), tmp_path / "out")
-    unpacked, refused, _ = build(sources.root(tmp_path / "out"), load_card("meld"))
+    fetch.fetch(load_card("meld"), str(archive), tmp_path / "out")
+    unpacked, refused, _ = build(source.root(tmp_path / "out"), load_card("meld"))
     made, made_refused, _ = build(tmp_path / "made", load_card("meld"))
     assert unpacked.drop(columns="path").equals(made.drop(columns="path"))
     assert sorted(refused.values()) == sorted(made_refused.values())

@@ -17,15 +17,17 @@ import pytest
 import soundfile
 import torch
 
-from clepdg import acpt, embeddings, index_table, sharding, shards, sources
-from clepdg.clap import load_clap
-from clepdg.classifier import Head, load_head
-from clepdg.config import AcptConfig, ShardConfig
+from clepdg.config.schema import AcptConfig, ShardConfig
+from clepdg.dataset import shard_writer, shards, tables
+from clepdg.download import source as sources
 from clepdg.errors import BackboneError, ClepError, ShardError, StoreError
-from clepdg.reading import read_frame
-from clepdg.records import MARKER, Record, read_record
-from clepdg.tensors import load_tensors, save_tensors
-from clepdg.training import read_facts
+from clepdg.method import acpt, audio_embeddings, text_embeddings
+from clepdg.method.classifier import Head, load_head
+from clepdg.models.clap import load_clap
+from clepdg.models.tensors import load_tensors, save_tensors
+from clepdg.store.readers import read_frame
+from clepdg.store.record import MARKER, Record, read_record
+from clepdg.training.loop import read_facts
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEEP = b"[" * 200_000
@@ -161,21 +163,21 @@ def whole(tmp_path_factory, micro_factory) -> dict[str, Path]:
     Head(labels=labels, cosine=True, weight=torch.ones(2, 3), bias=torch.zeros(2), mean=torch.zeros(3)).save(
         folders["head"]
     )
-    embeddings.TextEmbeddings(
+    text_embeddings.TextEmbeddings(
         labels=labels,
         embeddings=torch.ones(4, 3),
         label_index=torch.tensor([0, 1, 0, 1]),
         context_index=torch.tensor([-1, -1, 0, 0]),
         content=torch.ones(2, 3),
     ).save(folders["text"])
-    embeddings.AudioEmbeddings(utterance_ids=("c/1", "c/2"), embeddings=np.ones((2, 3), np.float32)).save(
+    audio_embeddings.AudioEmbeddings(utterance_ids=("c/1", "c/2"), embeddings=np.ones((2, 3), np.float32)).save(
         folders["audio"]
     )
     acpt.save(folders["acpt"], torch.zeros(2, 1, 3), AcptConfig(), labels)
-    row = {name: "x" for name in index_table.COLUMNS} | {"path": "a/1.wav", "notes": ["stereo"], "transcript": None}
+    row = {name: "x" for name in tables.COLUMNS} | {"path": "a/1.wav", "notes": ["stereo"], "transcript": None}
     row |= {"sample_rate": 16000, "num_samples": 5, "rms_db": -20.0}
-    table = index_table.build_frame([row], index_table.COLUMNS)
-    index_table.write_index(folders["index"], table, index_table.build_frame([], index_table.QUARANTINE_COLUMNS))
+    table = tables.build_frame([row], tables.COLUMNS)
+    tables.write_index(folders["index"], table, tables.build_frame([], tables.QUARANTINE_COLUMNS))
     speech = folders["source"] / "tree"
     speech.mkdir()
     rows = []
@@ -184,7 +186,7 @@ def whole(tmp_path_factory, micro_factory) -> dict[str, Path]:
         rows.append((f"c/{number}", ("train", "test")[number % 2], f"{number}.wav", "A"))
     sources.list_tree(folders["source"])
     utterances = pd.DataFrame(rows, columns=["utterance_id", "split", "path", "raw_label"])
-    sharding.write_shards(folders["shard"], speech, utterances, ShardConfig())
+    shard_writer.write_shards(folders["shard"], speech, utterances, ShardConfig())
     micro_factory().save(folders["clap"])
     return folders
 
@@ -196,10 +198,10 @@ def read_shards(folder: Path) -> Any:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "head": load_head,
-    "text": embeddings.load_text_embeddings,
-    "audio": embeddings.load_audio_embeddings,
+    "text": text_embeddings.load_text_embeddings,
+    "audio": audio_embeddings.load_audio_embeddings,
     "acpt": acpt.load,
-    "index": index_table.read_utterances,
+    "index": tables.read_utterances,
     "shard": read_shards,
     "source": lambda folder: (sources.root(folder, None), sources.read_files(folder), sources.file_rows(folder)),
     "clap": load_clap,

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from clepdg import fetching, pins, sources, upstream
-from clepdg.cards import Address, Card, load_card
-from clepdg.documents import Documents
+from clepdg import errors
+from clepdg.corpora.cards import Address, Card, load_card
+from clepdg.download import fetch as fetching
+from clepdg.download import lockfile, upstream
+from clepdg.store.documents import Documents
 from tests.unit.servers import ARCHIVE, Answer, Server
 from tests.unit.test_remote import FILES, SPEECH, dataverse, listed, manifests, publish  # noqa: F401
 
@@ -83,9 +85,9 @@ def test_the_day_of_a_change_is_that_of_its_first_sight(
 ) -> None:
     fetch(card, tmp_path)
     server.answers = [OTHER]
-    monkeypatch.setattr(pins, "today", lambda: "2031-05-06")
+    monkeypatch.setattr(lockfile, "today", lambda: "2031-05-06")
     ask(card, tmp_path)
-    monkeypatch.setattr(pins, "today", lambda: "2031-05-13")
+    monkeypatch.setattr(lockfile, "today", lambda: "2031-05-13")
     assert "since 2031-05-06" in ask(card, tmp_path)[1][0]
 
 
@@ -94,7 +96,7 @@ def test_a_new_one_is_taken_when_its_record_was_deleted_and_not_before(server: S
     fetch(card, tmp_path)
     server.answers = [Answer(body=ARCHIVE + b"\0" * 22, etag='"two"')]
     ask(card, tmp_path)
-    with pytest.raises(sources.SourceError, match="not what it was at the first download"):
+    with pytest.raises(errors.SourceError, match="not what it was at the first download"):
         fetch(card, tmp_path, "refused")
     assert "changed" in record(tmp_path)
     (tmp_path / "pins" / "emodb.json").unlink()
@@ -131,7 +133,7 @@ def test_what_can_t_be_asked_is_a_note(answer: Answer, words: str | None, server
     card = replace(CARD, sources=(Address(url=server.url),))
     fetch(card, tmp_path)
     if words is None:  # a server that names neither version nor size
-        pins.update(Documents(tmp_path), "emodb", card.sources[0], said={"etag": '"one"'})
+        lockfile.update(Documents(tmp_path), "emodb", card.sources[0], said={"etag": '"one"'})
         words = "says nothing that tells"
     server.answers = [answer]
     (note,), changed = ask(card, tmp_path)
@@ -141,7 +143,7 @@ def test_what_can_t_be_asked_is_a_note(answer: Answer, words: str | None, server
 
 def test_a_record_from_before_is_completed_and_says_so(card: Card, server: Server, tmp_path: Path) -> None:
     fetch(card, tmp_path)
-    pins.update(Documents(tmp_path), "emodb", card.sources[0], said=None)
+    lockfile.update(Documents(tmp_path), "emodb", card.sources[0], said=None)
     (note,), changed = ask(card, tmp_path)
     assert "from today on" in note and not changed
     assert ask(card, tmp_path) == ([], [])

@@ -2,22 +2,29 @@
 
 from pathlib import Path
 
-from tasks import versions
-from tasks.versions import NO_RESULTS, PROJECT, USED_BY, VERSIONS
+from tasks.engine import versions
+from tasks.engine.versions import PROJECT, RULES, VERSIONS, modules, stages_of
 
 
 def test_changed_modules_raised_a_version_or_were_acknowledged():
     changed = versions.unacknowledged()
     assert not changed, (
-        f"{changed}: raise the versions in tasks/versions.py of the stages whose results change, then run "
+        f"{changed}: raise the versions in tasks/engine/versions.py of the stages whose results change, then run "
         "`make versions`; where results stay the same, run `make versions SAME=1`"
     )
 
 
-def test_every_module_of_the_library_is_in_the_table():
-    modules = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "clepdg").rglob("*.py")}
-    assert modules == {m for m in USED_BY if m.startswith("clepdg/")} | set(NO_RESULTS)
-    assert {stage for stages in USED_BY.values() for stage in stages} == set(VERSIONS)
+def test_rules_name_what_is_there_and_cover_every_stage():
+    assert all((PROJECT / rule).exists() for rule in RULES)
+    assert {stage for stages in RULES.values() for stage in stages} == set(VERSIONS)
+    assert all(stages_of(module) for module in modules())
+
+
+def test_the_longest_rule_decides():
+    assert stages_of("clepdg/corpora/tess.py") == ("index",)
+    assert stages_of("clepdg/corpora/synthetic.py") == ("source",)
+    assert stages_of("clepdg/download/check/cards.py") == stages_of("clepdg/store/store.py") == ()
+    assert stages_of("flows/clep_dg.py") == ()
 
 
 def test_comments_docstrings_and_layout_do_not_count(tmp_path):
@@ -33,8 +40,8 @@ def test_comments_docstrings_and_layout_do_not_count(tmp_path):
 
 def test_a_changed_module_is_noticed_until_its_stages_are_raised(monkeypatch):
     recorded = versions.current()
-    recorded["clepdg/clep.py"] = {**recorded["clepdg/clep.py"], "digest": "before"}
+    recorded["clepdg/report/html.py"] = {**recorded["clepdg/report/html.py"], "digest": "before"}
     monkeypatch.setattr(versions.json, "loads", lambda text: recorded)
-    assert versions.unacknowledged() == {"clepdg/clep.py": ("clep",)}
-    monkeypatch.setitem(VERSIONS, "clep", VERSIONS["clep"] + 1)
+    assert versions.unacknowledged() == {"clepdg/report/html.py": ("report",)}
+    monkeypatch.setitem(VERSIONS, "report", VERSIONS["report"] + 1)
     assert versions.unacknowledged() == {}

@@ -1,0 +1,143 @@
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+from clepdg.audio.io import Waveform, resample
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEnd:
+    """Waveform to log-mel spectrogram; saved with the model that was trained on it.
+
+    Attributes:
+        fill: how a short waveform reaches `seconds`: "repeatpad" (a whole number of repeats, then zeros: LAION) or
+            "repeat" (repeats, then cut).
+        normalise: subtract the mean and divide by the standard deviation of each spectrogram.
+    """
+
+    sample_rate: int  # Hz
+    hop: int  # samples
+    frames: int
+    high_hz: float
+    seconds: float  # of one window
+    fill: Literal["repeatpad", "repeat"]
+    normalise: bool
+    n_fft: int = 1024
+    mels: int = 64
+    low_hz: float = 50.0
+
+    @property
+    def samples(self) -> int:
+        """Samples of one window."""
+        return round(self.seconds * self.sample_rate)
+
+
+LAION_FRONT_END = FrontEnd(
+    sample_rate=48000, hop=480, frames=1001, high_hz=14000.0, seconds=10.0, fill="repeatpad", normalise=False
+)
+
+
+MICRO_FRONT_END = FrontEnd(
+    sample_rate=16000, hop=250, frames=256, high_hz=8000.0, seconds=4.0, fill="repeat", normalise=True
+)
+
+
+def fill(waveform: Waveform, front_end: FrontEnd) -> Waveform:
+    """Bring a waveform (T,) of at most one window to exactly one window."""
+    size = front_end.samples
+    if front_end.fill == "repeat":
+        return np.resize(waveform, size)
+    repeated = np.tile(waveform, max(1, size // len(waveform)))[:size]
+    return np.pad(repeated, (0, size - len(repeated)))
+
+
+def windows(waveform: Waveform, rate: int, front_end: FrontEnd) -> Waveform:
+    """Return the windows (W, samples) that an evaluation hears of a waveform (T,).
+
+    They hop by half a window; the last one ends where the waveform ends.
+    """
+    waveform = resample(waveform, rate, front_end.sample_rate)
+    size = front_end.samples
+    if len(waveform) <= size:
+        return fill(waveform, front_end)[None]
+    starts = [*range(0, len(waveform) - size, size // 2), len(waveform) - size]
+    return np.stack([waveform[start : start + size] for start in starts])
+
+
+def crop(waveform: Waveform, rate: int, front_end: FrontEnd, draw: float) -> Waveform:
+    """Return the one window (samples,) that a training step hears; draw in [0, 1) places it in a long waveform."""
+    size = front_end.samples
+    needed = math.ceil(size * rate / front_end.sample_rate) + 1
+    if len(waveform) > needed:  # cut before resampling: an hour of audio costs no more than a window
+        start = int(draw * (len(waveform) - needed))
+        waveform = waveform[start : start + needed]
+    waveform = resample(waveform, rate, front_end.sample_rate)[:size]
+    return fill(waveform, front_end)
+
+
+@cache
+def mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rate: int) -> "torch.Tensor":
+    """Return mel filters (n_fft // 2 + 1, mels) with Slaney's scale and norm."""
+    import torchaudio
+
+    filters: torch.Tensor = torchaudio.functional.melscale_fbanks(
+        n_freqs=n_fft // 2 + 1,
+        f_min=low_hz,
+        f_max=high_hz,
+        n_mels=mels,
+        sample_rate=sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return filters
+
+
+def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
+    """Return the log-mel spectrograms (B, 1, frames, mels) in dB of waveforms (B, samples), on their device.
+
+    Periodic Hann window, centred frames, reflected edges, power 2, Slaney scale and norm, 10 log10(max(x, 1e-10)):
+    what LAION CLAP was trained with (transformers' ClapFeatureExtractor is the oracle).
+    """
+    import torch
+
+    spectrum = torch.stft(
+        waveforms,
+        front_end.n_fft,
+        hop_length=front_end.hop,
+        window=torch.hann_window(front_end.n_fft, device=waveforms.device),
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )
+    power = spectrum.abs().square().transpose(1, 2)[:, : front_end.frames]  # (B, frames, n_fft // 2 + 1)
+    filters = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
+    decibels = 10.0 * torch.log10((power @ filters.to(power.device)).clamp_min(1e-10))
+    if front_end.normalise:
+        mean, std = decibels.mean(dim=(1, 2), keepdim=True), decibels.std(dim=(1, 2), keepdim=True)
+        decibels = (decibels - mean) / (std + 1e-5)
+    return decibels[:, None]
+
+
+def log_mel_statistics(waveform: Waveform, rate: int, front_end: FrontEnd = MICRO_FRONT_END) -> NDArray[np.float32]:
+    """Return the floor's features (4 * mels,): mean, std, delta std and 90th percentile over time of the log-mels."""
+    import torch
+
+    waveform = resample(waveform, rate, front_end.sample_rate)
+    if len(waveform) < front_end.n_fft:  # the reflected edges need half a frame of audio
+        waveform = np.resize(waveform, front_end.n_fft)
+    frames = 1 + len(waveform) // front_end.hop
+    whole = replace(front_end, frames=frames, normalise=False)
+    spectrogram = log_mel(torch.from_numpy(waveform)[None], whole)[0, 0].numpy()  # (frames, mels)
+    parts = [
+        spectrogram.mean(axis=0),
+        spectrogram.std(axis=0),
+        np.diff(spectrogram, axis=0).std(axis=0),
+        np.percentile(spectrogram, 90, axis=0),
+    ]
+    return np.concatenate(parts).astype(np.float32)

@@ -1,0 +1,97 @@
+"""Audio: decode, resample, FLAC, and the front ends that turn waveforms into log-mel spectrograms.
+
+Shapes: T samples, C channels, B batch, W windows of one utterance. No torch is needed but for `log_mel`.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clepdg.errors import IndexingError
+
+if TYPE_CHECKING:
+    pass
+
+from typing import Final
+
+AUDIO_SUFFIXES: Final = frozenset(
+    {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".mp4"}
+)
+
+
+Waveform = NDArray[np.float32]
+VIDEO_SUFFIXES = (".mp4", ".m4a", ".aac")
+
+
+def decode(source: Path | bytes) -> tuple[Waveform, int]:
+    """Decode an audio file or its bytes.
+
+    Returns:
+        Samples (T, C), float32 in [-1, 1] (a float file may exceed that or hold NaN), and the rate in Hz.
+
+    Raises:
+        IndexingError: the file can't be decoded as audio.
+    """
+    import soundfile
+
+    if isinstance(source, Path) and source.suffix.lower() in VIDEO_SUFFIXES:
+        return _decode_av(source)
+    try:
+        samples, rate = soundfile.read(
+            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
+        )
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise IndexingError(f"not readable as audio: {error}") from error
+    return samples, int(rate)
+
+
+def _decode_av(path: Path) -> tuple[Waveform, int]:
+    """Decode the first audio stream of a container that libsndfile does not know; the video is not decoded."""
+    import av
+
+    try:
+        with av.open(path) as container:
+            if not container.streams.audio:
+                raise IndexingError("not readable as audio: there is no audio stream")
+            stream = container.streams.audio[0]
+            converter = av.AudioResampler(format="fltp")
+            frames = [part for frame in container.decode(stream) for part in converter.resample(frame)]
+            frames += converter.resample(None)
+            if not frames:
+                raise IndexingError("not readable as audio: the audio stream holds nothing")
+            samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
+            return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise IndexingError(f"not readable as audio: {getattr(error, 'strerror', None) or error}") from error
+
+
+def to_mono(samples: Waveform) -> Waveform:
+    """Average the channels of samples (T, C); return (T,)."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def resample(waveform: Waveform, rate: int, target_rate: int) -> Waveform:
+    """Resample a waveform (T,) with soxr's high quality; the identity where the rates are equal."""
+    if rate == target_rate:
+        return waveform
+    import soxr
+
+    resampled: Waveform = soxr.resample(waveform, rate, target_rate, quality="HQ")
+    return resampled
+
+
+def to_pcm(waveform: Waveform) -> NDArray[np.int16]:
+    """Quantise a waveform in [-1, 1] to 16 bit; what lies outside is clipped."""
+    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def encode_flac(pcm: NDArray[np.int16], rate: int) -> bytes:
+    """Encode 16-bit samples (T,) as FLAC."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,122 @@
+"""Noises: made, recorded by the user, or spoken by the talkers of a babble; all at 16 kHz."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from clepdg.audio.io import AUDIO_SUFFIXES, Waveform, decode, resample, to_mono
+from clepdg.errors import ConfigError
+
+RATE: Final = 16000  # Hz
+TALKERS: Final = 6  # voices of a babble
+FRAME: Final = 320  # samples: 20 ms
+ACTIVE_DB: Final = 30.0  # frames that are not weaker than the loud ones by more are speech
+GENERATED: Final = ("white", "pink", "hum")
+OWN: Final = "own"  # from files that the user names
+NOISES: Final = (*GENERATED, "babble", OWN)
+TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # none of the evaluation's
+
+
+def active_power(waveform: Waveform) -> float:
+    """Return the mean power of the 20-ms frames that are speech: within 30 dB of the 95th percentile of their power."""
+    whole = len(waveform) // FRAME * FRAME
+    if whole == 0:
+        return float(np.mean(np.square(waveform, dtype=np.float64)))
+    power = np.square(waveform[:whole], dtype=np.float64).reshape(-1, FRAME).mean(axis=1)
+    return float(power[power >= np.quantile(power, 0.95) / 10 ** (ACTIVE_DB / 10)].mean())
+
+
+def find_noises(folder: str | None) -> list[Path]:
+    """Return the recordings below the folder of noise "own", by name.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    below = Path(folder).expanduser().rglob("*") if folder else []
+    paths = sorted(path for path in below if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    if not paths:
+        raise ConfigError(
+            f"The noise {OWN!r} needs a folder of recordings.",
+            got=f"none in {folder}" if folder else "no folder",
+            expected=AUDIO_SUFFIXES,
+            where="evaluate.noise_folder",
+        )
+    return paths
+
+
+def read_noises(folder: str) -> list[Waveform]:
+    """Return the recordings (T,) at 16 kHz of noise "own".
+
+    Raises:
+        ConfigError: there are none.
+        IndexingError: one can't be read.
+    """
+    heard = []
+    for path in find_noises(folder):
+        samples, rate = decode(path)
+        heard.append(resample(to_mono(samples), rate, RATE))
+    return heard
+
+
+def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
+    """Return a noise (T,) at 16 kHz of a kind of NOISES.
+
+    Raises:
+        ConfigError: it is made of recordings, and there is none.
+    """
+    if kind in COLOURS:
+        return COLOURS[kind](length, rng)
+    if not recordings:
+        raise ConfigError("This noise is made of recordings, and there is none.", got=kind)
+    if kind == OWN:
+        return _excerpt(recordings[int(rng.integers(len(recordings)))], length, rng)
+    voices = rng.choice(len(recordings), size=TALKERS, replace=len(recordings) < TALKERS)
+    talk = [_excerpt(recordings[int(voice)], length, rng) for voice in voices]
+    return float32(np.sum([voice / np.sqrt(active_power(voice) + 1e-12) for voice in talk], axis=0))
+
+
+def _excerpt(recording: Waveform, length: int, rng: np.random.Generator) -> Waveform:
+    """Return `length` samples of a recording from a random place on, going round at its end."""
+    start = int(rng.integers(len(recording)))
+    return np.resize(np.roll(recording, -start), length)
+
+
+def _coloured(length: int, rng: np.random.Generator, slope: float) -> Waveform:
+    """Return a noise (T,) whose power falls by f^-slope above 20 Hz: 1 is pink, 2 brown, -1 blue."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
+    return float32(np.fft.irfft(spectrum * frequency ** (-slope / 2), length))
+
+
+def _hum(length: int, rng: np.random.Generator) -> Waveform:
+    """Return a mains hum (T,): 50 or 60 Hz and its harmonics up to 1 kHz, falling by 1/k, in random phases."""
+    mains = float(rng.choice([50.0, 60.0]))
+    k = np.arange(1, int(1000 / mains) + 1)[:, None]
+    phases = rng.uniform(0, 2 * np.pi, k.shape)
+    waves = np.sin(2 * np.pi * mains * k * np.arange(length) / RATE + phases) / k
+    return float32(waves.sum(axis=0))
+
+
+def _rumble(length: int, rng: np.random.Generator) -> Waveform:
+    """Return the noise of an engine (T,): brown, swelling and fading a few times a second."""
+    time, speed, phase = np.arange(length) / RATE, rng.uniform(2, 8), rng.uniform(0, 2 * np.pi)
+    swell = 1 + 0.8 * np.sin(2 * np.pi * speed * time + phase)
+    return float32(_coloured(length, rng, 2.0) * swell)
+
+
+def float32(values: Any) -> Waveform:
+    """Return samples (T,) as waveforms are kept."""
+    narrowed: Waveform = np.asarray(values, np.float32)
+    return narrowed
+
+
+COLOURS: Final[dict[str, Callable[[int, np.random.Generator], Waveform]]] = {
+    "white": lambda length, rng: float32(rng.standard_normal(length)),
+    "pink": lambda length, rng: _coloured(length, rng, 1.0),
+    "hum": _hum,
+    "brown": lambda length, rng: _coloured(length, rng, 2.0),
+    "blue": lambda length, rng: _coloured(length, rng, -1.0),
+    "rumble": _rumble,
+}

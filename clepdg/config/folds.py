@@ -1,0 +1,80 @@
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Final
+
+from clepdg.config.schema import PROTOCOLS
+from clepdg.errors import ConfigError
+
+SUPERVISED: Final = "supervised"
+
+
+LEAVE_OUT: Final = "leave-out-"  # and the corpus
+
+
+PAIR: Final = "from-"  # and two corpora
+
+
+KINDS: Final = (SUPERVISED, LEAVE_OUT, PAIR)  # of folds, by how their names begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One training on source corpora (their train and validation parts) and its target corpora.
+
+    In `supervised` every corpus is source and target, and its test part is evaluated. In leave-out-<corpus> the target
+    is seen by the evaluation alone: its test part is the headline, the whole corpus a second column. from-<a>-to-<b>
+    learns from one corpus and is evaluated on another; what it trains is the same for every target.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def kind(fold: str) -> str:
+    """Return which of KINDS a fold of this name is; of an unknown name, one that leaves out no corpus there is."""
+    return next((begin for begin in KINDS if fold.startswith(begin)), LEAVE_OUT)
+
+
+def pair(source: str, target: str) -> str:
+    """Return the name of the fold from one corpus to another."""
+    return f"{PAIR}{source}-to-{target}"
+
+
+def order(fold: str) -> tuple[int, str]:
+    """Return what sorts the names of folds: by kind, then by name."""
+    return (KINDS.index(kind(fold)), fold)
+
+
+def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str, ...] | None = None) -> list[Fold]:
+    """Return the folds of a run: supervised first, then one per corpus left out, then the pairs.
+
+    Args:
+        only: names of the folds that are wanted; None: all.
+
+    Raises:
+        ConfigError: a fold of `only` does not exist, or leaving out is asked for with fewer than two corpora.
+    """
+    supervised, leave_out, pairs = PROTOCOLS
+    found: list[Fold] = []
+    if supervised in protocols:
+        found.append(Fold(name=SUPERVISED, sources=corpora, targets=corpora))
+    if len(corpora) < 2 and {leave_out, pairs} & set(protocols):
+        raise ConfigError(
+            "Leaving a corpus out needs at least two corpora, and so do pairs.",
+            got=corpora,
+            do="add a corpus, or set protocols=supervised",
+        )
+    if leave_out in protocols:
+        for target in corpora:
+            sources = tuple(corpus for corpus in corpora if corpus != target)
+            found.append(Fold(name=LEAVE_OUT + target, sources=sources, targets=(target,)))
+    if pairs in protocols:
+        for source, target in permutations(corpora, 2):
+            found.append(Fold(name=pair(source, target), sources=(source,), targets=(target,)))
+    if only is not None:
+        unknown = sorted(set(only) - {fold.name for fold in found})
+        if unknown:
+            raise ConfigError("There is no such fold.", got=unknown, expected=[fold.name for fold in found])
+        found = [fold for fold in found if fold.name in only]
+    return found

@@ -1,0 +1,176 @@
+"""Presets as functions that return a full configuration, and dotted overrides of any of its settings."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from clepdg.config.model_pins import pinned_revision
+from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
+from clepdg.errors import ConfigError
+
+
+def faithful_acpt() -> AcptConfig:
+    """Return ACPT as PromptStyler's public re-implementations train it: one context after another."""
+    return AcptConfig(method="faithful", tokens=1, epochs=100, learning_rate=0.002, temperature=1.0)
+
+
+def micro(config: Config) -> Config:
+    """Return the configuration with backbone micro and how it is trained: from scratch, on few utterances."""
+    return replace(
+        config,
+        backbone=BackboneConfig(name=MICRO, revision=None),
+        clep=replace(
+            config.clep,
+            epochs=5,
+            steps_per_epoch=50,
+            learning_rate=5e-4,
+            projection_learning_rate=5e-4,
+            warmup_share=0.3,
+            train_text_encoder=True,
+            from_scratch=True,
+        ),
+        acpt=replace(config.acpt, contexts=16),
+    )
+
+
+def micro_context(config: Config) -> Config:
+    """Return the configuration with the positive control: micro taught environments, its text encoder then frozen."""
+    trained = micro(config)
+    return replace(
+        trained,
+        backbone=BackboneConfig(name=MICRO_CONTEXT, revision=None),
+        clep=replace(trained.clep, train_text_encoder=False, from_scratch=False),
+    )
+
+
+MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micro_context}
+
+
+def demo() -> Config:
+    """Five synthetic corpora, backbone micro, 4 emotions, both protocols: minutes on a CPU, no network."""
+    config = micro(Config(preset="demo", corpora=tuple(f"synthetic-{n}" for n in range(1, 6))))
+    return replace(
+        config,
+        clep=replace(config.clep, epochs=2, steps_per_epoch=14),
+        acpt=replace(config.acpt, epochs=100),
+    )
+
+
+def open_corpora() -> Config:
+    """Return the run on the corpora that anyone can download, with LAION's CLAP."""
+    return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb", "meld"))
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"demo": demo, "open": open_corpora}
+
+
+def build(
+    preset: str,
+    *,
+    backbone: str | None = None,
+    corpora: tuple[str, ...] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return the configuration of a run: a preset, its backbone and corpora, then dotted overrides.
+
+    Args:
+        backbone: "micro", "micro-context", a local folder, a Hugging Face name (with "@COMMIT", but for names that are
+            pinned here), or "laion:" and the name of one of LAION's own checkpoints; None: the preset's.
+        overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
+
+    Raises:
+        ConfigError: an unknown preset or name (the valid ones are listed), a wrong type or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+    config = PRESETS[preset]()
+    if backbone in MADE:
+        config = config if config.backbone.name == backbone else MADE[backbone](config)
+    elif backbone is not None:
+        if config.backbone.name == MICRO:
+            raise ConfigError(
+                "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
+            )
+        name, _, revision = (backbone, "", "") if Path(backbone).expanduser().is_dir() else backbone.partition("@")
+        config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
+    if corpora is not None:
+        config = replace(config, corpora=tuple(corpora))
+    for name, value in (overrides or {}).items():
+        config = _override(config, name.split("."), value, name)
+    return config
+
+
+def _override(node: Any, path: list[str], value: Any, name: str) -> Any:
+    hints = typing.get_type_hints(type(node))
+    head, rest = path[0], path[1:]
+    nested = head in hints and is_dataclass(getattr(node, head))
+    if head not in hints or head == "preset" or bool(rest) != nested:
+        valid = option_names()
+        close = difflib.get_close_matches(name, valid, n=3)
+        raise ConfigError(
+            "There is no such setting.",
+            got=name,
+            expected=valid,
+            do=f"did you mean {' or '.join(close)}?" if close else None,
+        )
+    if nested:
+        return replace(node, **{head: _override(getattr(node, head), rest, value, name)})
+    return replace(node, **{head: _convert(value, hints[head], name)})
+
+
+def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
+    """Return the dotted names of all settings that an override may change."""
+    names: list[str] = []
+    hints = typing.get_type_hints(kind)
+    for item in fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            names += option_names(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")
+        elif item.name != "preset":
+            names.append(prefix + item.name)
+    return tuple(names)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """Return value as the field's type; text from a command line is read as that type."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    wrong = ConfigError("A setting has the wrong type or value.", got=repr(value), expected=_show(hint), where=name)
+    if origin is Literal:
+        if value not in options:
+            raise wrong
+        return value
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise wrong
+        return tuple(_convert(item, options[0], name) for item in items)
+    if options and type(None) in options:  # X | None
+        if value is None or value in ("none", "None", "null"):
+            return None
+        return _convert(value, next(option for option in options if option is not type(None)), name)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if value not in ("true", "false"):
+            raise wrong
+        return value == "true"
+    if hint is str:
+        if not isinstance(value, str):
+            raise wrong
+        return value
+    try:
+        number = float(value)
+        if isinstance(value, bool) or (hint is int and not number.is_integer()) or number != number:
+            raise wrong
+        return hint(number)
+    except (TypeError, ValueError):
+        raise wrong from None
+
+
+def _show(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)

@@ -1,0 +1,188 @@
+"""Folds and rows: who is trained on what, and which methods are compared."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, Literal
+
+from clepdg.config.schema import ClassifierConfig, ClepConfig
+from clepdg.emotions import EMOTIONS, labels
+from clepdg.errors import ConfigError
+
+MAIN: Final = ""  # CLEP as the configuration says
+
+CLEP_VARIANTS: Final[Mapping[str, Callable[[ClepConfig], ClepConfig]]] = {
+    MAIN: replace,
+    # What CLEP does to contexts: the text side stays as it was, or comes halfway back (Wortsman et al., CVPR 2022).
+    "frozen-text": partial(replace, train_text_encoder=False, train_text_projection=False),
+    "interpolated": partial(replace, clap_share=0.5),
+    "instance": partial(replace, target="instance"),
+    "attribute": partial(replace, target="attribute"),
+    "soft": partial(replace, target="soft"),
+    "plain": partial(replace, prototype_weight=0.0),
+    "projections-only": partial(replace, train_audio_encoder=False, train_text_encoder=False),
+    "lora": partial(replace, lora_rank=8),
+    "augmented": partial(replace, augment=True),
+    **{f"without-{emotion}": partial(replace, without_emotion=emotion) for emotion in EMOTIONS},
+}
+
+# What is made by the code of ACPT: settings of AcptConfig that differ.
+ACPT_VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "acpt": {},
+    "acpt-no-diversity": {"diversity_weight": 0.0},
+    "acpt-no-content": {"content_weight": 0.0},
+    "random": {"method": "random"},
+    "vocabulary": {"method": "vocabulary"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contexts:
+    """Where a row's contexts come from.
+
+    Attributes:
+        words: the setting of TextConfig that lists them in words.
+        acpt: the name in ACPT_VARIANTS that makes them as vectors.
+        how: "given": as they are; "noise": none of them, but noise as far from the content embeddings as they are;
+            "redrawn": sets drawn from their distribution, another one each pass of the classifier.
+    """
+
+    words: str | None = None
+    acpt: str | None = None
+    how: Literal["given", "noise", "redrawn"] = "given"
+
+
+CONTEXTS: Final[Mapping[str, Contexts]] = {
+    "none": Contexts(),
+    "hand-written": Contexts(words="handwritten_contexts"),
+    "non-acoustic": Contexts(words="nonacoustic_contexts"),
+    **{name: Contexts(acpt=name) for name in ACPT_VARIANTS},
+    "noise": Contexts(acpt="acpt", how="noise"),
+    "acpt-redrawn": Contexts(acpt="acpt", how="redrawn"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method of the results table.
+
+    Attributes:
+        model: whose audio embeddings it is applied to: "clep", or a model that no fold changes.
+        head: how it is learnt: counting labels, logistic regression on audio, class prompts, or trained on text.
+        variant: of CLEP, a name of CLEP_VARIANTS.
+        contexts: which contexts its text embeddings hold, a name of CONTEXTS.
+        one_prompt: the first of the content templates stands for the ensemble of all.
+        classifier: settings of ClassifierConfig that differ.
+        ceiling: its head is learnt from the target's own labelled training part. Only in folds that leave it out.
+    """
+
+    title: str
+    model: str
+    head: Literal["majority", "logistic", "prompts", "text"]
+    variant: str = MAIN
+    contexts: str = "none"
+    one_prompt: bool = False
+    classifier: Mapping[str, Any] = field(default_factory=dict)
+    ceiling: bool = False
+
+    def classifier_config(self, config: ClassifierConfig) -> ClassifierConfig:
+        """Return the settings of the row's classifier; class prompts are a head without steps."""
+        return replace(config, **{**({"steps": 0} if self.head == "prompts" else {}), **self.classifier})
+
+
+_UNCENTRED: Final[Mapping[str, Any]] = {"centring": "none"}
+_row = partial(Row, model="clep", head="text")
+_acpt = partial(_row, contexts="acpt")
+_FLOORS: Final[Mapping[str, Row]] = {
+    "majority": Row(title="majority", model="log-mel", head="majority"),
+    "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
+}
+BACKBONE: Final = "backbone"
+FULL_BAND: Final = "backbone-full-band"  # the backbone, hearing audio at its native rate
+EGEMAPS: Final = "egemaps"
+ENCODER: Final = "encoder"
+ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting
+    EGEMAPS: Row(title="eGeMAPS functionals + logistic regression", model=EGEMAPS, head="logistic"),
+    ENCODER: Row(title="linear probe on a speech encoder", model=ENCODER, head="logistic"),
+}
+CORE_ROWS: Final[Mapping[str, Row]] = {
+    **_FLOORS,
+    "clap-zero-shot": Row(title="CLAP zero-shot", model=BACKBONE, head="prompts", classifier=_UNCENTRED),
+    "clep-zero-shot": Row(title="CLEP zero-shot", model="clep", head="prompts", classifier=_UNCENTRED),
+    "clep-zero-shot-centred": Row(title="CLEP zero-shot, centred", model="clep", head="prompts"),
+    "clap-probe": Row(title="linear probe on CLAP audio", model=BACKBONE, head="logistic"),
+    "clep-probe": Row(title="linear probe on CLEP audio", model="clep", head="logistic"),
+    "text-none": _row(title="text classifier, no contexts"),
+    "text-random": _row(title="text classifier, random contexts", contexts="random"),
+    "text-vocabulary": _row(title="text classifier, random words as contexts", contexts="vocabulary"),
+    "text-non-acoustic": _row(title="text classifier, non-acoustic contexts", contexts="non-acoustic"),
+    "text-hand-written": _row(title="text classifier, hand-written contexts", contexts="hand-written"),
+    "text-noise": _row(title="text classifier, noise for contexts", contexts="noise"),
+    "text-acpt": _acpt(title="text classifier, ACPT contexts"),
+}
+MAIN_ROW: Final = "text-acpt"
+NEW_EMOTIONS: Final = labels("4")  # each is left out of CLEP in a row of its own
+TEXT_NOISE: Final = 0.5  # length of the row's noise: it turns a text embedding by about 27 degrees
+ALL: Final = "all"
+
+# One factor at a time: each of the others differs in one from a core row, from the main row unless its title says so.
+ROWS: Final[Mapping[str, Row]] = {
+    **_FLOORS,
+    **ON_REQUEST,
+    **CORE_ROWS,
+    "clap-zero-shot-one": Row(
+        title="CLAP zero-shot, one prompt", model=BACKBONE, head="prompts", one_prompt=True, classifier=_UNCENTRED
+    ),
+    "clap-zero-shot-full-band": Row(
+        title="CLAP zero-shot, no band limit", model=FULL_BAND, head="prompts", classifier=_UNCENTRED
+    ),
+    "acpt-no-diversity": _row(title="ACPT without diversity loss", contexts="acpt-no-diversity"),
+    "acpt-no-content": _row(title="ACPT without content loss", contexts="acpt-no-content"),
+    "text-acpt-softmax": _acpt(title="ACPT, softmax for ArcFace", classifier={"loss": "softmax"}),
+    "text-acpt-untrained": _acpt(title="ACPT, class means untrained (W0)", classifier={"steps": 0}),
+    "text-acpt-uncentred": _acpt(title="ACPT, no centring", classifier=_UNCENTRED),
+    "text-acpt-target-centred": _acpt(title="ACPT, centred on the target", classifier={"centring": "target"}),
+    "text-acpt-noisy": _acpt(title="ACPT, noise on text embeddings", classifier={"noise": TEXT_NOISE}),
+    "text-acpt-one-prompt": _acpt(title="ACPT, one content prompt", one_prompt=True),
+    "text-acpt-redrawn": _row(title="ACPT, contexts redrawn each pass", contexts="acpt-redrawn"),
+    "clep-augmented-none": _row(title="CLEP with noise augmentation, no contexts", variant="augmented"),
+    "clep-frozen-text": _acpt(title="ACPT, CLEP's text side frozen", variant="frozen-text"),
+    "clep-interpolated": _acpt(title="ACPT, halfway between CLAP and CLEP", variant="interpolated"),
+    "clep-instance": _acpt(title="ACPT, CLEP's targets: instance", variant="instance"),
+    "clep-attribute": _acpt(title="ACPT, CLEP's targets: attribute", variant="attribute"),
+    "clep-soft": _acpt(title="ACPT, CLEP's targets: soft", variant="soft"),
+    "clep-plain": _acpt(title="ACPT, CLEP without prototypes", variant="plain"),
+    "clep-projections-only": _acpt(title="ACPT, CLEP's projections alone trained", variant="projections-only"),
+    "clep-lora": _acpt(title="ACPT, CLEP by LoRA", variant="lora"),
+    **{
+        f"new-{emotion}": _acpt(title=f"ACPT, {emotion} added by its word alone", variant=f"without-{emotion}")
+        for emotion in NEW_EMOTIONS
+    },
+    "target-probe": Row(
+        title="ceiling: probe learnt from the target's own labels", model="clep", head="logistic", ceiling=True
+    ),
+}
+
+
+def rows(names: tuple[str, ...] | None, encoder: str | None = None) -> dict[str, Row]:
+    """Return the wanted rows in the table's order: the core rows, every one ("all"), or those that are named.
+
+    Args:
+        encoder: the speech encoder of row `encoder`, which is a core row where there is one. Row `egemaps` is there
+            only where it is named.
+
+    Raises:
+        ConfigError: a row does not exist, or has no encoder.
+    """
+    given = {ENCODER} if encoder else set()
+    if names is None:
+        return {name: row for name, row in ROWS.items() if name in {*CORE_ROWS} | given}
+    unknown = sorted(set(names) - {*ROWS, ALL})
+    if unknown or not names:
+        raise ConfigError("There is no such row.", got=unknown or "none", expected=(ALL, *ROWS))
+    if ENCODER in names and not encoder:
+        raise ConfigError(
+            "Row encoder needs a speech encoder.", where="encoder.name", do="set encoder.name to a folder or a name"
+        )
+    every = {*ROWS} - {*ON_REQUEST} | given if ALL in names else set()
+    return {name: row for name, row in ROWS.items() if name in {*names} | every}

@@ -1,0 +1,169 @@
+"""What the corpus files share: the row a file name gives, the walk over a tree, and tables of labels."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from clepdg.audio.io import AUDIO_SUFFIXES
+from clepdg.errors import CorpusError
+
+LFS_POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
+
+
+LONGEST_NAME: Final = 95  # bytes of an utterance's name: a tar's header holds 100, with .flac
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """One utterance, as far as its file name and the corpus's own tables tell.
+
+    Attributes:
+        path: relative to the corpus's root, with "/".
+        name: unique within the corpus, without dots, of at most `LONGEST_NAME` bytes in UTF-8.
+        speaker: within the corpus, for example "03".
+        gender: "female", "male" or None where the corpus does not say.
+        language: ISO 639-1; None where the card's language holds.
+        raw_label: the corpus's own label.
+        text: id of the text that was spoken: a sentence's code or the word.
+        transcript: what was spoken, None where unknown.
+        notes: what is odd about the file but does no harm.
+        part: the corpus's own name for the official part that it belongs to; None where there is none.
+        cluster: what intervals are over, where that is wider than a speaker: a session, a dialogue.
+    """
+
+    path: str
+    name: str
+    speaker: str
+    gender: str | None
+    language: str | None
+    raw_label: str
+    text: str
+    transcript: str | None
+    notes: tuple[str, ...] = ()
+    part: str | None = None
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """An audio file or a table's line that gives no utterance of the corpus, and why."""
+
+    path: str
+    reason: str
+
+
+Parser = Callable[[Path], Iterator[Spoken | Finding]]
+
+
+def matched(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
+    """Return the match of a file's stem, or the finding that its name is not of the grammar."""
+    match = pattern.fullmatch(PurePosixPath(path).stem)
+    return match or Finding(path=path, reason=f"its name is not of the corpus's grammar {pattern.pattern}")
+
+
+def parse_tree(
+    root: Path, parse: Callable[[str], Spoken | Finding], *, ignore: frozenset[str] = frozenset()
+) -> Iterator[Spoken | Finding]:
+    """Parse every audio file below root, ordered by path; a name that comes again is a finding.
+
+    Hidden and AppleDouble files are ignored, and folders whose names are in `ignore`.
+    """
+    first: dict[str, str] = {}
+    for path in audio_files(root, ignore):
+        item = parse(path)
+        if isinstance(item, Spoken) and first.setdefault(item.name, path) != path:
+            item = Finding(path=path, reason=f"the same name as {first[item.name]}: is the tree there twice?")
+        yield item
+
+
+def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
+    """Return the paths of all audio files below root, relative to it and sorted; hidden ones are ignored."""
+    found: list[str] = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in {"__MACOSX", *ignore}]
+        names = (name for name in files if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES)
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in names]
+    return sorted(found)
+
+
+def with_strays(
+    told: Iterable[Spoken | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
+) -> Iterator[Spoken | Finding]:
+    """Yield what the corpus's tables tell, then a finding for every audio file that they do not name.
+
+    An utterance that is told twice is a finding, both times where the labels differ; one without a file stays: the
+    index says that its file is missing.
+    """
+    told = list(told)
+    labels: dict[str, set[str]] = {}
+    for item in told:
+        if isinstance(item, Spoken):
+            labels.setdefault(item.name, set()).add(item.raw_label)
+    seen: set[str] = set()
+    for item in told:
+        if isinstance(item, Spoken) and (item.name in seen or len(labels[item.name]) > 1):
+            yield Finding(path=item.path, reason=f"named twice, as {' and '.join(sorted(labels[item.name]))}")
+        else:
+            yield item
+        seen |= {item.name} if isinstance(item, Spoken) else set()
+    known = {item.path for item in told}
+    yield from (Finding(path=path, reason=table) for path in audio if path not in known)
+
+
+def nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
+    """Return what has one of these names (patterns) in root or, where nothing has, one, two or three folders below.
+
+    Raises:
+        CorpusError: there is nothing of that name.
+    """
+    for depth in range(4):
+        for name in names:
+            found = sorted(path for path in root.glob("*/" * depth + name) if not path.name.startswith("."))
+            if found:
+                return found
+    raise CorpusError(
+        f"This is not the folder of {needed_by}.",
+        got=sorted(path.name for path in root.iterdir())[:10] or "an empty folder",
+        expected=f"{' or '.join(names)}, here or up to three folders below",
+        where=root,
+    )
+
+
+def relative(root: Path, path: Path) -> str:
+    """Return a path relative to root, with "/"."""
+    return path.relative_to(root).as_posix()
+
+
+def read_text(path: Path, *encodings: str) -> str:
+    """Return a text file's content in the first encoding that fits.
+
+    Raises:
+        CorpusError: none fits.
+    """
+    data = path.read_bytes()
+    for encoding in encodings or ("utf-8-sig",):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise CorpusError("A text file of the corpus can't be read.", expected=encodings or "UTF-8", where=path)
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file; what is missing at the end of a row is "".
+
+    Raises:
+        CorpusError: it is not UTF-8, or lacks a column.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+    missing = set(columns) - set(reader.fieldnames or ())
+    if missing:
+        raise CorpusError(
+            "A table of the corpus lacks columns.", got=reader.fieldnames, expected=sorted(columns), where=path
+        )
+    return [{name: (row[name] or "").strip() for name in reader.fieldnames or ()} for row in reader]

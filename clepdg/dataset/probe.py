@@ -1,0 +1,110 @@
+"""Probe one audio file: what it holds, or why it can't be used."""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+
+from clepdg.audio.io import Waveform, decode, to_mono, to_pcm
+from clepdg.config.schema import IndexConfig
+from clepdg.corpora.parsing import LFS_POINTER
+from clepdg.errors import IndexingError
+from clepdg.hashing import digest_file
+
+FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
+UNKNOWN_BYTES: Final = 0x7FFFF000  # what writers to a pipe put for a size that they don't know: 0, or no less than this
+POINTER: Final = "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
+EMPTY_END: Final = 0.4  # share of a file; recordings end in some zeros, a file whose end was never written in more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a readable file holds."""
+
+    sample_rate: int  # Hz
+    num_samples: int
+    sha256: str
+    notes: tuple[str, ...]
+    rms_db: float  # of the mono that shards hold, over the whole file; full scale = 0
+    sound: str  # sha256 over rate and 16-bit mono samples: equal where files of other bytes sound the same
+
+
+def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | str:
+    """Decode one file; return what it holds, or why it can't be used: the same sentence wherever the file lies.
+
+    Args:
+        sha256: the file's, where it is known.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+            refused = _refuse(head) or _cut_short(file)
+        return refused or _listen(*decode(path), sha256 or digest_file(path), config)
+    except FileNotFoundError:
+        return "its file is missing"
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+    except ValueError as error:  # a name that no file can have
+        return f"not readable: {error}"
+    except IndexingError as error:
+        return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # what stands before names the path
+
+
+def _refuse(head: bytes) -> str | None:
+    if not head:
+        return "the file is empty (0 bytes)"
+    if head == LFS_POINTER:
+        return POINTER
+    return None
+
+
+def _cut_short(file: IO[bytes]) -> str | None:
+    """Return that a WAV or AIFF holds less audio than its header says: libsndfile takes what is there for all."""
+    file.seek(0)
+    kind, _, form = file.read(4), file.read(4), file.read(4)
+    order, wanted = ("little", b"data") if kind == b"RIFF" else ("big", b"SSND" if kind == b"FORM" else b"data")
+    if kind not in (b"RIFF", b"RIFX", b"FORM") or form not in (b"WAVE", b"AIFF", b"AIFC"):
+        return None
+    whole = os.fstat(file.fileno()).st_size
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
+        if chunk[:4] == wanted:
+            there = whole - file.tell()
+            cut = there < size < UNKNOWN_BYTES
+            return f"truncated: its header promises {size} bytes of audio, {there} are there" if cut else None
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return None
+
+
+def _listen(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
+    if not len(samples):
+        return "holds no samples"
+    if not np.isfinite(samples).all():
+        return "holds samples that are not finite (NaN or infinity)"
+    seconds = len(samples) / rate
+    if seconds < config.min_seconds:
+        return f"too short: {seconds:.3f} s, at least {config.min_seconds} s"
+    if seconds > config.max_seconds:
+        return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
+    # Of the mono that shards hold, since opposite channels cancel; about the mean, since an offset is no sound.
+    mono = to_mono(samples)
+    if (rms := float(np.std(mono, dtype=np.float64))) < config.silence_rms:
+        return f"silent: rms below {config.silence_rms}"
+    notes = ["stereo"] if samples.shape[1] > 1 else []
+    if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
+        notes.append("clipped")
+    if len(mono) - 1 - np.flatnonzero(mono)[-1] > EMPTY_END * len(mono):
+        notes.append("nothing but zeros at its end")
+    sound = hashlib.sha256(f"{rate} ".encode() + to_pcm(mono).astype("<i2").tobytes()).hexdigest()
+    return Probe(
+        sample_rate=rate,
+        num_samples=len(samples),
+        sha256=sha256,
+        notes=tuple(notes),
+        rms_db=round(20 * math.log10(rms), 2),
+        sound=sound,
+    )

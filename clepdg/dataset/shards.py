@@ -1,0 +1,154 @@
+"""Shards: WebDataset tars of 16-bit FLAC, an offset table beside them, and their readers.
+
+A shard folder holds <split>-000000.tar, ... and offsets.parquet. In a tar an utterance is <utterance_id>.flac and
+<utterance_id>.json (audio facts and raw_label). Emotions and splits are joined from the index, so that an edited label
+map does not encode audio again. Training draws by offset; sequential passes and other people stream the tars.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.audio.io import Waveform, decode, to_mono
+from clepdg.errors import IndexingError, ShardError
+from clepdg.hashing import digest_lines, parse_json
+from clepdg.store.readers import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clepdg.audio.io import resample
+from clepdg.audio.noise import RATE
+
+MOST_TALK: Final = 240  # utterances that they say
+
+
+def talkers(shard_folders: Sequence[Path], most: int = MOST_TALK) -> list[Waveform]:
+    """Return training utterances of the source corpora at 16 kHz, as many of each, spread over its speakers.
+
+    Args:
+        shard_folders: the sources' shards; nothing but their training part is read.
+        most: utterances in all.
+    """
+    # moved
+
+    voices: list[Waveform] = []
+    for folder in shard_folders:
+        offsets = read_offsets(folder)
+        training = offsets[offsets.split == "train"].sort_values("utterance_id")  # so, speaker by speaker
+        places = np.linspace(0, len(training) - 1, min(len(training), -(-most // len(shard_folders)))).astype(int)
+        voices += [resample(waveform, rate, RATE) for _, waveform, rate in read_some(folder, training.iloc[places])]
+    return voices
+
+
+OFFSETS = "offsets.parquet"
+COLUMNS: Final = {  # of the offset table
+    "utterance_id": "string",
+    "split": "string",
+    "tar": "string",
+    "offset": "int64",
+    "bytes": "int64",
+    "sample_rate": "int32",
+    "num_samples": "int64",
+    "pcm_sha256": "string",  # over the 16-bit samples, whatever the FLAC encoder's version
+    "raw_label": "string",
+}
+
+
+def read_offsets(folder: Path) -> "pd.DataFrame":
+    """Read the offset table: one row per utterance, in the tars' order.
+
+    Raises:
+        StoreError: it is damaged.
+        ShardError: it leads out of the folder, or out of a tar.
+    """
+    table: pd.DataFrame = read_table(folder / OFFSETS, COLUMNS).to_pandas()
+    for tar, part in table.groupby("tar"):
+        known = re.fullmatch(r"\w+-\d{6}\.tar", str(tar)) is not None and (folder / str(tar)).is_file()
+        ends = part.offset.to_numpy(dtype="float64") + part.bytes.to_numpy(dtype="float64")
+        if not known or min(part.offset.min(), part.bytes.min()) < 0 or ends.max() > (folder / str(tar)).stat().st_size:
+            raise ShardError("An offset table leads to what is not there.", got=repr(tar), where=folder / OFFSETS)
+    return table
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digests of a shard folder: "content" (all) and "learning" (train and validation)."""
+    offsets = read_offsets(folder)
+    facts = ["utterance_id", "split", "pcm_sha256", "sample_rate", "num_samples", "raw_label"]
+    learning = offsets[offsets.split != "test"]
+    return {
+        "content": digest_lines(offsets[facts].to_numpy().tolist()),
+        "learning": digest_lines(learning[facts].to_numpy().tolist()),
+    }
+
+
+def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Waveform, int]:
+    """Read one utterance by its offset: a waveform (T,) in [-1, 1] and its rate in Hz.
+
+    Raises:
+        ShardError: the tar can't be read, or the bytes at that place are not the utterance.
+    """
+    try:
+        with (folder / tar).open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise _unreadable(folder / tar, error) from error
+    try:
+        samples, rate = decode(data)
+    except IndexingError as error:
+        raise ShardError("A shard does not hold what its offset table says.", got=error, where=folder / tar) from error
+    return to_mono(samples), rate
+
+
+def read_some(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
+    """Yield (utterance_id, waveform (T,), rate in Hz) of some rows of a shard folder's offset table, in their order.
+
+    Raises:
+        ShardError: the bytes at a place are not the utterance.
+    """
+    row: Any
+    for row in offsets.itertuples(index=False):
+        yield (row.utterance_id, *read_waveform(folder, row.tar, row.offset, row.bytes))
+
+
+def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
+    """Yield (utterance_id, waveform (T,), rate in Hz) of a whole shard folder, in order, with WebDataset.
+
+    Raises:
+        ShardError: a tar is missing or truncated, or holds other utterances than the offset table says.
+    """
+    from webdataset import WebDataset
+
+    offsets = read_offsets(folder)
+    for tar, expected in offsets.groupby("tar", sort=True):
+        found: list[str] = []
+        try:
+            for sample in WebDataset(str(folder / str(tar)), shardshuffle=False):
+                samples, rate = decode(sample["flac"])
+                if parse_json(sample["json"])["utterance_id"] != sample["__key__"]:
+                    raise ValueError(f"{sample['__key__']} is called otherwise in its own facts")
+                found.append(sample["__key__"])
+                yield sample["__key__"], to_mono(samples), rate
+        except OSError as error:
+            raise _unreadable(folder / str(tar), error) from error
+        except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError, TypeError) as error:
+            raise ShardError("A shard is truncated or damaged.", got=error, where=folder / str(tar)) from error
+        if found != expected.utterance_id.tolist():
+            raise ShardError(
+                "A shard does not hold what its offset table says.",
+                got=f"{len(found)} utterances",
+                expected=f"{len(expected)} utterances",
+                where=folder / str(tar),
+            )
+
+
+def _unreadable(tar: Path, error: OSError) -> ShardError:
+    do = "run the same command again: a shard that is missing is written again"
+    return ShardError("A shard can't be read.", got=error, where=tar, do=do)

@@ -1,0 +1,170 @@
+"""Lists of a corpus's files: a table of addresses, a Dataverse dataset, or a folder that fsspec can list."""
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from clepdg import hashing
+from clepdg.audio.io import AUDIO_SUFFIXES
+from clepdg.config.manifests import find
+from clepdg.corpora.cards import Address, Card, is_sum
+from clepdg.download import http_client, object_store
+from clepdg.download.files import ignored
+from clepdg.download.urls import HASHES, mirror_of, with_mirror
+from clepdg.errors import SourceError, some
+
+TABLE_COLUMNS: Final = {"path", "url", "bytes", "md5", "sha256"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """One file of a source: where it goes below the root, where it lies, and which version its listing names."""
+
+    path: str
+    address: Address
+    version: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells this file, in this version, from every other."""
+        address = asdict(self.address)
+        del address["lfs"]  # it serves checks alone
+        return hashing.digest([self.path, address, self.version])
+
+
+def of_card(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
+    """Return the files of one of a card's addresses: of its table, or of its Dataverse dataset."""
+    if address.dataverse:
+        return of_dataverse(card, address, sleep)
+    return of_table(card, find(str(address.files)), address.url)
+
+
+def of_table(card: Card, table: Path, base: str = "") -> list[Remote]:
+    """Return the files that a CSV table names: columns path or url, and bytes, md5 or sha256 where they are known.
+
+    Args:
+        base: the address that a path without a url lies below.
+
+    Raises:
+        SourceError: the table can't be read, or rows of it can't be used; all of them in one error.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"The table of {card.name}'s files can't be read.", got=error, where=table) from error
+    columns = set(rows[0]) if rows else set()
+    if not rows or not columns <= TABLE_COLUMNS or not columns & {"path", "url"}:
+        raise SourceError(
+            f"The table of {card.name}'s files is not one.",
+            got=sorted(map(str, columns)) or "no rows",
+            expected="columns path, url (one of them at least), bytes, md5, sha256",
+            where=table,
+        )
+    files, faults = list[Remote](), list[str]()
+    for number, row in enumerate(rows, start=2):
+        try:
+            files.append(_of_row(row, base))
+        except ValueError as error:
+            faults.append(f"line {number}: {error}")
+    return _checked(card, files, faults, str(table))
+
+
+def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
+    said = {name: (value or "").strip() for name, value in row.items()}
+    path, url = said.get("path", ""), said.get("url", "")
+    if not url and not (path and base):
+        raise ValueError("no url")
+    url = url or base + quote(path)
+    if not urlsplit(url).scheme:
+        raise ValueError(f"{url} is not an address")
+    size = said.get("bytes")
+    if size and not size.isdigit():
+        raise ValueError(f"{size} is not a number of bytes")
+    sums = {name: said[name].lower() for name in HASHES if said.get(name)}
+    for name, value in sums.items():
+        if not is_sum(name, value):
+            raise ValueError(f"{value} is not a {name}")
+    path = path or PurePosixPath(unquote(urlsplit(url).path)).name
+    return Remote(path=path, address=Address(url=url, bytes=int(size) if size else None, **sums))
+
+
+def of_dataverse(
+    card: Card, address: Address, sleep: Callable[[float], None] = time.sleep, **patience: float
+) -> list[Remote]:
+    """Return the audio files of a Dataverse dataset, with the sizes and md5 sums that the repository publishes.
+
+    Args:
+        sleep: waits between attempts, in seconds.
+        patience: as in `web.read_json`.
+
+    Raises:
+        SourceError: the repository does not answer, or not with a dataset.
+    """
+    base = address.url.rstrip("/")
+    where = f"{base}/api/datasets/:persistentId/?persistentId={address.dataverse}"
+    listed = http_client.read_json(card, where, sleep, **patience)
+    files, faults = list[Remote](), list[str]()
+    try:
+        for item in listed["data"]["latestVersion"]["files"]:
+            facts = item["dataFile"]
+            path = "/".join(part for part in (item.get("directoryLabel"), facts["filename"]) if part)
+            if PurePosixPath(path).suffix.lower() not in AUDIO_SUFFIXES:
+                continue
+            sums = {str(facts.get("checksum", {}).get("type", "")).lower(): facts.get("checksum", {}).get("value")}
+            sums |= {"md5": facts["md5"]} if facts.get("md5") else {}
+            known = {name: str(sums[name]) for name in HASHES if sums.get(name)}
+            url = f"{base}/api/access/datafile/{facts['id']}"
+            files.append(Remote(path=path, address=Address(url=url, bytes=facts.get("filesize"), **known)))
+    except (KeyError, TypeError) as error:
+        raise SourceError(
+            f"What the repository of {card.name} answers is not the listing of a dataset.",
+            got=repr(error),
+            where=with_mirror(where),
+        ) from error
+    return _checked(card, files, faults, where)
+
+
+def of_folder(card: Card, url: str) -> list[Remote]:
+    """Return the files below an address that fsspec can list: s3://bucket/folder and the like.
+
+    Raises:
+        SourceError: it can't be listed.
+    """
+    with object_store.errors(card, url):
+        fs, root = object_store.file_system(url)
+        found = fs.find(root, detail=True)
+    files = []
+    for name, facts in sorted(found.items()):
+        path = name[len(root) :].strip("/") if name.startswith(root) else name
+        if not ignored(path.split("/")):
+            # A mirror's files keep the address of what it mirrors
+            own = f"{url.rstrip('/')}/{path}" if mirror_of(url) else fs.unstrip_protocol(name)
+            address = Address(url=own, bytes=facts.get("size"))
+            files.append(Remote(path=path, address=address, version=object_store.version(facts)))
+    return _checked(card, files, [], url)
+
+
+def _checked(card: Card, files: list[Remote], faults: list[str], where: str) -> list[Remote]:
+    seen = set[str]()
+    for file in files:
+        parts = PurePosixPath(file.path).parts
+        if not parts or file.path.startswith("/") or ".." in parts or "\\" in file.path or "\0" in file.path:
+            faults.append(f"{file.path}: leads out of the corpus's folder")
+        if file.path in seen:
+            faults.append(f"{file.path}: is there twice")
+        seen.add(file.path)
+    if faults or not files:
+        raise SourceError(
+            f"The list of {card.name}'s files can't be used.", got=some(faults) or "no files", where=with_mirror(where)
+        )
+    return sorted(files, key=lambda file: file.path)
+
+
+def lines(files: Iterable[Remote]) -> list[Any]:
+    """Return what identifies a list of files, as JSON."""
+    return sorted(file.identity for file in files)

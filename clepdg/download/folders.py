@@ -1,0 +1,91 @@
+"""Folders as sources: what lies in them, and the hashes of their files."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from clepdg import errors, hashing
+from clepdg.callbacks import Progress
+from clepdg.download import files as archives
+from clepdg.download.files import File
+from clepdg.errors import SourceError
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Return (relative path, bytes, mtime_ns) of all files, sorted; links are followed."""
+    rows: list[tuple[str, int, int]] = []
+    faults: list[str] = []
+    _walk(folder, (), frozenset(), rows, faults)
+    if faults:
+        raise _faulty(folder, faults)
+    if not rows:
+        raise SourceError("The folder holds no files.", where=folder, do="look whether it is the corpus's folder")
+    return sorted(rows)
+
+
+def _walk(
+    folder: Path,
+    above: tuple[str, ...],
+    seen: frozenset[tuple[int, int]],
+    rows: list[tuple[str, int, int]],
+    faults: list[str],
+) -> None:
+    me = (folder.stat().st_dev, folder.stat().st_ino)
+    if me in seen:
+        faults.append(f"{'/'.join(above)}: a link to a folder above itself")
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parts = (*above, entry.name)
+            if archives.ignored(parts):
+                continue
+            path = "/".join(parts)
+            try:
+                facts = entry.stat()
+                if stat.S_ISDIR(facts.st_mode):
+                    if not archives.ignored((*parts, "")):
+                        _walk(folder / entry.name, parts, seen | {me}, rows, faults)
+                elif not stat.S_ISREG(facts.st_mode):
+                    faults.append(f"{path}: neither a file nor a folder")
+                elif not archives.is_unicode(path):
+                    faults.append(f"{path!r}: its name is not valid Unicode")
+                else:
+                    rows.append((path, facts.st_size, facts.st_mtime_ns))
+            except OSError as error:
+                faults.append(f"{path}: {'a broken link' if entry.is_symlink() else error.strerror}")
+
+
+def hash_folder(folder: Path, known: Mapping[tuple[str, int, int], str], progress: Progress) -> list[File]:
+    """Return the files of a folder with their sha256.
+
+    Args:
+        known: (path, bytes, mtime_ns) -> sha256: such a file is not read again.
+        progress: called with (bytes done, bytes in all).
+
+    Raises:
+        SourceError: files that can't be read or that change meanwhile, all of them in one error.
+    """
+    rows = listing(folder)
+    done, total = 0, sum(size for _, size, _ in rows)
+    files: list[File] = []
+    faults: list[str] = []
+    for path, size, mtime_ns in rows:
+        try:
+            sha256 = known.get((path, size, mtime_ns)) or hashing.digest_file(folder / path)
+            facts = (folder / path).stat()
+            if (facts.st_size, facts.st_mtime_ns) != (size, mtime_ns):
+                faults.append(f"{path}: changed while it was read")
+            files.append(File(path, size, mtime_ns, sha256))
+        except OSError as error:
+            faults.append(f"{path}: {error.strerror}")
+        done += size
+        progress(done, total)
+    if faults:
+        raise _faulty(folder, faults)
+    return files
+
+
+def _faulty(folder: Path, faults: list[str]) -> SourceError:
+    entries = "1 entry" if len(faults) == 1 else f"{len(faults)} entries"
+    return SourceError(f"{entries} of a folder can't be used.", got=errors.some(faults), where=folder)

@@ -1,0 +1,155 @@
+"""The web: one client for all, and what a server says of an address before anything is downloaded."""
+
+import contextlib
+import email.utils
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.corpora.cards import Card
+from clepdg.download import object_store
+from clepdg.download.urls import by_hand, filled, is_web, naming, with_mirror
+from clepdg.errors import SourceError
+
+if TYPE_CHECKING:
+    import httpx
+
+BUSY: Final = (429, 500, 502, 503, 504)
+LOOK_SECONDS: Final = 5.0  # patience of `look` with one answer
+BUSY_SECONDS: Final = 60.0  # patience with a server that answers that it is busy
+LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
+STALL_SECONDS = 30.0  # silence after which a download counts as broken
+
+
+def client(seconds: float) -> "httpx.Client":
+    """Return a client that gives up after so many seconds of silence."""
+    import httpx
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write down addresses with what fills them
+    # "identity": sizes and ranges then count the archive's own bytes
+    return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
+
+
+def look(
+    card: Card, url: str, patience: float = BUSY_SECONDS, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Any]:
+    """Return what a server says of an address that no checksum binds.
+
+    Args:
+        patience: seconds to wait, in all, for a server that says that it is busy; with 0 it is enough that it is there.
+        sleep: waits between attempts, in seconds.
+
+    Raises:
+        SourceError: it does not answer, or answers with an error.
+    """
+    import httpx
+
+    if not is_web(url):
+        return object_store.look(card, url)
+    try:
+        with client(LOOK_SECONDS) as web:
+            response = when_ready(lambda: headers(web, filled(url)), patience, sleep)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise SourceError(
+            f"The source of {card.name} can't be reached.",
+            got=f"{type(error).__name__}: {error}",
+            where=with_mirror(url),
+            do=f"try again later, or {naming(card)}",
+        ) from error
+    if response.status_code in BUSY and not patience:
+        return {}
+    if response.status_code != 200:
+        raise refused(card, url, response)
+    return facts(response)
+
+
+def facts(response: "httpx.Response") -> dict[str, Any]:
+    """Return what the headers of an answer say of the whole that it belongs to: etag, last_modified, bytes."""
+    said = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
+    size = response.headers.get("content-length")
+    return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
+
+
+def headers(web: "httpx.Client", url: str) -> "httpx.Response":
+    """Ask for the headers alone; many addresses that are signed, or made for GET, refuse HEAD but not GET."""
+    response = web.head(url)
+    if response.status_code == 501 or (
+        400 <= response.status_code < 500 and response.status_code not in (404, 410, 429)
+    ):
+        with web.stream("GET", url) as response:  # closed before the body is read
+            pass
+    return response
+
+
+def when_ready(
+    ask: "Callable[[], httpx.Response]", patience: float, sleep: Callable[[float], None]
+) -> "httpx.Response":
+    """Return an answer; while the server is busy, ask again as long as patience (seconds) lasts."""
+    wait = 1.0
+    while True:
+        response = ask()
+        asked = retry_after(response) or wait
+        if response.status_code not in BUSY or asked > patience:
+            return response
+        sleep(asked)
+        patience, wait = patience - asked, 2 * wait
+
+
+def retry_after(response: "httpx.Response") -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where there is none to read."""
+    text, seconds = response.headers.get("retry-after", ""), 0.0
+    with contextlib.suppress(ValueError):
+        seconds = float(text) if text.isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+
+
+def asked_to_wait(response: "httpx.Response") -> str:
+    """Return what a server that is busy says: its status and, if it says so, for how long."""
+    text = response.headers.get("retry-after", "")
+    how_long = f", asks to wait {text} s" if text.isdigit() else f", asks to wait until {text}" if text else ""
+    return f"HTTP {response.status_code}{how_long}"
+
+
+def refused(card: Card, url: str, response: "httpx.Response") -> SourceError:
+    """Return the error of a server that says no."""
+    status = response.status_code
+    if status in BUSY:
+        later = f"run the same command again later; or {naming(card)}"
+        got = asked_to_wait(response)
+        return SourceError(f"The server of {card.name} is busy.", got=got, where=with_mirror(url), do=later)
+    what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
+    return SourceError(
+        f"The server of {card.name} {what}.", got=f"HTTP {status}", where=with_mirror(url), do=by_hand(card)
+    )
+
+
+def read_json(
+    card: Card,
+    url: str,
+    sleep: Callable[[float], None] = time.sleep,
+    *,
+    seconds: float = STALL_SECONDS,
+    patience: float = BUSY_SECONDS,
+) -> Any:
+    """Return what an address answers as JSON.
+
+    Args:
+        sleep: waits between attempts, in seconds.
+        seconds: of silence after which it counts as gone.
+        patience: as in `look`.
+
+    Raises:
+        SourceError: it does not answer, or not with JSON.
+    """
+    import httpx
+
+    try:
+        with client(seconds) as web:
+            response = when_ready(lambda: web.get(filled(url)), patience, sleep)
+        if response.status_code != 200:
+            raise refused(card, url, response)
+        return response.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise SourceError(f"The listing of {card.name} can't be read.", got=got, where=with_mirror(url)) from error

@@ -1,0 +1,201 @@
+"""Model files from the Hugging Face hub at a pinned commit, held to pinned bytes.
+
+huggingface_hub asks, downloads and caches: its own settings (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) apply.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.config import model_pins
+from clepdg.corpora.cards import Address
+from clepdg.download import lockfile
+from clepdg.errors import BackboneError
+from clepdg.models.files import PICKLED, SAFE, Choose, check_pickles, is_pickled, sha256, weight_files
+from clepdg.store.documents import Documents
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+ASK_SECONDS: Final = 10.0  # patience with one answer of the hub
+NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+RECORDS: Final = "models"  # pins/models.json: bytes and sha256 at the first download, of what has no pin here
+
+Progress = Callable[[int, int], None]
+
+
+def check(name: str, revision: str | None, choose: Choose, *, allow_unknown: bool = False) -> None:
+    """Raise where a model can't be had from the hub or its cache; downloads nothing.
+
+    Raises:
+        BackboneError: as `ask` does, the revision is no commit, or weights are an unknown pickle.
+    """
+    if not NAME.fullmatch(name):
+        do = "give a folder, or a name like laion/clap-htsat-unfused"
+        raise BackboneError("There is no such folder.", got=name, do=do)
+    if folder := cached(name, revision, choose):
+        files = _weights(folder, choose)
+        if is_pickled(files) and not allow_unknown:
+            check_pickles(folder, [sha256(folder / file) for file in files], allow=allow_unknown)
+        return
+    info, files = ask(name, revision, choose)
+    if revision is None or not COMMIT.fullmatch(revision):
+        raise BackboneError(
+            "A name on the hub needs a commit: a branch or a tag may move, and results with it.",
+            got=f"{name}@{revision}" if revision else name,
+            do=f"pin today's: --backbone {name}@{info.sha}; of a speech encoder encoder.revision={info.sha}",
+        )
+    if is_pickled(files):
+        announced = _announced(info)
+        sums = [announced.get(file, (None, None))[1] for file in files if is_pickled([file])]
+        check_pickles(f"{name}@{revision}", sums, allow=allow_unknown)
+
+
+def fetch(
+    name: str,
+    revision: str,
+    choose: Choose,
+    *,
+    pins: Documents | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Path:
+    """Return the folder of the hub's cache that holds the chosen files; download what is missing.
+
+    Args:
+        pins: where bytes and sha256 are recorded at the first download, for files that no pin names; they hold from
+            then on.
+        progress: called with (bytes done, bytes in all) of the file under way.
+
+    Raises:
+        BackboneError: as `ask` does, or bytes are not the pinned, recorded or announced ones.
+    """
+    folder, announced = cached(name, revision, choose), dict[str, tuple[int | None, str | None]]()
+    if folder is None:
+        info, files = ask(name, revision, choose)
+        announced = _announced(info)
+        for file in files:  # the weights last: where they are whole, all is
+            folder = _download(name, revision, file, progress)
+    assert folder is not None
+    for file in _weights(folder, choose):
+        _hold(name, revision, folder / file, announced.get(file, (None, None)), pins)
+    return folder
+
+
+def _weights(folder: Path, choose: Choose) -> list[str]:
+    """Return the large files among the chosen ones of a folder."""
+    files = choose({path.name for path in folder.iterdir()})
+    return weight_files(folder) if {*files} & {*SAFE, *PICKLED} else [file for file in files if is_pickled([file])]
+
+
+def _announced(info: "ModelInfo") -> dict[str, tuple[int | None, str | None]]:
+    """Return (bytes, sha256) of a repository's large files as the hub announces them."""
+    return {s.rfilename: (s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()}
+
+
+def _download(name: str, revision: str, file: str, progress: Progress) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            progress(int(self.n), int(self.total or 0))
+            return shown
+
+    try:
+        path = hf_hub_download(name, file, revision=revision, tqdm_class=Bar)
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, ValueError) as error:  # type: ignore[attr-defined]
+        got, do = f"{type(error).__name__}: {_first_line(error)}", "run the same command again"
+        raise BackboneError("The download broke off.", got=got, where=f"{name}@{revision}, {file}", do=do) from error
+    return Path(path).parent
+
+
+def _hold(
+    name: str, revision: str, path: Path, announced: tuple[int | None, str | None], pins: Documents | None
+) -> None:
+    """Hold a file to its pin, to its record, or to what the hub announced; record what has no pin."""
+    found, pin = (path.stat().st_size, sha256(path)), model_pins.pins().get(name)
+    expected, says = (
+        (None, None) if pin is None or pin.revision != revision else pin.files.get(path.name, (None, None)),
+        "",
+    )
+    address = Address(url=f"hf://{name}@{revision}/{path.name}")
+    recorded = lockfile.read(pins, RECORDS).get(lockfile.name(address)) if pins and expected[1] is None else None
+    if recorded and pins:
+        expected = recorded.get("bytes"), recorded.get("sha256")
+        says = f", recorded {recorded.get('date')} in {lockfile.where(pins, RECORDS)}"
+    new = expected[1] is None
+    if new:
+        expected, says = announced, ", as the hub says"
+    if any(want not in (None, got) for want, got in zip(expected, found, strict=True)):
+        raise BackboneError(
+            "A model's file is not the published one.",
+            got=f"{found[0]} bytes, sha256 {found[1]}",
+            expected=f"{expected[0] or '?'} bytes, sha256 {expected[1]}{says}",
+            where=path,
+            do="remove it from the hub's cache and run again; if it stays so, do not use it",
+        )
+    if new and pins:
+        lockfile.update(pins, RECORDS, address, bytes=found[0], sha256=found[1])
+
+
+def cached(name: str, revision: str | None, choose: Choose) -> Path | None:
+    """Return the folder of the hub's cache that holds the chosen files of a revision whole, or None."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "snapshots", revision or "-")
+    with contextlib.suppress(BackboneError, OSError):
+        files = choose({path.name for path in folder.iterdir() if path.is_file()})
+        if any(file in (*SAFE, *PICKLED) for file in files):
+            weight_files(folder)
+        return folder
+    return None
+
+
+def ask(name: str, revision: str | None, choose: Choose) -> "tuple[ModelInfo, list[str]]":
+    """Ask the hub for a repository at a revision, without downloading; return its facts and the chosen files.
+
+    Raises:
+        BackboneError: not there, gated, no such revision, no files that can be used, offline, or out of reach.
+    """
+    from huggingface_hub import HfApi, errors, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.constants import ENDPOINT, is_offline_mode
+
+    where = f"{name}{f'@{revision}' if revision else ''} at {ENDPOINT}"
+    elsewhere = "or give a folder: where there is a network, download the model and copy its folder here"
+    if is_offline_mode():
+        got = "HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set, and the hub's cache does not hold this revision"
+        do = f"unset it; {elsewhere}"
+        raise BackboneError("The model's files are not here.", got=got, where=where, do=do)
+    try:
+        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=ASK_SECONDS)
+        files = choose([sibling.rfilename for sibling in info.siblings or ()])
+        get_hf_file_metadata(hf_hub_url(name, files[-1], revision=revision), timeout=ASK_SECONDS)  # tells of gates
+    except BackboneError as error:
+        raise BackboneError("The model on the hub can't be used.", got=error, where=where) from None
+    except errors.GatedRepoError as error:
+        do = f"accept its terms on {ENDPOINT}/{name}, then hf auth login (or set HF_TOKEN)"
+        raise BackboneError("The model is gated.", got=_first_line(error), where=where, do=do) from error
+    except errors.RevisionNotFoundError as error:
+        do = "look for the commit on the model's page, under History"
+        raise BackboneError("The model has no such revision.", got=revision, where=where, do=do) from error
+    except errors.RepositoryNotFoundError as error:
+        do = f"look whether its name is right; if it is private, hf auth login (or set HF_TOKEN); {elsewhere}"
+        raise BackboneError("There is no such model on the hub.", got=name, where=where, do=do) from error
+    except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
+        got = f"{type(error).__name__}: {_first_line(error)}"
+        do = f"connect to the network, or set HF_ENDPOINT to a mirror; {elsewhere}"
+        raise BackboneError("The hub does not answer.", got=got, where=where, do=do) from error
+    return info, files
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]

@@ -1,0 +1,143 @@
+"""Sources of many files, several of which are downloaded at once.
+
+Each is whole, or it is not there: it gets its name after its size and checksum
+were checked, so that a killed run goes on with the first file that is missing.
+"""
+
+import contextlib
+import contextvars
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Final
+
+from clepdg import hashing
+from clepdg.callbacks import Progress
+from clepdg.corpora.cards import Card
+from clepdg.download import http_client, one_file
+from clepdg.download.checksums import hash_file
+from clepdg.download.file_lists import Remote
+from clepdg.download.urls import by_hand, checksums
+from clepdg.errors import SourceError
+
+AT_ONCE: Final = 8  # files under way
+FAILED_FILES: Final = 5  # after so many the server, not the file, is at fault
+
+
+def download_all(
+    card: Card,
+    files: Iterable[Remote],
+    folder: Path,
+    tree: Path,
+    known: Mapping[str, tuple[Path, str]],
+    progress: Progress,
+    sleep: Callable[[float], None],
+) -> dict[str, str]:
+    """Bring files into the new folder tree, several at once, and return {path: identity}.
+
+    Args:
+        folder: survives a kill; holds what was brought so far.
+        known: identity -> (path, sha256) of a file that an earlier output holds: it is copied, not downloaded again.
+        progress: called with (bytes done, bytes in all) over all files.
+
+    Raises:
+        SourceError: files that could not be downloaded; all of them in one error, but no more than a few are tried.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = list(files)
+    amount = _Amount(progress, sum(file.address.bytes or 0 for file in files))
+    faults: list[str] = []
+
+    def bring(file: Remote) -> None:
+        whole = folder / file.identity
+        if len(faults) >= FAILED_FILES:
+            return
+        try:
+            if not (_stands(file, whole) or _copied(file, whole, known)):
+                got = one_file.download(
+                    card, file.address, whole.with_suffix(".part"), amount.of(file.identity), sleep, client
+                )
+                os.replace(got, whole)
+                shutil.rmtree(whole.with_suffix(".part"), ignore_errors=True)
+            amount.of(file.identity)(whole.stat().st_size, 0)
+        except SourceError as error:
+            said = str(error).partition("\n  do:")[0]  # what to do is said once, for all
+            faults.append(f"{file.path}: {' '.join(said.split())}")
+
+    with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            # In its caller's context each reports its progress where the caller's would go.
+            tasks = [pool.submit(contextvars.copy_context().run, bring, file) for file in files]
+            for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+                task.result()
+        except BaseException:  # a full disk, Ctrl-C: what is under way ends as well
+            amount.stopped = True
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        kept = sum((folder / file.identity).exists() for file in files)
+        raise SourceError(
+            f"{len(faults)} or more of {len(files)} files of {card.name} could not be downloaded.",
+            got="; ".join(faults[:FAILED_FILES]),
+            do=f"run again, {kept} files are kept; or {by_hand(card)}",
+        )
+    for file in files:
+        place = tree / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(folder / file.identity, ns=(0, 0))
+        try:
+            os.link(folder / file.identity, place)
+        except OSError:  # a file system without links
+            shutil.copy2(folder / file.identity, place)
+    return {file.path: file.identity for file in files}
+
+
+class _Amount:
+    """Adds up the bytes of files that are under way at once, and ends them once one had to stop."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total = progress, total
+        self.done: dict[str, int] = {}
+        self.sum, self.lock = 0, threading.Lock()
+        self.stopped = False
+
+    def of(self, name: str) -> Progress:
+        def report(done: int, total: int) -> None:
+            if self.stopped:
+                raise SourceError("Stopped with the others.")
+            with self.lock:
+                self.sum += done - self.done.get(name, 0)
+                self.done[name] = done
+                self.progress(self.sum, self.total)
+
+        return report
+
+
+def _stands(file: Remote, whole: Path) -> bool:
+    """Tell whether an earlier run brought a file; a power cut may have left its name without its bytes."""
+    if not whole.exists():
+        return False
+    hashes = hash_file(file.address, whole)
+    size = whole.stat().st_size
+    right = all(hashes[name].hexdigest() == value for name, value in checksums(file.address).items())
+    if right and file.address.bytes in (None, size):
+        return True
+    whole.unlink()
+    return False
+
+
+def _copied(file: Remote, whole: Path, known: Mapping[str, tuple[Path, str]]) -> bool:
+    path, sha256 = known.get(file.identity, (None, ""))
+    if path is None:
+        return False
+    with contextlib.suppress(OSError):
+        copy = whole.with_suffix(".copy")
+        shutil.copyfile(path, copy)
+        if hashing.digest_file(copy) == sha256:
+            os.replace(copy, whole)
+            return True
+        copy.unlink()
+    return False

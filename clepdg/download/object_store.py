@@ -1,0 +1,69 @@
+"""Object stores and other file systems that fsspec knows: s3://, hf://, sftp:// and the like."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from clepdg.corpora.cards import Card
+from clepdg.download.urls import by_hand, filled, naming, with_mirror
+from clepdg.errors import SourceError
+
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 30.0
+CREDENTIALS: Final = (
+    "set the credentials of the store in the environment (s3://: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+    " AWS_PROFILE; gs://: GOOGLE_APPLICATION_CREDENTIALS)"
+)
+
+
+def look(card: Card, url: str) -> dict[str, Any]:
+    """Return what a store that fsspec knows says of an address: version and bytes, or that it is a folder."""
+    with errors(card, url):
+        fs, path = file_system(url)
+        if fs.isdir(path):
+            return {"folder": True}
+        facts = fs.info(path)
+    return {"version": version(facts), "bytes": facts.get("size")}
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of an address and the path in it; nothing of an earlier look is remembered."""
+    import fsspec
+
+    options: dict[str, Any] = {"skip_instance_cache": True}
+    asked = filled(url)
+    if asked.startswith("s3://"):  # botocore's own patience is minutes long
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENCE_SECONDS,
+            "retries": {"max_attempts": 2, "mode": "standard"},
+        }
+    fs, path = fsspec.core.url_to_fs(asked, **options)
+    return fs, str(path)
+
+
+def version(facts: dict[str, Any]) -> str:
+    """Return what a store says of the version of an object: its ETag, or else its time."""
+    names = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified", "created")
+    return next((str(facts[name]) for name in names if facts.get(name)), "")
+
+
+@contextlib.contextmanager
+def errors(card: Card, url: str) -> Iterator[None]:
+    """Turn what fsspec and its back ends raise into one error of ours; what may pass stays as it is to be retried."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
+        do = f"pip install what is missing; or {by_hand(card)}" if isinstance(error, ImportError) else by_hand(card)
+        got = f"{type(error).__name__}: {error}"
+        raise SourceError(f"The source of {card.name} can't be had.", got=got, where=with_mirror(url), do=do) from error
+    except SourceError:
+        raise
+    except Exception as error:  # every back end has its own
+        keyless = "Credential" in type(error).__name__  # botocore's NoCredentialsError and its kin, google.auth's
+        raise SourceError(
+            f"The source of {card.name} can't be reached.",
+            got=f"{type(error).__name__}: {error}",
+            where=with_mirror(url),
+            do=f"{CREDENTIALS if keyless else 'try again later'}; or {naming(card)}",
+        ) from error

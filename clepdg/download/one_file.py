@@ -1,0 +1,204 @@
+"""Downloads of one file: resumed after a break, retried where a retry can help, held to the card's checksum.
+
+From the web by httpx, from anything else that fsspec knows (s3://, hf://, sftp://) by that. A download lives in a
+folder that survives a kill; what it holds is never taken for whole before size and checksum fit.
+"""
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg import hashing
+from clepdg.callbacks import Progress
+from clepdg.corpora.cards import Address, Card
+from clepdg.download import http_client, object_store
+from clepdg.download.checksums import Rejected, hash_file, require_data, unlike, verify
+from clepdg.download.urls import by_hand, checksums, filled, is_web, mirror_of, with_mirror
+from clepdg.errors import SourceError
+
+if TYPE_CHECKING:
+    import httpx
+
+ATTEMPTS: Final = 5  # in a row that bring less than PROGRESS together
+PROGRESS: Final = 100_000  # bytes
+SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
+
+
+class _Busy(Exception):
+    """An attempt to download failed in a way that may pass; holds the seconds that the server asked to wait."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def download(
+    card: Card,
+    address: Address,
+    folder: Path,
+    progress: Progress,
+    sleep: Callable[[float], None],
+    client: "httpx.Client | None" = None,
+) -> Path:
+    """Download into folder/part, going on where an earlier attempt or run broke off, and return that file.
+
+    Args:
+        client: one to use again; None: one of its own.
+
+    Raises:
+        SourceError: it can't be had, or is not what the card says.
+    """
+    import httpx
+
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "part"
+    furthest, failures = _size(part), 0
+    with http_client.client(http_client.STALL_SECONDS) if client is None else contextlib.nullcontext(client) as client:
+        while True:
+            try:
+                if is_web(address.url):
+                    hashes = _attempt(client, card, address, part, progress)
+                else:
+                    hashes = _attempt_object(card, address, part, progress)
+                verify(card, address, _size(part), hashes)
+                return part
+            except Rejected as error:
+                part.unlink(missing_ok=True)
+                if mirror_of(address.url):
+                    raise Rejected(f"{error}\n  got from: {with_mirror(address.url)}") from error
+                raise
+            except (_Busy, httpx.HTTPError, httpx.InvalidURL) as error:
+                moved = _size(part) >= furthest + PROGRESS
+                failures, furthest = (1, _size(part)) if moved else (failures + 1, furthest)
+                if failures == ATTEMPTS or not isinstance(error, _Busy | httpx.TransportError):
+                    raise SourceError(
+                        f"{card.name} could not be downloaded.",
+                        got=f"{type(error).__name__.strip('_')}: {error}",
+                        where=with_mirror(address.url),
+                        do=f"run again later, {_size(part)} bytes are kept; or {by_hand(card)}",
+                    ) from error
+                sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
+
+
+def said(part: Path) -> dict[str, Any]:
+    """Return what the server said of a file when its download began; nothing where that is not known."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        facts: dict[str, Any] = json.loads(part.with_suffix(".json").read_text())["said"]
+        return facts
+    return {}
+
+
+def _attempt(
+    client: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
+) -> dict[str, "hashlib._Hash"]:
+    """Read until the server has no more, and return the hashes of the whole file that the card wants to see."""
+    done, headers = _resume(address, part)
+    with client.stream("GET", filled(address.url), headers=headers) as response:
+        status, span = response.status_code, response.headers.get("content-range", "")
+        if status in http_client.BUSY:
+            raise _Busy(http_client.asked_to_wait(response), http_client.retry_after(response))
+        if status == 416 and done and span == f"bytes */{done}":
+            return hash_file(address, part)  # an earlier run had read it all
+        if status == 416 or (status == 206 and not span.startswith(f"bytes {done}-")):
+            part.unlink(missing_ok=True)
+            raise _Busy(f"the server does not go on from byte {done}")
+        if status not in (200, 206):
+            raise http_client.refused(card, address.url, response)
+        if status == 200:
+            done = 0
+            part.write_bytes(b"")
+            hashing.write_json(
+                part.with_suffix(".json"), _identity(address, response) | {"said": http_client.facts(response)}
+            )
+        rest = response.headers.get("content-length", "")
+        announced = done + int(rest) if rest.isdigit() else 0
+        return _receive(card, address, part, response.iter_raw(), announced, progress)
+
+
+def _attempt_object(card: Card, address: Address, part: Path, progress: Progress) -> dict[str, "hashlib._Hash"]:
+    """Read an object to its end, going on where an earlier attempt at the same version broke off."""
+    with object_store.errors(card, address.url):
+        fs, path = object_store.file_system(address.url)
+        facts = fs.info(path)
+        version = object_store.version(facts)
+        said = {"version": version, "bytes": facts.get("size")}
+        identity = {"url": _place(address), "validator": version, "said": said}
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(part.with_suffix(".json").read_text()) != identity:
+                part.unlink(missing_ok=True)
+        hashing.write_json(part.with_suffix(".json"), identity)
+        stream = fs.open(path, "rb", cache_type="readahead")
+    with stream:
+        stream.seek(_size(part))
+        return _receive(card, address, part, _chunks(stream), int(facts.get("size") or 0), progress)
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = stream.read(2**20)
+        except Exception as error:  # every back end has its own; what was read so far is kept
+            raise _Busy(f"{type(error).__name__}: {error}") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _receive(
+    card: Card, address: Address, part: Path, chunks: Iterable[bytes], announced: int, progress: Progress
+) -> dict[str, "hashlib._Hash"]:
+    """Append chunks to a part file; return the hashes of the whole file that the card wants to see."""
+    part.touch()
+    done = _size(part)
+    hashes = hash_file(address, part)
+    looked, then = time.monotonic(), done
+    with part.open("ab") as file:
+        for chunk in chunks:
+            if (waited := time.monotonic() - looked) > http_client.STALL_SECONDS:
+                if done - then < SLOWEST * waited:
+                    raise _Busy(f"{done - then} bytes in {waited:.0f} s")
+                looked, then = time.monotonic(), done
+            if done == 0:
+                require_data(card, address, chunk)
+            done += len(chunk)
+            if address.bytes is not None and max(done, announced) > address.bytes:
+                raise unlike(card, address, f"{max(done, announced)} bytes", f"{address.bytes} bytes")
+            file.write(chunk)
+            for value in hashes.values():
+                value.update(chunk)
+            progress(done, announced or address.bytes or 0)
+    expected = max(announced, address.bytes or 0)
+    if done < expected:  # a connection may end early without an error, or a server announce too little
+        changed = "; the server has no more: its publisher may have changed it" if done == announced else ""
+        raise _Busy(f"{done} of {expected} bytes{changed}")
+    return hashes
+
+
+def _identity(address: Address, response: "httpx.Response") -> dict[str, str]:
+    """Return what a part file belongs to; a weak ETag does not promise equal bytes."""
+    etag = response.headers.get("etag", "W/")
+    validator = response.headers.get("last-modified", "") if etag.startswith("W/") else etag
+    return {"url": _place(address), "validator": validator}
+
+
+def _place(address: Address) -> str:
+    """Return a digest of where bytes come from: a mirror's are not appended to its original's."""
+    return hashing.digest(mirror_of(address.url) or address.url)
+
+
+def _resume(address: Address, part: Path) -> tuple[int, dict[str, str]]:
+    """Return how many bytes are there and the headers that ask for the rest; (0, {}) to begin anew."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        identity = json.loads(part.with_suffix(".json").read_text())
+        validator, size = identity["validator"], _size(part)
+        if size and identity["url"] == _place(address) and (validator or checksums(address)):
+            return size, {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
+    return 0, {}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,231 @@
+"""CLEP: CLAP fine-tuned on emotional speech by a supervised contrastive loss (CLEP-DG, arXiv 2507.04048).
+
+Shapes: B batch, D joint embedding, N emotions, J templates. The paper's body is not public; the loss is this
+project's choice (its README says so): soft targets by emotion, plus a prototype term.
+"""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clepdg import prompts
+from clepdg.audio.corruptions import augment
+from clepdg.audio.frontend import crop, log_mel
+from clepdg.audio.noise import RATE
+from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.config.schema import ClepConfig, ComputeConfig
+from clepdg.dataset.shards import read_waveform
+from clepdg.errors import ClepError
+from clepdg.evaluation.metrics import confusion, uar
+from clepdg.method import caption_attributes
+from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
+from clepdg.method.parameter_groups import train_mode, trainable_groups
+from clepdg.method.text_features import TextSide
+from clepdg.method.weights import add_adapters, merge_adapters
+from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
+from clepdg.models.tensors import load_tensors
+from clepdg.training import distributed
+from clepdg.training.loop import CHECKPOINT, Training, read_facts, save_atomically, warmup_cosine, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEST = "best.resume"
+Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B/R, samples) of this rank
+
+
+def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
+    """Return CLEP's selection score: zero-shot UAR by prompt ensemble, no centring, over all given utterances."""
+    clap.model.eval()
+    with torch.no_grad():
+        _, prototypes = text.with_prototypes([])
+        predicted: list[int] = []
+        mine = utterances[distributed.share(len(utterances))]
+        for start in range(0, len(mine), 64):
+            features = clap.encode_waveforms([_waveform(row) for row in _rows(mine[start : start + 64])])
+            predicted += (features @ prototypes.T).argmax(dim=1).tolist()
+    return float(uar(confusion(emotion_index, np.array(distributed.joined(predicted)), len(text.prompts))))
+
+
+def fit(
+    clap: Clap,
+    utterances: "pd.DataFrame",
+    emotions: tuple[str, ...],
+    config: ClepConfig,
+    compute: ComputeConfig,
+    seed: int,
+    folder: Path,
+    reporting: Reporting,
+    pace: Pace = USUAL,
+) -> dict[str, Any]:
+    """Fine-tune clap in place and leave it at its best checkpoint by zero-shot UAR on source validation.
+
+    Args:
+        utterances: source train and validation: utterance_id, corpus, emotion, split, folder, tar, offset, bytes.
+        emotions: the sources' canonical emotions (N,).
+        folder: where checkpoints go.
+
+    Returns:
+        Figures: the validation UAR of every epoch, the chosen epoch, utterances.
+
+    Raises:
+        ClepError: no training or validation utterances, too few for the ranks, or training diverged.
+    """
+    utterances = utterances[utterances.emotion.isin(emotions)].sort_values("utterance_id").reset_index(drop=True)
+    train = utterances[utterances.split == "train"].reset_index(drop=True)
+    validation = utterances[utterances.split == "validation"].reset_index(drop=True)
+    if train.empty or validation.empty:
+        raise ClepError("CLEP needs training and validation utterances.", got=utterances.split.value_counts().to_dict())
+    if min(config.batch_size, len(train)) % distributed.ranks():
+        raise ClepError(
+            "There are too few training utterances for a batch that its ranks can share equally.",
+            got=f"{len(train)} utterances, {distributed.ranks()} ranks",
+            expected=f"{config.batch_size}, clep.batch_size",
+        )
+    index = {emotion: n for n, emotion in enumerate(emotions)}
+    labels, validation_labels = (part.emotion.map(index).to_numpy() for part in (train, validation))
+    groups = [
+        [np.flatnonzero((train.corpus == corpus) & (train.emotion == emotion)) for emotion in emotions
+         if ((train.corpus == corpus) & (train.emotion == emotion)).any()]
+        for corpus in sorted(train.corpus.unique())
+    ]  # fmt: skip
+    torch.set_num_threads(compute.threads)
+    if config.from_scratch:
+        set_batch_norm(clap, train)
+    adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
+    optimiser = torch.optim.AdamW(trainable_groups(clap, config))
+    text = TextSide(clap, emotions, config)
+    choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
+    known = caption_attributes.describe(train) if config.target == "attribute" else None
+    similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
+    steps = config.epochs * config.steps_per_epoch
+    pool = ThreadPoolExecutor(1)
+    if distributed.rank() == 0 and not whole(folder / BEST) and whole(folder / CHECKPOINT):
+        if read_facts(folder / CHECKPOINT).get("memory"):  # it would go on without the best
+            (folder / CHECKPOINT).unlink()
+    distributed.wait()
+
+    def draw(step: int) -> Batch:
+        return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)
+
+    load = prefetch(pool, draw, steps)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        train_mode(clap, config)
+        batch, waveforms = load(step)
+        rng = np.random.default_rng([seed, step, 1])
+        drawn = [str(rng.choice(choices[emotion])) for emotion in train.emotion.iloc[batch]]
+        y = torch.from_numpy(labels[batch]).to(clap.device)
+        true = None
+        if known is not None:
+            drawn, true = caption_attributes.draw_captions(drawn, [known[place] for place in batch], rng)
+        with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
+            audio = distributed.gather(clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end)))
+            captions, prototypes = text.with_prototypes(drawn)
+        scale = clap.logit_scale.exp()
+        mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
+        q = targets(y, config.target, true=true, similarity=similarity, share=config.soft_share)
+        contrastive, floor = contrastive_loss(scale * audio @ captions.T, q, mask)
+        prototype = F.cross_entropy(scale * audio @ prototypes.T, y)
+        return contrastive + config.prototype_weight * prototype, {
+            "contrastive_above_floor": (contrastive - floor).item(),
+            "prototype_loss": prototype.item(),
+            "logit_scale": scale.item(),
+        }
+
+    def clamp() -> None:
+        with torch.no_grad():  # in place: a clamp inside forward has zero gradient beyond the limit, and sticks
+            clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+
+    trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
+
+    def select(done: int, memory: dict[str, Any]) -> dict[str, Any]:
+        score = zero_shot_uar(clap, text, validation, validation_labels)
+        reporting.log_metrics({"validation_uar": score}, done)
+        scores = [*memory.get("validation_uar", []), score]
+        if score > max(scores[:-1], default=-math.inf) and distributed.rank() == 0:
+            save_atomically(folder / BEST, trained, {"done": done})
+        return {"validation_uar": scores}
+
+    training = Training(
+        tensors=trained,
+        optimiser=optimiser,
+        loss=loss,
+        steps=steps,
+        seed=seed,
+        folder=folder,
+        pace=pace,
+        schedule=lambda step: warmup_cosine(step, steps, config.warmup_share),
+        clip_norm=config.clip_norm,
+        after_step=clamp,
+        at=select,
+        every=config.steps_per_epoch,
+        reporting=reporting,
+    )
+    with pool:
+        memory = training.run()
+    distributed.wait()  # the first rank writes the best epoch
+    best = load_tensors(folder / BEST)
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(best[name])
+    if adapters is not None:
+        merge_adapters(adapters)
+    clap.model.eval()
+    scores = memory["validation_uar"]
+    return {
+        "validation_uar": [round(score, 6) for score in scores],
+        "best_epoch": int(np.argmax(scores)) + 1,
+        "train_utterances": len(train),
+        "validation_utterances": len(validation),
+        "logit_scale": round(clap.logit_scale.exp().item(), 4),
+    }
+
+
+def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
+    """Set the audio BatchNorm's statistics once from source-training audio (for a model from scratch)."""
+    chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
+    cut = np.stack([crop(*_waveform(row), clap.front_end, 0.5) for row in _rows(chosen)])
+    mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
+    norm = clap.model.audio_model.audio_encoder.batch_norm
+    norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
+    norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
+
+
+def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callable[[int], Batch]:
+    """Return a function like load that also loads the next step's batch in the pool; the batches are the same."""
+    waiting: dict[int, Future[Batch]] = {}
+
+    def ready(step: int) -> Batch:
+        batch = waiting.pop(step, None) or pool.submit(load, step)
+        if step + 1 < steps:
+            waiting[step + 1] = pool.submit(load, step + 1)
+        return batch.result()
+
+    return ready
+
+
+def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
+    draws = np.random.default_rng([seed, step, 2]).random(len(batch))
+    cut = []
+    for place in np.arange(len(batch))[distributed.share(len(batch))]:
+        waveform, rate = _waveform(_rows(train.iloc[[batch[place]]])[0])
+        if augmented:
+            waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
+        cut.append(crop(waveform, rate, clap.front_end, draws[place]))
+    return batch, torch.from_numpy(np.stack(cut))
+
+
+def _rows(table: "pd.DataFrame") -> list[Any]:
+    return list(table.itertuples(index=False))
+
+
+def _waveform(row: Any) -> tuple[Any, int]:
+    return read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)

@@ -1,0 +1,184 @@
+"""micro-context, the positive control: a micro CLAP that has learnt which words name which acoustics.
+
+CLAP itself was pretrained on captioned sounds, so words such as "a reverberant hall" stand near such audio. Here
+source-training utterances are heard in generated environments, under captions that name the environment and no emotion.
+Some environments are left out, so that an evaluation can tell what carries over to words never heard with their sound.
+It tests the mechanism of acoustic contexts, not the claim that text alone is enough.
+
+Shapes: B batch, D joint embedding, E environments.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clepdg import prompts
+from clepdg.audio import corruptions, rooms
+from clepdg.audio import noise as noises
+from clepdg.audio.frontend import crop, log_mel
+from clepdg.audio.io import Waveform, resample
+from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.config.schema import ComputeConfig, PretrainConfig
+from clepdg.dataset.shards import read_waveform
+from clepdg.errors import ClepError
+from clepdg.hashing import generator
+from clepdg.method.clep import Batch, prefetch, set_batch_norm
+from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
+from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
+from clepdg.training.loop import Training, warmup_cosine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROOM: Final = "room-"
+SNR: Final = (0.0, 20.0)  # dB
+WARMUP_SHARE: Final = 0.3
+VALIDATED: Final = 128  # utterances, each in every environment
+
+
+def heard_as(
+    waveform: Waveform, rate: int, environment: str, talk: Sequence[Waveform], rng: np.random.Generator
+) -> Waveform:
+    """Return an utterance (T,) at 16 kHz in an environment: the evaluation's kinds of noise, but rooms of its own.
+
+    Args:
+        environment: key of prompts.CONTEXT_OF.
+        talk: what a babble's speakers say, at 16 kHz.
+    """
+    waveform = resample(waveform, rate, noises.RATE)
+    if environment == corruptions.CLEAN:
+        return waveform
+    if environment.startswith(ROOM):
+        number = int(rng.integers(rooms.IN_BANK))
+        changed = corruptions.in_room(waveform, "training", environment.removeprefix(ROOM), number)
+    elif environment in corruptions.CHANNELS:
+        changed = corruptions.telephone(waveform) if environment == "telephone" else corruptions.clip(waveform)
+    else:
+        noise = noises.make_noise(environment, len(waveform), talk, rng)
+        changed = corruptions.add_noise(waveform, noise, float(rng.uniform(*SNR)))
+    return corruptions.as_loud_as(waveform, changed)
+
+
+def pretrain(
+    clap: Clap,
+    utterances: "pd.DataFrame",
+    talk: Sequence[Waveform],
+    config: PretrainConfig,
+    compute: ComputeConfig,
+    folder: Path,
+    reporting: Reporting,
+    pace: Pace = USUAL,
+) -> dict[str, Any]:
+    """Teach clap, in place, which words name which environment; both its encoders learn.
+
+    Args:
+        utterances: source train and validation: corpus, split, folder, tar, offset, bytes.
+        talk: source-training utterances at 16 kHz.
+        folder: where checkpoints go.
+
+    Returns:
+        Figures: zero-shot accuracy over the environments on source validation, of those heard and those left out.
+
+    Raises:
+        ClepError: no training or validation utterances, or training diverged.
+    """
+    train, validation = (utterances[utterances.split == s].reset_index(drop=True) for s in ("train", "validation"))
+    if train.empty or validation.empty:
+        raise ClepError("Pretraining needs training and validation utterances.", got=len(utterances))
+    environments = [name for name in prompts.CONTEXT_OF if name not in config.left_out]
+    groups = [[np.flatnonzero(train.corpus == corpus)] for corpus in sorted(train.corpus.unique())]
+    torch.set_num_threads(compute.threads)
+    set_batch_norm(clap, train)
+    clap.model.requires_grad_(True)
+    norm = clap.model.audio_model.audio_encoder.batch_norm
+    norm.requires_grad_(False)
+    clap.model.logit_scale_t.requires_grad_(False)
+    trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
+    pool = ThreadPoolExecutor(1)
+
+    def draw(step: int) -> Batch:
+        batch = draw_batch(groups, config.seed, step, config.batch_size)
+        rng = generator("environment", config.seed, step)
+        heard = rng.integers(len(environments), size=len(batch))
+        cut = [
+            crop(
+                heard_as(*_waveform(train, n), environments[e], talk, rng),
+                noises.RATE,
+                clap.front_end,
+                rng.random(),
+            )
+            for n, e in zip(batch, heard, strict=True)
+        ]
+        return heard, torch.from_numpy(np.stack(cut))
+
+    load = prefetch(pool, draw, config.steps)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        clap.model.train()
+        norm.eval()
+        heard, waveforms = load(step)
+        rng = generator("caption", config.seed, step)
+        captions = [
+            str(rng.choice(prompts.ENVIRONMENT_TEMPLATES)).format(context=prompts.CONTEXT_OF[environments[e]])
+            for e in heard
+        ]
+        audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
+        logits = clap.logit_scale.exp() * audio @ clap.encode_text(captions).T
+        contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(heard).to(clap.device), "emotion"))
+        return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
+
+    def clamp() -> None:
+        with torch.no_grad():
+            clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+
+    training = Training(
+        tensors=trained,
+        optimiser=torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.01),
+        loss=loss,
+        steps=config.steps,
+        seed=config.seed,
+        folder=folder,
+        pace=pace,
+        schedule=lambda step: warmup_cosine(step, config.steps, WARMUP_SHARE),
+        clip_norm=1.0,
+        after_step=clamp,
+        reporting=reporting,
+    )
+    with pool:
+        training.run()
+    clap.model.eval()
+    accuracy = environment_accuracy(clap, validation, talk, config.seed)
+    parts = {"heard": environments, "left_out": list(config.left_out)}
+    return {
+        f"environment_accuracy_{part}": round(float(np.mean([accuracy[e] for e in names])), 4)
+        for part, names in parts.items()
+        if names
+    } | {"environments": len(accuracy)}
+
+
+@torch.no_grad()
+def environment_accuracy(
+    clap: Clap, utterances: "pd.DataFrame", talk: Sequence[Waveform], seed: int
+) -> dict[str, float]:
+    """Return environment -> share of utterances heard in it whose nearest of all E contexts is its own."""
+    texts = [[t.format(context=c) for t in prompts.ENVIRONMENT_TEMPLATES] for c in prompts.CONTEXT_OF.values()]
+    classes = F.normalize(torch.stack([clap.encode_text(row).mean(dim=0) for row in texts]), dim=1)  # (E, D)
+    chosen = np.linspace(0, len(utterances) - 1, min(VALIDATED, len(utterances))).astype(int)
+    found = {}
+    for number, environment in enumerate(prompts.CONTEXT_OF):
+        rng = generator("validation", seed, environment)
+        heard = [(heard_as(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
+        nearest = (clap.encode_waveforms(heard) @ classes.T).argmax(dim=1)
+        found[environment] = float((nearest == number).float().mean())
+    return found
+
+
+def _waveform(utterances: "pd.DataFrame", position: int) -> tuple[Waveform, int]:
+    row: Any = utterances.iloc[int(position)]
+    return read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)

@@ -1,0 +1,274 @@
+"""CLAP: one class over transformers' ClapModel for every backbone; load, encode audio and text, save.
+
+Shapes: B batch, D joint embedding (512 for LAION, 128 for micro), H text hidden size (768, 128), L tokens.
+A model folder holds config.json, model.safetensors, the tokenizer and front_end.json: all that is needed to run alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clepdg import prompts
+from clepdg.audio.frontend import LAION_FRONT_END, MICRO_FRONT_END, FrontEnd, log_mel, windows
+from clepdg.audio.io import Waveform
+from clepdg.errors import BackboneError
+from clepdg.models.files import check_pickles, is_pickled, sha256, weight_files
+from clepdg.models.pickles import read_tensors
+from clepdg.models.tensors import check_finite, digest_tensors
+from clepdg.store.readers import read_facts
+
+MAX_LOGIT_SCALE = float(np.log(100.0))  # in log space, as CLIP and CLAP clamp it
+FRONT_END = "front_end.json"
+
+
+class Clap:
+    """A CLAP model with its tokenizer and front end."""
+
+    def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.front_end = front_end
+        tokenizer.padding_side = "right"  # with left padding, inputs_embeds would get other positions than input_ids
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the weights lie on."""
+        device: torch.device = self.model.logit_scale_a.device
+        return device
+
+    @property
+    def logit_scale(self) -> torch.nn.Parameter:
+        """The one trained logit scale, in log space."""
+        scale: torch.nn.Parameter = self.model.logit_scale_a
+        return scale
+
+    @property
+    def word_embeddings(self) -> torch.nn.Embedding:
+        """The token embedding table (vocabulary, H)."""
+        table: torch.nn.Embedding = self.model.text_model.embeddings.word_embeddings
+        return table
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return input_ids and attention_mask (B, L), padded on the right, on the model's device.
+
+        Raises:
+            BackboneError: a word that a fixed word list does not hold, or a text longer than the model reads.
+        """
+        if self.tokenizer.unk_token is None:
+            if unknown := prompts.unknown_words(texts, self.tokenizer.get_vocab()):
+                raise BackboneError(
+                    "A prompt holds words that this backbone does not know.",
+                    got=unknown,
+                    do="use words of clepdg/prompts.py, or a backbone that was pretrained on text",
+                )
+        encoded = self.tokenizer([" ".join(prompts.words(t)) for t in texts] if self._micro else list(texts),
+                                 padding=True, return_tensors="pt")  # fmt: skip
+        longest = self.model.config.text_config.max_position_embeddings - 2
+        if encoded.input_ids.shape[1] > longest:
+            raise BackboneError("A prompt is too long.", got=f"{encoded.input_ids.shape[1]} tokens", expected=longest)
+        return {
+            "input_ids": encoded.input_ids.to(self.device),
+            "attention_mask": encoded.attention_mask.to(self.device),
+        }
+
+    @property
+    def _micro(self) -> bool:
+        return self.tokenizer.unk_token is None
+
+    def pool_text(self, attention_mask: Tensor, **tokens: Tensor) -> Tensor:
+        """Return the text encoder's pooled output (B, H) for input_ids (B, L) or inputs_embeds (B, L, H)."""
+        pooled: Tensor = self.model.text_model(attention_mask=attention_mask, **tokens).pooler_output
+        return pooled
+
+    def project_text(self, pooled: Tensor) -> Tensor:
+        """Return normalised text features (B, D) of pooled text (B, H)."""
+        return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Return normalised text features (B, D)."""
+        return self.project_text(self.pool_text(**self.tokenize(texts)))
+
+    def encode_log_mel(self, log_mels: Tensor) -> Tensor:
+        """Return normalised audio features (B, D) of log-mel spectrograms (B, 1, frames, mels)."""
+        pooled = self.model.audio_model(input_features=log_mels).pooler_output
+        return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
+
+    @torch.no_grad()
+    def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+        """Return normalised audio features (B, D) of waveforms ((T,), rate in Hz): the mean over each one's windows."""
+        cut = [windows(waveform, rate, self.front_end) for waveform, rate in waveforms]
+        flat = torch.from_numpy(np.concatenate(cut)).to(self.device)
+        features = torch.cat(
+            [self.encode_log_mel(log_mel(part, self.front_end)) for part in torch.split(flat, batch_size)]
+        )
+        means = [part.mean(dim=0) for part in torch.split(features, [len(part) for part in cut])]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder; the one trained logit scale goes to both of ClapModel's."""
+        with torch.no_grad():
+            self.model.logit_scale_t.copy_(self.model.logit_scale_a)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        _save_tokenizer(self.tokenizer, folder)
+        (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
+
+    def digest(self) -> str:
+        """Return the digest of what the model computes: weights, vocabulary and front end."""
+        vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        front_end = json.dumps(asdict(self.front_end), sort_keys=True)
+        parts = [digest_tensors(self.model.state_dict()), vocabulary, front_end]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer without what transformers notes of how it was loaded: equal models are equal bytes."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text())
+    kept = {name: value for name, value in said.items() if name not in ("local_files_only", "is_local")}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
+    """Load a model folder of this project, or a transformers CLAP folder.
+
+    Args:
+        folder: config.json, a tokenizer, and weights: safetensors, else pytorch_model.bin (read as tensors alone).
+        allow_unknown: read pickled weights whose bytes no pin names.
+
+    Raises:
+        BackboneError: weights or tokenizer are missing, not finite, or do not fit together, or are an unknown pickle.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
+    where = str(folder)
+    if not Path(where).is_dir():
+        raise BackboneError("There is no such folder.", got=where, expected="a CLAP model's folder")
+    try:
+        model, info = load_weights(Path(where), allow_unknown=allow_unknown)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(
+            "The backbone can't be loaded.",
+            got=" ".join(str(error).split())[:400],
+            expected="a folder with config.json, a tokenizer and weights of a CLAP",
+            where=where,
+        ) from error
+    missing = set(info["missing_keys"])
+    if missing:
+        raise BackboneError(
+            "The backbone's weights are not those of a whole CLAP model.",
+            got=f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}",
+            where=where,
+        )
+    check_finite(model.state_dict(), where)
+    front_end = LAION_FRONT_END
+    if (Path(where) / FRONT_END).is_file():
+        facts = read_facts(Path(where) / FRONT_END, dict)
+        kinds = {name: type(value) for name, value in asdict(LAION_FRONT_END).items()}
+        if {name: type(value) for name, value in facts.items()} != kinds:
+            raise BackboneError("The front end can't be read.", got=facts, expected=sorted(kinds), where=where)
+        front_end = FrontEnd(**facts)
+    if model.config.text_config.vocab_size < len(tokenizer):
+        raise BackboneError(
+            "Tokenizer and weights do not fit together.",
+            got=f"{len(tokenizer)} tokens",
+            expected=f"at most {model.config.text_config.vocab_size}",
+            where=where,
+        )
+    if model.config.audio_config.enable_fusion:
+        raise BackboneError(
+            "A fusion model is not supported: its front end is random.", got=where, expected="an unfused CLAP"
+        )
+    return Clap(model.to(device).eval(), tokenizer, front_end)
+
+
+def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") -> tuple[Any, dict[str, Any]]:
+    """Load a folder's model by transformers' class `kind`; return it and transformers' loading facts.
+
+    Raises:
+        BackboneError: there are no weights, or they are an unknown pickle.
+    """
+    import transformers
+
+    files, model_class = weight_files(folder), getattr(transformers, kind)
+    if is_pickled(files):
+        check_pickles(folder, [] if allow_unknown else [sha256(folder / name) for name in files], allow=allow_unknown)
+        state = {name: tensor for file in files for name, tensor in read_tensors(folder / file).items()}
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if not hasattr(model_class, "config_class") or model_class.config_class is None:  # an Auto class
+            model_class = model_class._model_mapping[type(config)]
+        loaded = model_class.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
+        )
+    else:
+        loaded = model_class.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+        )
+    model, info = loaded
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()  # mapped files lie at odd addresses, where vectorised sums round otherwise
+    return model, info
+
+
+def build_micro(seed: int, *, device: str = "cpu") -> Clap:
+    """Build the micro backbone: a random 2.8-million-parameter CLAP with a fixed word list and no pretraining."""
+    from transformers import ClapConfig, ClapModel
+
+    tokenizer = _word_tokenizer(prompts.vocabulary())
+    config = ClapConfig(
+        audio_config={
+            "spec_size": 128,
+            "num_mel_bins": MICRO_FRONT_END.mels,
+            "patch_embeds_hidden_size": 32,
+            "depths": [2, 2, 2, 2],
+            "num_attention_heads": [2, 4, 8, 16],
+            "hidden_size": 256,
+            "window_size": 4,
+            "enable_fusion": False,
+        },
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+            "max_position_embeddings": 66,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        projection_dim=128,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ClapModel(config).eval()
+    return Clap(model.to(device), tokenizer, MICRO_FRONT_END)
+
+
+def _word_tokenizer(words: list[str]) -> Any:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
+    )

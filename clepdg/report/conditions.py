@@ -1,0 +1,103 @@
+"""The report's part on corruptions: UAR by kind of corruption, and a picture of UAR against SNR for every row."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clepdg.audio.corruptions import CLEAN, parse
+from clepdg.config.folds import SUPERVISED
+from clepdg.evaluation.cells import CORRUPTED
+from clepdg.report.tables import figure, headline, svg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def corrupted(cells: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the headline cells in all conditions, with `family` and `snr` (dB; NaN where there is none)."""
+    own = headline(cells)
+    found = [parse(name) for name in own["condition"]]
+    return own.assign(
+        family=[condition.family for condition in found],
+        snr=[condition.snr if condition.noise else float("nan") for condition in found],
+        title=[
+            fold if fold != SUPERVISED else f"{fold}: {target}"
+            for fold, target in zip(own.fold, own.target, strict=True)
+        ],
+    )
+
+
+def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return (target, header, lines) for each headline target: UAR by family, averaged over its SNRs, and over all.
+
+    The interval is that of the mean over all, found as the clean cell's is.
+
+    Args:
+        cells: what `evaluate.cells` returns.
+        rows: row -> title, in the order of the table.
+    """
+    found = []
+    for title, own in corrupted(cells).groupby("title", sort=False):
+        families = list(dict.fromkeys(own.family[own.condition != CLEAN]))
+        if not families:
+            continue
+        lines = []
+        for row, name in rows.items():
+            part = own[own["row"] == row]
+            if part.empty:
+                continue
+            means = [float(part.uar[part.family == family].mean()) for family in (CLEAN, *families)]
+            every, low, high = (float(part.loc[part.condition == CLEAN, column].iloc[0]) for column in CORRUPTED)
+            lines.append([name, *map(figure, (*means, every)), f"[{figure(low)}, {figure(high)}]"])
+        found.append((str(title), [CLEAN, *families, "all but clean", "[low, high]"], lines))
+    return found
+
+
+def picture(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> str:
+    """Draw UAR against SNR, a panel for each headline target and noise, a line for each row; return the SVG element.
+
+    Returns:
+        "" where no noise was heard at two SNRs or more.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    own = corrupted(cells)
+    noisy = own[own.snr.notna()]
+    counted = noisy.groupby("family", sort=False).snr.nunique()
+    families, titles = [name for name, count in counted.items() if count > 1], list(noisy.title.unique())
+    if not families:
+        return ""
+    order = [row for row in rows if row in set(noisy["row"])]
+    with matplotlib.rc_context({"svg.hashsalt": "clep-dg", "font.size": 8, "font.family": ["DejaVu Sans"]}):
+        chart = Figure(figsize=(11, 1.9 * len(titles) + 0.2 * len(order)), layout="constrained")
+        axes = chart.subplots(len(titles), len(families), squeeze=False, sharex=True, sharey=True)
+        for line, title in zip(axes, titles, strict=True):
+            for axis, family in zip(line, families, strict=True):
+                _panel(axis, own[own.title == title], str(family), order, main)
+                axis.set_title(f"{_text(title)}, {_text(str(family))}")
+        for axis in axes[-1]:
+            axis.set_xlabel("SNR over active speech, dB")
+        handles, _ = axes[0][0].get_legend_handles_labels()
+        chart.legend(handles, [_text(rows[row]) for row in order], loc="outside lower center", ncols=3)
+        chart.supylabel("UAR")
+        return svg(chart, "UAR against SNR, one panel per target and noise, one line per row")
+
+
+def _panel(axis: Any, own: "pd.DataFrame", family: str, order: Sequence[str], main: str) -> None:
+    snrs = sorted(own.snr[own.family == family].unique())
+    for number, row in enumerate(order):
+        part = own[own["row"] == row]
+        curve = part[part.family == family].set_index("snr").uar
+        clean = part.uar[part.condition == CLEAN].mean()  # NaN, as all of it, where a target has no such row
+        values = [*(curve.get(snr, float("nan")) for snr in snrs), clean]
+        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
+        style |= {"linewidth": 2.6 if row == main else 0.8, "alpha": 1.0 if row == main else 0.7}
+        axis.plot(range(len(values)), values, marker=".", markersize=3, label=row, **style)
+    axis.axhline(own.chance.iloc[0], color="#b33", linewidth=0.8, linestyle="--")
+    axis.set_xticks(range(len(snrs) + 1), [*(f"{snr:.0f}" for snr in snrs), CLEAN])
+    axis.set(ylim=(0, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _text(title: str) -> str:
+    return title.replace("$", r"\$")

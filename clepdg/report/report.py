@@ -1,0 +1,138 @@
+"""The report: one self-contained page, a flat CSV, Markdown, and the table of the terminal.
+
+All of it is a function of its arguments: no date, no random id, no path, so that equal input gives equal bytes. Figures
+have three decimals and no leading zero; what weakens a cell stands beside it as a footnote letter.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clepdg.audio.corruptions import CLEAN
+from clepdg.evaluation import cells as evaluate
+from clepdg.report import conditions as report_conditions
+from clepdg.report.html import page
+from clepdg.report.tables import FIGURES, Footnotes, Section, by_protocol, counts, group, is_table, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 120  # of the terminal's table
+SHORT = ("UAR", "[low, high]", "WAR", "whole (n)", "n", "chance")
+
+
+def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[str] | None = None) -> str:
+    """Return the table of the clean cells for the terminal, at most 120 columns wide, with its footnotes.
+
+    Args:
+        cells: what `evaluate.cells` returns.
+        rows: row -> title, in the order of the table.
+        targets: the targets to show; None: all.
+
+    Raises:
+        ConfigError: a row has no title, or a target has no cells.
+    """
+    sections = group(cells, rows, targets)
+    notes = Footnotes.of(sections)
+    lines: list[list[str]] = [["", *SHORT, "notes"]]
+    for section in sections:
+        lines.append([section.title])
+        for cell in section.cells:
+            lines.append([f"  {rows[cell['row']]}", *(FIGURES[name](cell) for name in SHORT), notes.of_cell(cell)])
+    whole = [line for line in lines if len(line) > 1]
+    first, *widths = (max(len(line[column]) for line in whole) for column in range(len(SHORT) + 2))
+    first = min(first, WIDTH - sum(widths) - 2 * len(widths))
+    shown = []
+    for title, *figures in lines:
+        if not figures:
+            shown.append(_cut(title, WIDTH))
+            continue
+        aligned = [value.rjust(width) for value, width in zip(figures[:-1], widths, strict=False)]
+        shown.append("  ".join([_cut(title, first).ljust(first), *aligned, figures[-1]]).rstrip())
+    for line in notes.lines():
+        shown += textwrap.wrap(line, WIDTH, subsequent_indent="   ")
+    return "\n".join(shown)
+
+
+def _cut(title: str, width: int) -> str:
+    return title if len(title) <= width else title[: width - 1] + "…"
+
+
+def write_report(
+    folder: Path,
+    cells: "pd.DataFrame",
+    predictions: "pd.DataFrame",
+    facts: Mapping[str, Any],
+    rows: Mapping[str, str],
+    pictures: Mapping[str, Path] | None = None,
+) -> None:
+    """Write report.html, results.csv and results.md into a folder.
+
+    Args:
+        cells: what `evaluate.cells` returns, also when read back from Parquet.
+        predictions: what the cells were computed from.
+        facts: what was run: "caption" is the line under the title; every other entry is a line of the first table, or
+            a table of its own where its value maps names to mappings.
+        rows: row -> title, in the order of the tables.
+        pictures: corpus -> its quality report's picture (PNG), which the page shows.
+
+    Raises:
+        ConfigError: a row has no title.
+    """
+    sections = group(cells, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    speakers = evaluate.speaker_uars(predictions, cells[cells["condition"] == CLEAN])
+    (folder / "report.html").write_text(page(sections, speakers, facts, rows, pictures or {}, cells), encoding="utf-8")
+    (folder / "results.md").write_text(
+        _markdown(sections, facts, rows, report_conditions.table(cells, rows)), encoding="utf-8"
+    )
+    flat = cells.assign(
+        labels=cells["labels"].map(" ".join),
+        marks=cells["marks"].map("; ".join),
+        recalls=cells["recalls"].map(lambda recalls: json.dumps(_present(recalls))),
+        confusion=cells["confusion"].map(lambda confusion: json.dumps(counts(confusion))),
+    )
+    flat.to_csv(folder / "results.csv", index=False, lineterminator="\n")
+
+
+def _present(recalls: Mapping[str, float | None]) -> dict[str, float]:
+    return {label: recall for label, recall in recalls.items() if recall is not None}
+
+
+def _markdown(
+    sections: Sequence[Section],
+    facts: Mapping[str, Any],
+    rows: Mapping[str, str],
+    conditions: Sequence[tuple[str, list[str], list[list[str]]]],
+) -> str:
+    def line(values: Iterable[str]) -> str:
+        return "| " + " | ".join(_inline(value) for value in values) + " |"
+
+    lines = ["# CLEP-DG results", "", _inline(text(facts.get("caption", ""))), ""]
+    for name, value in facts.items():
+        if is_table(value):
+            lines += [f"- {name}", *(f"  - {key}: {_inline(text(item))}" for key, item in value.items())]
+        elif name != "caption":
+            lines.append(f"- {name}: {_inline(text(value))}")
+    for title, own in by_protocol(sections):
+        notes = Footnotes.of(own)
+        lines += ["", f"## {title}"]
+        for section in own:
+            lines += ["", f"### {section.title}", "", line(["row", *FIGURES, "notes"])]
+            lines.append("|---|" + "---:|" * len(FIGURES) + "---|")
+            for cell in section.cells:
+                lines.append(line([rows[cell["row"]], *(show(cell) for show in FIGURES.values()), notes.of_cell(cell)]))
+        lines += ["", *(f"- {_inline(note)}" for note in notes.lines())]
+    for title, header, found in conditions:
+        lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["row", *header])]
+        lines.append("|---|" + "---:|" * len(header))
+        lines += [line(each) for each in found]
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: str) -> str:
+    """Return a text so that Markdown shows it as it is, also inside a table."""
+    return escape(value, quote=False).replace("|", "\\|").replace("\n", " ")

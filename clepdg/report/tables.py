@@ -1,0 +1,156 @@
+"""What the report's tables are made of: figures as text, cells grouped by fold and target, footnotes."""
+
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clepdg.audio.corruptions import CLEAN
+from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
+from clepdg.errors import ConfigError
+from clepdg.evaluation.cells import POOLED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell = dict[str, Any]
+
+INTERVALS = {
+    "bootstrap": "interval: percentile bootstrap over speakers",
+    "jackknife t": "interval: t on the speakers' jackknife pseudo-values",
+    "ignores speakers": "interval: bootstrap over utterances, ignores speakers, credits nothing",
+    "none": "no interval",
+}
+PROTOCOLS = {
+    SUPERVISED: "Supervised, joint over all corpora",
+    LEAVE_OUT: "Leave one corpus out",
+    PAIR: "From one corpus to another",
+}
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals and no leading zero: .613, -.012, 1.386; "–" where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    shown = f"{value:z.3f}"  # z: no minus before zero
+    return shown.replace("0.", ".", 1) if abs(float(shown)) < 1 else shown
+
+
+def _whole(cell: Cell) -> str:
+    return f"{figure(cell['uar_whole'])} ({cell['n_whole']:.0f})" if cell["uar_whole"] == cell["uar_whole"] else ""
+
+
+FIGURES: dict[str, Callable[[Cell], str]] = {
+    "UAR": lambda cell: figure(cell["uar"]),
+    "[low, high]": lambda cell: f"[{figure(cell['low'])}, {figure(cell['high'])}]",
+    "WAR": lambda cell: figure(cell["war"]),
+    "macro-F1": lambda cell: figure(cell["macro_f1"]),
+    "NLL": lambda cell: figure(cell["nll"]),
+    "ECE": lambda cell: figure(cell["ece"]),
+    "largest share": lambda cell: figure(cell["largest_share"]),
+    "whole (n)": _whole,
+    "n": lambda cell: str(cell["n"]),
+    "speakers": lambda cell: str(cell["speakers"]),
+    "chance": lambda cell: figure(cell["chance"]),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """The clean cells of one fold and target, in the order of the rows."""
+
+    title: str
+    protocol: str
+    cells: list[Cell]
+
+
+@dataclass
+class Footnotes:
+    """Letters for what is said beside cells; what is said of every cell needs no letter."""
+
+    everywhere: list[str]
+    letters: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sections: Sequence[Section]) -> "Footnotes":
+        """Return the footnotes of a table, none of them lettered yet."""
+        said = [_remarks(cell) for section in sections for cell in section.cells]
+        return cls([text for text in (said[0] if len(said) > 1 else []) if all(text in remarks for remarks in said)])
+
+    def of_cell(self, cell: Cell) -> str:
+        """Return the letters of a cell, giving new ones to what is said for the first time."""
+        own = [text for text in _remarks(cell) if text not in self.everywhere]
+        return " ".join(self.letters.setdefault(text, _letter(len(self.letters))) for text in own)
+
+    def lines(self) -> list[str]:
+        """Return what is said everywhere, then one line per letter."""
+        return [f"all: {text}" for text in self.everywhere] + [f"{name}: {text}" for text, name in self.letters.items()]
+
+
+def _letter(number: int) -> str:
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _remarks(cell: Cell) -> list[str]:
+    return [INTERVALS[cell["interval"]], *cell["marks"]]
+
+
+def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Section]:
+    """Group the clean cells, keeping the cells' order of folds and targets.
+
+    Raises:
+        ConfigError: a row has no title, or a target has no cells.
+    """
+    unknown = {*cells["row"]} - {*rows} | {*(targets or ())} - {*cells["target"]}
+    if unknown:
+        raise ConfigError("A row or target is not known.", got=sorted(unknown), expected=[*rows, *set(cells["target"])])
+    order = list(rows)
+    sections = []
+    for (fold, target), part in cells[cells["condition"] == CLEAN].groupby(["fold", "target"], sort=False):
+        if targets is None or target in targets:
+            own: list[Cell] = [{str(name): value for name, value in cell.items()} for cell in part.to_dict("records")]
+            sections.append(
+                Section(
+                    title=f"{fold}: {target}" if fold == SUPERVISED else str(fold),
+                    protocol=kind(str(fold)),
+                    cells=sorted(own, key=lambda cell: order.index(cell["row"])),
+                )
+            )
+    return sections
+
+
+def headline(cells: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the cells of the headline targets: all corpora of fold supervised together, and every other fold's."""
+    return cells[(cells["fold"] != SUPERVISED) | (cells["target"] == POOLED)]
+
+
+def by_protocol(sections: Sequence[Section]) -> list[tuple[str, list[Section]]]:
+    """Return (title of the protocol, its sections) for the protocols that were run."""
+    grouped = [(title, [s for s in sections if s.protocol == protocol]) for protocol, title in PROTOCOLS.items()]
+    return [(title, own) for title, own in grouped if own]
+
+
+def counts(confusion: Iterable[Iterable[int]]) -> list[list[int]]:
+    """Return a confusion matrix (N, N) as lists, also when it comes back from Parquet as nested arrays."""
+    return [[int(count) for count in row] for row in confusion]
+
+
+def text(value: Any) -> str:
+    """Return a fact as one line of text."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {text(item)}" for name, item in value.items())
+    return ", ".join(map(text, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def is_table(value: Any) -> bool:
+    """Return whether a fact maps names to mappings, one line of a table each."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Mapping) for item in value.values())
+
+
+def svg(chart: Any, label: str) -> str:
+    """Return a matplotlib figure as an SVG element, the same bytes each time."""
+    buffer = io.StringIO()
+    chart.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :].replace("<svg", f"<svg role='img' aria-label='{label}'", 1)

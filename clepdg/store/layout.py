@@ -1,0 +1,101 @@
+"""What lies in a store's folder: outputs, working folders and leftovers; how they are put in place and removed."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clepdg.store.record import MARKER
+
+PARTIAL = ".partial"
+ASIDE = ".stale-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """Something that lies in a store below <stage>/.
+
+    Attributes:
+        kind: an output (with or without a stage.json that can be believed), the working folder of one, or what is
+            left of one that nobody will ask for.
+        bytes: its size.
+        age: seconds since it was last written.
+        place: where it lies below the store's root.
+        here: on this machine; False: in a bucket.
+    """
+
+    kind: Literal["output", "partial", "leftover"]
+    stage: str
+    key: str
+    bytes: int
+    age: float
+    place: str
+    here: bool = True
+
+
+def folder_items(root: Path, stages: Iterable[str], now: float) -> list[Item]:
+    """Return what lies below root/<stage>/ of the given stages; what is no folder is left out."""
+    found = []
+    for stage in stages:
+        for path in sorted((root / stage).glob("*/")):
+            name = path.name
+            key = name.removesuffix(PARTIAL).partition(ASIDE)[0]
+            kind: Literal["output", "partial", "leftover"] = "output" if key == name else "leftover"
+            if name == key + PARTIAL:
+                kind = "partial"
+            size, newest = _measure(path)
+            found.append(Item(kind=kind, stage=stage, key=key, bytes=size, age=now - newest, place=f"{stage}/{name}"))
+    return found
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Return the bytes below a folder, and when something in it was last written."""
+    size, newest = 0, 0.0
+    for path in (folder, *folder.rglob("*")):
+        try:
+            facts = os.lstat(path)
+        except FileNotFoundError:  # a run is at work in it
+            continue
+        size += 0 if path.is_dir() else facts.st_size
+        newest = max(newest, facts.st_mtime)
+    return size, newest
+
+
+def drop_state(folder: Path) -> None:
+    """Remove the working state (*.resume) from a folder that is whole."""
+    for leftover in [*folder.glob("*.resume")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def put_in_place(folder: Path, place: Path) -> None:
+    """Rename a whole folder to its place; what stood there goes."""
+    if place.exists():
+        trash = _aside(place)
+        os.rename(folder, place)
+        shutil.rmtree(trash, ignore_errors=True)
+    else:
+        os.rename(folder, place)
+    descriptor = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(place: Path) -> None:
+    """Remove a folder: it is gone at once, then its files are deleted."""
+    shutil.rmtree(place if ASIDE in place.name else _aside(place), ignore_errors=True)
+
+
+def _aside(place: Path) -> Path:
+    trash = place.with_name(f"{place.name}{ASIDE}{time.time_ns()}")
+    os.rename(place, trash)
+    return trash
+
+
+def take_back(folder: Path) -> None:
+    """Take the stage.json from an output, so that it does not stand any more."""
+    (folder / MARKER).unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""What an output says of itself (stage.json), and the canonical JSON that keys and digests are made of.
+
+Whatever lies in a store is read as if a stranger had written it: what is not exactly a record is no record.
+"""
+
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg.errors import StoreError
+from clepdg.hashing import digest_file, inside, parse_json
+
+MARKER: Final = "stage.json"
+STORE: Final = "store.json"  # the format of the store itself
+OTHER_FORMAT: Final = "written by another version of the store"
+FORMAT: Final = 1  # of stage.json and of the store; raised when their meaning changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What stage.json says.
+
+    Attributes:
+        digests: "content" is the meaning of the whole output; other names are parts of it that a later stage may
+            depend on alone (for example "learning": train and validation only).
+        figures: what checks and tables read without opening the output.
+        files: relative path -> (bytes, sha256): integrity, not meaning.
+        attempt: where a remote store keeps the files; empty in a local one.
+    """
+
+    stage: str
+    name: str
+    key: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    digests: dict[str, str]
+    figures: dict[str, Any]
+    files: dict[str, tuple[int, str]]
+    seconds: float
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    attempt: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(size for size, _ in self.files.values())
+
+
+def read_record(data: bytes, stage: str, key: str) -> Record | str:
+    """Return the record of an output that a stage.json holds, or the reason why there is none to be believed."""
+    try:
+        raw = parse_json(data)
+        if raw.get("format") != FORMAT:
+            return f"{OTHER_FORMAT} (format {raw.get('format')}, here {FORMAT})"
+        record = Record(**{**raw, "files": {name: tuple(facts) for name, facts in raw["files"].items()}})
+        if _well_formed(record):
+            return record if (record.stage, record.key) == (stage, key) else f"{MARKER} is of another output"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return f"file unreadable: {MARKER}"
+
+
+def _well_formed(record: Record) -> bool:
+    texts = (record.stage, record.name, record.key, record.attempt)
+    named = (record.inputs, record.digests, record.versions)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(part, dict) for part in (*named, record.config, record.figures))
+        and all(isinstance(value, str) for part in named for value in part.values())
+        and isinstance(record.version, int)
+        and isinstance(record.seconds, int | float)
+        and re.fullmatch(r"[\w-]*", record.attempt) is not None
+        and all(_is_file(name, *facts) for name, facts in record.files.items())
+    )
+
+
+def _is_file(name: str, size: int, sha256: str) -> bool:
+    return inside(name) and type(size) is int and size >= 0 and re.fullmatch("[0-9a-f]{64}", sha256) is not None
+
+
+class Damaged(Exception):
+    """What is stored of an output is not what its stage.json says."""
+
+
+def check_format(said: Any, url: str) -> None:
+    """Refuse a store of another format, by what its store.json says (None: it has none, like the first ones).
+
+    Raises:
+        StoreError: it was written by another version of clep-dg.
+    """
+    found = said.get("format") if isinstance(said, dict) else said
+    if said is not None and found != FORMAT:
+        raise StoreError(
+            "The store was written by another version of clep-dg.",
+            got=f"format {found}",
+            expected=f"format {FORMAT}",
+            where=url,
+            do="use the clep-dg that wrote it, or set CLEPDG_STORE to another place",
+        )
+
+
+def hash_files(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return {relative path: (bytes, sha256)} of all files below a folder but its stage.json and working state."""
+    state = {*folder.glob("*.resume")}
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, digest_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MARKER and not {path, *path.parents} & state
+    }
+
+
+def damage(folder: Path, record: Record, *, rehash: bool = False) -> str | None:
+    """Return why a folder does not hold a record's files, each at its size; None where it does.
+
+    Args:
+        rehash: hold their bytes against their sha256 as well.
+    """
+    for name, (size, sha256) in record.files.items():
+        path = folder / name
+        try:
+            facts = os.lstat(path)
+            if not stat.S_ISREG(facts.st_mode):
+                return f"not a file: {name}"
+            if facts.st_size != size:
+                return f"file truncated or altered: {name} ({facts.st_size} bytes, {size} expected)"
+            if rehash and digest_file(path) != sha256:
+                return f"file altered: {name} (another sha256)"
+        except OSError as error:
+            return f"file missing: {name}" if isinstance(error, FileNotFoundError) else f"file unreadable: {name}"
+    return None

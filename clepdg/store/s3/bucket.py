@@ -1,0 +1,214 @@
+"""A folder of a bucket, by s3fs: objects by name, every fault one clear error.
+
+Credentials and endpoint are botocore's own affair (environment, ~/.aws, roles). What may pass (500, 503, a reset, a
+server that is slow) is retried by botocore.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg.errors import StoreAway, StoreError
+from clepdg.hashing import JSON_BYTES, json_bytes, parse_json
+from clepdg.store.documents import Documents, checked, damaged
+from clepdg.store.record import Damaged
+
+ATTEMPTS: Final = 6  # of one request, botocore's standard mode: it rides out about half a minute
+BODY_ATTEMPTS: Final = 3  # of an answer that breaks off, which botocore does not see
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 30.0
+FILES_AT_ONCE: Final = 8
+PARTS_AT_ONCE: Final = 4  # of one large file
+PART_BYTES: Final = 8 << 20  # so at most a quarter of a gigabyte is in memory
+DO: Final = "see that the address is right, the server runs, and botocore finds credentials (AWS_*, ~/.aws)"
+
+
+class Bucket:
+    """Objects below one s3:// address.
+
+    Args:
+        patient: False gives up in seconds: to find out whether there is anybody at all.
+    """
+
+    def __init__(self, url: str, *, patient: bool = True) -> None:
+        import fsspec
+
+        self.url = url.rstrip("/")
+        config = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENCE_SECONDS if patient else CONNECT_SECONDS,
+            "retries": {"max_attempts": ATTEMPTS if patient else 2, "mode": "standard"},
+            "max_pool_connections": 2 * FILES_AT_ONCE * PARTS_AT_ONCE,
+        }
+        self.fs, self.prefix = fsspec.core.url_to_fs(
+            self.url, config_kwargs=config, skip_instance_cache=True, use_listings_cache=False
+        )
+        self.fs.retries = BODY_ATTEMPTS if patient else 1
+
+    def path(self, name: str) -> str:
+        """Return the path of an object as s3fs takes it."""
+        return f"{self.prefix}/{name}"
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn whatever s3fs, botocore and aiohttp raise into one StoreError; a missing object stays what it is."""
+        try:
+            yield
+        except (StoreError, Damaged, AttributeError, TypeError, NameError, AssertionError):
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in repr(error.__cause__):
+                raise StoreError(
+                    "There is no such bucket.", where=self.url, do="make it, or name another one"
+                ) from None
+            raise
+        except PermissionError as error:
+            raise StoreError("The store may not be used.", got=error, where=self.url, do=DO) from error
+        except Exception as error:  # there is no common base
+            got = f"{type(error).__name__}: {error}"
+            raise StoreAway("The store can't be reached.", got=got, where=self.url, do=DO) from error
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a small object; None where there is none."""
+        with self.errors():
+            try:
+                data: bytes = self.fs.cat_file(self.path(name), max_concurrency=1)  # or it asks for the size first
+                return data
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in repr(error.__cause__):
+                    raise
+                return None
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of those small objects that are there."""
+        with self.errors():
+            paths = {self.path(name): name for name in names}
+            found = self.fs.cat(list(paths), on_error="omit", max_concurrency=1) if paths else {}
+            return {paths[path]: data for path, data in found.items()}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small object, whatever stood there."""
+        with self.errors():
+            self.fs.pipe_file(self.path(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small object unless there is one (If-None-Match: *); return False where there is.
+
+        After a lost answer, what is there may be what was written here.
+        """
+        with self.errors():
+            try:
+                self.fs.pipe_file(self.path(name), data, mode="create")
+                return True
+            except Exception as error:
+                code = getattr(error.__cause__ or error, "response", {}).get("Error", {}).get("Code")
+                if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    return False
+                raise
+
+    def listing(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Return {name: (bytes, seconds since 1970)} of all objects below a folder."""
+        with self.errors():
+            found = self.fs.find(self.path(folder), detail=True)
+            start = len(self.prefix) + 1
+            return {path[start:]: (facts["size"], facts["LastModified"].timestamp()) for path, facts in found.items()}
+
+    def upload(self, files: dict[Path, str]) -> None:
+        """Upload files, several at once: {file: name of the object}."""
+        with self.errors():
+            names = [self.path(name) for name in files.values()]
+            if files:
+                parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
+                self.fs.put([str(path) for path in files], names, batch_size=FILES_AT_ONCE, **parts)
+
+    def download(self, names: dict[str, Path]) -> None:
+        """Download objects, several at once: {name: file}.
+
+        Raises:
+            FileNotFoundError: one is not there.
+        """
+        with self.errors():
+            if names:
+                paths = [self.path(name) for name in names]
+                files = [str(path) for path in names.values()]
+                self.fs.get(paths, files, batch_size=FILES_AT_ONCE, max_concurrency=1)  # parts are not retried
+
+    def reader(self, name: str) -> Any:
+        """Return an object as a binary file that is read from its start to its end."""
+        return self.fs.open(self.path(name), "rb", block_size=PART_BYTES, cache_type="readahead")
+
+    def writer(self, name: str) -> Any:
+        """Return a binary file that becomes an object when it is closed."""
+        return self.fs.open(
+            self.path(name), "wb", block_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE, fill_cache=False
+        )
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects; those that are not there do not matter."""
+        bucket, _, prefix = self.prefix.partition("/")
+        keys = [{"Key": f"{prefix}/{name}".lstrip("/")} for name in names]
+        with self.errors():
+            for start in range(0, len(keys), 1000):
+                asked = {"Objects": keys[start : start + 1000], "Quiet": True}
+                answer = self.fs.call_s3("delete_objects", Bucket=bucket, Delete=asked)
+                if refused := answer.get("Errors"):
+                    raise PermissionError(f"{len(refused)} objects were not deleted: {refused[0]}")
+
+    def delete_below(self, folder: str) -> None:
+        """Delete all objects below a folder."""
+        self.delete(list(self.listing(folder)))
+
+
+class BucketDocuments(Documents):
+    """Documents of a remote store: the methods of clepdg.documents.Documents."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+
+    def read(self, name: str) -> Any:
+        """As Documents.read."""
+        data = self.bucket.read(checked(name))
+        try:
+            return None if data is None else _parsed(data)
+        except ValueError as error:
+            raise damaged(error, self.address(name)) from error
+
+    def write(self, name: str, value: Any) -> None:
+        """As Documents.write."""
+        self.bucket.write(checked(name), json_bytes(value))
+
+    def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
+        """As Documents.newest: one listing, then what is wanted at once."""
+        listed = self.bucket.listing(folder)
+        names = sorted((name for name in listed if name.endswith(".json")), reverse=True)[:count]
+        said = self.bucket.read_many(names)
+        found = []
+        for name in names:
+            with contextlib.suppress(ValueError, KeyError):
+                found.append((name, _parsed(said[name]), listed[name][1]))
+        return found
+
+    def address(self, name: str) -> str:
+        """As Documents.address."""
+        return f"{self.bucket.url}/{name}"
+
+
+def _parsed(data: bytes) -> Any:
+    if len(data) > JSON_BYTES:
+        raise ValueError(f"{len(data)} bytes")
+    return parse_json(data)
+
+
+def every(seconds: float, what: Callable[[], None]) -> tuple[threading.Event, threading.Thread]:
+    """Call something every so many seconds in a thread, until the event that is returned is set."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            what()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    return over, thread

@@ -1,0 +1,56 @@
+"""Many files as one object: a tar that is written while it is uploaded, and verified while it is read."""
+
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg.store.record import Damaged, Record
+
+TAR: Final = "files.tar"
+OVERHEAD: Final = 8192  # bytes of headers and padding that a member may take
+
+
+def pack(folder: Path, record: Record, sink: Any) -> None:
+    """Write a record's files into a binary file, which is closed; what went wrong leaves nothing behind."""
+    try:
+        with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for name, (size, _) in record.files.items():
+                member = tarfile.TarInfo(name)
+                member.size = size
+                with (folder / name).open("rb") as file:
+                    tar.addfile(member, file)
+    except BaseException:
+        sink.discard()
+        raise
+    sink.close()
+
+
+def unpack(source: Any, record: Record, folder: Path) -> None:
+    """Write a record's files from a binary file into a folder; nothing but them, and nowhere else.
+
+    Raises:
+        Damaged: it holds something else. Whether the bytes are right is for the caller to see.
+    """
+    waiting = {name: size for name, (size, _) in record.files.items()}
+    with source:
+        if source.size > record.bytes + OVERHEAD * (len(waiting) + 2):
+            raise Damaged(f"{TAR}: {source.size} bytes")
+        try:
+            with tarfile.open(fileobj=source, mode="r|") as tar:
+                for member in tar:
+                    if not member.isreg() or waiting.pop(member.name, None) != member.size:
+                        raise Damaged(f"{TAR} holds {member.name!r}, which is not of the output")
+                    (folder / member.name).parent.mkdir(parents=True, exist_ok=True)
+                    with (folder / member.name).open("xb") as file:
+                        shutil.copyfileobj(_member(tar, member), file, 1 << 20)
+        except (tarfile.TarError, EOFError) as error:
+            raise Damaged(f"{TAR} is damaged: {error}") from error
+    if waiting:
+        raise Damaged(f"{TAR} lacks {next(iter(waiting))!r}")
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    opened = tar.extractfile(member)
+    assert opened is not None, "it is a regular file"
+    return opened

@@ -1,0 +1,229 @@
+"""The one training loop: seeds, schedules, checkpoints.
+
+What step s does is a pure function of (seed, s) and the weights: the batch is drawn from (seed, s), and torch's
+generators are seeded from (seed, s, rank) before each step. So a checkpoint is step + weights + optimiser, and a
+resumed run equals an uninterrupted one bit for bit.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.errors import ClepError, StoreError
+from clepdg.models.tensors import load_tensors
+from clepdg.training import distributed
+
+log = logging.getLogger("clepdg")
+
+CHECKPOINT = "training.resume"  # the store drops *.resume when it commits
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the 63-bit seed of a step on a rank."""
+    name = f"{seed}/{step}/{rank}" if rank else f"{seed}/{step}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def warmup_cosine(step: int, steps: int, warmup_share: float) -> float:
+    """Return the learning rate's factor in (0, 1] at a step: linear warm-up, then half a cosine down to near 0."""
+    warmup = max(1, round(warmup_share * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup + 0.5) / max(1, steps - warmup)))
+
+
+@dataclass
+class Training:
+    """One training: what is trained and how a step goes.
+
+    Attributes:
+        tensors: name -> tensor that training changes; in the checkpoint, in the optimiser's order.
+        loss: the loss and metrics of a step.
+        pace: when to save, and when to stop; the first rank's clock counts.
+        stops_at: it is saved and stopped only at multiples of so many steps.
+        schedule: learning-rate factor of a step.
+        after_step: called after the optimiser's step (clamps).
+        at: called with the number of steps done, at multiples of `every`; returns what the checkpoint must remember.
+        memory: what `at` returned last; restored from the checkpoint.
+    """
+
+    tensors: Mapping[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    loss: Callable[[int], tuple[Tensor, dict[str, float]]]
+    steps: int
+    seed: int
+    folder: Path
+    pace: Pace = USUAL
+    stops_at: int = 1
+    schedule: Callable[[int], float] = lambda step: 1.0
+    clip_norm: float | None = None
+    after_step: Callable[[], None] = lambda: None
+    at: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda done, memory: memory
+    every: int = 1 << 62
+    memory: dict[str, Any] = field(default_factory=dict)
+    reporting: Reporting = field(default_factory=Reporting)
+
+    def run(self) -> dict[str, Any]:
+        """Train from the last checkpoint, or from the start, to the end; return the memory.
+
+        Raises:
+            ClepError: the loss is not finite, or the time is up; then a checkpoint was saved.
+            StoreError: a checkpoint can't be written.
+        """
+        rates = [group["lr"] for group in self.optimiser.param_groups]
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        started = saved = self.pace.clock()
+        for step in range(self._resume(), self.steps):
+            torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
+            for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * self.schedule(step)
+            loss, metrics = self.loss(step)
+            if not torch.isfinite(loss):
+                raise ClepError(
+                    "Training diverged.", got=f"loss {loss.item()} at step {step}", do="lower the learning rate"
+                )
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            distributed.average_gradients(parameters)
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            self.optimiser.step()
+            self.after_step()
+            done = step + 1
+            if step % 10 == 0 or done == self.steps:
+                self.reporting.log_metrics({"loss": loss.item(), **metrics}, step)
+            if done % self.every == 0:
+                self.memory = self.at(done, self.memory)
+            if done < self.steps and done % self.stops_at == 0 and distributed.rank() == 0:
+                saved = self._keep_pace(done, started, saved)
+            self.reporting.progress(done, self.steps)
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return self.memory
+
+    def _keep_pace(self, done: int, started: float, saved: float) -> float:
+        """Save if it is time to, and return when that was last; raise when the training's own time is up."""
+        now, limit = self.pace.clock(), self.pace.limit_seconds
+        over = limit is not None and now - started >= limit
+        if over or now - saved >= self.pace.checkpoint_seconds:
+            self._save(done)
+            saved = self.pace.clock()
+        if over:
+            raise ClepError(
+                "The training's time is up.",
+                got=f"{now - started:.0f} s, at step {done} of {self.steps}",
+                expected=f"at most training_seconds, {limit:g} s",
+                do="run the same command again: it goes on from this step; or raise training_seconds",
+            )
+        return saved
+
+    def _save(self, done: int) -> None:
+        tensors = {f"tensor.{name}": tensor for name, tensor in self.tensors.items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            for name, value in state.items():
+                if value is not None:
+                    tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
+        save_atomically(self.folder / CHECKPOINT, tensors, {"done": done, "memory": self.memory})
+
+    def _resume(self) -> int:
+        path = self.folder / CHECKPOINT
+        if distributed.rank() == 0 and whole(path) and not self._fits(load_tensors(path), read_facts(path)):
+            log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
+            path.unlink()
+        distributed.wait()  # the first rank removes what is not wanted
+        if not path.exists():
+            return 0
+        tensors, facts = load_tensors(path), read_facts(path)
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(tensors[f"tensor.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, index, name = key.split(".", 2)
+                state.setdefault(int(index), {})[name] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.memory = facts["memory"]
+        return int(facts["done"])
+
+    def _fits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
+        """Tell whether a checkpoint can be this training's: its tensors by name and shape, its step."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        weights = {f"tensor.{name}": tensor.shape for name, tensor in self.tensors.items()}
+        found = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimiser.")}
+        states = {(f"optimiser.{index}", shape) for index, p in enumerate(parameters) for shape in (p.shape, ())}
+        done, memory = facts.get("done"), facts.get("memory")
+        return (
+            found == weights
+            and all((name.rpartition(".")[0], tensors[name].shape) in states for name in tensors.keys() - found.keys())
+            and type(done) is int
+            and 0 < done < self.steps
+            and isinstance(memory, dict)
+        )
+
+
+def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and facts as one file that is either the old one or the new one, whole.
+
+    Raises:
+        StoreError: the disk is full or can't be written.
+    """
+    from safetensors.torch import save
+
+    aside = path.with_name(f"writing-{path.name}")
+    data = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())},
+        metadata={"facts": json.dumps(facts, sort_keys=True)},
+    )
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        do = "make room and run the same command again: training goes on from the checkpoint before"
+        raise StoreError("A checkpoint can't be written.", got=error, where=path, do=do) from error
+
+
+def whole(path: Path) -> bool:
+    """Tell whether a file of save_atomically is there and whole; one that is not is removed: training begins anew."""
+    if not path.exists():
+        return False
+    try:
+        read_facts(path)
+    except StoreError as error:  # after a power cut, for instance
+        if isinstance(error.__cause__, OSError):
+            raise
+        log.warning("A checkpoint is damaged, so training begins anew: %s: %s", path, error.__cause__)
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts beside the tensors of a file of save_atomically.
+
+    Raises:
+        StoreError: there are none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            return dict(facts)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError("A checkpoint can't be read.", got=error, where=path, do="delete it") from error

@@ -1,0 +1,83 @@
+"""What the command line's options mean."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from clepdg.config.presets import PRESETS
+from clepdg.errors import ConfigError
+from tasks.engine.node import STAGES
+from tasks.engine.run_history import Arguments
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which stages of what are wanted."""
+    parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
+    parser.add_argument(
+        "--backbone", help="micro, micro-context, a folder, a Hugging Face name (NAME@COMMIT), or laion:CHECKPOINT"
+    )
+    add_corpora_options(parser)
+    parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
+    parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")
+    parser.add_argument("--redo", type=_list, default=(), metavar="A,B", help="stages to compute again")
+    parser.add_argument("--allow-partial", action="store_true", help="take corpora that are not complete")
+    parser.add_argument(
+        "--allow-pickle-weights",
+        action="store_true",
+        help="read weights that come as an unknown pickle (.bin): a flaw in its reader could let it run code",
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for example clep.epochs=15")
+
+
+def add_corpora_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which corpora are wanted, and from where."""
+    parser.add_argument("--corpora", type=_list, metavar="A,B", help="which corpora (default: the preset's)")
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="CORPUS=PLACE", help="folder, archive, list (.csv) or URL"
+    )
+
+
+def _list(text: str) -> tuple[str, ...]:
+    items = tuple(item.strip() for item in text.split(",") if item.strip())
+    if not items or len(set(items)) < len(items):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a thing twice")
+    return items
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{option} needs a name and a value.", got=item, expected="NAME=VALUE")
+        if name in pairs:
+            raise ConfigError(f"{option} is given twice for {name}.", got=[pairs[name], value])
+        pairs[name] = value
+    return pairs
+
+
+def given_sources(options: argparse.Namespace) -> dict[str, str]:
+    """Return the sources that a user names; local ones become absolute paths."""
+    return {
+        corpus: place if "://" in place else str(Path(place).expanduser().resolve())
+        for corpus, place in _pairs(options.source, "--source").items()
+    }
+
+
+def read_arguments(options: argparse.Namespace) -> Arguments:
+    """Return a run's arguments from the command line's options."""
+    backbone = options.backbone
+    if backbone is not None and Path(backbone).expanduser().is_dir():
+        backbone = str(Path(backbone).expanduser().resolve())
+    return Arguments(
+        preset=options.preset or "open",
+        backbone=backbone,
+        corpora=options.corpora,
+        sources=given_sources(options),
+        folds=options.folds,
+        until=options.until,
+        redo=options.redo,
+        allow_partial=options.allow_partial,
+        allow_pickle_weights=options.allow_pickle_weights,
+        overrides=_pairs(options.set, "--set"),
+    )

@@ -1,0 +1,102 @@
+"""clep-dg predict, compare and promote: what they print of the registered classifiers."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from clepdg.config.presets import PRESETS
+from clepdg.errors import ConfigError
+from tasks.host.preflight import check_tracking
+from tasks.host.processes import set_environment
+from tasks.host.settings import Settings, load_settings
+
+
+def add_registry_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the three commands."""
+    predict = commands.add_parser("predict", help="print emotion and probabilities of audio files")
+    predict.set_defaults(command=predict_command)
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
+    predict.add_argument("--version", help="number or alias of a registered version (default: champion)")
+    compare = commands.add_parser("compare", help="registered classifiers side by side, and what changed")
+    compare.set_defaults(command=compare_command)
+    compare.add_argument("versions", nargs="*", type=int, metavar="VERSION", help="two, the second against the first")
+    compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+    promote = commands.add_parser("promote", help="make a registered classifier the champion")
+    promote.set_defaults(command=promote_command)
+    promote.add_argument("version", type=int)
+    promote.add_argument("--why", required=True, help="kept with the version")
+    promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """Print emotion and probabilities of audio files with the registered classifier."""
+    settings = _registry_settings(options.preset)
+    check_audio(options.files)
+    from tasks.stages.inputs import quiet_transformers
+    from tasks.tracking.model_registry import load_classifier
+
+    quiet_transformers()
+    model = load_classifier(settings, options.preset, options.version)
+    table = model.predict([{"path": str(path.absolute())} for path in options.files])
+    names = [name for name in table.columns if name != "emotion"]
+    width = max(len(str(path)) for path in options.files)
+    for path, (_, row) in zip(options.files, table.iterrows(), strict=True):
+        shares = "  ".join(f"{name} {row[name]:.3f}" for name in names)
+        print(f"{str(path):{width}s}  {row['emotion']:10s}  {shares}")
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Print the registered classifiers side by side."""
+    settings = _registry_settings(options.preset)
+    from tasks.tracking.compare import compare
+
+    print(compare(settings, options.preset, options.versions))
+
+
+def promote_command(options: argparse.Namespace) -> None:
+    """Make a registered classifier the champion."""
+    settings = _registry_settings(options.preset)
+    from tasks.tracking.compare import promote
+
+    print(promote(settings, options.preset, options.version, options.why))
+
+
+def _registry_settings(preset: str) -> Settings:
+    settings = load_settings()
+    set_environment(settings)
+    if preset not in PRESETS:
+        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+    check_tracking(settings)
+    return settings
+
+
+def check_audio(files: Sequence[Path]) -> None:
+    """Raise one error that names every file that can't be heard.
+
+    Raises:
+        ClepError: a file is missing, is not audio, is empty, too short or silent, or holds samples that are not finite.
+    """
+    import numpy as np
+
+    from clepdg.audio.io import decode, to_mono
+    from clepdg.config.schema import IndexConfig
+    from clepdg.errors import IndexingError
+
+    faults, usable = [], IndexConfig()
+    for path in files:
+        try:
+            samples, rate = decode(path)
+        except IndexingError as error:
+            faults.append(f"{path}: {'no such file' if not path.exists() else 'a folder' if path.is_dir() else error}")
+            continue
+        if not len(samples):
+            faults.append(f"{path}: empty")
+        elif not np.isfinite(samples).all():
+            faults.append(f"{path}: samples that are not finite")
+        elif len(samples) < usable.min_seconds * rate:
+            faults.append(f"{path}: shorter than {usable.min_seconds} s")
+        elif np.sqrt(np.mean(np.square(to_mono(samples), dtype=np.float64))) < usable.silence_rms:
+            faults.append(f"{path}: silent")
+    if faults:
+        raise IndexingError("Some files can't be used.\n- " + "\n- ".join(faults))

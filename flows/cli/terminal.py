@@ -1,0 +1,155 @@
+"""How a run shows itself on a terminal: bars, a line for each group of stages, and the result at its end."""
+
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from clepdg.config.folds import SUPERVISED
+from clepdg.config.rows import MAIN_ROW
+from clepdg.corpora.cards import load_card
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from flows.run.progress import describe, in_bytes, since_first
+from tasks.engine.run_history import Arguments
+from tasks.host.settings import Settings
+
+
+def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
+    """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
+    from tasks.tracking.client import how_to_look
+
+    store = settings.open_store()
+    key = result["stages"].get("report/report")
+    stages = "stage" if result["computed"] == 1 else "stages"
+    print(f"\n{result['computed']} {stages} computed, {result['reused']} reused, in {seconds:.0f} s.")
+    for note in [*result["notes"], *_incomplete(result, store)]:
+        print(note)
+    if key is None:
+        return
+    folder = store.local("report", key)
+    print("\n" + (folder / "table.txt").read_text())
+    print(f"report   {folder / 'report.html'}")
+    print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
+    print(f"MLflow   {how_to_look(settings)}")
+    preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
+    champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])
+    command = f"predict{preset} {shlex.quote(_an_utterance(result, store))}" if champion else f"compare{preset}"
+    activate = (
+        "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
+    )
+    print(f"next     {activate}clep-dg {command}")
+
+
+def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
+    """Yield a line for each corpus that is partial, altered or has files in quarantine, with where more is said."""
+    for node_id, key in result["stages"].items():
+        record = store.lookup("index", key) if key and node_id.startswith("index/") else None
+        if isinstance(record, Record) and _is_incomplete(record):
+            place = store.address("index", key)
+            yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
+
+
+def _is_incomplete(record: Record) -> bool:
+    from clepdg.dataset.validate import copy_differences
+
+    return bool(record.figures["quarantined"] or copy_differences(record.figures, load_card(record.name)))
+
+
+def _counts(record: Record) -> str:
+    """Return how many utterances of a corpus an index holds, of how many that its card expects."""
+    card, figures = load_card(record.name), record.figures
+    whole = f" of {card.expected.utterances}" if card.expected.utterances and not card.acoustics else ""
+    altered = ", altered files" if figures["published"]["altered"] else ""
+    return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{altered}"
+
+
+def _an_utterance(result: dict[str, Any], store: Store) -> str:
+    """Return an audio file of the run that a user can try."""
+    from clepdg.download.source import root
+
+    for node_id, key in result["stages"].items():
+        if node_id.startswith("source/"):
+            folder = store.at_hand("source", key)
+            paths = sorted(root(folder).rglob("*.wav")) if folder else ()
+            found = next((path for path in paths if not path.name.startswith(".")), None)
+            if found:
+                return str(found)
+    return "FILE.wav"
+
+
+def show() -> Any:
+    """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
+    from flows.run.run import Show
+
+    def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return bar(node.stage, node.name)
+
+    def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
+        def said(pair: tuple[Any, Any]) -> str:
+            node, outcome = pair
+            return f"{outcome.reason}; {_counts(outcome.record)}" if node.stage == "index" else str(outcome.reason)
+
+        computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
+        for reason, group in groupby(computed, key=said):
+            nodes, ends = zip(*group, strict=True)
+            each = " each" if len(nodes) > 1 and nodes[0].stage == "index" else ""
+            name = (
+                nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
+            )
+            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}{each}")
+
+    def failed(node: Any, message: str) -> None:
+        _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
+
+    return Show(bar=of_node, done=done, failed=failed, say=_write)
+
+
+@contextmanager
+def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a progress function: a bar on a terminal, a line now and then where output goes to a file."""
+    if not sys.stderr.isatty():
+        yield _lines(stage, name)
+        return
+    from tqdm import tqdm
+
+    unit = "B" if in_bytes(stage) else "it"
+    with tqdm(
+        desc=f"{stage} {name}", leave=False, file=sys.stderr, mininterval=0.2, unit=unit, unit_scale=in_bytes(stage)
+    ) as progress:
+
+        def update(done: int, total: int) -> None:
+            progress.total = total or None
+            if not progress.n:  # its rate is of what comes after
+                progress.initial = progress.n = progress.last_print_n = done
+            progress.update(done - progress.n)
+
+        yield update
+
+
+def _lines(stage: str, name: str, every: float = 30.0) -> Callable[[int, int], None]:
+    last, since = time.monotonic(), since_first()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        lately = since(done)
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(describe(stage, name, done, total, *lately), file=sys.stderr, flush=True)
+
+    return update
+
+
+def _write(line: str) -> None:
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line)
+    else:
+        print(line, flush=True)

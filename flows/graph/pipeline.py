@@ -1,0 +1,210 @@
+"""The stages of a run, in order: what each one reads of the configuration, and what it depends on.
+
+    source -> index -> shard --+
+                               +-> clep -> acpt -> text_embeddings -> classifier -> evaluate -> report
+    backbone ------------------+--> audio_embeddings ------------------^
+
+Corpus by corpus down to the shards; then fold by fold, for every seed; then one report. A node lists in `config` and
+`inputs` exactly what its key is made of, so that what is not there can't change its result.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import product
+
+from clepdg.audio import corruptions
+from clepdg.config.folds import PAIR, Fold, folds, kind
+from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
+from clepdg.config.schema import MICRO_CONTEXT, Config
+from clepdg.corpora.cards import load_card, published
+from clepdg.download import source as sources
+from clepdg.errors import ConfigError, SourceError
+from clepdg.evaluation import context_geometry
+from clepdg.hashing import digest
+from clepdg.store.record import Record
+from flows.graph.fold import fold_nodes, looked_at_before
+from flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
+from flows.graph.nodes import audio_embeddings, hears, shard_name, text_embeddings
+from flows.graph.titles import facts, title, untestable
+from tasks.engine.node import DATA_STAGES, STAGES, Node
+from tasks.stages import data
+from tasks.stages import report as reporting
+
+
+def graph(
+    config: Config,
+    given: Mapping[str, str],
+    *,
+    only_folds: tuple[str, ...] | None = None,
+    until: str | None = None,
+    allow_partial: bool = False,
+    states: Mapping[str, str] | None = None,
+    allow_unknown: bool = False,
+) -> list[Node]:
+    """Return the nodes of a run, each after what it depends on.
+
+    Args:
+        given: corpus -> the user's own source (folder, archive or address).
+        states: corpus -> digest of its source's state, where that was asked for already.
+        only_folds: names of the folds wanted; None: all of the configuration's protocols.
+        until: the last stage wanted.
+        allow_unknown: read pickled weights whose bytes no pin names.
+
+    Raises:
+        ConfigError: an unknown corpus, fold, row or stage.
+        SourceError: sources can't be had, all of them in one error.
+    """
+    if until is not None and until not in STAGES:
+        raise ConfigError("There is no such stage.", got=until, expected=STAGES)
+    chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
+    wanted = rows(config.rows, config.encoder.name)
+    nodes = _sources(config, given, states or {})
+    nodes += [index(config, corpus) for corpus in config.corpora]
+    nodes += [shard(config, corpus) for corpus in config.corpora]
+    if any(row.model == FULL_BAND for row in wanted.values()):
+        nodes += [shard(config, corpus, full_band=True) for corpus in config.corpora]
+    nodes = [_accepting(node, allow_partial, config) for node in nodes]
+    if not backbone_by_fold(config):
+        nodes.append(backbone(config, allow_unknown=allow_unknown))
+    if ENCODER in wanted:
+        nodes.append(encoder(config, allow_unknown=allow_unknown))
+    nodes += shared(config, chosen, wanted)
+    for fold in chosen:
+        nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
+    learnt = [node.id for node in nodes if node.stage in ("clep", "acpt")]
+    models = [node.id for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
+    nodes.append(report(config, chosen, wanted, models))
+    last = STAGES.index(until) if until else len(STAGES)
+    return [node for node in nodes if STAGES.index(node.stage) <= last]
+
+
+def _sources(config: Config, given: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
+    """Return the nodes of all sources, or raise what is wrong with any of them."""
+    nodes, faults = list[Node](), list[SourceError]()
+    for corpus in config.corpora:
+        try:
+            nodes.append(source(config, corpus, given, states))
+        except SourceError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise SourceError("\n- ".join([f"{len(faults)} sources can't be had.", *map(str, faults)]))
+    return nodes
+
+
+def source(config: Config, corpus: str, given: Mapping[str, str], states: Mapping[str, str]) -> Node:
+    """A corpus's files: generated, downloaded, extracted, or a folder that is listed."""
+    card = load_card(corpus)
+    if card.acoustics:  # synthetic
+        return Node(
+            stage="source",
+            name=corpus,
+            compute=data.compute_synthetic,
+            config={
+                "corpus": corpus,
+                "synthetic": config.synthetic,
+                "grammar": card.grammar,
+                "acoustics": card.acoustics,
+                "sample_rate": card.expected.sample_rate,
+            },
+        )
+    return Node(
+        stage="source",
+        name=corpus,
+        compute=data.compute_source,
+        config={"corpus": corpus, "given": given.get(corpus)},
+        state={"source": states.get(corpus) or digest(sources.state(card, given.get(corpus)))},
+    )
+
+
+def index(config: Config, corpus: str) -> Node:
+    """The utterance table of a corpus."""
+    card = asdict(load_card(corpus))
+    read = ("name", "grammar", "language", "labels", "split", "exclude")
+    sums = published(load_card(corpus))
+    return Node(
+        stage="index",
+        name=corpus,
+        compute=data.compute_index,
+        config={
+            "card": {name: card[name] for name in read},
+            "index": config.index,
+            **({"published": digest(sums)} if sums else {}),
+        },
+        inputs={"source": f"source/{corpus}"},
+    )
+
+
+def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
+    """A corpus's audio as FLAC in tars: depends on the index's audio facts alone, not on its label map."""
+    return Node(
+        stage="shard",
+        name=shard_name(corpus, full_band=full_band),
+        compute=data.compute_shard,
+        config={"shard": replace(config.shard, band_limit_hz=None) if full_band else config.shard},
+        inputs={"index": f"index/{corpus}#audio"},
+        uses={"source": f"source/{corpus}"},
+    )
+
+
+def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
+    """Let the index's counts be held against the card on every run, reused or not."""
+    if node.stage != "index":
+        return node
+
+    def accept(record: Record, place: str) -> None:
+        from clepdg.corpora import synthetic
+        from clepdg.dataset import validate
+
+        card = load_card(node.name)
+        card = synthetic.sized(card, config.synthetic) if card.acoustics else card
+        validate.check(record.figures, card, allow_partial=allow_partial, place=place)
+
+    return replace(node, accept=accept)
+
+
+def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> list[Node]:
+    """What no fold changes: text and audio embeddings of the backbone, and all that is made without CLEP."""
+    models = {row.model for row in wanted.values()}
+    own = shared_models(config)
+    nodes = [
+        text_embeddings(config, row.model, f"backbone/{BACKBONE}", row, None)
+        for row in wanted.values()
+        if row.model in BACKBONES and row.model in own and row.head == "prompts"
+    ]
+    if any(looked_at_before(config, fold, wanted) == BACKBONE for fold in chosen):
+        nodes.append(text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", wanted[context_geometry.IN_WORDS], None))
+    heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
+    targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
+    nodes += [
+        audio_embeddings(config, model, own[model], corpus, condition)
+        for model in own
+        if model in models
+        for condition, corpus in product(heard, config.corpora)
+        if condition is None or (corpus in targets and hears(model, condition))
+    ]
+    return list({node.id: node for node in nodes}.values())
+
+
+def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
+    """The tables over all folds, how much the models of their rows read of contexts, and what contexts are like."""
+    return Node(
+        stage="report",
+        name="report",
+        compute=reporting.compute_report,
+        config={
+            "folds": [fold.name for fold in chosen],
+            "corpora": config.corpora,
+            "rows": {name: title(config, row) for name, row in wanted.items()},
+            "facts": facts(config),
+            "untestable": untestable(config),
+            "never_heard": config.pretrain.left_out if config.backbone.name == MICRO_CONTEXT else (),
+            "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
+        },
+        inputs={
+            **{f"evaluate/{fold.name}": f"evaluate/{fold.name}" for fold in chosen},
+            **{f"index/{corpus}": f"index/{corpus}" for corpus in config.corpora},
+            **{node_id: node_id for node_id in models},
+        },
+    )

@@ -1,0 +1,73 @@
+"""What the report says about a run: titles of rows, facts, and the line on what its numbers are not."""
+
+from pathlib import Path
+from typing import Any
+
+from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
+from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
+from clepdg.corpora.cards import load_card
+from clepdg.emotions import labels
+from flows.graph.models import BACKBONES
+
+PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
+
+
+def title(config: Config, row: Row) -> str:
+    """Return a row's title in the tables, with what is particular to it in this run."""
+    micro = config.backbone.name == MICRO
+    text = row.title
+    if row.model == ENCODER:
+        text = text.replace("a speech encoder", f"speech encoder {Path(str(config.encoder.name)).name}")
+    if micro and row.model in BACKBONES:
+        text = text.replace("CLAP zero-shot", "untrained encoder, zero-shot").replace("CLAP", "the untrained encoder's")
+    if config.backbone.name == MICRO_CONTEXT and row.model in BACKBONES:
+        text = text.replace("CLAP zero-shot", "encoder of environments, zero-shot")
+        text = text.replace("CLAP", "the encoder of environments'")
+    emotionless = config.backbone.name in (MICRO, MICRO_CONTEXT)  # its words for emotions mean nothing before CLEP
+    if emotionless and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
+        text += " (not testable: no pretrained words for emotions)"
+    centred = row.head in ("prompts", "text") and row.classifier_config(config.classifier).centring == "target"
+    return text + (" (transductive)" if centred else "")
+
+
+def untestable(config: Config) -> str | None:
+    """Return why ACPT's credit can't be tested with this backbone, or None."""
+    return "no pretrained text" if config.backbone.name == MICRO else None
+
+
+def facts(config: Config) -> dict[str, Any]:
+    """Return what the report says about the run, and the one line that says what its numbers are not."""
+    micro = config.backbone.name == MICRO
+    synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
+    real = [corpus for corpus in config.corpora if corpus not in synthetic]
+    captions = [f"Real speech: {', '.join(real)}."] if real else []
+    if synthetic:
+        captions.append(
+            f"Synthetic speech ({', '.join(synthetic)}): its scores show that every stage works and that its parts fit"
+            " together; they say nothing about real emotional speech."
+        )
+    caption = " ".join(captions)
+    if micro:
+        caption += (
+            " Backbone micro is a random model with no pretraining: its words have no meaning before CLEP, so hand-"
+            "written contexts are random ones here, and ACPT's credit is not testable (no pretrained text)."
+        )
+    if config.backbone.name == MICRO_CONTEXT:
+        caption += (
+            " Backbone micro-context is micro, pretrained in each fold on its sources' audio in generated environments"
+            " under captions that name them: it tests the mechanism of contexts, not whether text alone is enough."
+        )
+    encoder = config.encoder
+    seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
+    return {
+        "caption": caption,
+        "preset": config.preset,
+        "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, f" at {config.backbone.revision}"),
+        **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
+        "label set": ", ".join(labels(config.text.label_set)),
+        "seeds": seeds,
+        "centring": config.classifier.centring
+        + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
+        "audio": ", ".join(("clean", *config.evaluate.conditions)),
+        "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
+    }

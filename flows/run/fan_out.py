@@ -1,0 +1,162 @@
+"""Fan-out: corpora and folds of a run as runs of their own, which the workers of a work pool pull.
+
+The run that asked for it waits for them, then finds their outputs in the store that all of them share. A part that is
+up to date is not sent. Stages that several folds share are computed by the one that comes first, on one host under the
+store's lock.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.config.folds import folds
+from clepdg.config.schema import Config
+from clepdg.errors import ClepError, ConfigError
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from tasks.engine.node import DATA_STAGES, STAGES, Node, decide
+from tasks.engine.run_history import Arguments, parameters, run_name
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+DEPLOYMENT: Final = "clep-dg/fold"
+POLL_SECONDS: Final = 2.0
+
+
+def check_workers(arguments: Arguments) -> None:
+    """Raise where parts of a run could not be sent to anybody.
+
+    Raises:
+        ConfigError: stages are to be computed again, which each part would do for itself.
+        ClepError: the deployment is not there, or no worker of its pool is online.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    if arguments.redo:
+        do = "compute them again without fan-out first"
+        raise ConfigError("Stages can't be computed again by a run that fans out.", got=arguments.redo, do=do)
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name or "-"
+            found = client.read_work_pool(pool)
+        except ObjectNotFound as error:
+            do = "start the servers with make up, or deploy to yours: prefect deploy --all"
+            raise ClepError(f"Prefect's server has no deployment {DEPLOYMENT}.", got=error, do=do) from error
+        if found.is_push_pool or found.is_managed_pool:
+            return  # it needs no workers
+        workers = client.read_workers_for_work_pool(pool)
+    if not any(worker.status == "ONLINE" for worker in workers):
+        raise ClepError(
+            f"No worker of the work pool {pool} is online: nobody would take the parts of this run.",
+            got=[f"{worker.name} (last seen {worker.last_heartbeat_time})" for worker in workers] or "none",
+            do=f"start one or more: prefect worker start --pool {pool} --limit 1",
+        )
+
+
+def send_parts(
+    config: Config, arguments: Arguments, nodes: list[Node], store: Store, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Have the corpora that are stale run elsewhere, then the folds that are; return why some did not end well.
+
+    No fold can be finished without all corpora: where one failed, none is sent.
+    """
+    data = [node for node in nodes if node.stage in DATA_STAGES]
+    failed = send(parts(config, arguments, stale(data, store)), say)
+    return failed or send(parts(config, arguments, stale(nodes, store)), say)
+
+
+def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
+    """Return the nodes that are not up to date."""
+    known, found = dict[str, Record](), list[Node]()
+    for node in nodes:
+        record = decide(node, known, store, dict).record
+        if record is None:
+            found.append(node)
+        else:
+            known[node.id] = record
+    return found
+
+
+def parts(config: Config, arguments: Arguments, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
+    """Return corpus or fold -> the parameters of its own run, for what is stale: a corpus's data, or a fold.
+
+    The corpus of a data part stands in one fold of its own: no data stage reads which others there are.
+    """
+    nodes = list(nodes)
+    names = {node.name.partition(".")[0] for node in nodes if node.stage in DATA_STAGES}
+    found: dict[str, Arguments] = {}
+    for corpus in (corpus for corpus in config.corpora if corpus in names):
+        found[corpus] = replace(
+            arguments,
+            corpora=(corpus,),
+            sources={name: place for name, place in arguments.sources.items() if name == corpus},
+            folds=None,
+            until=_first(arguments.until, "shard"),
+            overrides={**arguments.overrides, "protocols": "supervised"},
+        )
+    stems = {node.name.partition(".")[0] for node in nodes if node.stage not in DATA_STAGES}
+    for fold in folds(config.corpora, config.protocols, arguments.folds):
+        if fold.name in stems:
+            found[fold.name] = replace(arguments, folds=(fold.name,), until=_first(arguments.until, "evaluate"))
+    return {name: parameters(part) for name, part in found.items()}
+
+
+def _first(until: str | None, stage: str) -> str:
+    return stage if until is None else min(until, stage, key=STAGES.index)
+
+
+def send(wanted: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]) -> dict[str, str]:
+    """Run parts elsewhere, wait for all of them, and return part -> why it did not end well.
+
+    If this run ends before them, they are cancelled.
+    """
+    from prefect import get_run_logger
+    from prefect.client.orchestration import get_client
+    from prefect.deployments import run_deployment
+
+    sent: dict[str, FlowRun] = {}
+    with get_client(sync_client=True) as client:
+        try:
+            for name, given in wanted.items():
+                made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=run_name(given), timeout=0)
+                sent[name] = made  # type: ignore[assignment]
+                say(f"{name}: to the workers of {DEPLOYMENT}")
+            while waiting := [name for name, run in sent.items() if _runs(run)]:
+                time.sleep(POLL_SECONDS)
+                sent |= {name: client.read_flow_run(sent[name].id) for name in waiting}
+                for name in waiting:
+                    if not _runs(sent[name]):
+                        get_run_logger().info("%s", _told(name, sent[name]))
+                        say(_told(name, sent[name]).splitlines()[0])
+        except BaseException:
+            _cancel(sent)
+            raise
+    return {name: _told(name, run) for name, run in sent.items() if not (run.state and run.state.is_completed())}
+
+
+def _runs(run: "FlowRun") -> bool:
+    return not (run.state and run.state.is_final())
+
+
+def _told(name: str, run: "FlowRun") -> str:
+    from prefect.utilities.urls import url_for
+
+    where = url_for("flow-run", obj_id=run.id) or run.id
+    state = run.state
+    said = ": ".join(text for text in (state.name, state.message) if text) if state else "unknown"
+    return f"the run of {name} elsewhere ({where}) ended {said}"
+
+
+def _cancel(sent: Mapping[str, "FlowRun"]) -> None:
+    """Cancel what still runs; what the server can't be told now it does by itself once this run is cancelled."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a new one does not insist for long
+        for run in sent.values():
+            if _runs(run):
+                client.set_flow_run_state(run.id, Cancelling(message="The run that sent it ended."), force=True)

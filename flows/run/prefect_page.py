@@ -1,0 +1,137 @@
+"""What the Prefect page of a run shows: progress of long stages, the table of decisions, the results, the links.
+
+A page is for looking at: a server that does not take one costs no run its result.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+from clepdg.store.store import Store
+from flows.run.progress import describe, since_first
+from tasks.engine.node import Node
+from tasks.engine.run_history import RunLog
+from tasks.tracking.client import front_page
+from tasks.tracking.run_logger import Registry
+
+
+def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: Registry) -> str:
+    """Return the page as markdown.
+
+    Args:
+        stages: node id -> what became of it, in order.
+    """
+    lines = [_mlflow(registry)]
+    report = stages.get("report/report", {}).get("key")
+    if report:
+        folder = store.local("report", report)
+        page = registry.page("report", report, "report.html")
+        lines.insert(0, f"Report: {f'[report.html]({page}), ' if page else ''}`{folder / 'report.html'}`")
+        return "\n\n".join([*lines, (folder / "results.md").read_text()])
+    made = {node_id: facts["key"] for node_id, facts in stages.items() if facts.get("key")}
+    if made:
+        last = list(made)[-1].partition("/")[0]
+        lines.append(f"No report: this run ends with {last}. Its outputs:")
+        lines.append("\n".join(_output(n, key, store, registry) for n, key in made.items() if n.startswith(f"{last}/")))
+    return "\n\n".join(lines)
+
+
+def _mlflow(registry: Registry) -> str:
+    if not registry.url.startswith("http"):
+        run = f", run `{registry.parent}`" if registry.parent else ""
+        return f"MLflow: `{registry.url}`{run}"
+    own = registry.page()
+    if own:
+        return f"MLflow: [this run]({own})"
+    why = "it did not answer" if registry.notes() else "this run computed nothing and has no page of its own"
+    return f"MLflow: [{registry.url}]({front_page(registry.url)}); {why}"
+
+
+def _output(node_id: str, key: str, store: Store, registry: Registry) -> str:
+    stage, _, name = node_id.partition("/")
+    page = registry.page(stage, key)
+    return f"- {f'[{stage} {name}]({page})' if page else f'{stage} {name}'}: `{store.local(stage, key)}`"
+
+
+log = logging.getLogger("clepdg")
+
+FIRST_SECONDS = 2.0  # shorter stages need no bar
+EVERY_SECONDS = 1.0  # an update costs about 13 ms
+
+
+def progress_artifact(node: Node) -> Callable[[int, int], None]:
+    """Return a progress function that keeps a progress artifact of the running task, at most once a second.
+
+    Prefect is told by a thread of its own, one update at a time: work never waits for a server, which Prefect's client
+    does for minutes when it is away.
+    """
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+    started, last, made = time.monotonic(), 0.0, list[UUID]()
+    telling: Thread | None = None
+    since = since_first()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last, telling
+        now, lately = time.monotonic(), since(done)
+        if not total or now - started < FIRST_SECONDS or (now - last < EVERY_SECONDS and done < total):
+            return
+        if telling and done >= total:
+            telling.join(EVERY_SECONDS)
+        if telling is None or not telling.is_alive():
+            last = now
+            telling = Thread(target=copy_context().run, args=(tell, done, total, *lately), daemon=True)
+            telling.start()
+
+    def tell(done: int, total: int, lately: int, seconds: float) -> None:
+        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, lately, seconds)
+        try:
+            if made:
+                update_progress_artifact(artifact_id=made[0], progress=share, description=said)
+            else:
+                made.append(create_progress_artifact(progress=share, description=said))  # type: ignore[arg-type]
+        except Exception as error:
+            log.warning("Prefect did not take the progress of %s: %s", node.id, _said(error))
+
+    return update
+
+
+def run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
+    """Leave the decisions, the links and the results of a run that ended."""
+    try:
+        _run_artifacts(run, store, registry)
+    except Exception as error:
+        log.warning("Prefect did not take the decisions and results: %s", _said(error))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    stages = run.stages
+    rows = [
+        {
+            "stage": node_id.replace("/", " ", 1),
+            "outcome": facts["outcome"],
+            "why": str(facts.get("reason", "")).splitlines()[0] if facts.get("reason") else "",
+            "seconds": facts.get("seconds", ""),
+        }
+        for node_id, facts in stages.items()
+    ]
+    rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
+    page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(stages, store, registry)])
+    tellings: list[Callable[[], Any]] = [
+        lambda: create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why"),
+        lambda: create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results"),
+    ]
+    with ThreadPoolExecutor() as pool:  # the server is busy with the stages' states: it is waited for once
+        for told in [pool.submit(copy_context().run, telling) for telling in tellings]:
+            told.result()

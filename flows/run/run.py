@@ -1,0 +1,226 @@
+"""One run of the flow: what stands, what failed, who is told; how it is opened and how it ends."""
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from clepdg.callbacks import Reporting
+from clepdg.config.schema import Config
+from clepdg.errors import ClepError
+from clepdg.hashing import plain
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from flows.run import fan_out, refresh
+from flows.run.prefect_page import progress_artifact, run_artifacts
+from tasks.engine import execute, run_history
+from tasks.engine.node import Decision, Node, Outcome
+from tasks.engine.run_history import Arguments, RunLog
+from tasks.engine.worker import Child
+from tasks.host.settings import Settings
+from tasks.tracking.run_logger import Registry
+
+
+class StagesFailed(ClepError):
+    """Some stages failed; the others were finished."""
+
+
+class Stopped(BaseException):
+    """Ends the stages that run side by side when the run is stopped: no thread can be ended from outside."""
+
+
+@dataclass
+class Run:
+    """One run of the flow: what stands, what failed, and who is told."""
+
+    config: Config
+    settings: Settings
+    store: Store
+    log: RunLog
+    registry: Registry
+    redo: frozenset[str]
+    show: "Show"
+    last: Callable[[], dict[str, str]]
+    standing: dict[str, Decision] = field(default_factory=dict)  # as long as nothing was computed
+    records: dict[str, Record] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    child: Child | None = None  # computes the torch stages where there are several devices
+    writing: Any = field(default_factory=threading.Lock)
+    missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
+
+    def bring_up_to_date(self, node: Node, decision: Decision) -> Outcome:
+        """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
+        opened: list[str | None] = []
+
+        @contextmanager
+        def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
+            self.log.uses(node.id, decision.key or "", run_history.RUNNING)
+            run_id = self.registry.start(node, decision.key or "")
+            opened.append(run_id)
+            points: list[tuple[str, float, int]] = []
+
+            def log_metrics(metrics: Any, step: int) -> None:
+                points.extend((name, float(value), step) for name, value in metrics.items())
+                if len(points) >= 200:
+                    self.registry.log_metrics(run_id, points)
+                    points.clear()
+
+            try:
+                with self.show.bar(node, decision.reason) as shown:
+                    kept = progress_artifact(node)
+
+                    def progress(done: int, total: int) -> None:
+                        if self.stopping.is_set():
+                            raise Stopped("the run was stopped")
+                        shown(done, total)
+                        kept(done, total)
+
+                    yield Reporting(log_metrics=log_metrics, progress=progress)
+            except BaseException as error:
+                self.registry.fail(run_id, error)
+                raise
+            self.registry.log_metrics(run_id, points)
+
+        outcome = execute.run(
+            node,
+            decision,
+            self.records,
+            self.store,
+            self.settings,
+            redo=self.redo,
+            child=self.child,
+            reporting=reporting,
+            stopping=self.stopping,
+            waiting=self.show.say,
+        )
+        self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
+        if outcome.reused:
+            self.log.uses(node.id, outcome.record.key, "Reused")
+        self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
+        return outcome
+
+    def note(self, node: Node, state: State[Any] | None) -> None:
+        """Write down what became of a node; None: it was not started, since something it needs failed."""
+        facts: dict[str, Any] = {}
+        if node.id in self.outcomes:
+            outcome = self.outcomes[node.id]
+            facts = {
+                "key": outcome.record.key,
+                "outcome": "Reused" if outcome.reused else "Completed",
+                "reason": outcome.reason,
+                "seconds": round(outcome.seconds, 3),
+            }
+        elif state is not None:
+            error = state.result(raise_on_failure=False)
+            self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
+            facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
+            self.show.failed(node, self.failures[node.id])
+        else:
+            broken = next((need for need in node.needs if need not in self.records), None)
+            reason = f"depends on {broken}, which is not there" if broken else "was to be computed elsewhere"
+            facts = {"key": None, "outcome": "Skipped", "reason": reason}
+        self.log.stages[node.id] = facts
+
+
+def _trace(error: Any) -> str:
+    """Return a fault of the program with its traceback: nobody foresaw it, so all of it is needed."""
+    if not isinstance(error, BaseException):
+        return str(error)
+    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a run shows itself to a person; the command line gives its own."""
+
+    bar: Callable[[Node, str], Any]
+    done: Callable[[list[tuple[Node, Outcome]]], None]
+    failed: Callable[[Node, str], None]
+    say: Callable[[str], None] = lambda line: None
+
+
+def _silent() -> Show:
+    @contextmanager
+    def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+    return Show(bar=bar, done=lambda outcomes: None, failed=lambda node, message: None)
+
+
+SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
+
+
+def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refresh.Asked) -> Run:
+    """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
+    refresh.tell(asked)
+    store = settings.open_store()
+    log = run_history.start(store, arguments, plain(config), part=_is_part(), notes=asked.lines)
+    registry = Registry(
+        settings=settings,
+        preset=arguments.preset,
+        store=store,
+        parameters=plain(config),
+        tags={"prefect.flow_run_id": str(flow_run.id), "run": log.path.stem},
+    )
+    last = cache(lambda: run_history.last_keys(store, plain(config)))
+    log.write()
+    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
+
+
+def _is_part() -> bool:
+    """Tell whether this run is a part of another one; asks the server only of a run that a deployment has."""
+    from prefect.context import FlowRunContext
+    from prefect.runtime import deployment
+
+    context = FlowRunContext.get()
+    deployed = context and context.flow_run and context.flow_run.deployment_id
+    return bool(deployed) and f"clep-dg/{deployment.name}" == fan_out.DEPLOYMENT
+
+
+def stop_run(run: Run, error: BaseException) -> None:
+    """End what still runs side by side, the run's file and its MLflow run: it was cancelled, or the flow is broken."""
+    run.stopping.set()
+    broken = isinstance(error, Exception)
+    run.log.outcome = "failed" if broken else "stopped"
+    run.log.write()
+    run.registry.close(run.log.stages, "FAILED" if broken else "KILLED")
+
+
+def close_run(run: Run) -> dict[str, Any]:
+    """End the run's file and its MLflow run.
+
+    Raises:
+        StagesFailed: some stages failed; the message names each and why.
+    """
+    failed = {**run.missed, **run.failures}
+    skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
+    assert failed or not skipped, f"nothing failed, but {skipped} were not started"
+    run.log.outcome = "failed" if failed else "completed"
+    run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
+    run.log.notes += tuple(run.registry.notes())
+    run.log.write()
+    run_artifacts(run.log, run.store, run.registry)
+    if failed:
+        lines = [f"{name}: {message}" for name, message in failed.items()]
+        what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
+        raise StagesFailed(
+            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.\n- "
+            + "\n- ".join(lines)
+        )
+    return {
+        "run": run.log.path.stem,
+        "reused": sum(facts["outcome"] == "Reused" for facts in run.log.stages.values()),
+        "computed": sum(facts["outcome"] == "Completed" for facts in run.log.stages.values()),
+        "stages": {node_id: facts["key"] for node_id, facts in run.log.stages.items()},
+        "mlflow_run": run.registry.parent,
+        "notes": list(run.log.notes),
+    }

@@ -1,0 +1,130 @@
+"""Stage versions, and which stages each module computes for.
+
+A stage's version is in its key: raise it when the stage's results change. tests/unit/test_versions.py fails when a
+module's code changed and neither a version was raised nor the change acknowledged; comments, docstrings and formatting
+do not count. `python -m tasks.engine.versions` records raised versions; with --same-results it acknowledges the change.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+RECORD: Final = Path(__file__).with_name("versions.json")
+
+VERSIONS: Final[dict[str, int]] = {
+    "source": 2,
+    "index": 5,
+    "shard": 2,
+    "backbone": 3,
+    "clep": 3,
+    "acpt": 3,
+    "text_embeddings": 3,
+    "audio_embeddings": 2,
+    "classifier": 2,
+    "evaluate": 9,
+    "report": 9,
+}
+
+_TRAINED: Final = ("backbone", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
+# Which stages' results come from a module: the rule of its own path, else of its folder. No stage's results come from
+# how outputs are stored, where models are checked, or from a configuration, whose values are in the keys themselves.
+RULES: Final[dict[str, tuple[str, ...]]] = {
+    "clepdg/": (),
+    "clepdg/audio/": ("index", "shard", "backbone", "clep", "audio_embeddings", "evaluate"),
+    "clepdg/config/folds.py": ("classifier", "evaluate"),
+    "clepdg/config/rows.py": ("classifier", "evaluate"),
+    "clepdg/corpora/": ("index",),
+    "clepdg/corpora/synthetic.py": ("source",),
+    "clepdg/corpora/voice.py": ("source",),
+    "clepdg/dataset/": ("index", "shard", "clep", "audio_embeddings"),
+    "clepdg/dataset/validate.py": ("report",),
+    "clepdg/download/": ("source",),
+    "clepdg/download/check/": (),
+    "clepdg/download/hub.py": ("backbone",),
+    "clepdg/evaluation/": ("evaluate", "report"),
+    "clepdg/hashing.py": ("clep", "audio_embeddings"),
+    "clepdg/method/": _TRAINED,
+    "clepdg/models/": _TRAINED,
+    "clepdg/prompts.py": _TRAINED,
+    "clepdg/report/": ("report",),
+    "clepdg/training/": _TRAINED,
+    "tasks/stages/": tuple(VERSIONS),
+}
+
+
+def stages_of(module: str) -> tuple[str, ...]:
+    """Return the stages whose results come from a module, by the longest rule that its path begins with."""
+    rule = max((rule for rule in RULES if module.startswith(rule)), key=len, default="")
+    return RULES.get(rule, ())
+
+
+def modules() -> list[str]:
+    """Return the paths of all modules that a stage's results come from, sorted."""
+    paths = [path for folder in ("clepdg", "tasks/stages") for path in (PROJECT / folder).rglob("*.py")]
+    names = (path.relative_to(PROJECT).as_posix() for path in paths if path.name != "__init__.py")
+    return sorted(name for name in names if stages_of(name))
+
+
+def normalised_digest(path: Path) -> str:
+    """Return a digest of a module's syntax tree without docstrings: equal for a changed comment or layout."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def current() -> dict[str, dict[str, object]]:
+    """Return module -> its digest and the versions of the stages that use it."""
+    return {
+        module: {
+            "digest": normalised_digest(PROJECT / module),
+            "versions": {stage: VERSIONS[stage] for stage in stages_of(module)},
+        }
+        for module in modules()
+    }
+
+
+def unacknowledged() -> dict[str, tuple[str, ...]]:
+    """Return the modules that changed while a stage that uses them kept its version, with those stages."""
+    recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    changed: dict[str, tuple[str, ...]] = {}
+    for module, now in current().items():
+        before = recorded.get(module, {"digest": None, "versions": {}})
+        kept = tuple(s for s in stages_of(module) if before["versions"].get(s, 0) >= VERSIONS[s])
+        if now["digest"] != before["digest"] and kept:
+            changed[module] = kept
+    return changed
+
+
+def main() -> None:
+    """Record the current digests; refuse changed modules whose stages kept their version, unless --same-results."""
+    changed = unacknowledged()
+    if changed and "--same-results" not in sys.argv:
+        lines = [f"  {module}: used by {', '.join(stages)}" for module, stages in changed.items()]
+        message = "These modules changed. Raise the versions of the stages whose results change, then run this again;"
+        sys.exit(
+            "\n".join(
+                [
+                    message,
+                    f"they stand in {__file__}, VERSIONS;",
+                    "where results stay the same, run it with --same-results.",
+                    *lines,
+                ]
+            )
+        )
+    RECORD.write_text(json.dumps(current(), indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Where things lie on this machine: from the environment, then var/settings.toml, then defaults below var/."""
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clepdg.callbacks import Pace
+from clepdg.config import manifests
+from clepdg.download import urls
+from clepdg.errors import ConfigError
+from clepdg.store.opening import open_store
+from clepdg.store.store import Store
+
+PROJECT = Path(__file__).resolve().parents[2]
+DATABASES = ("prefect_database_url", "mlflow_database_url")
+TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
+EXPORTED = ("mirrors", "cards")  # read by clepdg from the environment, which children inherit
+NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one machine. They are in no key: what is computed does not depend on them.
+
+    Attributes:
+        home: folder of all state, git-ignored.
+        store: address of the store of stage outputs.
+        tracking_url: MLflow's address; None: SQLite and a folder below home.
+        device: torch device of the training stages; several, with commas: folds are trained side by side.
+        workers: processes or threads of the data stages.
+        cache_gigabytes: size of this machine's cache of a remote store.
+        upload_seconds: how often checkpoints go to a remote store.
+        training_seconds: the longest that one training may run before it is saved and fails; None: no limit.
+        checkpoint_seconds: between two checkpoints of a training.
+        prefect_database_url: PostgreSQL that `make up` starts Prefect's server on; None: SQLite below home.
+        mlflow_database_url: PostgreSQL that MLflow keeps its runs in; None: SQLite below home.
+    """
+
+    home: Path
+    store: str
+    tracking_url: str | None
+    device: str
+    workers: int
+    cache_gigabytes: float = 100.0
+    upload_seconds: float = 300.0
+    training_seconds: float | None = None
+    checkpoint_seconds: float = 60.0
+    prefect_database_url: str | None = None
+    mlflow_database_url: str | None = None
+
+    def open_store(self) -> Store:
+        """Open the store of stage outputs."""
+        return open_store(
+            self.store,
+            cache=self.home / "cache",
+            cache_gigabytes=self.cache_gigabytes,
+            upload_seconds=self.upload_seconds,
+        )
+
+    @property
+    def pace(self) -> Pace:
+        """How often a training is saved, and how long it may run."""
+        return Pace(checkpoint_seconds=self.checkpoint_seconds, limit_seconds=self.training_seconds)
+
+    def lanes(self, ranks: int) -> list[str]:
+        """Return the device settings of what can be trained at once, with a device for each of its ranks."""
+        names = self.device.split(",")
+        groups = [names[start : start + ranks] for start in range(0, len(names), ranks)]
+        return [",".join(group) for group in groups if len(group) == ranks] or [self.device]
+
+
+def load_settings() -> Settings:
+    """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
+
+    What settings.toml says of mirrors and cards is set in the environment, unless the environment itself says it.
+
+    Raises:
+        ConfigError: an unknown name or a password in settings.toml, a number that is none, a database that is not
+            PostgreSQL, malformed mirrors, or a folder of cards that is not there.
+    """
+    home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
+    path = home / "settings.toml"
+    try:
+        written = tomllib.loads(path.read_text()) if path.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("The settings can't be read.", got=error, where=path) from error
+    unknown = sorted(set(written) - set(NAMES))
+    if unknown:
+        raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
+    _check_databases(written, path)
+    _export("mirrors", _mirrors(written.get("mirrors"), path))
+    _export("cards", _cards(written.get("cards"), path))
+    urls.mirrors()
+    manifests.folders()
+    chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
+    workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
+    if not workers.isdigit() or int(workers) < 1:
+        raise ConfigError(
+            "workers is not a number of processes.",
+            got=workers,
+            expected="1 or more",
+            where=f"CLEPDG_WORKERS, or {path}",
+        )
+    return Settings(
+        home=home,
+        store=chosen["store"] or str(home / "store"),
+        tracking_url=chosen["tracking_url"],
+        device=str(chosen["device"] or "auto").replace(" ", ""),
+        workers=int(workers),
+        training_seconds=_number("training_seconds", chosen["training_seconds"], path),
+        checkpoint_seconds=_number("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
+        cache_gigabytes=_number("cache_gigabytes", chosen["cache_gigabytes"], path, 100.0),
+        upload_seconds=_number("upload_seconds", chosen["upload_seconds"], path, 300.0),
+        prefect_database_url=chosen["prefect_database_url"],
+        mlflow_database_url=chosen["mlflow_database_url"],
+    )
+
+
+def _export(name: str, value: str) -> None:
+    """Set CLEPDG_<NAME>, unless the environment itself does.
+
+    CLEPDG_<NAME>_WRITTEN marks, for children as well, a value that came from the file: it follows the file's changes.
+    """
+    variable, mark = f"CLEPDG_{name.upper()}", f"CLEPDG_{name.upper()}_WRITTEN"
+    now = os.environ.get(variable)
+    if now and now != os.environ.get(mark):
+        return
+    for each in (variable, mark):
+        if value:
+            os.environ[each] = value
+        else:
+            os.environ.pop(each, None)
+
+
+def _mirrors(table: Any, path: Path) -> str:
+    """Return the table [mirrors] as CLEPDG_MIRRORS has it."""
+    entries = table.items() if isinstance(table, dict) else [("", table)] if table is not None else []
+    for prefix, mirror in entries:
+        if not isinstance(mirror, str) or not isinstance(table, dict) or set("=,") & {*prefix, *mirror}:
+            raise ConfigError(
+                "The mirrors can't be used.",
+                got=urls.shown(prefix) or "no table",  # a mirror may hold a password
+                expected='a table: "https://site" = "https://mirror/site", without = and , in the addresses',
+                where=f"[mirrors] in {path}",
+            )
+    return ",".join(f"{prefix}={mirror}" for prefix, mirror in entries)
+
+
+def _cards(folder: Any, path: Path) -> str:
+    """Return the folder of own cards, relative to the settings' folder."""
+    if folder is not None and not isinstance(folder, str):
+        raise ConfigError("cards is not a folder.", got=folder, expected='cards = "FOLDER"', where=path)
+    return str((path.parent / Path(folder).expanduser()).absolute()) if folder else ""
+
+
+def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ConfigError(
+            f"{name} is not a {'time' if name in TIMES else 'size'}.",
+            got=value,
+            expected=f"{name.rpartition('_')[2]}, 0 or more",
+            where=f"CLEPDG_{name.upper()}, or {path}",
+        )
+    return number
+
+
+def _check_databases(written: dict[str, object], path: Path) -> None:
+    """Raise where a database's address is not PostgreSQL's, or where one that is written in a file holds a password."""
+    for name in DATABASES:
+        kept = str(written.get(name) or "")
+        if kept != without_password(kept):
+            raise ConfigError(
+                "A password stands in the settings.",
+                where=f"{name} in {path}",
+                do=f"leave it out there and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
+            )
+        url = os.environ.get(f"CLEPDG_{name.upper()}") or kept
+        if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):
+            raise ConfigError(
+                "A database's address is not one.",
+                got=without_password(url),
+                expected="postgresql://USER@HOST:PORT/DATABASE",
+                where=name,
+            )
+
+
+def without_password(url: str) -> str:
+    """Return a database's address as it may be shown: no password before the host, nothing after the name."""
+    return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device that "auto" means here; imports torch."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,84 @@
+"""The embedding stages: text_embeddings, audio_embeddings."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clepdg.config.schema import TextConfig
+from tasks.engine.node import Computed, Work
+from tasks.stages.inputs import inputs_like, open_clap, quiet_transformers, set_threads
+
+if TYPE_CHECKING:
+    from clepdg.audio.corruptions import Condition
+    from clepdg.audio.io import Waveform
+    from clepdg.method.audio_embeddings import Embed
+
+
+def compute_text_embeddings(work: Work) -> Computed:
+    """Embed the label set's words, with the row's contexts."""
+    from clepdg.method import acpt, text_embeddings
+
+    config = TextConfig(label_set=work.config["label_set"], content_templates=work.config["content_templates"])
+    set_threads(work)
+    clap = open_clap(work.inputs["model"], work)
+    contexts = acpt.load(work.inputs["acpt"]) if "acpt" in work.inputs else work.config["contexts"]
+    content, joint = work.config["content_template"], work.config["joint_template"]
+    if work.config["how"] == "noise":
+        built = text_embeddings.build_noise_embeddings(clap, config, contexts, content, work.config["seed"], joint)
+    else:
+        if work.config["how"] == "redrawn":
+            contexts = text_embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
+        built = text_embeddings.build_text_embeddings(clap, config, contexts, content, joint)
+    return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
+
+
+def compute_audio_embeddings(work: Work) -> Computed:
+    """Embed every utterance of a corpus; in a condition other than clean, its test part."""
+    from clepdg.audio import corruptions
+    from clepdg.dataset import shards
+    from clepdg.method import audio_embeddings
+
+    set_threads(work)
+    condition = corruptions.parse(work.config["condition"])
+    if condition.name == corruptions.CLEAN:
+        utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
+    else:
+        utterances, total = _corrupted(work, condition)
+    built = audio_embeddings.build_audio_embeddings(_embed(work), utterances, total, work.reporting)
+    return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _embed(work: Work) -> "Embed":
+    """Return what embeds waveforms: statistics, functionals, a speech encoder, or a CLAP."""
+    from clepdg.audio import frontend
+    from clepdg.method import audio_embeddings
+    from clepdg.models import egemaps, speech_encoder
+
+    model = work.config.get("model")
+    if model == "log-mel":
+        return audio_embeddings.one_by_one(frontend.log_mel_statistics)
+    if model == "egemaps":
+        return audio_embeddings.one_by_one(egemaps.functionals)
+    if model == "encoder":
+        quiet_transformers()
+        return audio_embeddings.one_by_one(speech_encoder.load_encoder(work.inputs["model"], device=work.device).encode)
+    clap = open_clap(work.inputs["model"], work)
+    return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
+
+
+def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
+    """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
+    from clepdg.audio import corruptions, noise
+    from clepdg.dataset import shards
+
+    recordings: list[Waveform] = []
+    if condition.of_babble:
+        recordings = shards.talkers(inputs_like(work, "talkers/"))
+    elif condition.noise == noise.OWN:
+        recordings = noise.read_noises(work.config["noise_folder"])
+    offsets = shards.read_offsets(work.inputs["shard"])
+    test = offsets[offsets.split == "test"]
+    heard = (
+        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), noise.RATE)
+        for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
+    )
+    return heard, len(test)
