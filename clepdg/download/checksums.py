@@ -2,12 +2,14 @@
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 from clepdg.corpora.cards import Address, Card
 from clepdg.corpora.parsing import LFS_POINTER
-from clepdg.download.archives import CHUNK
 from clepdg.download.urls import by_hand, checksums, shown
 from clepdg.errors import SourceError
+
+CHUNK: Final = 2**16  # bytes
 
 
 class Rejected(SourceError):

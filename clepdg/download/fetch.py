@@ -19,8 +19,7 @@ from clepdg.corpora.cards import Address, Card
 from clepdg.download import archives, file_lists, lockfile, many_files, object_store, one_file, source, upstream, urls
 from clepdg.download.checksums import hash_file, verify
 from clepdg.download.file_lists import Remote
-from clepdg.download.files import File
-from clepdg.download.folders import hash_folder
+from clepdg.download.folders import File, hash_folder
 from clepdg.download.source import none_left, os_errors
 from clepdg.download.urls import checksums, is_web, mirror_of, shown, with_mirror
 from clepdg.errors import SourceError, StoreError

@@ -14,7 +14,7 @@ from clepdg.audio.io import AUDIO_SUFFIXES
 from clepdg.config.manifests import find
 from clepdg.corpora.cards import Address, Card, is_sum
 from clepdg.download import http_client, object_store
-from clepdg.download.files import ignored
+from clepdg.download.folders import ignored
 from clepdg.download.urls import HASHES, mirror_of, with_mirror
 from clepdg.errors import SourceError, some
 

@@ -17,9 +17,8 @@ from clepdg import hashing
 from clepdg.callbacks import Progress
 from clepdg.config.manifests import find
 from clepdg.corpora.cards import Address, Card
-from clepdg.download import archives, file_lists, urls
-from clepdg.download.files import File
-from clepdg.download.folders import hash_folder, listing
+from clepdg.download import archive_members, file_lists, urls
+from clepdg.download.folders import File, hash_folder, listing
 from clepdg.download.http_client import look
 from clepdg.download.urls import checksums, shown
 from clepdg.errors import SourceError
@@ -69,7 +68,7 @@ def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.s
         if path.suffix.lower() == ".csv":
             file_lists.of_table(card, path)
             return {"kind": "list", "name": path.name, "sha256": hashing.digest_file(path)}
-        if not archives.is_archive(path):
+        if not archive_members.is_archive(path):
             raise SourceError(
                 f"The source of {card.name} is neither a folder nor an archive that can be read.",
                 expected="a folder, a whole zip or tar (plain, gz, bz2, xz), or a .csv list of files",

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clepdg.download import archives as archives_
-from clepdg.download import files as archives
+from clepdg.download import archive_members, archives, folders
 from clepdg.errors import SourceError
 
 NOISE = random.Random(0).randbytes(100_000)
@@ -56,8 +55,8 @@ def make_special(path: Path, name: str, kind: bytes, mode: int) -> Path:
     return path
 
 
-def extract(archive: Path, out: Path) -> list[archives.File]:
-    return archives_.extract(archive, out, progress=lambda done, total: None)
+def extract(archive: Path, out: Path) -> list[folders.File]:
+    return archives.extract(archive, out, progress=lambda done, total: None)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -80,10 +79,10 @@ def refused(archive: Path, *words: str) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_extracts_what_was_packed_without_junk(tmp_path: Path, kind: str) -> None:
     archive = make(tmp_path / f"corpus.{kind}", [*CONTENT.items(), *((name, b"junk") for name in JUNK)])
-    assert archives_.is_archive(archive)
+    assert archive_members.is_archive(archive)
     files = extract(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == CONTENT
-    facts = [archives.File(name, len(CONTENT[name]), 0, sha256(CONTENT[name]).hexdigest()) for name in sorted(CONTENT)]
+    facts = [folders.File(name, len(CONTENT[name]), 0, sha256(CONTENT[name]).hexdigest()) for name in sorted(CONTENT)]
     assert files == facts
     assert {path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()} == {0}
     assert not (tmp_path / "out.resume").exists()
@@ -93,7 +92,7 @@ def test_extracts_what_was_packed_without_junk(tmp_path: Path, kind: str) -> Non
 def test_progress_ends_at_all_bytes(tmp_path: Path, kind: str) -> None:
     calls: list[tuple[int, int]] = []
     archive = make(tmp_path / f"corpus.{kind}", list(CONTENT.items()))
-    archives_.extract(archive, tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
+    archives.extract(archive, tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
     size = sum(map(len, CONTENT.values()))
     assert calls[-1] == (size, size if kind == "zip" else 0)
 
@@ -136,7 +135,7 @@ def test_all_bad_members_are_named(tmp_path: Path, kind: str) -> None:
 
 def test_nothing_is_written_after_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr(archives_, "_write", lambda member, folder: written.append(member.name))
+    monkeypatch.setattr(archives, "_write", lambda member, folder: written.append(member.name))
     members = [("a.wav", b"1"), ("../b.wav", b"2"), ("c.wav", b"3")]
     refused(make(tmp_path / "c.tar", members), "../b.wav")
     assert written == ["a.wav"]
@@ -186,8 +185,8 @@ def test_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 @pytest.mark.parametrize("name", ["bomb.wav", ".git/bomb"])
 def test_bomb_is_refused(tmp_path: Path, kind: str, name: str) -> None:
-    archive = make(tmp_path / f"c.{kind}", [("a.wav", b"1"), (name, bytes(archives_.BOMB_BYTES))])
-    assert archive.stat().st_size * archives_.BOMB_RATIO < archives_.BOMB_BYTES
+    archive = make(tmp_path / f"c.{kind}", [("a.wav", b"1"), (name, bytes(archive_members.BOMB_BYTES))])
+    assert archive.stat().st_size * archive_members.BOMB_RATIO < archive_members.BOMB_BYTES
     refused(archive, name, "bomb")
 
 
@@ -259,7 +258,7 @@ def test_gzip_with_a_wrong_sum_is_refused(tmp_path: Path) -> None:
 def test_other_files_are_no_archives(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "c.zip"
     path.write_bytes(data)
-    assert not archives_.is_archive(path)
+    assert not archive_members.is_archive(path)
     refused(path, "not a readable archive")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clepdg.corpora.cards import Address, Card, load_card
-from clepdg.download import archives, source
+from clepdg.download import archive_members, archives, source
 from clepdg.download import fetch as fetching
 from clepdg.errors import SourceError
 from clepdg.store.documents import Documents
@@ -212,13 +212,13 @@ def test_an_inner_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_inner_archives_are_one_bomb_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "BOMB_BYTES", 1_000_000)
+    monkeypatch.setattr(archive_members, "BOMB_BYTES", 1_000_000)
     inner = tar_gz({"bomb.mp4": bytes(900_000)})
     path = tmp_path / "MELD.Raw.tar.gz"
     path.write_bytes(tar_gz({"part.tar.gz": inner}))
     fetch(MELD, str(path), tmp_path / "one")
     path.write_bytes(tar_gz({f"{number}/part.tar.gz": inner for number in range(40)}))
-    assert 40 * 900_000 > archives.BOMB_RATIO * path.stat().st_size
+    assert 40 * 900_000 > archive_members.BOMB_RATIO * path.stat().st_size
     with pytest.raises(SourceError, match="a bomb"):
         fetch(MELD, str(path), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("bomb*"))

@@ -15,10 +15,9 @@ import pytest
 
 from clepdg import hashing
 from clepdg.corpora.cards import Address, Card, Expected, Split
-from clepdg.download import archives, files, http_client, one_file, source
+from clepdg.download import archives, folders, http_client, one_file, source
 from clepdg.download import fetch as fetching
 from clepdg.errors import SourceError
-from clepdg.store import store
 from tests.unit.servers import ARCHIVE, CONTENT, ETAG, Answer, Server
 
 CARD = Card(
@@ -107,7 +106,7 @@ def test_state_of_a_folder_moves_with_name_size_and_time_only(folder: Path) -> N
 
 
 def test_state_reads_no_audio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "digest_file", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(hashing, "digest_file", lambda path: pytest.fail(f"read {path}"))
     assert source.state(CARD, str(folder))["kind"] == "folder"
 
 
@@ -330,7 +329,7 @@ def test_only_what_moved_is_hashed_again(folder: Path, tmp_path: Path, monkeypat
     fetch(CARD, str(folder), tmp_path / "one")
     hashed: list[str] = []
     digest_file = hashing.digest_file
-    monkeypatch.setattr(store, "digest_file", lambda path: (hashed.append(path.name), digest_file(path))[1])
+    monkeypatch.setattr(hashing, "digest_file", lambda path: (hashed.append(path.name), digest_file(path))[1])
     fetch(CARD, str(folder), tmp_path / "two", previous=tmp_path / "one")
     assert hashed == []
     assert_whole(tmp_path / "two")
@@ -348,7 +347,7 @@ def test_only_what_moved_is_hashed_again(folder: Path, tmp_path: Path, monkeypat
 def test_hashes_of_no_folder_are_not_reused(folder: Path, tmp_path: Path, spoil: str) -> None:
     """Extracted files all have the time 0, so they would prove nothing about a folder's."""
     previous = tmp_path / "previous"
-    wrong = [files.File(name, len(data), 0, "wrong") for name, data in CONTENT.items()]
+    wrong = [folders.File(name, len(data), 0, "wrong") for name, data in CONTENT.items()]
     for name in CONTENT:
         os.utime(folder / name, ns=(0, 0))
     if spoil != "missing":
@@ -364,7 +363,7 @@ def test_hashes_of_no_folder_are_not_reused(folder: Path, tmp_path: Path, spoil:
 
 
 def test_file_that_changes_while_it_is_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "digest_file", lambda path: str(path.write_bytes(b"other")))
+    monkeypatch.setattr(hashing, "digest_file", lambda path: str(path.write_bytes(b"other")))
     with pytest.raises(SourceError, match="(?s)3 entries.*readme.txt: changed while it was read"):
         fetch(CARD, str(folder), tmp_path / "out")
     assert_nothing_whole(tmp_path / "out")
@@ -640,5 +639,5 @@ def test_importing_is_cheap() -> None:
     import sys
 
     heavy = "{'httpx', 'pandas', 'pyarrow', 'numpy', 'torch'}"
-    code = f"import sys, clepdg.sources; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = f"import sys, clepdg.download.source; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
