@@ -9,7 +9,7 @@ Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0 where un
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Checkpointing:
     """How often a training is saved, and how long it may run.
 
     Attributes:
@@ -23,7 +23,7 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
 
 
-USUAL: Final = Pace()
+DEFAULT_CHECKPOINTING: Final = Checkpointing()
 
 
 class LogMetrics(Protocol):

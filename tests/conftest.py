@@ -25,7 +25,7 @@ CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
 @pytest.fixture(scope="session")
 def micro_factory() -> Callable[[], object]:
     """Return a function that builds a fresh micro backbone."""
-    from clepdg.models.clap import build_micro
+    from clepdg.models.micro import build_micro
 
     return lambda: build_micro(0)
 
@@ -38,10 +38,10 @@ def micro(micro_factory):
 
 @pytest.fixture
 def ticking():
-    """Return a function that makes a pace whose clock is one second on whenever it is read."""
-    from clepdg.callbacks import Pace
+    """Return a function that makes a checkpointing whose clock is one second on whenever it is read."""
+    from clepdg.callbacks import Checkpointing
 
-    return lambda seconds, limit=None: Pace(
+    return lambda seconds, limit=None: Checkpointing(
         checkpoint_seconds=seconds, limit_seconds=limit, clock=itertools.count().__next__
     )
 

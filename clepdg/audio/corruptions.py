@@ -45,7 +45,7 @@ class Condition:
     channel: str | None = None
 
     @property
-    def of_babble(self) -> bool:
+    def uses_babble(self) -> bool:
         """Whether it is made of what speakers of the source corpora say."""
         return self.noise == "babble"
 
@@ -112,7 +112,7 @@ def corrupt(
         heard = add_noise(heard, make_noise(condition.noise, len(heard), recordings, rng), condition.snr)
     if condition.channel:
         heard = telephone(heard) if condition.channel == "telephone" else clip(heard)
-    return as_loud_as(waveform, heard)
+    return match_rms(waveform, heard)
 
 
 def augment(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
@@ -124,7 +124,7 @@ def augment(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform
     if rng.random() < 0.75:
         noise = COLOURS[str(rng.choice(TRAINING_NOISES))](len(heard), rng)
         heard = add_noise(heard, noise, float(rng.uniform(0, 20)))
-    return as_loud_as(waveform, heard)
+    return match_rms(waveform, heard)
 
 
 def in_room(waveform: Waveform, bank: str, band: str, number: int) -> Waveform:
@@ -165,7 +165,7 @@ def clip(waveform: Waveform) -> Waveform:
     return np.clip(waveform, -limit, limit)
 
 
-def as_loud_as(waveform: Waveform, heard: Waveform) -> Waveform:
+def match_rms(waveform: Waveform, heard: Waveform) -> Waveform:
     """Return what is heard (T,) at the RMS of the waveform (T,)."""
     before, after = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (waveform, heard))
     return float32(heard * (before / after)) if after > 0 else heard

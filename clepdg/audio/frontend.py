@@ -48,7 +48,7 @@ MICRO_FRONT_END = FrontEnd(
 )
 
 
-def fill(waveform: Waveform, front_end: FrontEnd) -> Waveform:
+def pad(waveform: Waveform, front_end: FrontEnd) -> Waveform:
     """Bring a waveform (T,) of at most one window to exactly one window."""
     size = front_end.samples
     if front_end.fill == "repeat":
@@ -65,7 +65,7 @@ def windows(waveform: Waveform, rate: int, front_end: FrontEnd) -> Waveform:
     waveform = resample(waveform, rate, front_end.sample_rate)
     size = front_end.samples
     if len(waveform) <= size:
-        return fill(waveform, front_end)[None]
+        return pad(waveform, front_end)[None]
     starts = [*range(0, len(waveform) - size, size // 2), len(waveform) - size]
     return np.stack([waveform[start : start + size] for start in starts])
 
@@ -78,7 +78,7 @@ def crop(waveform: Waveform, rate: int, front_end: FrontEnd, draw: float) -> Wav
         start = int(draw * (len(waveform) - needed))
         waveform = waveform[start : start + needed]
     waveform = resample(waveform, rate, front_end.sample_rate)[:size]
-    return fill(waveform, front_end)
+    return pad(waveform, front_end)
 
 
 @cache

@@ -47,7 +47,7 @@ def load_audio_embeddings(folder: Path) -> AudioEmbeddings:
 Embed = Callable[[Sequence[tuple[Waveform, int]]], NDArray[np.float32]]  # waveforms (B x (T,)) and rates -> (B, D)
 
 
-def one_by_one(function: Callable[[Waveform, int], NDArray[np.float32]]) -> Embed:
+def batched(function: Callable[[Waveform, int], NDArray[np.float32]]) -> Embed:
     """Return what embeds a batch of waveforms by a function of one."""
     return lambda batch: np.stack([function(waveform, rate) for waveform, rate in batch])
 

@@ -65,7 +65,7 @@ def _period(correlation: Any) -> float | None:
     return float(peak + (0.5 * (left - right) / bend if bend else 0.0))
 
 
-def describe(train: "pd.DataFrame") -> list[Attributes]:
+def measure_attributes(train: "pd.DataFrame") -> list[Attributes]:
     """Return what is known of each training utterance.
 
     Args:

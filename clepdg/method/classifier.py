@@ -1,13 +1,10 @@
-"""The classifier: learnt from text embeddings, applied to audio embeddings.
+"""Fit classifier heads on text embeddings or on audio embeddings.
 
-Shapes: R rows of text embeddings, U utterances, D joint embedding, N labels. Every row of the results table is one
-`Head`: the same linear form, whether it was learnt from text, from audio, or counts labels.
+Shapes: R rows of text embeddings, U utterances, D joint embedding, N labels.
 """
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,85 +13,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import ClassifierConfig
-from clepdg.errors import ClepError, StoreError
-from clepdg.hashing import digest
-from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
-from clepdg.store.readers import read_facts
+from clepdg.errors import ClepError
+from clepdg.method.heads import Head
 from clepdg.training.loop import Training
 
 MAX_LOG_TEMPERATURE = math.log(100.0)
-TENSORS = {"weight": ("float32", 2), "bias": ("float32", 1), "mean": ("float32", 1)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """Logits of embeddings x (U, D): cosine: T n(x - mean) n(W)^T; otherwise x W^T + b.
-
-    Attributes:
-        weight: W (N, D).
-        bias: b (N,), not used by a cosine head.
-        mean: subtracted from audio embeddings (D,), zero without centring.
-        log_temperature: log T in [0, ln 100].
-    """
-
-    labels: tuple[str, ...]
-    cosine: bool
-    weight: Tensor
-    bias: Tensor
-    mean: Tensor
-    log_temperature: float = 0.0
-
-    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits (U, N)."""
-        x = torch.from_numpy(np.ascontiguousarray(embeddings))
-        if not self.cosine:
-            return (x @ self.weight.T + self.bias).numpy()
-        cosine = F.normalize(x - self.mean, dim=1) @ F.normalize(self.weight, dim=1).T
-        return (math.exp(self.log_temperature) * cosine).numpy()
-
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return probabilities (U, N)."""
-        logits = self.logits(embeddings).astype(np.float64)
-        odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
-        odds /= odds.sum(axis=1, keepdims=True)
-        return odds
-
-    def save(self, folder: Path) -> str:
-        """Write head.safetensors and head.json; return the content digest."""
-        tensors = {"weight": self.weight, "bias": self.bias, "mean": self.mean}
-        facts = {"labels": self.labels, "cosine": self.cosine, "log_temperature": self.log_temperature}
-        save_tensors(folder / "head.safetensors", tensors)
-        (folder / "head.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
-        return digest([digest_tensors(tensors), facts])
-
-
-def load_head(folder: Path) -> Head:
-    """Read what Head.save wrote.
-
-    Raises:
-        StoreError: the folder holds no head, or its parts do not fit together.
-    """
-    tensors = load_tensors(folder / "head.safetensors", TENSORS)
-    facts = read_facts(folder / "head.json", dict)
-    n, d = tensors["weight"].shape
-    labels, log_temperature = facts.get("labels"), facts.get("log_temperature")
-    if (
-        set(facts) != {"labels", "cosine", "log_temperature"}
-        or not (isinstance(labels, list) and len(labels) == n and all(isinstance(label, str) for label in labels))
-        or not (isinstance(log_temperature, int | float) and isinstance(facts["cosine"], bool))
-        or (len(tensors["bias"]), len(tensors["mean"])) != (n, d)
-    ):
-        raise StoreError("A classifier's head is inconsistent.", got=f"{facts}, weight {n} x {d}", where=folder)
-    return Head(labels=tuple(labels), cosine=facts["cosine"], log_temperature=float(log_temperature), **tensors)
 
 
 def arcface_logits(cosine: Tensor, y: Tensor, scale: float, margin: float) -> Tensor:
-    """Return ArcFace logits of cosines (R, N) for labels y (R,), with its guard (Deng et al., CVPR 2019).
+    """Return ArcFace logits (R, N) of cosines (R, N) for labels y (R,) (CVPR 2019).
 
-    phi = cos(theta + m), but cos - m sin m where theta + m would pass pi: without it the loss falls again beyond pi and
-    training collapses. cosines are kept off +-1, where the sine has no gradient.
+    phi = cos(theta + m), but cos - m sin m if theta + m exceeds pi: otherwise the loss falls again beyond pi and
+    training collapses (Deng et al.). Cosines are clamped away from +-1, where the sine has no gradient.
     """
     cosine = cosine.float().clamp(-1 + 1e-6, 1 - 1e-6)
     sine = torch.sqrt(1 - cosine.square())
@@ -117,21 +49,25 @@ def fit_text(
     seed: int,
     folder: Path,
     reporting: Reporting,
-    pace: Pace = USUAL,
+    checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
     *,
     new: int | None = None,
     sets: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Learn W (N, D) from text embeddings x (R, D) with labels y (R,); W starts from the class means.
+    """Fit W (N, D) to text embeddings x (R, D) with labels y (R,).
 
-    With centring, the mean over classes of the class means is subtracted, then x is normalised; audio is centred by a
-    mean of its own (`Head.mean`), since the two live in different cones of the space (the modality gap). Noise, which
-    widens text towards audio, is added after that, and x normalised again.
+    W starts from the class means. With centring, the mean of the class means is subtracted and x is normalised; audio
+    has its own mean (`Head.mean`), since text and audio lie in different cones of the space (the modality gap). Noise,
+    which spreads text towards audio, is added afterwards, and x is normalised again.
 
     Args:
-        new: the label that is added by its word alone; the mean is that of the others.
-        sets: (R,) number of the set that a row belongs to, -1 for those of every set: each pass over a set is followed
-            by one over the next, in turn. None: all rows at once.
+        n: N.
+        new: a label that no training utterance has, left out of the mean; None: there is none.
+        sets: (R,) set number of each row, -1: the row is in every set. Training passes over the sets in turn. None: all
+            rows are one set.
+
+    Returns:
+        W, and metrics: relative change of the weights, accuracy on the text embeddings, number of rows.
     """
     if config.centring != "none":
         means = class_means(x, y, n)
@@ -167,7 +103,7 @@ def fit_text(
             steps=config.steps,
             seed=seed,
             folder=folder,
-            pace=pace,
+            checkpointing=checkpointing,
             reporting=reporting,
         ).run()
     learned = weight.detach()
@@ -182,7 +118,7 @@ def fit_text(
 def source_mean(
     embeddings: NDArray[np.float32], label_index: NDArray[np.int64], corpora: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Return the mean (D,) over corpora of the mean over classes of source-training embeddings (U, D)."""
+    """Return the mean (D,) of embeddings (U, D), balanced by corpus and class."""
     names = np.asarray(corpora)
     total = np.zeros(embeddings.shape[1])
     for corpus in sorted(set(corpora)):
@@ -192,8 +128,8 @@ def source_mean(
     return mean
 
 
-def weights(label_index: NDArray[np.int64], corpora: Sequence[str]) -> NDArray[np.float64]:
-    """Return weights (U,) that sum to 1 and give every corpus, and every class within it, the same sum."""
+def balanced_weights(label_index: NDArray[np.int64], corpora: Sequence[str]) -> NDArray[np.float64]:
+    """Return weights (U,) that balance corpora, and classes within each; they sum to 1."""
     names = np.asarray(corpora)
     w = np.zeros(len(names))
     for corpus in set(corpora):
@@ -206,11 +142,17 @@ def weights(label_index: NDArray[np.int64], corpora: Sequence[str]) -> NDArray[n
 
 
 def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.int64], corpora: Sequence[str]) -> float:
-    """Return log T in [0, ln 100] with the least class- and corpus-weighted NLL on source validation (U, D)."""
+    """Return the log T in [0, ln 100] that minimises the NLL, balanced by corpus and class.
+
+    Args:
+        embeddings: (U, D) of the source corpora's validation utterances.
+        y: (U,) their labels.
+        corpora: (U,) their corpora.
+    """
     from scipy.optimize import minimize_scalar
 
     cosine = head.logits(embeddings).astype(np.float64) / math.exp(head.log_temperature)
-    w = weights(y, corpora)
+    w = balanced_weights(y, corpora)
 
     def nll(log_temperature: float) -> float:
         scaled = math.exp(log_temperature) * cosine
@@ -221,34 +163,27 @@ def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.i
     return round(float(found.x), 4)
 
 
-def without(head: Head, label: str) -> Head:
-    """Return the head without a label."""
-    keep = [n for n, name in enumerate(head.labels) if name != label]
-    labels = tuple(head.labels[n] for n in keep)
-    return replace(head, labels=labels, weight=head.weight[keep], bias=head.bias[keep])
-
-
 def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ...]) -> Head:
-    """Fit a logistic regression on standardised audio embeddings (U, D): the probe, or the log-mel floor.
+    """Fit a logistic regression on standardised audio embeddings (U, D) with labels y (U,).
 
     Raises:
-        ClepError: fewer than two labels to learn.
+        ClepError: y holds fewer than two labels.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     if len(set(y)) < 2:
         found = [names[label] for label in sorted(set(y))]
-        raise ClepError("A probe needs training utterances of two labels at least.", got=found, expected=names)
-    x = x.astype(np.float64)  # in float32 the weights depend on the processor and its threads from the fourth digit on
+        raise ClepError("A probe needs training utterances of at least two labels.", got=found, expected=names)
+    x = x.astype(np.float64)  # in float32 the fourth digit of the weights depends on the processor and its threads
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
-    with threadpool_limits(1):  # small matrices: threads would only cost
+    with threadpool_limits(1):  # threads slow down small matrices
         model = LogisticRegression(max_iter=2000, class_weight="balanced").fit((x - mean) / std, y)
     weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps one row
+    if len(weight) == 1:  # with two classes, scikit-learn keeps one row
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     full = np.zeros((len(names), x.shape[1]))
-    offsets = np.full(len(names), -1e4)  # a label that no source has is never predicted
+    offsets = np.full(len(names), -1e4)  # a label without training utterances is never predicted
     full[model.classes_], offsets[model.classes_] = weight / std, bias - weight @ (mean / std)
     return Head(
         labels=names,
@@ -256,16 +191,4 @@ def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ..
         weight=torch.from_numpy(full).float(),
         bias=torch.from_numpy(offsets).float(),
         mean=torch.zeros(x.shape[1]),
-    )
-
-
-def majority(y: NDArray[np.int64], names: tuple[str, ...], dimension: int) -> Head:
-    """Return the head that gives every utterance the sources' label frequencies."""
-    share = (np.bincount(y, minlength=len(names)) + 1e-4) / (len(y) + 1e-4 * len(names))
-    return Head(
-        labels=names,
-        cosine=False,
-        weight=torch.zeros(len(names), dimension),
-        bias=torch.from_numpy(np.log(share)).float(),
-        mean=torch.zeros(dimension),
     )

@@ -19,7 +19,7 @@ from clepdg import prompts
 from clepdg.audio.corruptions import augment
 from clepdg.audio.frontend import crop, log_mel
 from clepdg.audio.noise import RATE
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import ClepConfig, ComputeConfig
 from clepdg.dataset.shards import read_waveform
 from clepdg.errors import ClepError
@@ -27,12 +27,19 @@ from clepdg.evaluation.metrics import confusion, uar
 from clepdg.method import caption_attributes
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 from clepdg.method.parameter_groups import train_mode, trainable_groups
-from clepdg.method.text_features import TextSide
+from clepdg.method.text_features import TextFeatures
 from clepdg.method.weights import add_adapters, merge_adapters
 from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
-from clepdg.training.loop import CHECKPOINT, Training, read_facts, save_atomically, warmup_cosine, whole
+from clepdg.training.loop import (
+    CHECKPOINT,
+    Training,
+    is_complete,
+    read_checkpoint_facts,
+    save_atomically,
+    warmup_cosine,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,17 +48,17 @@ BEST = "best.resume"
 Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B/R, samples) of this rank
 
 
-def zero_shot_uar(clap: Clap, text: TextSide, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
+def zero_shot_uar(clap: Clap, text: TextFeatures, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
     """Return CLEP's selection score: zero-shot UAR by prompt ensemble, no centring, over all given utterances."""
     clap.model.eval()
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
         predicted: list[int] = []
-        mine = utterances[distributed.share(len(utterances))]
+        mine = utterances[distributed.rank_slice(len(utterances))]
         for start in range(0, len(mine), 64):
             features = clap.encode_waveforms([_waveform(row) for row in _rows(mine[start : start + 64])])
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
-    return float(uar(confusion(emotion_index, np.array(distributed.joined(predicted)), len(text.prompts))))
+    return float(uar(confusion(emotion_index, np.array(distributed.gather_lists(predicted)), len(text.prompts))))
 
 
 def fit(
@@ -63,7 +70,7 @@ def fit(
     seed: int,
     folder: Path,
     reporting: Reporting,
-    pace: Pace = USUAL,
+    checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
     """Fine-tune clap in place and leave it at its best checkpoint by zero-shot UAR on source validation.
 
@@ -83,10 +90,10 @@ def fit(
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
     if train.empty or validation.empty:
         raise ClepError("CLEP needs training and validation utterances.", got=utterances.split.value_counts().to_dict())
-    if min(config.batch_size, len(train)) % distributed.ranks():
+    if min(config.batch_size, len(train)) % distributed.world_size():
         raise ClepError(
             "There are too few training utterances for a batch that its ranks can share equally.",
-            got=f"{len(train)} utterances, {distributed.ranks()} ranks",
+            got=f"{len(train)} utterances, {distributed.world_size()} ranks",
             expected=f"{config.batch_size}, clep.batch_size",
         )
     index = {emotion: n for n, emotion in enumerate(emotions)}
@@ -101,16 +108,16 @@ def fit(
         set_batch_norm(clap, train)
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
     optimiser = torch.optim.AdamW(trainable_groups(clap, config))
-    text = TextSide(clap, emotions, config)
+    text = TextFeatures(clap, emotions, config)
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
-    known = caption_attributes.describe(train) if config.target == "attribute" else None
+    known = caption_attributes.measure_attributes(train) if config.target == "attribute" else None
     similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
-    if distributed.rank() == 0 and not whole(folder / BEST) and whole(folder / CHECKPOINT):
-        if read_facts(folder / CHECKPOINT).get("memory"):  # it would go on without the best
+    if distributed.rank() == 0 and not is_complete(folder / BEST) and is_complete(folder / CHECKPOINT):
+        if read_checkpoint_facts(folder / CHECKPOINT).get("memory"):  # it would go on without the best
             (folder / CHECKPOINT).unlink()
-    distributed.wait()
+    distributed.barrier()
 
     def draw(step: int) -> Batch:
         return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)
@@ -146,7 +153,7 @@ def fit(
 
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
 
-    def select(done: int, memory: dict[str, Any]) -> dict[str, Any]:
+    def validate(done: int, memory: dict[str, Any]) -> dict[str, Any]:
         score = zero_shot_uar(clap, text, validation, validation_labels)
         reporting.log_metrics({"validation_uar": score}, done)
         scores = [*memory.get("validation_uar", []), score]
@@ -161,17 +168,17 @@ def fit(
         steps=steps,
         seed=seed,
         folder=folder,
-        pace=pace,
+        checkpointing=checkpointing,
         schedule=lambda step: warmup_cosine(step, steps, config.warmup_share),
         clip_norm=config.clip_norm,
         after_step=clamp,
-        at=select,
-        every=config.steps_per_epoch,
+        validate=validate,
+        validate_every=config.steps_per_epoch,
         reporting=reporting,
     )
     with pool:
         memory = training.run()
-    distributed.wait()  # the first rank writes the best epoch
+    distributed.barrier()  # the first rank writes the best epoch
     best = load_tensors(folder / BEST)
     with torch.no_grad():
         for name, parameter in trained.items():
@@ -215,7 +222,7 @@ def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callab
 def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
     draws = np.random.default_rng([seed, step, 2]).random(len(batch))
     cut = []
-    for place in np.arange(len(batch))[distributed.share(len(batch))]:
+    for place in np.arange(len(batch))[distributed.rank_slice(len(batch))]:
         waveform, rate = _waveform(_rows(train.iloc[[batch[place]]])[0])
         if augmented:
             waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE

@@ -1,14 +1,15 @@
-"""How much a model's text side tells contexts apart: on a fixed list of texts, so that models can be compared.
+"""Measure how far context words change a model's text features, on fixed texts.
 
-u_kn are hand-written contexts k with canonical emotions n in the joint template, c_n the emotions in the content
-template. CLEP pulls an utterance towards every caption of its emotion, so it may learn to ignore context words.
+u_kn are hand-written contexts k with canonical emotions n in the joint template; c_n are the emotions in the content
+template. CLEP pulls an utterance towards every caption of its emotion, so it may learn to ignore context words. The
+texts are fixed so that models can be compared.
 """
 
 import torch
+from torch import Tensor
 
 from clepdg import prompts
 from clepdg.emotions import EMOTIONS
-from clepdg.method.acpt import effective_rank
 from clepdg.models.clap import Clap
 
 
@@ -16,8 +17,8 @@ from clepdg.models.clap import Clap
 def context_effect(clap: Clap) -> dict[str, float]:
     """Return context_shift (mean |u_kn - c_n|), context_variance_share and context_effective_rank.
 
-    The share is that of the variance of u_kn which is within emotions: what contexts, not emotions, make of it. The
-    rank is exp(entropy of the normalised singular values) of {u_kn - c_n}.
+    The variance share is the part of the variance of u_kn within emotions, which contexts cause. The rank is
+    exp(entropy of the normalised singular values) of {u_kn - c_n}.
     """
     clap.model.eval()
     words = [prompts.class_word(emotion) for emotion in EMOTIONS]
@@ -37,3 +38,10 @@ def context_effect(clap: Clap) -> dict[str, float]:
         "context_effective_rank": effective_rank(shift.flatten(0, 1)),
     }
     return {name: round(value, 6) for name, value in figures.items()}
+
+
+def effective_rank(matrix: Tensor) -> float:
+    """Return exp(entropy of the normalised singular values) of a matrix (R, D)."""
+    singular = torch.linalg.svdvals(matrix.double())
+    share = singular / singular.sum().clamp_min(1e-12)
+    return float(torch.exp(-torch.xlogy(share, share).sum()))

@@ -23,7 +23,7 @@ from clepdg.audio import corruptions, rooms
 from clepdg.audio import noise as noises
 from clepdg.audio.frontend import crop, log_mel
 from clepdg.audio.io import Waveform, resample
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.dataset.shards import read_waveform
 from clepdg.errors import ClepError
@@ -42,7 +42,7 @@ WARMUP_SHARE: Final = 0.3
 VALIDATED: Final = 128  # utterances, each in every environment
 
 
-def heard_as(
+def in_environment(
     waveform: Waveform, rate: int, environment: str, talk: Sequence[Waveform], rng: np.random.Generator
 ) -> Waveform:
     """Return an utterance (T,) at 16 kHz in an environment: the evaluation's kinds of noise, but rooms of its own.
@@ -62,7 +62,7 @@ def heard_as(
     else:
         noise = noises.make_noise(environment, len(waveform), talk, rng)
         changed = corruptions.add_noise(waveform, noise, float(rng.uniform(*SNR)))
-    return corruptions.as_loud_as(waveform, changed)
+    return corruptions.match_rms(waveform, changed)
 
 
 def pretrain(
@@ -73,7 +73,7 @@ def pretrain(
     compute: ComputeConfig,
     folder: Path,
     reporting: Reporting,
-    pace: Pace = USUAL,
+    checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
     """Teach clap, in place, which words name which environment; both its encoders learn.
 
@@ -108,7 +108,7 @@ def pretrain(
         heard = rng.integers(len(environments), size=len(batch))
         cut = [
             crop(
-                heard_as(*_waveform(train, n), environments[e], talk, rng),
+                in_environment(*_waveform(train, n), environments[e], talk, rng),
                 noises.RATE,
                 clap.front_end,
                 rng.random(),
@@ -144,7 +144,7 @@ def pretrain(
         steps=config.steps,
         seed=config.seed,
         folder=folder,
-        pace=pace,
+        checkpointing=checkpointing,
         schedule=lambda step: warmup_cosine(step, config.steps, WARMUP_SHARE),
         clip_norm=1.0,
         after_step=clamp,
@@ -173,7 +173,7 @@ def environment_accuracy(
     found = {}
     for number, environment in enumerate(prompts.CONTEXT_OF):
         rng = generator("validation", seed, environment)
-        heard = [(heard_as(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
+        heard = [(in_environment(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
         nearest = (clap.encode_waveforms(heard) @ classes.T).argmax(dim=1)
         found[environment] = float((nearest == number).float().mean())
     return found

@@ -16,7 +16,7 @@ from clepdg import prompts
 from clepdg.config.schema import TextConfig
 from clepdg.emotions import labels
 from clepdg.hashing import digest
-from clepdg.method.acpt import ContextPrompts
+from clepdg.method.context_prompts import ContextPrompts
 from clepdg.models.clap import Clap
 from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.store.readers import read_names, unreadable
@@ -45,7 +45,7 @@ class TextEmbeddings:
     content: Tensor
 
     @property
-    def moves(self) -> Tensor:
+    def shifts(self) -> Tensor:
         """u_kn - c_n (K N, D): what every context does to every label."""
         joint = self.context_index >= 0
         return self.embeddings[joint] - self.content[self.label_index[joint]]
@@ -147,7 +147,7 @@ def build_noise_embeddings(
     return replace(given, embeddings=embeddings)
 
 
-def redrawn(vectors: Tensor, seed: int, sets: int) -> Tensor:
+def redraw_contexts(vectors: Tensor, seed: int, sets: int) -> Tensor:
     """Draw sets of contexts (sets K, M, H) from the distribution of context vectors (K, M, H), set after set.
 
     Every value is drawn with the mean and standard deviation that its token and dimension have over the K contexts. A

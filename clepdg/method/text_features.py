@@ -14,7 +14,7 @@ from clepdg.config.schema import ClepConfig
 from clepdg.models.clap import Clap
 
 
-class TextSide:
+class TextFeatures:
     """Text features of captions and class prompts; a frozen text encoder's pooled output is computed once."""
 
     def __init__(self, clap: Clap, emotions: tuple[str, ...], config: ClepConfig) -> None:
@@ -28,7 +28,7 @@ class TextSide:
                 pooled = [clap.pool_text(**clap.tokenize(texts[i : i + 64])) for i in range(0, len(texts), 64)]
             self.cache = dict(zip(texts, torch.cat(pooled), strict=True))
 
-    def features(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> Tensor:
         """Return text features (B, D); every distinct text is encoded once."""
         distinct = list(dict.fromkeys(texts))
         if self.cache is None:
@@ -45,7 +45,7 @@ class TextSide:
     def with_prototypes(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return caption features (B, D) and class prototypes (N, D) = n(mean_j n(t_nj))."""
         shape = len(self.prompts), len(self.prompts[0])
-        both = self.features([*captions, *(text for row in self.prompts for text in row)])
+        both = self.encode([*captions, *(text for row in self.prompts for text in row)])
         prototypes = both[len(captions) :].reshape(*shape, -1).mean(dim=1)
         return both[: len(captions)], F.normalize(prototypes, dim=-1)
 

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clepdg import prompts
-from clepdg.audio.frontend import LAION_FRONT_END, MICRO_FRONT_END, FrontEnd, log_mel, windows
+from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, windows
 from clepdg.audio.io import Waveform
 from clepdg.errors import BackboneError
-from clepdg.models.files import check_pickles, is_pickled, sha256, weight_files
-from clepdg.models.pickles import read_tensors
+from clepdg.models.loading import load_weights
 from clepdg.models.tensors import check_finite, digest_tensors
 from clepdg.store.readers import read_facts
 
@@ -191,84 +190,3 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
             "A fusion model is not supported: its front end is random.", got=where, expected="an unfused CLAP"
         )
     return Clap(model.to(device).eval(), tokenizer, front_end)
-
-
-def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") -> tuple[Any, dict[str, Any]]:
-    """Load a folder's model by transformers' class `kind`; return it and transformers' loading facts.
-
-    Raises:
-        BackboneError: there are no weights, or they are an unknown pickle.
-    """
-    import transformers
-
-    files, model_class = weight_files(folder), getattr(transformers, kind)
-    if is_pickled(files):
-        check_pickles(folder, [] if allow_unknown else [sha256(folder / name) for name in files], allow=allow_unknown)
-        state = {name: tensor for file in files for name, tensor in read_tensors(folder / file).items()}
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if not hasattr(model_class, "config_class") or model_class.config_class is None:  # an Auto class
-            model_class = model_class._model_mapping[type(config)]
-        loaded = model_class.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
-        )
-    else:
-        loaded = model_class.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
-        )
-    model, info = loaded
-    for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()  # mapped files lie at odd addresses, where vectorised sums round otherwise
-    return model, info
-
-
-def build_micro(seed: int, *, device: str = "cpu") -> Clap:
-    """Build the micro backbone: a random 2.8-million-parameter CLAP with a fixed word list and no pretraining."""
-    from transformers import ClapConfig, ClapModel
-
-    tokenizer = _word_tokenizer(prompts.vocabulary())
-    config = ClapConfig(
-        audio_config={
-            "spec_size": 128,
-            "num_mel_bins": MICRO_FRONT_END.mels,
-            "patch_embeds_hidden_size": 32,
-            "depths": [2, 2, 2, 2],
-            "num_attention_heads": [2, 4, 8, 16],
-            "hidden_size": 256,
-            "window_size": 4,
-            "enable_fusion": False,
-        },
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "max_position_embeddings": 66,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        projection_dim=128,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ClapModel(config).eval()
-    return Clap(model.to(device), tokenizer, MICRO_FRONT_END)
-
-
-def _word_tokenizer(words: list[str]) -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", *words])}
-    tokenizer = Tokenizer(WordLevel(vocabulary))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="right"
-    )

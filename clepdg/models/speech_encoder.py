@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clepdg.audio.io import Waveform, resample
 from clepdg.errors import BackboneError
-from clepdg.models.clap import load_weights
+from clepdg.models.loading import load_weights
 from clepdg.models.tensors import check_finite, digest_tensors
 
 SHORTEST = 400  # samples at 16 kHz: what one frame of wav2vec 2.0 and its kin hears

@@ -42,23 +42,23 @@ def stop() -> None:
     dist.destroy_process_group()
 
 
-def _together() -> bool:
+def _initialised() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
     """Return this process's number among the ranks; the first, 0, writes files and reports."""
-    return dist.get_rank() if _together() else 0
+    return dist.get_rank() if _initialised() else 0
 
 
-def ranks() -> int:
+def world_size() -> int:
     """Return how many ranks there are."""
-    return dist.get_world_size() if _together() else 1
+    return dist.get_world_size() if _initialised() else 1
 
 
-def share(count: int) -> slice:
+def rank_slice(count: int) -> slice:
     """Return this rank's part of so many things in order."""
-    return slice(count * rank() // ranks(), count * (rank() + 1) // ranks())
+    return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
 class _Gather(torch.autograd.Function):
@@ -66,7 +66,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
-        parts = [torch.empty_like(features) for _ in range(ranks())]
+        parts = [torch.empty_like(features) for _ in range(world_size())]
         dist.all_gather(parts, features.contiguous())
         return torch.cat(parts)
 
@@ -74,12 +74,12 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)  # a sum of R losses' gradients; averaging the parameters' divides by R
-        return gradient[share(len(gradient))]
+        return gradient[rank_slice(len(gradient))]
 
 
 def gather(features: Tensor) -> Tensor:
     """Return the features (B, D) of the whole batch, in its order, from every rank's (B/R, D), with gradients."""
-    if ranks() == 1:
+    if world_size() == 1:
         return features
     gathered: Tensor = _Gather.apply(features)  # type: ignore[no-untyped-call]
     return gathered
@@ -87,13 +87,13 @@ def gather(features: Tensor) -> Tensor:
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace every gradient by its mean over ranks, in an order that depends on the parameters alone."""
-    if ranks() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
     for bucket in _buckets(gradients):
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         dist.all_reduce(flat)
-        flat /= ranks()
+        flat /= world_size()
         for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -110,16 +110,16 @@ def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     yield bucket
 
 
-def joined(part: list[int]) -> list[int]:
+def gather_lists(part: list[int]) -> list[int]:
     """Return the ranks' lists of numbers as one, in their order."""
-    if ranks() == 1:
+    if world_size() == 1:
         return part
-    parts: list[list[int]] = [[] for _ in range(ranks())]
+    parts: list[list[int]] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, part)
     return [number for numbers in parts for number in numbers]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Return when every rank is here."""
-    if ranks() > 1:
+    if world_size() > 1:
         dist.barrier()

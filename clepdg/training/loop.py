@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.errors import ClepError, StoreError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
@@ -49,8 +49,8 @@ class Training:
     Attributes:
         tensors: name -> tensor that training changes; in the checkpoint, in the optimiser's order.
         loss: the loss and metrics of a step.
-        pace: when to save, and when to stop; the first rank's clock counts.
-        stops_at: it is saved and stopped only at multiples of so many steps.
+        checkpointing: when to save, and when to stop; the first rank's clock counts.
+        checkpoint_multiple: it is saved and stopped only at multiples of so many steps.
         schedule: learning-rate factor of a step.
         after_step: called after the optimiser's step (clamps).
         at: called with the number of steps done, at multiples of `every`; returns what the checkpoint must remember.
@@ -63,13 +63,13 @@ class Training:
     steps: int
     seed: int
     folder: Path
-    pace: Pace = USUAL
-    stops_at: int = 1
+    checkpointing: Checkpointing = DEFAULT_CHECKPOINTING
+    checkpoint_multiple: int = 1
     schedule: Callable[[int], float] = lambda step: 1.0
     clip_norm: float | None = None
     after_step: Callable[[], None] = lambda: None
-    at: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda done, memory: memory
-    every: int = 1 << 62
+    validate: Callable[[int, dict[str, Any]], dict[str, Any]] = lambda done, memory: memory
+    validate_every: int = 1 << 62
     memory: dict[str, Any] = field(default_factory=dict)
     reporting: Reporting = field(default_factory=Reporting)
 
@@ -82,7 +82,7 @@ class Training:
         """
         rates = [group["lr"] for group in self.optimiser.param_groups]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        started = saved = self.pace.clock()
+        started = saved = self.checkpointing.clock()
         for step in range(self._resume(), self.steps):
             torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
             for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
@@ -102,22 +102,22 @@ class Training:
             done = step + 1
             if step % 10 == 0 or done == self.steps:
                 self.reporting.log_metrics({"loss": loss.item(), **metrics}, step)
-            if done % self.every == 0:
-                self.memory = self.at(done, self.memory)
-            if done < self.steps and done % self.stops_at == 0 and distributed.rank() == 0:
-                saved = self._keep_pace(done, started, saved)
+            if done % self.validate_every == 0:
+                self.memory = self.validate(done, self.memory)
+            if done < self.steps and done % self.checkpoint_multiple == 0 and distributed.rank() == 0:
+                saved = self._save_if_due(done, started, saved)
             self.reporting.progress(done, self.steps)
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
         return self.memory
 
-    def _keep_pace(self, done: int, started: float, saved: float) -> float:
+    def _save_if_due(self, done: int, started: float, saved: float) -> float:
         """Save if it is time to, and return when that was last; raise when the training's own time is up."""
-        now, limit = self.pace.clock(), self.pace.limit_seconds
+        now, limit = self.checkpointing.clock(), self.checkpointing.limit_seconds
         over = limit is not None and now - started >= limit
-        if over or now - saved >= self.pace.checkpoint_seconds:
+        if over or now - saved >= self.checkpointing.checkpoint_seconds:
             self._save(done)
-            saved = self.pace.clock()
+            saved = self.checkpointing.clock()
         if over:
             raise ClepError(
                 "The training's time is up.",
@@ -137,13 +137,14 @@ class Training:
 
     def _resume(self) -> int:
         path = self.folder / CHECKPOINT
-        if distributed.rank() == 0 and whole(path) and not self._fits(load_tensors(path), read_facts(path)):
+        complete = distributed.rank() == 0 and is_complete(path)
+        if complete and not self._fits(load_tensors(path), read_checkpoint_facts(path)):
             log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
             path.unlink()
-        distributed.wait()  # the first rank removes what is not wanted
+        distributed.barrier()  # the first rank removes what is not wanted
         if not path.exists():
             return 0
-        tensors, facts = load_tensors(path), read_facts(path)
+        tensors, facts = load_tensors(path), read_checkpoint_facts(path)
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(tensors[f"tensor.{name}"])
@@ -174,7 +175,7 @@ class Training:
 
 
 def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts as one file that is either the old one or the new one, whole.
+    """Write tensors and facts as one file that is either the old one or the new one, is_complete.
 
     Raises:
         StoreError: the disk is full or can't be written.
@@ -198,12 +199,12 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
         raise StoreError("A checkpoint can't be written.", got=error, where=path, do=do) from error
 
 
-def whole(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Tell whether a file of save_atomically is there and whole; one that is not is removed: training begins anew."""
     if not path.exists():
         return False
     try:
-        read_facts(path)
+        read_checkpoint_facts(path)
     except StoreError as error:  # after a power cut, for instance
         if isinstance(error.__cause__, OSError):
             raise
@@ -213,7 +214,7 @@ def whole(path: Path) -> bool:
     return True
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_checkpoint_facts(path: Path) -> dict[str, Any]:
     """Return the facts beside the tensors of a file of save_atomically.
 
     Raises:

@@ -189,7 +189,7 @@ def hears(model: str, heard: Condition | None) -> bool:
 
 def talkers(fold: Fold, heard: Condition) -> Fold | None:
     """Return the fold, where a condition is made of what its sources' speakers say."""
-    return fold if heard.of_babble else None
+    return fold if heard.uses_babble else None
 
 
 def new_label(config: Config, row: Row) -> str | None:

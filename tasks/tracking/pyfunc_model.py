@@ -23,7 +23,7 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Load CLEP and the head from the logged artifacts."""
-        from clepdg.method.classifier import load_head
+        from clepdg.method.heads import load_head
         from clepdg.models.clap import load_clap
 
         self.clap = load_clap(Path(context.artifacts["clep"]))

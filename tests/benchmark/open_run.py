@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clepdg import prompts
-from clepdg.callbacks import USUAL
+from clepdg.callbacks import DEFAULT_CHECKPOINTING
 from clepdg.config.presets import build
 from clepdg.config.schema import Config
 from clepdg.corpora.cards import Card, load_card
@@ -132,7 +132,8 @@ def lines(counts: Counts, rates: Mapping[str, Any], precision: str = "fp32") -> 
         return "shard_48000" if hertz > 16000 else "shard_16000"
 
     steps = cost("clep: steps", f"clep_{precision}", "step", counts.clep_steps)
-    saved = counts.epochs + 3 * (steps[3] or 0) * 3600 / USUAL.checkpoint_seconds  # Adam's state is twice the weights
+    seconds = DEFAULT_CHECKPOINTING.checkpoint_seconds
+    saved = counts.epochs + 3 * (steps[3] or 0) * 3600 / seconds  # Adam's state is twice the weights
     return [
         cost("index, one core", "probe", "utterance", counts.utterances),
         *(cost(f"shard {hz} Hz, one core", near(hz), "utterance", k) for hz, k in sorted(counts.by_rate.items())),

@@ -14,12 +14,12 @@ from torch.nn.functional import normalize
 
 from clepdg import emotions, prompts
 from clepdg.audio.frontend import LAION_FRONT_END, log_mel, log_mel_statistics, windows
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig, TextConfig
 from clepdg.emotions import labels
 from clepdg.errors import ClepError
 from clepdg.method import acpt, audio_embeddings, classifier, clep, parameter_groups, text_embeddings
-from clepdg.method.text_features import TextSide
+from clepdg.method.text_features import TextFeatures
 from clepdg.models.clap import Clap, load_clap
 from clepdg.training.loop import save_atomically
 
@@ -107,14 +107,14 @@ def resume_agreement(m: "Measure") -> None:
     # One epoch: fit returns the best epoch's weights, which here are those of the last step, after the resumption.
     config = ClepConfig(batch_size=16 if m.gpu else 2, epochs=1, steps_per_epoch=6)
 
-    def fit(folder: Any, pace: Pace = USUAL) -> Clap:
+    def fit(folder: Any, checkpointing: Checkpointing = DEFAULT_CHECKPOINTING) -> Clap:
         clap = m.fresh()
-        clep.fit(clap, m.small(), EMOTIONS, config, m.compute, 0, folder, Reporting(), pace)
+        clep.fit(clap, m.small(), EMOTIONS, config, m.compute, 0, folder, Reporting(), checkpointing)
         return clap
 
     whole, again, stopped = fit(m.new_folder()), fit(m.new_folder()), m.new_folder()
     try:
-        fit(stopped, Pace(checkpoint_seconds=1e9, limit_seconds=4, clock=itertools.count().__next__))
+        fit(stopped, Checkpointing(checkpoint_seconds=1e9, limit_seconds=4, clock=itertools.count().__next__))
         raise AssertionError("the training was not stopped")
     except ClepError as error:
         print(f"   stopped: {' '.join(str(error).split())[:90]}", flush=True)
@@ -159,7 +159,7 @@ def clep_speed(m: "Measure") -> None:
 def selection_speed(m: "Measure") -> None:
     """Time CLEP's validation, and what it saves: its best epoch, and the model folder with its digest."""
     clap, few = m.fresh(), m.utterances.head(None if m.gpu else 32)
-    text = TextSide(clap, EMOTIONS, ClepConfig())
+    text = TextFeatures(clap, EMOTIONS, ClepConfig())
     index = few.emotion.map({emotion: n for n, emotion in enumerate(EMOTIONS)}).to_numpy()
     m.per_second("validation", len(few), lambda: clep.zero_shot_uar(clap, text, few, index))
     parameter_groups.trainable_groups(clap, ClepConfig())

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from clepdg.audio.io import decode, to_mono
-from clepdg.method.classifier import Head
+from clepdg.method.heads import Head
 from tasks.tracking.serving import save_classifier
 from tests.conftest import CORPORA
 

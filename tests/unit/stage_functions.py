@@ -107,7 +107,7 @@ def meet(work: Work) -> Computed:
     agent = psutil.Process(os.getppid())
     listening = {c.laddr.ip for p in [agent, psutil.Process()] for c in p.net_connections() if c.status == "LISTEN"}
     return Computed(
-        digests={"content": str(distributed.joined([distributed.rank()] * (1 + distributed.rank())))},
+        digests={"content": str(distributed.gather_lists([distributed.rank()] * (1 + distributed.rank())))},
         figures={"gathered": gathered[:, 0].tolist(), "listening": sorted(listening), "sid": os.getsid(0)},
     )
 
@@ -119,7 +119,7 @@ def quarrel(work: Work) -> Computed:
     (work.folder / f"pid-{os.getpid()}").touch()
     if distributed.rank() == 1:
         raise ConfigError("The second rank refuses.")
-    distributed.wait()
+    distributed.barrier()
     raise AssertionError
 
 
@@ -130,7 +130,7 @@ def lose(work: Work) -> Computed:
     (work.folder / f"pid-{os.getpid()}").touch()
     if distributed.rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    distributed.wait()
+    distributed.barrier()
     raise AssertionError
 
 
@@ -140,7 +140,7 @@ def stumble_second(work: Work) -> Computed:
 
     if distributed.rank() == 1:
         raise ZeroDivisionError("a bug of the second rank")
-    distributed.wait()
+    distributed.barrier()
     raise AssertionError
 
 
@@ -150,7 +150,7 @@ def train(work: Work) -> Computed:
 
     from clepdg.config.schema import ComputeConfig
     from clepdg.method import clep
-    from clepdg.models.clap import build_micro
+    from clepdg.models.micro import build_micro
     from clepdg.models.tensors import save_tensors
     from clepdg.training import distributed
 
@@ -181,7 +181,7 @@ def train(work: Work) -> Computed:
                 0,
                 folder,
                 work.reporting,
-                work.pace,
+                work.checkpointing,
             )
         finally:
             torch.optim.AdamW.step = step

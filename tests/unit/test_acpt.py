@@ -8,21 +8,23 @@ import pytest
 import torch
 
 from clepdg import prompts
-from clepdg.callbacks import USUAL, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import faithful_acpt
 from clepdg.config.schema import AcptConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
 from clepdg.method import acpt
-from clepdg.models.clap import build_micro
+from clepdg.method.context_effect import effective_rank
+from clepdg.method.context_prompts import ContextPrompts
+from clepdg.models.micro import build_micro
 
 EMOTIONS = ("angry", "happy", "sad")
 JOINT = AcptConfig(contexts=6, tokens=2, epochs=3, batch_size=4)
 FAITHFUL = replace(faithful_acpt(), contexts=3, epochs=4)
 
 
-def fit(clap, config, folder, seed=0, reporting=None, pace=USUAL):
+def fit(clap, config, folder, seed=0, reporting=None, checkpointing=DEFAULT_CHECKPOINTING):
     folder.mkdir(exist_ok=True)
-    return acpt.fit(clap, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting(), pace)
+    return acpt.fit(clap, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting(), checkpointing)
 
 
 def test_diversity_loss_equals_a_plain_loop():
@@ -114,7 +116,7 @@ def test_a_killed_training_goes_on_bit_for_bit(micro, tmp_path, ticking, config,
             raise Killed
 
     with pytest.raises(Killed):
-        fit(micro, config, tmp_path / "broken", reporting=Reporting(progress=kill), pace=ticking(seconds))
+        fit(micro, config, tmp_path / "broken", reporting=Reporting(progress=kill), checkpointing=ticking(seconds))
     assert (tmp_path / "broken" / "training.resume").exists() == (killed_after >= 3)
     resumed, _ = fit(micro, config, tmp_path / "broken")
     assert torch.equal(resumed, whole)
@@ -155,7 +157,7 @@ def test_words_of_a_byte_level_vocabulary_start_with_its_mark():
 
 def test_everything_that_tells_good_contexts_from_bad_is_logged(micro, tmp_path):
     vectors, figures = fit(micro, replace(JOINT, method="random"), tmp_path / "a")
-    encoder = acpt.ContextPrompts(micro, [JOINT.context_template], JOINT.tokens)
+    encoder = ContextPrompts(micro, [JOINT.context_template], JOINT.tokens)
     with torch.no_grad():
         e = encoder.encode(vectors)[:, 0]
         real = micro.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
@@ -170,13 +172,13 @@ def test_everything_that_tells_good_contexts_from_bad_is_logged(micro, tmp_path)
 
 
 def test_effective_rank():
-    assert acpt.effective_rank(torch.eye(5)) == pytest.approx(5)
-    assert acpt.effective_rank(torch.ones(5, 3)) == pytest.approx(1)
+    assert effective_rank(torch.eye(5)) == pytest.approx(5)
+    assert effective_rank(torch.ones(5, 3)) == pytest.approx(1)
 
 
 def test_placeholders_are_counted_after_tokenising(micro):
     with pytest.raises(BackboneError, match="placeholders"):
-        acpt.ContextPrompts(micro, ["x speech recorded in {context}"], 2)
+        ContextPrompts(micro, ["x speech recorded in {context}"], 2)
 
 
 def test_save_and_load(micro, tmp_path):

@@ -56,7 +56,7 @@ def test_describe_takes_pace_from_transcripts_and_leaves_out_what_is_unknown(mon
             **{name: [""] * 3 for name in ("folder", "tar", "offset", "bytes")},
         }
     )
-    assert caption_attributes.describe(train) == [
+    assert caption_attributes.measure_attributes(train) == [
         {"gender": "female", "pace": "slow"},
         {"pace": "fast"},
         {"gender": "male"},
@@ -72,7 +72,7 @@ def test_pitch_is_low_or_high_for_a_voice_of_that_gender(monkeypatch):
     hertz = {"male": [90, 110, 130], "female": [180, 220, 260]}
     rows = [{"gender": gender, "offset": pitch} for gender, pitches in hertz.items() for pitch in pitches]
     facts = {"transcript": None, "num_samples": 16000, "sample_rate": 16000, "folder": "", "tar": "", "bytes": 0}
-    described = caption_attributes.describe(pd.DataFrame(rows).assign(**facts))
+    described = caption_attributes.measure_attributes(pd.DataFrame(rows).assign(**facts))
     assert [known["pitch"] for known in described] == ["low", "medium", "high"] * 2
 
 

@@ -7,8 +7,9 @@ import torch
 
 from clepdg import prompts
 from clepdg.errors import BackboneError
-from clepdg.method.acpt import ContextPrompts
-from clepdg.models.clap import build_micro, load_clap
+from clepdg.method.context_prompts import ContextPrompts
+from clepdg.models.clap import load_clap
+from clepdg.models.micro import build_micro
 
 TEXTS = ["happy speech", "a person speaking in a angry tone, recorded in a quiet studio", "this voice is calm"]
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from clepdg.callbacks import Reporting
 from clepdg.config.schema import ClassifierConfig
 from clepdg.errors import ClepError, StoreError
-from clepdg.method import classifier
-from clepdg.method.classifier import Head, arcface_logits, fit_audio, fit_text, majority
+from clepdg.method import classifier, heads
+from clepdg.method.classifier import arcface_logits, fit_audio, fit_text
+from clepdg.method.heads import Head, majority
 
 CONFIG = ClassifierConfig(steps=50, centring="none")
 
@@ -125,7 +126,7 @@ def test_the_mean_is_that_of_the_labels_that_were_met(tmp_path):
     centred = F.normalize(x - mean, dim=1)
     torch.testing.assert_close(weight, torch.stack([centred[y == n].mean(0) for n in range(4)]))
     head = Head(labels=tuple("abcd"), cosine=True, weight=weight, bias=torch.arange(4.0), mean=torch.zeros(16))
-    known = classifier.without(head, "c")
+    known = heads.drop_label(head, "c")
     assert known.labels == ("a", "b", "d")
     np.testing.assert_allclose(known.logits(x.numpy()), head.logits(x.numpy())[:, [0, 1, 3]], atol=1e-6)
     assert known.bias.tolist() == [0, 1, 3]
@@ -223,7 +224,7 @@ def test_source_mean_weighs_corpora_and_classes_equally():
 
 def test_weights_give_every_corpus_and_class_the_same():
     y, corpora = np.array([0, 0, 0, 1, 0, 1]), ["a", "a", "a", "a", "b", "b"]
-    np.testing.assert_allclose(classifier.weights(y, corpora), [1 / 12, 1 / 12, 1 / 12, 1 / 4, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(classifier.balanced_weights(y, corpora), [1 / 12, 1 / 12, 1 / 12, 1 / 4, 1 / 4, 1 / 4])
 
 
 def test_temperature_is_the_best_one():
@@ -271,12 +272,12 @@ def test_head_survives_the_disk(tmp_path):
     x, y = (t.numpy() for t in blobs())
     head = fit_audio(x, y, tuple("abcd"))
     digest = head.save(tmp_path)
-    loaded = classifier.load_head(tmp_path)
+    loaded = heads.load_head(tmp_path)
     np.testing.assert_array_equal(loaded.probabilities(x), head.probabilities(x))
     assert loaded.save(tmp_path / ".") == digest
     (tmp_path / "head.json").write_text("{}")
     with pytest.raises(StoreError):
-        classifier.load_head(tmp_path)
+        heads.load_head(tmp_path)
 
 
 def test_a_damaged_head_of_the_same_size_is_named(tmp_path):
@@ -285,7 +286,7 @@ def test_a_damaged_head_of_the_same_size_is_named(tmp_path):
     path = tmp_path / "head.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\xff")  # a float32 that is none
     with pytest.raises(StoreError, match=r"(?s)not finite.*weight.*head.safetensors.*clep-dg verify"):
-        classifier.load_head(tmp_path)
+        heads.load_head(tmp_path)
 
 
 def test_a_probe_does_not_depend_on_how_sums_are_rounded():

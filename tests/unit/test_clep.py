@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from clepdg.callbacks import USUAL, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import demo
 from clepdg.config.schema import ClepConfig, ComputeConfig
 from clepdg.method import clep, parameter_groups, text_features
@@ -16,9 +16,11 @@ EMOTIONS = ("angry", "sad")
 CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
 
 
-def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None, pace=USUAL):
+def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None, checkpointing=DEFAULT_CHECKPOINTING):
     folder.mkdir(exist_ok=True)
-    return clep.fit(clap, utterances, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting(), pace)
+    return clep.fit(
+        clap, utterances, EMOTIONS, config, ComputeConfig(), seed, folder, reporting or Reporting(), checkpointing
+    )
 
 
 def test_frozen_parts_keep_their_bytes_and_the_rest_learns(micro_factory, utterances, tmp_path):
@@ -42,7 +44,7 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
         assert len(grouped) == len(set(grouped))
         assert set(grouped) == set(trainable)
         parameter_groups.train_mode(clap, config)
-        text = text_features.TextSide(clap, EMOTIONS, config)
+        text = text_features.TextFeatures(clap, EMOTIONS, config)
         audio = clap.encode_log_mel(torch.randn(2, 1, 256, 64))
         captions, prototypes = text.with_prototypes(["angry speech", "sad speech"])
         (clap.logit_scale.exp() * audio @ torch.cat([captions, prototypes]).T).square().sum().backward()
@@ -65,14 +67,14 @@ def test_cached_text_equals_encoded_text(micro_factory):
     clap = micro_factory()
     clap.model.eval()
     texts = ["angry speech", "sad speech", "angry speech"]
-    cached = text_features.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=False)).features(texts)
-    fresh = text_features.TextSide(clap, EMOTIONS, replace(CONFIG, train_text_encoder=True)).features(texts)
+    cached = text_features.TextFeatures(clap, EMOTIONS, replace(CONFIG, train_text_encoder=False)).encode(texts)
+    fresh = text_features.TextFeatures(clap, EMOTIONS, replace(CONFIG, train_text_encoder=True)).encode(texts)
     torch.testing.assert_close(cached, fresh, atol=1e-5, rtol=0)
 
 
 def test_prototypes_equal_a_plain_loop(micro):
     """P_n = n(mean_j n(t_nj)); that CE(s a P^T, y) is cross-entropy is torch's own."""
-    text = text_features.TextSide(micro, EMOTIONS, CONFIG)
+    text = text_features.TextFeatures(micro, EMOTIONS, CONFIG)
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
         for own, row in zip(prototypes, text.prompts, strict=True):
@@ -91,7 +93,7 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
     assert max(scores) == 1.0
     assert scores[figures["best_epoch"] - 1] == max(scores)
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
-    text = text_features.TextSide(clap, EMOTIONS, CONFIG)
+    text = text_features.TextFeatures(clap, EMOTIONS, CONFIG)
     labels = validation.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
     assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
 
@@ -132,7 +134,7 @@ def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_pa
 
     broken = micro_factory()
     with pytest.raises(Killed):
-        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill), pace=ticking(2))
+        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill), checkpointing=ticking(2))
     assert (tmp_path / "broken" / "training.resume").exists() == (killed_after >= 2)
     if best == "gone":
         (tmp_path / "broken" / clep.BEST).unlink()

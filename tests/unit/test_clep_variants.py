@@ -134,7 +134,9 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_kill(
 
     broken = micro_factory()
     with pytest.raises(KeyboardInterrupt):
-        fit(broken, described, tmp_path / "broken", config, reporting=Reporting(progress=kill), pace=ticking(2))
+        fit(
+            broken, described, tmp_path / "broken", config, reporting=Reporting(progress=kill), checkpointing=ticking(2)
+        )
     assert (tmp_path / "broken" / "training.resume").exists()
     resumed = micro_factory()
     fit(resumed, described, tmp_path / "broken", config)
@@ -146,10 +148,10 @@ def test_a_text_that_is_cached_later_does_not_depend_on_what_is_beside_it(micro_
     clap = micro_factory()
     clap.model.eval()
     texts = ["angry speech, low pitch", "the person in this recording is sad, female voice, fast pace"]
-    alone, beside = (text_features.TextSide(clap, EMOTIONS, FROZEN) for _ in range(2))
-    beside.features(texts)
+    alone, beside = (text_features.TextFeatures(clap, EMOTIONS, FROZEN) for _ in range(2))
+    beside.encode(texts)
     for text in texts:
-        alone.features([text])
+        alone.encode([text])
         assert torch.equal(alone.cache[text], beside.cache[text])
 
 

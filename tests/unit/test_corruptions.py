@@ -14,7 +14,7 @@ from clepdg.dataset import shards
 from clepdg.dataset.shard_writer import write_shards
 from clepdg.errors import ConfigError
 from clepdg.hashing import generator
-from clepdg.method.micro_context import heard_as
+from clepdg.method.micro_context import in_environment
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_room_is_the_same_in_every_process():
 
     code = """
 import hashlib
-from clepdg.rooms import impulse_response
+from clepdg.audio.rooms import impulse_response
 print(hashlib.sha256(impulse_response("test", "long", 3)).hexdigest())
 """
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
@@ -112,7 +112,7 @@ def test_training_and_evaluation_share_neither_noises_nor_rooms():
     [
         ("test", lambda click, n: corrupt(click, RATE, f"c/{n}", parse("room-short"))),
         ("training", lambda click, n: augment(click, RATE, generator("step", n))),
-        ("training", lambda click, n: heard_as(click, RATE, "room-short", [], generator("step", n))),
+        ("training", lambda click, n: in_environment(click, RATE, "room-short", [], generator("step", n))),
     ],
     ids=["evaluation", "training", "micro-context"],
 )
@@ -149,7 +149,7 @@ def test_only_training_utterances_of_the_sources_babble_as_many_of_each(tmp_path
         write_shards(tmp_path / corpus, tmp_path, table, ShardConfig())
 
     def heard(most):
-        voices = shards.talkers([tmp_path / corpus for corpus in pitches], most)
+        voices = shards.babble_voices([tmp_path / corpus for corpus in pitches], most)
         assert {len(voice) for voice in voices} == {RATE}  # a second of each, so that a bin is one Hz
         return [int(np.abs(np.fft.rfft(voice)).argmax()) for voice in voices]
 

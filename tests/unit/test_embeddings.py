@@ -10,7 +10,7 @@ from clepdg import prompts
 from clepdg.config.schema import AcptConfig, TextConfig
 from clepdg.emotions import EMOTIONS, labels
 from clepdg.method import acpt, audio_embeddings, text_embeddings
-from clepdg.method.context_effect import context_effect
+from clepdg.method.context_effect import context_effect, effective_rank
 
 CONFIG = TextConfig()
 VECTORS = AcptConfig(contexts=5, tokens=2)
@@ -61,11 +61,11 @@ def test_noise_is_a_function_of_its_seed(micro, vectors):
 
 def test_redrawn_contexts_are_a_function_of_seed_and_set():
     vectors = torch.randn(400, 2, 3, generator=torch.Generator().manual_seed(0)) * 2 + 5
-    three, five = text_embeddings.redrawn(vectors, 0, 3), text_embeddings.redrawn(vectors, 0, 5)
+    three, five = text_embeddings.redraw_contexts(vectors, 0, 3), text_embeddings.redraw_contexts(vectors, 0, 5)
     assert three.shape == (1200, 2, 3)
     assert torch.equal(five[:1200], three)  # a set does not depend on how many there are
     assert not torch.equal(three[:400], three[400:800])
-    assert not torch.equal(text_embeddings.redrawn(vectors, 1, 1), three[:400])
+    assert not torch.equal(text_embeddings.redraw_contexts(vectors, 1, 1), three[:400])
     torch.testing.assert_close(five.mean(dim=0), vectors.mean(dim=0), atol=0.3, rtol=0)
     torch.testing.assert_close(five.std(dim=0), vectors.std(dim=0), atol=0.3, rtol=0)
 
@@ -94,7 +94,7 @@ def test_context_effect_equals_a_plain_loop(micro):
     assert found["context_shift"] == pytest.approx(sum(shifts) / len(shifts), abs=1e-4)
     assert found["context_variance_share"] == pytest.approx(within / total, abs=1e-3)
     rows = torch.stack([vector - c[n] for (_, n), vector in u.items()])
-    assert found["context_effective_rank"] == pytest.approx(acpt.effective_rank(rows), rel=1e-3)
+    assert found["context_effective_rank"] == pytest.approx(effective_rank(rows), rel=1e-3)
 
 
 def test_a_model_that_does_not_read_contexts_has_no_context_effect(micro, monkeypatch):

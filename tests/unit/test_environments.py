@@ -10,7 +10,7 @@ from clepdg.callbacks import Reporting
 from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.evaluation.context_geometry import rank_names
 from clepdg.method import clep, micro_context
-from clepdg.method.micro_context import heard_as, pretrain
+from clepdg.method.micro_context import in_environment, pretrain
 
 RATE = 16000
 
@@ -55,13 +55,13 @@ def test_it_is_the_same_each_time_and_moves_both_encoders(tmp_path, micro_factor
 
 def test_what_is_left_out_is_never_heard(tmp_path, micro_factory, speech, monkeypatch):
     heard = []
-    original = heard_as
+    original = in_environment
 
     def spy(waveform, rate, environment, talk, rng):
         heard.append(environment)
         return original(waveform, rate, environment, talk, rng)
 
-    monkeypatch.setattr(micro_context, "heard_as", spy)
+    monkeypatch.setattr(micro_context, "in_environment", spy)
     monkeypatch.setattr(micro_context, "environment_accuracy", lambda *args: dict.fromkeys(prompts.CONTEXT_OF, 0.0))
     taught(micro_factory, speech, tmp_path, left_out=("white", "telephone"))
     assert heard and not {"white", "telephone"} & set(heard)
@@ -87,7 +87,7 @@ def test_its_figures_are_of_validation_utterances_heard_and_left_out_apart(
 def test_every_environment_sounds_as_loud_and_is_one_of_the_hand_written_contexts(tone, environment):
     waveform = tone(1.0, RATE)
     talk = [tone(1.0, RATE, 150, seed) for seed in range(6)]
-    heard = heard_as(waveform, RATE, environment, talk, np.random.default_rng(0))
+    heard = in_environment(waveform, RATE, environment, talk, np.random.default_rng(0))
     assert np.sqrt(np.mean(heard**2)) == pytest.approx(np.sqrt(np.mean(waveform**2)), rel=1e-3)
     assert (np.abs(heard - waveform).max() > 1e-3) == (environment != "clean")
     assert prompts.CONTEXT_OF[environment] in prompts.HANDWRITTEN_CONTEXTS
@@ -119,7 +119,7 @@ def test_contexts_in_words_rank_their_own_corruption_above_chance(micro_factory,
     for name in prompts.CONTEXT_OF:
         if name != "clean":
             rng = np.random.default_rng(0)
-            heard = [(heard_as(wave, RATE, name, speech[1], rng), RATE) for wave in new]
+            heard = [(in_environment(wave, RATE, name, speech[1], rng), RATE) for wave in new]
             moves[name] = clap.encode_waveforms(heard).double().numpy() - clean
     words = ("angry", "happy", "neutral", "sad")
     content = clap.encode_text([prompts.CONTENT_TEMPLATE.format(emotion=word) for word in words])

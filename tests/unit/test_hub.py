@@ -150,8 +150,10 @@ def test_what_has_no_pin_is_recorded_at_the_first_download(server, tmp_path):
 
 
 def test_the_hub_has_to_send_what_it_announces(server, source, tmp_path, monkeypatch):
-    real = hub._announced
-    monkeypatch.setattr(hub, "_announced", lambda info: {f: (size, "1" * 64) for f, (size, _) in real(info).items()})
+    real = hub._published_sums
+    monkeypatch.setattr(
+        hub, "_published_sums", lambda info: {f: (size, "1" * 64) for f, (size, _) in real(info).items()}
+    )
     with pytest.raises(BackboneError, match="as the hub says"):
         hub.fetch(NAME, commit(server), CLAP_FILES)
 

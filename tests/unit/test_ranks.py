@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.presets import demo
 from clepdg.config.schema import ClepConfig
 from clepdg.errors import ClepError, ConfigError
@@ -39,7 +39,7 @@ def child():
     child.end()
 
 
-def work(folder, what, reporting=None, pace=USUAL, **config):
+def work(folder, what, reporting=None, checkpointing=DEFAULT_CHECKPOINTING, **config):
     folder.mkdir(exist_ok=True)
     return Work(
         config={"what": what, **config},
@@ -51,7 +51,7 @@ def work(folder, what, reporting=None, pace=USUAL, **config):
         device="cpu",
         workers=1,
         reporting=reporting or Reporting(),
-        pace=pace,
+        checkpointing=checkpointing,
     )
 
 
@@ -120,7 +120,7 @@ def test_ranks_end_with_equal_weights(trained):
 
 def test_ranks_that_ran_out_of_time_go_on_bit_for_bit(child, trained, utterances, tmp_path):
     only = {"dropout": TRAININGS["dropout"]}
-    job = work(tmp_path, "train", trainings=only, utterances=utterances, pace=Pace(limit_seconds=0.0))
+    job = work(tmp_path, "train", trainings=only, utterances=utterances, checkpointing=Checkpointing(limit_seconds=0.0))
     with pytest.raises(ClepError, match="time is up") as error:
         child.compute(stage_functions.on_two, job)
     assert "step 1 of 2" in str(error.value)
@@ -204,6 +204,6 @@ def test_a_batch_that_ranks_can_not_share_is_refused():
 def test_one_rank_changes_nothing():
     features = torch.randn(3, 2, requires_grad=True)
     assert distributed.gather(features) is features
-    assert distributed.share(7) == slice(0, 7)
-    assert distributed.joined([1, 2]) == [1, 2]
-    assert (distributed.rank(), distributed.ranks()) == (0, 1)
+    assert distributed.rank_slice(7) == slice(0, 7)
+    assert distributed.gather_lists([1, 2]) == [1, 2]
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)

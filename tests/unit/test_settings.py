@@ -18,12 +18,17 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def checkpointing() -> tuple[float, float | None]:
+    found = load_settings().checkpointing
+    return found.checkpoint_seconds, found.limit_seconds
+
+
 def test_times_come_from_the_environment_then_the_file_then_defaults(home, monkeypatch):
-    assert (load_settings().pace.checkpoint_seconds, load_settings().pace.limit_seconds) == (60.0, None)
+    assert checkpointing() == (60.0, None)
     (home / "settings.toml").write_text("training_seconds = 7200\ncheckpoint_seconds = 0\n")
-    assert (load_settings().pace.checkpoint_seconds, load_settings().pace.limit_seconds) == (0.0, 7200.0)
+    assert checkpointing() == (0.0, 7200.0)
     monkeypatch.setenv("CLEPDG_CHECKPOINT_SECONDS", "2.5")
-    assert load_settings().pace.checkpoint_seconds == 2.5
+    assert load_settings().checkpointing.checkpoint_seconds == 2.5
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "inf", "nan"])

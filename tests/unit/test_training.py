@@ -1,18 +1,18 @@
-"""Protects the training loop's pace: saved by the clock, stopped in time, resumed to equal bytes."""
+"""Protects the training loop's checkpointing: saved by the clock, stopped in time, resumed to equal bytes."""
 
 import time
 
 import pytest
 import torch
 
-from clepdg.callbacks import Pace
+from clepdg.callbacks import Checkpointing
 from clepdg.errors import ClepError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import loop
-from clepdg.training.loop import CHECKPOINT, Training, read_facts
+from clepdg.training.loop import CHECKPOINT, Training, read_checkpoint_facts
 
 
-def make(folder, pace, steps=10, stops_at=1):
+def make(folder, checkpointing, steps=10, checkpoint_multiple=1):
     """Return a tiny training whose steps differ, and its weight."""
     folder.mkdir(exist_ok=True)
     weight = torch.nn.Parameter(torch.zeros(3))
@@ -27,8 +27,8 @@ def make(folder, pace, steps=10, stops_at=1):
         steps=steps,
         seed=0,
         folder=folder,
-        pace=pace,
-        stops_at=stops_at,
+        checkpointing=checkpointing,
+        checkpoint_multiple=checkpoint_multiple,
     )
 
 
@@ -53,7 +53,7 @@ def test_it_is_saved_as_often_as_the_clock_says(tmp_path, ticking, saves):
 
 
 def test_it_is_saved_only_where_it_may_stop(tmp_path, ticking, saves):
-    make(tmp_path, ticking(0), stops_at=4)[1].run()
+    make(tmp_path, ticking(0), checkpoint_multiple=4)[1].run()
     assert saves == [4, 8]
 
 
@@ -67,7 +67,7 @@ def test_when_the_time_is_up_it_is_saved_and_fails_and_the_same_command_goes_on(
             run.run()
             break
         except ClepError as error:
-            reached.append(read_facts(tmp_path / "broken" / CHECKPOINT)["done"])
+            reached.append(read_checkpoint_facts(tmp_path / "broken" / CHECKPOINT)["done"])
             assert str(error).startswith("The training's time is up.")
             assert f"step {reached[-1]} of 10" in str(error)
             assert "run the same command again" in str(error)
@@ -96,7 +96,7 @@ def test_another_trainings_checkpoint_is_told_of_and_it_begins_anew(harm, facts,
     with pytest.raises(ClepError):
         make(tmp_path / "broken", ticking(1000, limit=4))[1].run()
     path = tmp_path / "broken" / CHECKPOINT
-    tensors, said = load_tensors(path), read_facts(path)
+    tensors, said = load_tensors(path), read_checkpoint_facts(path)
     harm(tensors)
     loop.save_atomically(path, tensors, {**said, **facts})
     weight, run = make(tmp_path / "broken", ticking(1000))
@@ -107,17 +107,17 @@ def test_another_trainings_checkpoint_is_told_of_and_it_begins_anew(harm, facts,
 
 def test_a_limit_shorter_than_a_step_still_gets_on(tmp_path):
     for reached in range(1, 10):
-        _, run = make(tmp_path, Pace(limit_seconds=0.0))
+        _, run = make(tmp_path, Checkpointing(limit_seconds=0.0))
         with pytest.raises(ClepError, match=f"step {reached} of 10"):
             run.run()
-    make(tmp_path, Pace(limit_seconds=0.0))[1].run()
+    make(tmp_path, Checkpointing(limit_seconds=0.0))[1].run()
 
 
 def test_a_wall_clock_that_jumps_changes_nothing(tmp_path, monkeypatch, saves):
     """An hour back, a year on: intervals are not measured by it."""
     jumps = iter([1e9 + (-1) ** n * 1e8 * n for n in range(10_000)])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
-    make(tmp_path, Pace(checkpoint_seconds=3600, limit_seconds=3600))[1].run()
+    make(tmp_path, Checkpointing(checkpoint_seconds=3600, limit_seconds=3600))[1].run()
     assert saves == []
 
 

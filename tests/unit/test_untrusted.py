@@ -22,12 +22,12 @@ from clepdg.dataset import shard_writer, shards, tables
 from clepdg.download import source as sources
 from clepdg.errors import BackboneError, ClepError, ShardError, StoreError
 from clepdg.method import acpt, audio_embeddings, text_embeddings
-from clepdg.method.classifier import Head, load_head
+from clepdg.method.heads import Head, load_head
 from clepdg.models.clap import load_clap
 from clepdg.models.tensors import load_tensors, save_tensors
 from clepdg.store.readers import read_frame
 from clepdg.store.record import MARKER, Record, read_record
-from clepdg.training.loop import read_facts
+from clepdg.training.loop import read_checkpoint_facts
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEEP = b"[" * 200_000
@@ -137,7 +137,7 @@ def test_malicious_tensors(data, tmp_path):
     with pytest.raises(StoreError, match="tensors can't be read"):
         load_tensors(path)
     with pytest.raises(StoreError, match="checkpoint can't be read"):
-        read_facts(path)
+        read_checkpoint_facts(path)
 
 
 @pytest.mark.parametrize("facts", [None, {}, {"facts": "{"}, {"facts": "[1"}, {"facts": "[" * 100_000}])
@@ -146,7 +146,7 @@ def test_malicious_facts_of_a_checkpoint(facts, tmp_path):
 
     save_file({"x": torch.zeros(1)}, tmp_path / "a.resume", metadata=facts)
     with pytest.raises(StoreError, match="checkpoint can't be read"):
-        read_facts(tmp_path / "a.resume")
+        read_checkpoint_facts(tmp_path / "a.resume")
 
 
 # --- stage folders: each reader, and what may be done to its folder
