@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Parser, Spoken
+from clepdg.corpora.parsing import Finding, Parser, Utterance
 
-__all__ = ["CORPORA", "Finding", "Parser", "Spoken"]
+__all__ = ["CORPORA", "Finding", "Parser", "Utterance"]
 
 _GRAMMARS: Final = (  # each is `utterances` of a file here; a card names its grammar, so that several may share one
     "ravdess",

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree
 
 SENTENCES: Final = {
     "IEO": "It's eleven o'clock",
@@ -48,18 +48,18 @@ NAME: Final = re.compile(
 )
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a CREMA-D tree, ordered by path."""
     return parse_tree(root, parse, ignore=frozenset({"AudioMP3"}))
 
 
-def parse(path: str) -> Spoken | Finding:
+def parse(path: str) -> Utterance | Finding:
     """Return what a file's name says, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     actor, sentence, emotion, level = match.groups()
-    return Spoken(
+    return Utterance(
         path=path,
         name=match[0],
         speaker=actor,

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree
 
 LABELS: Final = {
     "W": "anger",
@@ -56,18 +56,18 @@ TEXTS: Final = {
 NAME: Final = re.compile(rf"({'|'.join(GENDERS)})({'|'.join(TEXTS)})([{''.join(LABELS)}])([a-z])")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of an EmoDB tree, ordered by path."""
     return parse_tree(root, parse)
 
 
-def parse(path: str) -> Spoken | Finding:
+def parse(path: str) -> Utterance | Finding:
     """Return what a file's name says, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     speaker, text, emotion, _ = match.groups()
-    return Spoken(
+    return Utterance(
         path=path,
         name=match[0],
         speaker=speaker,

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree, read_text
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree, read_text
 
 LABELS: Final = {
     "neutral": "neutral",
@@ -41,7 +41,7 @@ SENTENCES: Final = 350
 Lines = dict[str, tuple[str, str]]  # id -> (text, emotion)
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of an ESD tree, ordered by path."""
     lines: Lines = {}
     for path in sorted(root.rglob("00[012][0-9].txt")):
@@ -58,9 +58,9 @@ def _read(path: Path) -> Lines:
     return {row[0].strip(): (row[1].strip(), row[-1].strip()) for row in cells if len(row) >= 3}
 
 
-def parse(path: str, lines: Lines | None = None) -> Spoken | Finding:
+def parse(path: str, lines: Lines | None = None) -> Utterance | Finding:
     """Return what a file's path and its speaker's text file say, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     speaker, number = match[1], int(match[2])
@@ -75,7 +75,7 @@ def parse(path: str, lines: Lines | None = None) -> Spoken | Finding:
     if not label:
         return Finding(path=path, reason=f"neither {speaker}.txt nor its folder says its emotion")
     mandarin = int(speaker) <= 10
-    return Spoken(
+    return Utterance(
         path=path,
         name=match[0],
         speaker=speaker,

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_text, relative, with_strays
+from clepdg.corpora.parsing import Finding, Utterance, add_unlisted, audio_files, find_nearest, read_text, relative
 from clepdg.errors import CorpusError
 
 NAME: Final = re.compile(r"(Ses0[1-5])[FM]_((?:impro|script)\d\d(?:_\d)?[a-z]?)_([FM])(\d{3})")
@@ -28,17 +28,17 @@ LABEL: Final = re.compile(r"\[\d+\.?\d* - \d+\.?\d*\]\s+(Ses\S+)\s+(\w+)\s+\[.*\
 WORDS: Final = re.compile(r"(Ses\S+) \[[\d. -]+\]:\s*(.*)")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of an IEMOCAP tree, session by session.
 
     Raises:
         CorpusError: there is no session's folder, or one without labels.
     """
-    for session in nearest(root, "Session[1-5]", needed_by="IEMOCAP"):
+    for session in find_nearest(root, "Session[1-5]", needed_by="IEMOCAP"):
         yield from _session(root, session)
 
 
-def _session(root: Path, session: Path) -> Iterator[Spoken | Finding]:
+def _session(root: Path, session: Path) -> Iterator[Utterance | Finding]:
     wavs = session / "sentences" / "wav"
     audio = {Path(path).stem: relative(root, wavs / path) for path in audio_files(wavs)}
     tables = _tables(session / "dialog" / "EmoEvaluation")
@@ -57,7 +57,7 @@ def _session(root: Path, session: Path) -> Iterator[Spoken | Finding]:
             turn, code = match.groups()
             path = audio.get(turn) or relative(root, wavs / table.stem / f"{turn}.wav")
             told.append(_turn(path, turn, code, transcripts.get(turn)))
-    yield from with_strays(told, audio.values())
+    yield from add_unlisted(told, audio.values())
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -69,12 +69,12 @@ def _lines(path: Path) -> list[str]:
     return read_text(path, "utf-8-sig", "latin-1").splitlines()
 
 
-def _turn(path: str, turn: str, code: str, transcript: str | None) -> Spoken | Finding:
+def _turn(path: str, turn: str, code: str, transcript: str | None) -> Utterance | Finding:
     match = NAME.fullmatch(turn)
     if match is None:
         return Finding(path=path, reason=f"its name is not of the corpus's grammar {NAME.pattern}")
     session, scenario, letter, _ = match.groups()
-    return Spoken(
+    return Utterance(
         path=path,
         name=turn,
         speaker=session + letter,

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
+from clepdg.corpora.parsing import Finding, Utterance, add_unlisted, audio_files, find_nearest, read_rows, relative
 
 FOLDERS: Final = {
     "train": "train_splits",
@@ -30,24 +30,24 @@ COLUMNS: Final = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_I
 NAME: Final = re.compile(r"dia\d+_utt\d+")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a MELD tree, part by part.
 
     Raises:
         CorpusError: a part's folder or table is missing, or a table lacks a column.
     """
     for part, name in FOLDERS.items():
-        folder, *_ = nearest(root, name, needed_by="MELD")
-        table, *_ = nearest(root, f"{part}_sent_emo.csv", needed_by="MELD")
+        folder, *_ = find_nearest(root, name, needed_by="MELD")
+        table, *_ = find_nearest(root, f"{part}_sent_emo.csv", needed_by="MELD")
         found = [relative(root, folder / path) for path in audio_files(folder)]
         audio = {Path(path).stem: path for path in found if NAME.fullmatch(Path(path).stem)}
         told = [_utterance(row, part, audio, relative(root, folder)) for row in read_rows(table, COLUMNS)]
-        yield from with_strays(told, found, table=f"{table.name} does not name it")
+        yield from add_unlisted(told, found, table=f"{table.name} does not name it")
 
 
-def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Spoken:
+def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Utterance:
     dialogue, stem = f"{part}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-    return Spoken(
+    return Utterance(
         path=audio.get(stem) or f"{folder}/{stem}.mp4",
         name=f"{part}_{stem}",
         speaker=row["Speaker"],

@@ -20,7 +20,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, audio_files, nearest, read_rows, read_text, relative, with_strays
+from clepdg.corpora.parsing import (
+    Finding,
+    Utterance,
+    add_unlisted,
+    audio_files,
+    find_nearest,
+    read_rows,
+    read_text,
+    relative,
+)
 
 NAME: Final = re.compile(r"MSP-PODCAST_([0-9]+)_[0-9]+(?:_[0-9]+)?")
 PARTITION: Final = re.compile(r".*?\b(Train|Development|Test[1-9])\b.*?(MSP-PODCAST_[0-9_]+)(?:\.wav)?.*")
@@ -28,13 +37,13 @@ COLUMNS: Final = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
 HIDDEN: Final = "hidden"
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of an MSP-Podcast tree.
 
     Raises:
         CorpusError: there is no table of labels, or it lacks a column.
     """
-    table, *_ = nearest(
+    table, *_ = find_nearest(
         root, "Labels/labels_consensus.csv", "Labels/labels_concensus.csv", "labels_con[sc]ensus.csv",
         needed_by="MSP-Podcast",
     )  # fmt: skip
@@ -50,7 +59,7 @@ def utterances(root: Path) -> Iterator[Spoken | Finding]:
     ]
     words = top / "Transcripts"
     told = (_turn(row, audio, relative(root, folder), words if words.is_dir() else None) for row in rows)
-    yield from with_strays(told, audio.values())
+    yield from add_unlisted(told, audio.values())
 
 
 def _partition(top: Path) -> dict[str, str]:
@@ -60,14 +69,14 @@ def _partition(top: Path) -> dict[str, str]:
     return {match[2]: match[1] for match in found if match}
 
 
-def _turn(row: dict[str, str], audio: dict[str, str], folder: str, words: Path | None) -> Spoken | Finding:
+def _turn(row: dict[str, str], audio: dict[str, str], folder: str, words: Path | None) -> Utterance | Finding:
     name = Path(row["FileName"]).stem
     path = audio.get(name) or f"{folder}/{name}.wav"
     match = NAME.fullmatch(name)
     if match is None:
         return Finding(path=path, reason=f"its name is not of the corpus's grammar {NAME.pattern}")
     transcript = words / f"{name}.txt" if words else None
-    return Spoken(
+    return Utterance(
         path=path,
         name=name,
         speaker=row["SpkrID"] or "Unknown",

@@ -19,7 +19,7 @@ LONGEST_NAME: Final = 95  # bytes of an utterance's name: a tar's header holds 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spoken:
+class Utterance:
     """One utterance, as far as its file name and the corpus's own tables tell.
 
     Attributes:
@@ -57,18 +57,18 @@ class Finding:
     reason: str
 
 
-Parser = Callable[[Path], Iterator[Spoken | Finding]]
+Parser = Callable[[Path], Iterator[Utterance | Finding]]
 
 
-def matched(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
+def match_name(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
     """Return the match of a file's stem, or the finding that its name is not of the grammar."""
     match = pattern.fullmatch(PurePosixPath(path).stem)
     return match or Finding(path=path, reason=f"its name is not of the corpus's grammar {pattern.pattern}")
 
 
 def parse_tree(
-    root: Path, parse: Callable[[str], Spoken | Finding], *, ignore: frozenset[str] = frozenset()
-) -> Iterator[Spoken | Finding]:
+    root: Path, parse: Callable[[str], Utterance | Finding], *, ignore: frozenset[str] = frozenset()
+) -> Iterator[Utterance | Finding]:
     """Parse every audio file below root, ordered by path; a name that comes again is a finding.
 
     Hidden and AppleDouble files are ignored, and folders whose names are in `ignore`.
@@ -76,7 +76,7 @@ def parse_tree(
     first: dict[str, str] = {}
     for path in audio_files(root, ignore):
         item = parse(path)
-        if isinstance(item, Spoken) and first.setdefault(item.name, path) != path:
+        if isinstance(item, Utterance) and first.setdefault(item.name, path) != path:
             item = Finding(path=path, reason=f"the same name as {first[item.name]}: is the tree there twice?")
         yield item
 
@@ -91,9 +91,9 @@ def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
     return sorted(found)
 
 
-def with_strays(
-    told: Iterable[Spoken | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
-) -> Iterator[Spoken | Finding]:
+def add_unlisted(
+    told: Iterable[Utterance | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
+) -> Iterator[Utterance | Finding]:
     """Yield what the corpus's tables tell, then a finding for every audio file that they do not name.
 
     An utterance that is told twice is a finding, both times where the labels differ; one without a file stays: the
@@ -102,20 +102,20 @@ def with_strays(
     told = list(told)
     labels: dict[str, set[str]] = {}
     for item in told:
-        if isinstance(item, Spoken):
+        if isinstance(item, Utterance):
             labels.setdefault(item.name, set()).add(item.raw_label)
     seen: set[str] = set()
     for item in told:
-        if isinstance(item, Spoken) and (item.name in seen or len(labels[item.name]) > 1):
+        if isinstance(item, Utterance) and (item.name in seen or len(labels[item.name]) > 1):
             yield Finding(path=item.path, reason=f"named twice, as {' and '.join(sorted(labels[item.name]))}")
         else:
             yield item
-        seen |= {item.name} if isinstance(item, Spoken) else set()
+        seen |= {item.name} if isinstance(item, Utterance) else set()
     known = {item.path for item in told}
     yield from (Finding(path=path, reason=table) for path in audio if path not in known)
 
 
-def nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
+def find_nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
     """Return what has one of these names (patterns) in root or, where nothing has, one, two or three folders below.
 
     Raises:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree
 
 NAME: Final = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])")
 LABELS: Final = {
@@ -37,14 +37,14 @@ LABELS: Final = {
 STATEMENTS: Final = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a RAVDESS tree, ordered by path."""
     return parse_tree(root, parse)
 
 
-def parse(path: str) -> Spoken | Finding:
+def parse(path: str) -> Utterance | Finding:
     """Return what a file's name says, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     modality, channel, emotion, _, statement, _, actor = match.groups()
@@ -52,7 +52,7 @@ def parse(path: str) -> Spoken | Finding:
         return Finding(path=path, reason="song, not speech (vocal channel 02)")
     if modality != "03":
         return Finding(path=path, reason=f"not of the audio-only part (modality {modality})")
-    return Spoken(
+    return Utterance(
         path=path,
         name=match[0],
         speaker=actor,

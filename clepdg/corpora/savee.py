@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree
 
 LABELS: Final = {
     "a": "anger",
@@ -32,21 +32,21 @@ SPEAKERS: Final = ("DC", "JE", "JK", "KL")
 NAME: Final = re.compile(rf"(?:({'|'.join(SPEAKERS)})_)?(?:(a|d|f|h|sa|su)(0[1-9]|1[0-5])|(n)(0[1-9]|[12]\d|30))")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a SAVEE tree, ordered by path."""
     return parse_tree(root, parse)
 
 
-def parse(path: str) -> Spoken | Finding:
+def parse(path: str) -> Utterance | Finding:
     """Return what a file's path says, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     speaker = match[1] or PurePosixPath(path).parent.name
     if speaker not in SPEAKERS:
         return Finding(path=path, reason=f"neither its name nor its folder is a speaker ({', '.join(SPEAKERS)})")
     code, number = match[2] or match[4], match[3] or match[5]
-    return Spoken(
+    return Utterance(
         path=path,
         name=f"{speaker}_{code}{number}",
         speaker=speaker,

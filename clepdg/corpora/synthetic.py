@@ -19,8 +19,8 @@ import numpy as np
 from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import crema_d, emodb, ravdess, tess
 from clepdg.corpora.cards import Card, Expected
-from clepdg.corpora.parsing import Finding, Spoken
-from clepdg.corpora.voice import STYLES, Signal, generator, low_pass, speak
+from clepdg.corpora.parsing import Finding, Utterance
+from clepdg.corpora.voice import STYLES, Signal, generator, low_pass, synthesize
 from clepdg.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ class Layout:
     texts: tuple[str, ...]
     takes: tuple[str, ...]
     path: Callable[[str, str, str, str], str]  # speaker, raw_label, text, take -> path
-    parse: Callable[[str], Spoken | Finding]
+    parse: Callable[[str], Utterance | Finding]
 
 
 def _ravdess_path(speaker: str, raw_label: str, text: str, take: str) -> str:
@@ -84,7 +84,7 @@ LAYOUTS: Final = {
 SPEAKERS: Final = 5  # where the layout has them; more only when these have nothing left to say
 
 
-def sized(card: Card, config: SyntheticConfig) -> Card:
+def with_size(card: Card, config: SyntheticConfig) -> Card:
     """Return the card with the counts that a corpus of the configured size has.
 
     Raises:
@@ -117,7 +117,7 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
     for spoken in plan:
         path = root / spoken.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        speech = speak(spoken, emotions[spoken.raw_label], card.name, rate, config.seed)
+        speech = synthesize(spoken, emotions[spoken.raw_label], card.name, rate, config.seed)
         signal = _record(speech, card, spoken, room, config.seed)
         pcm = np.round(signal * 32767).astype(np.int16)
         audio = io.BytesIO()  # libsndfile does not say why it can't write a file
@@ -130,7 +130,7 @@ def _rate(card: Card) -> int:
     return card.expected.sample_rate
 
 
-def _plan(card: Card, config: SyntheticConfig) -> list[Spoken]:
+def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
     """Return the utterances: every speaker says the same texts in every emotion."""
     layout = LAYOUTS[card.grammar]
     room = len(layout.texts) * len(layout.takes)
@@ -147,11 +147,11 @@ def _plan(card: Card, config: SyntheticConfig) -> list[Spoken]:
     )
 
 
-def _utterances(layout: Layout, speakers: tuple[str, ...], each: int) -> Iterator[Spoken]:
+def _utterances(layout: Layout, speakers: tuple[str, ...], each: int) -> Iterator[Utterance]:
     said = list(islice(product(layout.takes, layout.texts), each))
     for speaker, raw_label, (take, text) in product(speakers, layout.emotions, said):
         spoken = layout.parse(layout.path(speaker, raw_label, text, take))
-        assert isinstance(spoken, Spoken), "a layout writes what its own parser reads"
+        assert isinstance(spoken, Utterance), "a layout writes what its own parser reads"
         yield spoken
 
 
@@ -164,7 +164,7 @@ def _impulse_response(card: Card) -> Signal:
     return response
 
 
-def _record(speech: Signal, card: Card, spoken: Spoken, room: Signal, seed: int) -> Signal:
+def _record(speech: Signal, card: Card, spoken: Utterance, room: Signal, seed: int) -> Signal:
     """Return speech (T,) as this corpus's room, noise and microphone give it, within [-0.95, 0.95]."""
     from scipy.signal import fftconvolve
 

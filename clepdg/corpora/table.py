@@ -13,19 +13,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.parsing import LONGEST_NAME, Finding, Spoken, audio_files, nearest, read_rows, relative, with_strays
+from clepdg.corpora.parsing import (
+    LONGEST_NAME,
+    Finding,
+    Utterance,
+    add_unlisted,
+    audio_files,
+    find_nearest,
+    read_rows,
+    relative,
+)
 
 TABLE: Final = "utterances.csv"
 REQUIRED: Final = ("path", "speaker", "label")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a folder with a table, in the table's order.
 
     Raises:
         CorpusError: there is no table, or it lacks a column.
     """
-    table, *_ = nearest(root, TABLE, needed_by="a corpus with a table")
+    table, *_ = find_nearest(root, TABLE, needed_by="a corpus with a table")
     rows = read_rows(table, REQUIRED)
     folder = PurePosixPath(relative(root, table.parent))
     found = audio_files(table.parent)
@@ -35,7 +44,7 @@ def utterances(root: Path) -> Iterator[Spoken | Finding]:
         row["path"] = spelt.get(path) or spelt.get(_composed(path), path)
     names = _names({row["path"] for row in rows})
     told = [_utterance(row, number, folder, names) for number, row in enumerate(rows, start=2)]
-    yield from with_strays(told, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
+    yield from add_unlisted(told, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
 
 
 def _composed(path: str) -> str:
@@ -63,7 +72,9 @@ def _hashed(path: str, name: str) -> str:
     return name.encode()[: LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
-def _utterance(row: dict[str, str], number: int, folder: PurePosixPath, names: Mapping[str, str]) -> Spoken | Finding:
+def _utterance(
+    row: dict[str, str], number: int, folder: PurePosixPath, names: Mapping[str, str]
+) -> Utterance | Finding:
     path = PurePosixPath(row["path"])
     empty = [name for name in REQUIRED if not row[name]]
     gender = row.get("gender", "").lower()
@@ -77,7 +88,7 @@ def _utterance(row: dict[str, str], number: int, folder: PurePosixPath, names: M
     if gender not in ("", "female", "male"):
         return Finding(path=(folder / path).as_posix(), reason=f"{line}: {gender} is not female or male")
     name = names[row["path"]]
-    return Spoken(
+    return Utterance(
         path=(folder / path).as_posix(),
         name=name,
         speaker=row["speaker"],

@@ -17,23 +17,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Spoken, matched, parse_tree
+from clepdg.corpora.parsing import Finding, Utterance, match_name, parse_tree
 
 NAME: Final = re.compile(r"(OAF|YAF|OA)_([a-z]+)_(angry|disgust|fear|happy|neutral|ps|sad)")
 
 
-def utterances(root: Path) -> Iterator[Spoken | Finding]:
+def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a TESS tree, ordered by path."""
     return parse_tree(root, parse)
 
 
-def parse(path: str) -> Spoken | Finding:
+def parse(path: str) -> Utterance | Finding:
     """Return what a file's name says, or why it is no utterance."""
-    match = matched(NAME, path)
+    match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     speaker, word, emotion = match.groups()
-    return Spoken(
+    return Utterance(
         path=path,
         name=match[0],
         speaker="OAF" if speaker == "OA" else speaker,

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.corpora.parsing import Spoken
+from clepdg.corpora.parsing import Utterance
 
 Signal = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256("/".join(map(str, parts)).encode()).digest()))
 
 
-def speak(spoken: Spoken, emotion: str, corpus: str, rate: int, seed: int) -> Signal:
+def synthesize(spoken: Utterance, emotion: str, corpus: str, rate: int, seed: int) -> Signal:
     """Return speech (T,) at `rate` Hz, before any room or microphone, with margins of silence."""
     voice = generator(seed, corpus, "voice", spoken.speaker)
     rng = generator(seed, corpus, spoken.name)

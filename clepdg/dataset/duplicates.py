@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sound:
+class Fingerprint:
     """What decides about an utterance that sounds like another."""
 
     sha256: str  # of the file
@@ -15,7 +15,7 @@ class Sound:
     part: int  # of the split: 0 train, 1 validation, 2 test
 
 
-def find_twins(sounds: Mapping[str, Sound]) -> tuple[dict[str, str], dict[str, str]]:
+def find_duplicates(sounds: Mapping[str, Fingerprint]) -> tuple[dict[str, str], dict[str, str]]:
     """Find the utterances that sound the same, and say what becomes of them.
 
     Where labels differ, all are refused: which one is right is not known. Where they agree, those in a later part of

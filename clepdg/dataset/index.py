@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg.config.schema import IndexConfig
 from clepdg.corpora import CORPORA
 from clepdg.corpora.cards import SPLITS, Card, published
-from clepdg.corpora.parsing import Finding, Spoken
-from clepdg.dataset.duplicates import Sound, find_twins
+from clepdg.corpora.parsing import Finding, Utterance
+from clepdg.dataset.duplicates import Fingerprint, find_duplicates
 from clepdg.dataset.probe import POINTER, Probe, probe_file
 from clepdg.dataset.tables import (
     COLUMNS,
@@ -67,14 +67,14 @@ def build_index(
         is kept.
     """
     items = list(CORPORA[card.grammar](root))
-    spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Spoken)}
+    spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Utterance)}
     excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
     excluded |= {key for key, item in spoken.items() if card.split.parts.get(item.part or "") == ""}  # left out
     wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
 
     errors: dict[str, str] = {}
     probes: dict[str, Probe] = {}
-    examine = partial(_examine, root=root, sha256=sha256, card=card, config=config)
+    examine = partial(_probe, root=root, sha256=sha256, card=card, config=config)
     with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
         try:
             for done, (key, result) in enumerate(zip(wanted, pool.map(examine, wanted.values()), strict=True), start=1):
@@ -87,7 +87,7 @@ def build_index(
             pool.shutdown(wait=False, cancel_futures=True)  # whoever stops the run does not wait for all files
             raise
 
-    refused, twins = find_twins({key: _sound(probe, wanted[key], card) for key, probe in probes.items()})
+    refused, twins = find_duplicates({key: _fingerprint(probe, wanted[key], card) for key, probe in probes.items()})
     errors |= refused
     kept = {key: probe for key, probe in probes.items() if key not in refused}
     usual = _usual_rate(kept.values())
@@ -104,7 +104,7 @@ def build_index(
     return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
 
 
-def _examine(spoken: Spoken, *, root: Path, sha256: Mapping[str, str], card: Card, config: IndexConfig) -> Probe | str:
+def _probe(spoken: Utterance, *, root: Path, sha256: Mapping[str, str], card: Card, config: IndexConfig) -> Probe | str:
     if spoken.raw_label not in card.labels:
         return f"the card's label map does not know the raw label {spoken.raw_label}"
     if card.split.parts and (spoken.part or "") not in card.split.parts:
@@ -116,12 +116,12 @@ def _quarantined(path: str, utterance_id: str | None, reason: str) -> Row:
     return {"path": path, "utterance_id": utterance_id, "reason": reason}
 
 
-def _sound(probe: Probe, spoken: Spoken, card: Card) -> Sound:
+def _fingerprint(probe: Probe, spoken: Utterance, card: Card) -> Fingerprint:
     part = SPLITS.index(_split(spoken, card))
-    return Sound(sha256=probe.sha256, sound=probe.sound, raw_label=spoken.raw_label, part=part)
+    return Fingerprint(sha256=probe.sha256, sound=probe.sound, raw_label=spoken.raw_label, part=part)
 
 
-def _split(spoken: Spoken, card: Card) -> str:
+def _split(spoken: Utterance, card: Card) -> str:
     part = card.split.part(spoken.speaker, spoken.text, spoken.part)
     assert part is not None, "what the card leaves out is not wanted"
     return part
@@ -135,7 +135,7 @@ def _crossing(utterances: Iterable[Row]) -> list[str]:
     return sorted(speaker for speaker, own in parts.items() if len(own) > 1)
 
 
-def _published(spoken: Iterable[Spoken], sha256: Mapping[str, str], card: Card) -> dict[str, int]:
+def _published(spoken: Iterable[Utterance], sha256: Mapping[str, str], card: Card) -> dict[str, int]:
     """Return how many files the card's table of sha256 names, and how many of these are other ones."""
     sums = published(card)
     listed = [(sha256[item.path], sums.get(PurePosixPath(item.path).name)) for item in spoken if item.path in sha256]
@@ -150,7 +150,7 @@ def _usual_rate(probes: Iterable[Probe]) -> int | None:
     return max(counts, key=lambda rate: (counts[rate], -rate), default=None)
 
 
-def _row(key: str, spoken: Spoken, probe: Probe, card: Card, usual: int | None, twin: str | None) -> Row:
+def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | None, twin: str | None) -> Row:
     odd = ["odd rate"] if probe.sample_rate != usual else []
     return {
         "utterance_id": key,
@@ -174,7 +174,7 @@ def _row(key: str, spoken: Spoken, probe: Probe, card: Card, usual: int | None, 
 
 
 def _figures(
-    utterances: list[Row], quarantine: list[Row], spoken: Mapping[str, Spoken], excluded: int, usual: int | None
+    utterances: list[Row], quarantine: list[Row], spoken: Mapping[str, Utterance], excluded: int, usual: int | None
 ) -> dict[str, Any]:
     def count(column: str) -> dict[str, int]:
         return dict(sorted(Counter(row[column] or "none" for row in utterances).items()))

@@ -42,8 +42,8 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
     try:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
-            refused = _refuse(head) or _cut_short(file)
-        return refused or _listen(*decode(path), sha256 or digest_file(path), config)
+            refused = _placeholder(head) or _truncated(file)
+        return refused or _inspect_samples(*decode(path), sha256 or digest_file(path), config)
     except FileNotFoundError:
         return "its file is missing"
     except OSError as error:
@@ -54,7 +54,7 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
         return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # what stands before names the path
 
 
-def _refuse(head: bytes) -> str | None:
+def _placeholder(head: bytes) -> str | None:
     if not head:
         return "the file is empty (0 bytes)"
     if head == LFS_POINTER:
@@ -62,7 +62,7 @@ def _refuse(head: bytes) -> str | None:
     return None
 
 
-def _cut_short(file: IO[bytes]) -> str | None:
+def _truncated(file: IO[bytes]) -> str | None:
     """Return that a WAV or AIFF holds less audio than its header says: libsndfile takes what is there for all."""
     file.seek(0)
     kind, _, form = file.read(4), file.read(4), file.read(4)
@@ -80,7 +80,7 @@ def _cut_short(file: IO[bytes]) -> str | None:
     return None
 
 
-def _listen(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
+def _inspect_samples(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
     if not len(samples):
         return "holds no samples"
     if not np.isfinite(samples).all():

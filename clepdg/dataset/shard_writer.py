@@ -106,7 +106,7 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_belong_to_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent)
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -128,7 +128,7 @@ def _submit(pool: Executor, *call: Any) -> "Future[Piece]":
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _belong_to_parent() -> None:
+def _exit_with_parent() -> None:
     """Let a worker process end with its parent, kill -9 included."""
     parent = multiprocessing.parent_process()
 

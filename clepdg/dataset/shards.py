@@ -26,10 +26,10 @@ import numpy as np
 from clepdg.audio.io import resample
 from clepdg.audio.noise import RATE
 
-MOST_TALK: Final = 240  # utterances that they say
+BABBLE_UTTERANCES: Final = 240  # utterances that they say
 
 
-def talkers(shard_folders: Sequence[Path], most: int = MOST_TALK) -> list[Waveform]:
+def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) -> list[Waveform]:
     """Return training utterances of the source corpora at 16 kHz, as many of each, spread over its speakers.
 
     Args:
@@ -43,7 +43,9 @@ def talkers(shard_folders: Sequence[Path], most: int = MOST_TALK) -> list[Wavefo
         offsets = read_offsets(folder)
         training = offsets[offsets.split == "train"].sort_values("utterance_id")  # so, speaker by speaker
         places = np.linspace(0, len(training) - 1, min(len(training), -(-most // len(shard_folders)))).astype(int)
-        voices += [resample(waveform, rate, RATE) for _, waveform, rate in read_some(folder, training.iloc[places])]
+        voices += [
+            resample(waveform, rate, RATE) for _, waveform, rate in read_waveforms(folder, training.iloc[places])
+        ]
     return voices
 
 
@@ -107,7 +109,7 @@ def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Wavef
     return to_mono(samples), rate
 
 
-def read_some(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
+def read_waveforms(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
     """Yield (utterance_id, waveform (T,), rate in Hz) of some rows of a shard folder's offset table, in their order.
 
     Raises:

@@ -33,7 +33,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
             got=_pointers(figures) or figures["reasons"] or "no audio file",
             expected=f"{card.expected.utterances or 'the'} utterances of {card.title}",
             where=where,
-            do=_mend(figures, card) or f"look whether --source {card.name}=FOLDER is the corpus's folder",
+            do=_remedy(figures, card) or f"look whether --source {card.name}=FOLDER is the corpus's folder",
         )
     always = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
     if card.split.unit == "speaker" and (crossing := figures["crossing"]):
@@ -54,7 +54,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
             f"{card.name} is not what its card says.",
             got=always if allow_partial else always + differences,
             where=where,
-            do="; ".join(part for part in (_mend(figures, card), whole) if part),
+            do="; ".join(part for part in (_remedy(figures, card), whole) if part),
         )
 
 
@@ -63,7 +63,7 @@ def _pointers(figures: Mapping[str, Any]) -> str:
     return f"{figures['pointers']} of {files} files are git lfs pointers, not audio" if figures["pointers"] else ""
 
 
-def _mend(figures: Mapping[str, Any], card: Card) -> str:
+def _remedy(figures: Mapping[str, Any], card: Card) -> str:
     """Return what a user can do about faults whose cause is known; "" where there is none."""
     unknown = sorted({*figures["found"]["raw_labels"]} - {*card.labels})
     steps = ["run git lfs pull in the corpus's clone"] if figures["pointers"] else []

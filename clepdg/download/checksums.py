@@ -6,7 +6,7 @@ from typing import Final
 
 from clepdg.corpora.cards import Address, Card
 from clepdg.corpora.parsing import LFS_POINTER
-from clepdg.download.urls import by_hand, checksums, shown
+from clepdg.download.urls import checksums, manual_download, redact
 from clepdg.errors import SourceError
 
 CHUNK: Final = 2**16  # bytes
@@ -27,47 +27,47 @@ def hash_file(address: Address, path: Path) -> dict[str, "hashlib._Hash"]:
     return hashes
 
 
-def require_data(card: Card, address: Address, start: bytes) -> None:
+def reject_substitutes(card: Card, address: Address, start: bytes) -> None:
     """Raise where the first bytes are not what was asked for, but what servers send in its place."""
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise Rejected(
             f"The address of {card.name} gave a web page, not its data.",
-            where=shown(address.url),
-            do=f"open it in a browser to see what it asks for; or {by_hand(card)}",
+            where=redact(address.url),
+            do=f"open it in a browser to see what it asks for; or {manual_download(card)}",
         )
     if start.startswith(LFS_POINTER):
         raise Rejected(
             f"The address of {card.name} gave a git lfs pointer, not its data.",
-            where=shown(address.url),
-            do=f"take the address of the object itself; or {by_hand(card)}",
+            where=redact(address.url),
+            do=f"take the address of the object itself; or {manual_download(card)}",
         )
 
 
 def verify(card: Card, address: Address, size: int, hashes: dict[str, "hashlib._Hash"]) -> None:
     """Raise where size or checksums are not those that bind an address."""
     if address.bytes is not None and size != address.bytes:
-        raise unlike(card, address, f"{size} bytes", f"{address.bytes} bytes")
+        raise mismatch(card, address, f"{size} bytes", f"{address.bytes} bytes")
     for name, expected in checksums(address).items():
         if hashes[name].hexdigest() != expected.lower():
-            raise unlike(card, address, f"{name} {hashes[name].hexdigest()}", f"{name} {expected}")
+            raise mismatch(card, address, f"{name} {hashes[name].hexdigest()}", f"{name} {expected}")
 
 
-def unlike(card: Card, address: Address, got: str, expected: str) -> Rejected:
+def mismatch(card: Card, address: Address, got: str, expected: str) -> Rejected:
     """Return the error that what came is not what binds an address."""
     if address.recorded:
         return Rejected(
             f"What {card.name}'s publisher gives is not what it was at the first download.",
             got=got,
             expected=f"{expected}, {address.recorded}",
-            where=shown(address.url),
+            where=redact(address.url),
             do="run again; if it stays so, it changed: compare, and delete that record to take the new one",
         )
     ours = any(address.url.startswith(source.url.rstrip("/")) for source in card.sources)
-    changed = f"the publisher changed it: {by_hand(card)}" if ours else "mend the list"
+    changed = f"the publisher changed it: {manual_download(card)}" if ours else "mend the list"
     return Rejected(
         f"A file of {card.name} is not the one that its {'card' if ours else 'list'} names.",
         got=got,
         expected=expected,
-        where=shown(address.url),
+        where=redact(address.url),
         do=f"run again; if it stays so, {changed}",
     )

@@ -20,8 +20,8 @@ from clepdg.download import archives, file_lists, lockfile, many_files, object_s
 from clepdg.download.checksums import hash_file, verify
 from clepdg.download.file_lists import Remote
 from clepdg.download.folders import File, hash_folder
-from clepdg.download.source import none_left, os_errors
-from clepdg.download.urls import checksums, is_web, mirror_of, shown, with_mirror
+from clepdg.download.source import all_failed, translate_os_errors
+from clepdg.download.urls import checksums, is_web, mirror_of, redact, redact_with_mirror
 from clepdg.errors import SourceError, StoreError
 from clepdg.store.documents import Documents
 from clepdg.store.readers import read_facts
@@ -57,18 +57,18 @@ def fetch(
     Raises:
         SourceError: the source can't be read, reached or extracted, is not what the card says, or the disk is full.
     """
-    with os_errors(out):
+    with translate_os_errors(out):
         _clear(out)
-        brought = _Bringing(card, out, pins, previous, progress, sleep)
+        brought = _Fetch(card, out, pins, previous, progress, sleep)
         if given is None:
             brought.from_card()
         else:
-            brought.from_own(urls.own(card, given))
+            brought.from_own(urls.validate(card, given))
     return brought.figures
 
 
 @dataclass
-class _Bringing:
+class _Fetch:
     """One fetch: what all ways of bringing a source need."""
 
     card: Card
@@ -82,14 +82,14 @@ class _Bringing:
     def from_card(self) -> None:
         """Try the card's addresses in their order; each keeps what it brought for the next run."""
         faults: list[str] = []
-        for address in urls.of_card(self.card):
+        for address in urls.card_addresses(self.card):
             try:
                 bound = pinned(self.card, address, self.pins)
                 if address.many:
-                    self._files(files := self._listed(bound), shown(address.url))
+                    self._files(files := self._listed(bound), redact(address.url))
                     said = self._said(bound, files)
                 else:
-                    said = self._archive(bound, urls.local(self.card, address.url))
+                    said = self._archive(bound, urls.local_path(self.card, address.url))
                 if said:
                     self._record(address, said=said, changed=None, mirror=mirror_of(address.url))
             except SourceError as error:
@@ -97,22 +97,22 @@ class _Bringing:
                 faults.append(str(error))
                 continue
             for fault in faults:
-                log.warning("%s was taken from %s, since: %s", self.card.name, with_mirror(address.url), fault)
+                log.warning("%s was taken from %s, since: %s", self.card.name, redact_with_mirror(address.url), fault)
             return
-        raise none_left(self.card, faults, "downloaded")
+        raise all_failed(self.card, faults, "downloaded")
 
     def from_own(self, url: str) -> None:
         """Bring what the user names, which no checksum of the card binds."""
-        path = urls.local(self.card, url)
+        path = urls.local_path(self.card, url)
         if path is None:
-            if not is_web(url) and object_store.look(self.card, url).get("folder"):
-                self._files(file_lists.of_folder(self.card, url), url)
+            if not is_web(url) and object_store.inspect(self.card, url).get("folder"):
+                self._files(file_lists.list_folder(self.card, url), url)
             else:
                 self._archive(Address(url=url), None)
         elif path.is_dir():
-            self._finish(str(path), hash_folder(path, _known(self.previous), self.progress))
+            self._finish(str(path), hash_folder(path, _previous_hashes(self.previous), self.progress))
         elif path.suffix.lower() == ".csv":
-            self._files(file_lists.of_table(self.card, path), str(path))
+            self._files(file_lists.list_table(self.card, path), str(path))
         else:
             self._archive(Address(url=url), path)
 
@@ -120,13 +120,13 @@ class _Bringing:
         """Download an archive unless it lies here, and extract it; return what its server said of it."""
         card = self.card
         if path is not None:
-            said = upstream.said(card, address)
+            said = upstream.metadata(card, address)
             verify(card, address, path.stat().st_size, hash_file(address, path))
             files = archives.extract(path, self.out / source.TREE, progress=self.progress, nested=card.nested)
         else:
             folder = self.out / f"download-{hashing.digest(address.url)[:8]}.resume"
             part = one_file.download(card, address, folder, self.progress, self.sleep)
-            said = one_file.said(part)
+            said = one_file.saved_metadata(part)
             try:
                 files = archives.extract(part, self.out / source.TREE, progress=self.progress, nested=card.nested)
             except SourceError as error:
@@ -135,7 +135,7 @@ class _Bringing:
                 raise SourceError(
                     f"What was downloaded for {card.name} can't be extracted.",
                     got=error,
-                    where=with_mirror(address.url),
+                    where=redact_with_mirror(address.url),
                 ) from error
             if address in card.sources and not checksums(address):
                 self._record(address, sha256=hashing.digest_file(part), bytes=part.stat().st_size)
@@ -145,7 +145,7 @@ class _Bringing:
     def _files(self, files: list[Remote], where: str) -> None:
         """Download single files, several at once."""
         folder = self.out / f"files-{hashing.digest(where)[:8]}.resume"
-        known = _known_remote(self.previous)
+        known = _previous_files(self.previous)
         brought = many_files.download_all(
             self.card, files, folder, self.out / source.TREE, known, self.progress, self.sleep
         )
@@ -154,15 +154,18 @@ class _Bringing:
 
     def _listed(self, address: Address) -> list[Remote]:
         """Return the files of a card's address, and hold a repository's listing to what it was at first."""
-        files = file_lists.of_card(self.card, address, self.sleep)
+        files = file_lists.list_address(self.card, address, self.sleep)
         if address.dataverse:
-            digest, size = hashing.digest_lines(file_lists.lines(files)), sum(file.address.bytes or 0 for file in files)
+            digest, size = (
+                hashing.digest_lines(file_lists.identities(files)),
+                sum(file.address.bytes or 0 for file in files),
+            )
             if address.sha256 and digest != address.sha256:
                 raise SourceError(
                     f"The files that {self.card.name}'s publisher lists are not what they were at the first download.",
                     got=f"{len(files)} files, {size} bytes, listing {digest}",
                     expected=f"{address.bytes} bytes, listing {address.sha256}, {address.recorded}",
-                    where=with_mirror(address.url),
+                    where=redact_with_mirror(address.url),
                     do="compare, and delete that record to take the new ones",
                 )
             if not address.recorded:
@@ -172,7 +175,7 @@ class _Bringing:
     def _said(self, address: Address, files: list[Remote]) -> dict[str, Any]:
         """Return what the server says of a list of files; nothing where it does not want to be asked."""
         with contextlib.suppress(SourceError):
-            return upstream.of_files(self.card, address, files) if self.pins else {}
+            return upstream.files_metadata(self.card, address, files) if self.pins else {}
         return {}
 
     def _record(self, address: Address, **facts: Any) -> None:
@@ -209,7 +212,7 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _known(previous: Path | None) -> dict[tuple[str, int, int], str]:
+def _previous_hashes(previous: Path | None) -> dict[tuple[str, int, int], str]:
     """Return {(path, bytes, mtime_ns): sha256} of an earlier output for a folder; empty where there is none."""
     with contextlib.suppress(StoreError):
         if previous is not None and read_facts(previous / source.ROOT, dict).get("root") != source.TREE:
@@ -217,7 +220,7 @@ def _known(previous: Path | None) -> dict[tuple[str, int, int], str]:
     return {}
 
 
-def _known_remote(previous: Path | None) -> dict[str, tuple[Path, str]]:
+def _previous_files(previous: Path | None) -> dict[str, tuple[Path, str]]:
     """Return {identity: (path, sha256)} of the single files that an earlier output holds."""
     with contextlib.suppress(StoreError, AttributeError):
         if previous is not None:

@@ -15,7 +15,7 @@ from clepdg.config.manifests import find
 from clepdg.corpora.cards import Address, Card, is_sum
 from clepdg.download import http_client, object_store
 from clepdg.download.folders import ignored
-from clepdg.download.urls import HASHES, mirror_of, with_mirror
+from clepdg.download.urls import HASHES, mirror_of, redact_with_mirror
 from clepdg.errors import SourceError, some
 
 TABLE_COLUMNS: Final = {"path", "url", "bytes", "md5", "sha256"}
@@ -37,14 +37,14 @@ class Remote:
         return hashing.digest([self.path, address, self.version])
 
 
-def of_card(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
+def list_address(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
     """Return the files of one of a card's addresses: of its table, or of its Dataverse dataset."""
     if address.dataverse:
-        return of_dataverse(card, address, sleep)
-    return of_table(card, find(str(address.files)), address.url)
+        return list_dataverse(card, address, sleep)
+    return list_table(card, find(str(address.files)), address.url)
 
 
-def of_table(card: Card, table: Path, base: str = "") -> list[Remote]:
+def list_table(card: Card, table: Path, base: str = "") -> list[Remote]:
     """Return the files that a CSV table names: columns path or url, and bytes, md5 or sha256 where they are known.
 
     Args:
@@ -93,7 +93,7 @@ def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
     return Remote(path=path, address=Address(url=url, bytes=int(size) if size else None, **sums))
 
 
-def of_dataverse(
+def list_dataverse(
     card: Card, address: Address, sleep: Callable[[float], None] = time.sleep, **patience: float
 ) -> list[Remote]:
     """Return the audio files of a Dataverse dataset, with the sizes and md5 sums that the repository publishes.
@@ -124,18 +124,18 @@ def of_dataverse(
         raise SourceError(
             f"What the repository of {card.name} answers is not the listing of a dataset.",
             got=repr(error),
-            where=with_mirror(where),
+            where=redact_with_mirror(where),
         ) from error
     return _checked(card, files, faults, where)
 
 
-def of_folder(card: Card, url: str) -> list[Remote]:
+def list_folder(card: Card, url: str) -> list[Remote]:
     """Return the files below an address that fsspec can list: s3://bucket/folder and the like.
 
     Raises:
         SourceError: it can't be listed.
     """
-    with object_store.errors(card, url):
+    with object_store.translate_errors(card, url):
         fs, root = object_store.file_system(url)
         found = fs.find(root, detail=True)
     files = []
@@ -160,11 +160,13 @@ def _checked(card: Card, files: list[Remote], faults: list[str], where: str) -> 
         seen.add(file.path)
     if faults or not files:
         raise SourceError(
-            f"The list of {card.name}'s files can't be used.", got=some(faults) or "no files", where=with_mirror(where)
+            f"The list of {card.name}'s files can't be used.",
+            got=some(faults) or "no files",
+            where=redact_with_mirror(where),
         )
     return sorted(files, key=lambda file: file.path)
 
 
-def lines(files: Iterable[Remote]) -> list[Any]:
+def identities(files: Iterable[Remote]) -> list[Any]:
     """Return what identifies a list of files, as JSON."""
     return sorted(file.identity for file in files)

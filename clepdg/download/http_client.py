@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.corpora.cards import Card
 from clepdg.download import object_store
-from clepdg.download.urls import by_hand, filled, is_web, naming, with_mirror
+from clepdg.download.urls import expand, is_web, manual_download, redact_with_mirror, source_option
 from clepdg.errors import SourceError
 
 if TYPE_CHECKING:
     import httpx
 
 BUSY: Final = (429, 500, 502, 503, 504)
-LOOK_SECONDS: Final = 5.0  # patience of `look` with one answer
+INSPECT_SECONDS: Final = 5.0  # patience of `look` with one answer
 BUSY_SECONDS: Final = 60.0  # patience with a server that answers that it is busy
 LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
 STALL_SECONDS = 30.0  # silence after which a download counts as broken
@@ -31,7 +31,7 @@ def client(seconds: float) -> "httpx.Client":
     return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
 
 
-def look(
+def inspect(
     card: Card, url: str, patience: float = BUSY_SECONDS, sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
     """Return what a server says of an address that no checksum binds.
@@ -46,32 +46,32 @@ def look(
     import httpx
 
     if not is_web(url):
-        return object_store.look(card, url)
+        return object_store.inspect(card, url)
     try:
-        with client(LOOK_SECONDS) as web:
-            response = when_ready(lambda: headers(web, filled(url)), patience, sleep)
+        with client(INSPECT_SECONDS) as web:
+            response = retry_while_busy(lambda: request_headers(web, expand(url)), patience, sleep)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
-            where=with_mirror(url),
-            do=f"try again later, or {naming(card)}",
+            where=redact_with_mirror(url),
+            do=f"try again later, or {source_option(card)}",
         ) from error
     if response.status_code in BUSY and not patience:
         return {}
     if response.status_code != 200:
-        raise refused(card, url, response)
-    return facts(response)
+        raise http_error(card, url, response)
+    return response_metadata(response)
 
 
-def facts(response: "httpx.Response") -> dict[str, Any]:
+def response_metadata(response: "httpx.Response") -> dict[str, Any]:
     """Return what the headers of an answer say of the whole that it belongs to: etag, last_modified, bytes."""
     said = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
     size = response.headers.get("content-length")
     return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
 
 
-def headers(web: "httpx.Client", url: str) -> "httpx.Response":
+def request_headers(web: "httpx.Client", url: str) -> "httpx.Response":
     """Ask for the headers alone; many addresses that are signed, or made for GET, refuse HEAD but not GET."""
     response = web.head(url)
     if response.status_code == 501 or (
@@ -82,7 +82,7 @@ def headers(web: "httpx.Client", url: str) -> "httpx.Response":
     return response
 
 
-def when_ready(
+def retry_while_busy(
     ask: "Callable[[], httpx.Response]", patience: float, sleep: Callable[[float], None]
 ) -> "httpx.Response":
     """Return an answer; while the server is busy, ask again as long as patience (seconds) lasts."""
@@ -104,23 +104,26 @@ def retry_after(response: "httpx.Response") -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
 
 
-def asked_to_wait(response: "httpx.Response") -> str:
+def busy_status(response: "httpx.Response") -> str:
     """Return what a server that is busy says: its status and, if it says so, for how long."""
     text = response.headers.get("retry-after", "")
     how_long = f", asks to wait {text} s" if text.isdigit() else f", asks to wait until {text}" if text else ""
     return f"HTTP {response.status_code}{how_long}"
 
 
-def refused(card: Card, url: str, response: "httpx.Response") -> SourceError:
+def http_error(card: Card, url: str, response: "httpx.Response") -> SourceError:
     """Return the error of a server that says no."""
     status = response.status_code
     if status in BUSY:
-        later = f"run the same command again later; or {naming(card)}"
-        got = asked_to_wait(response)
-        return SourceError(f"The server of {card.name} is busy.", got=got, where=with_mirror(url), do=later)
+        later = f"run the same command again later; or {source_option(card)}"
+        got = busy_status(response)
+        return SourceError(f"The server of {card.name} is busy.", got=got, where=redact_with_mirror(url), do=later)
     what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
     return SourceError(
-        f"The server of {card.name} {what}.", got=f"HTTP {status}", where=with_mirror(url), do=by_hand(card)
+        f"The server of {card.name} {what}.",
+        got=f"HTTP {status}",
+        where=redact_with_mirror(url),
+        do=manual_download(card),
     )
 
 
@@ -146,10 +149,12 @@ def read_json(
 
     try:
         with client(seconds) as web:
-            response = when_ready(lambda: web.get(filled(url)), patience, sleep)
+            response = retry_while_busy(lambda: web.get(expand(url)), patience, sleep)
         if response.status_code != 200:
-            raise refused(card, url, response)
+            raise http_error(card, url, response)
         return response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise SourceError(f"The listing of {card.name} can't be read.", got=got, where=with_mirror(url)) from error
+        raise SourceError(
+            f"The listing of {card.name} can't be read.", got=got, where=redact_with_mirror(url)
+        ) from error

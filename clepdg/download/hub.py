@@ -42,7 +42,7 @@ def check(name: str, revision: str | None, choose: Choose, *, allow_unknown: boo
         if is_pickled(files) and not allow_unknown:
             check_pickles(folder, [sha256(folder / file) for file in files], allow=allow_unknown)
         return
-    info, files = ask(name, revision, choose)
+    info, files = repository_info(name, revision, choose)
     if revision is None or not COMMIT.fullmatch(revision):
         raise BackboneError(
             "A name on the hub needs a commit: a branch or a tag may move, and results with it.",
@@ -50,7 +50,7 @@ def check(name: str, revision: str | None, choose: Choose, *, allow_unknown: boo
             do=f"pin today's: --backbone {name}@{info.sha}; of a speech encoder encoder.revision={info.sha}",
         )
     if is_pickled(files):
-        announced = _announced(info)
+        announced = _published_sums(info)
         sums = [announced.get(file, (None, None))[1] for file in files if is_pickled([file])]
         check_pickles(f"{name}@{revision}", sums, allow=allow_unknown)
 
@@ -75,13 +75,13 @@ def fetch(
     """
     folder, announced = cached(name, revision, choose), dict[str, tuple[int | None, str | None]]()
     if folder is None:
-        info, files = ask(name, revision, choose)
-        announced = _announced(info)
+        info, files = repository_info(name, revision, choose)
+        announced = _published_sums(info)
         for file in files:  # the weights last: where they are whole, all is
             folder = _download(name, revision, file, progress)
     assert folder is not None
     for file in _weights(folder, choose):
-        _hold(name, revision, folder / file, announced.get(file, (None, None)), pins)
+        _verify(name, revision, folder / file, announced.get(file, (None, None)), pins)
     return folder
 
 
@@ -91,7 +91,7 @@ def _weights(folder: Path, choose: Choose) -> list[str]:
     return weight_files(folder) if {*files} & {*SAFE, *PICKLED} else [file for file in files if is_pickled([file])]
 
 
-def _announced(info: "ModelInfo") -> dict[str, tuple[int | None, str | None]]:
+def _published_sums(info: "ModelInfo") -> dict[str, tuple[int | None, str | None]]:
     """Return (bytes, sha256) of a repository's large files as the hub announces them."""
     return {s.rfilename: (s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()}
 
@@ -117,7 +117,7 @@ def _download(name: str, revision: str, file: str, progress: Progress) -> Path:
     return Path(path).parent
 
 
-def _hold(
+def _verify(
     name: str, revision: str, path: Path, announced: tuple[int | None, str | None], pins: Documents | None
 ) -> None:
     """Hold a file to its pin, to its record, or to what the hub announced; record what has no pin."""
@@ -160,7 +160,7 @@ def cached(name: str, revision: str | None, choose: Choose) -> Path | None:
     return None
 
 
-def ask(name: str, revision: str | None, choose: Choose) -> "tuple[ModelInfo, list[str]]":
+def repository_info(name: str, revision: str | None, choose: Choose) -> "tuple[ModelInfo, list[str]]":
     """Ask the hub for a repository at a revision, without downloading; return its facts and the chosen files.
 
     Raises:

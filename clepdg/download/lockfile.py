@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from clepdg.corpora.cards import Address
-from clepdg.download.urls import shown
+from clepdg.download.urls import redact
 from clepdg.errors import SourceError, StoreError
 from clepdg.store.documents import Documents
 
@@ -25,7 +25,7 @@ def _document(corpus: str) -> str:
 
 def name(address: Address) -> str:
     """Return what a record is called."""
-    return f"{shown(address.url)} {address.dataverse or ''}".strip()
+    return f"{redact(address.url)} {address.dataverse or ''}".strip()
 
 
 def read(pins: Documents, corpus: str) -> dict[str, dict[str, Any]]:

@@ -20,10 +20,10 @@ from clepdg.corpora.cards import Card
 from clepdg.download import http_client, one_file
 from clepdg.download.checksums import hash_file
 from clepdg.download.file_lists import Remote
-from clepdg.download.urls import by_hand, checksums
+from clepdg.download.urls import checksums, manual_download
 from clepdg.errors import SourceError
 
-AT_ONCE: Final = 8  # files under way
+PARALLEL_FILES: Final = 8  # files under way
 FAILED_FILES: Final = 5  # after so many the server, not the file, is at fault
 
 
@@ -48,7 +48,7 @@ def download_all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = list(files)
-    amount = _Amount(progress, sum(file.address.bytes or 0 for file in files))
+    amount = _TotalProgress(progress, sum(file.address.bytes or 0 for file in files))
     faults: list[str] = []
 
     def bring(file: Remote) -> None:
@@ -56,7 +56,7 @@ def download_all(
         if len(faults) >= FAILED_FILES:
             return
         try:
-            if not (_stands(file, whole) or _copied(file, whole, known)):
+            if not (_is_complete(file, whole) or _copy_known(file, whole, known)):
                 got = one_file.download(
                     card, file.address, whole.with_suffix(".part"), amount.of(file.identity), sleep, client
                 )
@@ -67,7 +67,7 @@ def download_all(
             said = str(error).partition("\n  do:")[0]  # what to do is said once, for all
             faults.append(f"{file.path}: {' '.join(said.split())}")
 
-    with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+    with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(PARALLEL_FILES) as pool:
         try:
             # In its caller's context each reports its progress where the caller's would go.
             tasks = [pool.submit(contextvars.copy_context().run, bring, file) for file in files]
@@ -82,7 +82,7 @@ def download_all(
         raise SourceError(
             f"{len(faults)} or more of {len(files)} files of {card.name} could not be downloaded.",
             got="; ".join(faults[:FAILED_FILES]),
-            do=f"run again, {kept} files are kept; or {by_hand(card)}",
+            do=f"run again, {kept} files are kept; or {manual_download(card)}",
         )
     for file in files:
         place = tree / file.path
@@ -95,7 +95,7 @@ def download_all(
     return {file.path: file.identity for file in files}
 
 
-class _Amount:
+class _TotalProgress:
     """Adds up the bytes of files that are under way at once, and ends them once one had to stop."""
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -116,7 +116,7 @@ class _Amount:
         return report
 
 
-def _stands(file: Remote, whole: Path) -> bool:
+def _is_complete(file: Remote, whole: Path) -> bool:
     """Tell whether an earlier run brought a file; a power cut may have left its name without its bytes."""
     if not whole.exists():
         return False
@@ -129,7 +129,7 @@ def _stands(file: Remote, whole: Path) -> bool:
     return False
 
 
-def _copied(file: Remote, whole: Path, known: Mapping[str, tuple[Path, str]]) -> bool:
+def _copy_known(file: Remote, whole: Path, known: Mapping[str, tuple[Path, str]]) -> bool:
     path, sha256 = known.get(file.identity, (None, ""))
     if path is None:
         return False

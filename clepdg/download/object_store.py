@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from clepdg.corpora.cards import Card
-from clepdg.download.urls import by_hand, filled, naming, with_mirror
+from clepdg.download.urls import expand, manual_download, redact_with_mirror, source_option
 from clepdg.errors import SourceError
 
 CONNECT_SECONDS: Final = 5.0
@@ -16,9 +16,9 @@ CREDENTIALS: Final = (
 )
 
 
-def look(card: Card, url: str) -> dict[str, Any]:
+def inspect(card: Card, url: str) -> dict[str, Any]:
     """Return what a store that fsspec knows says of an address: version and bytes, or that it is a folder."""
-    with errors(card, url):
+    with translate_errors(card, url):
         fs, path = file_system(url)
         if fs.isdir(path):
             return {"folder": True}
@@ -31,7 +31,7 @@ def file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {"skip_instance_cache": True}
-    asked = filled(url)
+    asked = expand(url)
     if asked.startswith("s3://"):  # botocore's own patience is minutes long
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_SECONDS,
@@ -49,14 +49,20 @@ def version(facts: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def errors(card: Card, url: str) -> Iterator[None]:
+def translate_errors(card: Card, url: str) -> Iterator[None]:
     """Turn what fsspec and its back ends raise into one error of ours; what may pass stays as it is to be retried."""
     try:
         yield
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
-        do = f"pip install what is missing; or {by_hand(card)}" if isinstance(error, ImportError) else by_hand(card)
+        do = (
+            f"pip install what is missing; or {manual_download(card)}"
+            if isinstance(error, ImportError)
+            else manual_download(card)
+        )
         got = f"{type(error).__name__}: {error}"
-        raise SourceError(f"The source of {card.name} can't be had.", got=got, where=with_mirror(url), do=do) from error
+        raise SourceError(
+            f"The source of {card.name} can't be had.", got=got, where=redact_with_mirror(url), do=do
+        ) from error
     except SourceError:
         raise
     except Exception as error:  # every back end has its own
@@ -64,6 +70,6 @@ def errors(card: Card, url: str) -> Iterator[None]:
         raise SourceError(
             f"The source of {card.name} can't be reached.",
             got=f"{type(error).__name__}: {error}",
-            where=with_mirror(url),
-            do=f"{CREDENTIALS if keyless else 'try again later'}; or {naming(card)}",
+            where=redact_with_mirror(url),
+            do=f"{CREDENTIALS if keyless else 'try again later'}; or {source_option(card)}",
         ) from error

@@ -16,8 +16,8 @@ from clepdg import hashing
 from clepdg.callbacks import Progress
 from clepdg.corpora.cards import Address, Card
 from clepdg.download import http_client, object_store
-from clepdg.download.checksums import Rejected, hash_file, require_data, unlike, verify
-from clepdg.download.urls import by_hand, checksums, filled, is_web, mirror_of, with_mirror
+from clepdg.download.checksums import Rejected, hash_file, mismatch, reject_substitutes, verify
+from clepdg.download.urls import checksums, expand, is_web, manual_download, mirror_of, redact_with_mirror
 from clepdg.errors import SourceError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PROGRESS: Final = 100_000  # bytes
 SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
 
 
-class _Busy(Exception):
+class TemporaryError(Exception):
     """An attempt to download failed in a way that may pass; holds the seconds that the server asked to wait."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
@@ -69,22 +69,22 @@ def download(
             except Rejected as error:
                 part.unlink(missing_ok=True)
                 if mirror_of(address.url):
-                    raise Rejected(f"{error}\n  got from: {with_mirror(address.url)}") from error
+                    raise Rejected(f"{error}\n  got from: {redact_with_mirror(address.url)}") from error
                 raise
-            except (_Busy, httpx.HTTPError, httpx.InvalidURL) as error:
+            except (TemporaryError, httpx.HTTPError, httpx.InvalidURL) as error:
                 moved = _size(part) >= furthest + PROGRESS
                 failures, furthest = (1, _size(part)) if moved else (failures + 1, furthest)
-                if failures == ATTEMPTS or not isinstance(error, _Busy | httpx.TransportError):
+                if failures == ATTEMPTS or not isinstance(error, TemporaryError | httpx.TransportError):
                     raise SourceError(
                         f"{card.name} could not be downloaded.",
                         got=f"{type(error).__name__.strip('_')}: {error}",
-                        where=with_mirror(address.url),
-                        do=f"run again later, {_size(part)} bytes are kept; or {by_hand(card)}",
+                        where=redact_with_mirror(address.url),
+                        do=f"run again later, {_size(part)} bytes are kept; or {manual_download(card)}",
                     ) from error
                 sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
 
 
-def said(part: Path) -> dict[str, Any]:
+def saved_metadata(part: Path) -> dict[str, Any]:
     """Return what the server said of a file when its download began; nothing where that is not known."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         facts: dict[str, Any] = json.loads(part.with_suffix(".json").read_text())["said"]
@@ -96,23 +96,24 @@ def _attempt(
     client: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
 ) -> dict[str, "hashlib._Hash"]:
     """Read until the server has no more, and return the hashes of the whole file that the card wants to see."""
-    done, headers = _resume(address, part)
-    with client.stream("GET", filled(address.url), headers=headers) as response:
+    done, headers = _resume_request(address, part)
+    with client.stream("GET", expand(address.url), headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
         if status in http_client.BUSY:
-            raise _Busy(http_client.asked_to_wait(response), http_client.retry_after(response))
+            raise TemporaryError(http_client.busy_status(response), http_client.retry_after(response))
         if status == 416 and done and span == f"bytes */{done}":
             return hash_file(address, part)  # an earlier run had read it all
         if status == 416 or (status == 206 and not span.startswith(f"bytes {done}-")):
             part.unlink(missing_ok=True)
-            raise _Busy(f"the server does not go on from byte {done}")
+            raise TemporaryError(f"the server does not go on from byte {done}")
         if status not in (200, 206):
-            raise http_client.refused(card, address.url, response)
+            raise http_client.http_error(card, address.url, response)
         if status == 200:
             done = 0
             part.write_bytes(b"")
             hashing.write_json(
-                part.with_suffix(".json"), _identity(address, response) | {"said": http_client.facts(response)}
+                part.with_suffix(".json"),
+                _identity(address, response) | {"said": http_client.response_metadata(response)},
             )
         rest = response.headers.get("content-length", "")
         announced = done + int(rest) if rest.isdigit() else 0
@@ -121,12 +122,12 @@ def _attempt(
 
 def _attempt_object(card: Card, address: Address, part: Path, progress: Progress) -> dict[str, "hashlib._Hash"]:
     """Read an object to its end, going on where an earlier attempt at the same version broke off."""
-    with object_store.errors(card, address.url):
+    with object_store.translate_errors(card, address.url):
         fs, path = object_store.file_system(address.url)
         facts = fs.info(path)
         version = object_store.version(facts)
         said = {"version": version, "bytes": facts.get("size")}
-        identity = {"url": _place(address), "validator": version, "said": said}
+        identity = {"url": _location_digest(address), "validator": version, "said": said}
         with contextlib.suppress(OSError, ValueError):
             if json.loads(part.with_suffix(".json").read_text()) != identity:
                 part.unlink(missing_ok=True)
@@ -142,7 +143,7 @@ def _chunks(stream: Any) -> Iterator[bytes]:
         try:
             chunk = stream.read(2**20)
         except Exception as error:  # every back end has its own; what was read so far is kept
-            raise _Busy(f"{type(error).__name__}: {error}") from error
+            raise TemporaryError(f"{type(error).__name__}: {error}") from error
         if not chunk:
             return
         yield chunk
@@ -160,13 +161,13 @@ def _receive(
         for chunk in chunks:
             if (waited := time.monotonic() - looked) > http_client.STALL_SECONDS:
                 if done - then < SLOWEST * waited:
-                    raise _Busy(f"{done - then} bytes in {waited:.0f} s")
+                    raise TemporaryError(f"{done - then} bytes in {waited:.0f} s")
                 looked, then = time.monotonic(), done
             if done == 0:
-                require_data(card, address, chunk)
+                reject_substitutes(card, address, chunk)
             done += len(chunk)
             if address.bytes is not None and max(done, announced) > address.bytes:
-                raise unlike(card, address, f"{max(done, announced)} bytes", f"{address.bytes} bytes")
+                raise mismatch(card, address, f"{max(done, announced)} bytes", f"{address.bytes} bytes")
             file.write(chunk)
             for value in hashes.values():
                 value.update(chunk)
@@ -174,7 +175,7 @@ def _receive(
     expected = max(announced, address.bytes or 0)
     if done < expected:  # a connection may end early without an error, or a server announce too little
         changed = "; the server has no more: its publisher may have changed it" if done == announced else ""
-        raise _Busy(f"{done} of {expected} bytes{changed}")
+        raise TemporaryError(f"{done} of {expected} bytes{changed}")
     return hashes
 
 
@@ -182,20 +183,20 @@ def _identity(address: Address, response: "httpx.Response") -> dict[str, str]:
     """Return what a part file belongs to; a weak ETag does not promise equal bytes."""
     etag = response.headers.get("etag", "W/")
     validator = response.headers.get("last-modified", "") if etag.startswith("W/") else etag
-    return {"url": _place(address), "validator": validator}
+    return {"url": _location_digest(address), "validator": validator}
 
 
-def _place(address: Address) -> str:
+def _location_digest(address: Address) -> str:
     """Return a digest of where bytes come from: a mirror's are not appended to its original's."""
     return hashing.digest(mirror_of(address.url) or address.url)
 
 
-def _resume(address: Address, part: Path) -> tuple[int, dict[str, str]]:
+def _resume_request(address: Address, part: Path) -> tuple[int, dict[str, str]]:
     """Return how many bytes are there and the headers that ask for the rest; (0, {}) to begin anew."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         identity = json.loads(part.with_suffix(".json").read_text())
         validator, size = identity["validator"], _size(part)
-        if size and identity["url"] == _place(address) and (validator or checksums(address)):
+        if size and identity["url"] == _location_digest(address) and (validator or checksums(address)):
             return size, {"Range": f"bytes={size}-"} | ({"If-Range": validator} if validator else {})
     return 0, {}
 

@@ -19,8 +19,8 @@ from clepdg.config.manifests import find
 from clepdg.corpora.cards import Address, Card
 from clepdg.download import archive_members, file_lists, urls
 from clepdg.download.folders import File, hash_folder, listing
-from clepdg.download.http_client import look
-from clepdg.download.urls import checksums, shown
+from clepdg.download.http_client import inspect
+from clepdg.download.urls import checksums, redact
 from clepdg.errors import SourceError
 from clepdg.hashing import inside
 from clepdg.store.readers import read_facts, read_table, unreadable
@@ -35,7 +35,7 @@ TREE: Final = "tree"
 COLUMNS: Final = {"path": "string", "bytes": "int64", "mtime_ns": "int64", "sha256": "string"}
 
 
-def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+def identify(card: Card, given: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Return, as JSON, what identifies a source without reading it.
 
     Args:
@@ -54,19 +54,19 @@ def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.s
         SourceError: there is no such source, it can't be read or reached, or the corpus has to be applied for.
     """
     if given is None:
-        return {"kind": "card", "sources": [_identity(address) for address in urls.of_card(card)]}
-    url = urls.own(card, given)
-    path = urls.local(card, url)
+        return {"kind": "card", "sources": [_identity(address) for address in urls.card_addresses(card)]}
+    url = urls.validate(card, given)
+    path = urls.local_path(card, url)
     if path is None:
-        said = look(card, url, sleep=sleep)
+        said = inspect(card, url, sleep=sleep)
         if said.pop("folder", False):
-            said["listing"] = hashing.digest_lines(file_lists.lines(file_lists.of_folder(card, url)))
-        return {"kind": "url", "url": shown(url), **said}
-    with os_errors(path):
+            said["listing"] = hashing.digest_lines(file_lists.identities(file_lists.list_folder(card, url)))
+        return {"kind": "url", "url": redact(url), **said}
+    with translate_os_errors(path):
         if path.is_dir():
             return {"kind": "folder", "folder": str(path), "listing": hashing.digest_lines(listing(path))}
         if path.suffix.lower() == ".csv":
-            file_lists.of_table(card, path)
+            file_lists.list_table(card, path)
             return {"kind": "list", "name": path.name, "sha256": hashing.digest_file(path)}
         if not archive_members.is_archive(path):
             raise SourceError(
@@ -81,32 +81,32 @@ def state(card: Card, given: str | None, sleep: Callable[[float], None] = time.s
 
 def _identity(address: Address) -> dict[str, Any]:
     """Return what of a card's address decides what it gives."""
-    facts = {"url": shown(address.url), **checksums(address)}
+    facts = {"url": redact(address.url), **checksums(address)}
     if address.files:
         facts["files"] = hashing.digest_file(find(address.files))
     return facts | ({"dataverse": address.dataverse} if address.dataverse else {})
 
 
-def reach(card: Card, given: str | None) -> None:
+def check_reachable(card: Card, given: str | None) -> None:
     """Raise where a source that has to be downloaded can't be reached; one attempt of a few seconds for each address.
 
     Raises:
         SourceError: the address does not answer, or answers with an error; of a card's addresses one is enough.
     """
     if given is not None:
-        if urls.local(card, urls.own(card, given)) is None:
-            look(card, given, patience=0.0)
+        if urls.local_path(card, urls.validate(card, given)) is None:
+            inspect(card, given, patience=0.0)
         return
     faults: list[str] = []
-    for address in urls.of_card(card):
+    for address in urls.card_addresses(card):
         try:
-            if urls.local(card, address.url) is None:
-                url = file_lists.of_card(card, address)[0].address.url if address.files else address.url
-                look(card, url, patience=0.0)
+            if urls.local_path(card, address.url) is None:
+                url = file_lists.list_address(card, address)[0].address.url if address.files else address.url
+                inspect(card, url, patience=0.0)
             return
         except SourceError as error:
             faults.append(str(error))
-    raise none_left(card, faults, "reached")
+    raise all_failed(card, faults, "reached")
 
 
 def list_tree(out: Path, progress: Progress = lambda done, total: None) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def content_digest(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def os_errors(where: Path) -> Iterator[None]:
+def translate_os_errors(where: Path) -> Iterator[None]:
     """Turn an error of the disk into one of ours."""
     try:
         yield
@@ -163,7 +163,7 @@ def os_errors(where: Path) -> Iterator[None]:
         ) from error
 
 
-def none_left(card: Card, faults: list[str], what: str) -> SourceError:
+def all_failed(card: Card, faults: list[str], what: str) -> SourceError:
     """Return the error that no address of a card is left to try."""
     if len(faults) == 1:
         return SourceError(faults[0])

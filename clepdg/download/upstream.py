@@ -12,7 +12,7 @@ from clepdg import hashing
 from clepdg.corpora.cards import Address, Card
 from clepdg.download import file_lists, http_client, lockfile, urls
 from clepdg.download.file_lists import Remote
-from clepdg.download.urls import checksums, mirror_of, shown, with_mirror
+from clepdg.download.urls import checksums, mirror_of, redact, redact_with_mirror
 from clepdg.errors import SourceError
 from clepdg.store.documents import Documents
 
@@ -20,7 +20,7 @@ SAMPLES: Final = 3  # of a table's files: thousands of requests would be a burde
 _OF_CONTENT: Final = ("bytes", "files", "listing")  # what a mirror says as well as its original
 
 
-def said(card: Card, address: Address) -> dict[str, Any]:
+def metadata(card: Card, address: Address) -> dict[str, Any]:
     """Return what is said of a card's address now, by name.
 
     Of an archive its ETag, time and size; of a Dataverse dataset its listing (names, sizes, checksums); of a table of
@@ -30,21 +30,21 @@ def said(card: Card, address: Address) -> dict[str, Any]:
         SourceError: the address does not answer.
     """
     if address.many:
-        return of_files(card, address, file_lists.of_card(card, address))
-    path = urls.local(card, address.url)
+        return files_metadata(card, address, file_lists.list_address(card, address))
+    path = urls.local_path(card, address.url)
     if path is None:
-        return http_client.look(card, address.url)
+        return http_client.inspect(card, address.url)
     return {"bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
 
 
-def of_files(card: Card, address: Address, files: list[Remote]) -> dict[str, Any]:
+def files_metadata(card: Card, address: Address, files: list[Remote]) -> dict[str, Any]:
     """Return what is said of an address of many files, whose list is known."""
     if address.dataverse:
         size = sum(file.address.bytes or 0 for file in files)
-        return {"listing": hashing.digest_lines(file_lists.lines(files)), "files": len(files), "bytes": size}
+        return {"listing": hashing.digest_lines(file_lists.identities(files)), "files": len(files), "bytes": size}
     facts: dict[str, Any] = {}
     for file in samples(files):
-        facts |= {f"{file.path} {key}": value for key, value in http_client.look(card, file.address.url).items()}
+        facts |= {f"{file.path} {key}": value for key, value in http_client.inspect(card, file.address.url).items()}
     return facts
 
 
@@ -53,7 +53,7 @@ def samples(files: list[Remote]) -> list[Remote]:
     return [files[number] for number in sorted({0, len(files) // 2, len(files) - 1})]
 
 
-def ask(card: Card, documents: Documents) -> list[str]:
+def check(card: Card, documents: Documents) -> list[str]:
     """Ask the addresses that brought a corpus, write what they say into its records, and return notes.
 
     Args:
@@ -63,11 +63,11 @@ def ask(card: Card, documents: Documents) -> list[str]:
         Why an address could not be asked, or tells nothing. What changed is then in `changes`.
     """
     records, notes = lockfile.read(documents, card.name), list[str]()
-    known = [address for address in urls.of_card(card) if lockfile.name(address) in records]
-    for address in known or urls.of_card(card):
-        where, record = with_mirror(address.url), records.get(lockfile.name(address), {})
+    known = [address for address in urls.card_addresses(card) if lockfile.name(address) in records]
+    for address in known or urls.card_addresses(card):
+        where, record = redact_with_mirror(address.url), records.get(lockfile.name(address), {})
         try:
-            now = said(card, address)
+            now = metadata(card, address)
         except SourceError as error:
             notes.append(f"{card.name}: {' '.join(str(error).partition(chr(10) + '  do:')[0].split())}")
             continue
@@ -105,7 +105,7 @@ def changes(card: Card, documents: Documents) -> list[str]:
                 take = f"to take what is there now, delete its record in {record_file} and run with --redo source"
             found.append(
                 f"{card.name}: since {record['changed']['date']} its publisher says something else than at the download"
-                f" ({_differences(record['said'], record['changed']['said'])}; {shown(address.url)}). What was"
+                f" ({_differences(record['said'], record['changed']['said'])}; {redact(address.url)}). What was"
                 f" downloaded stays in use. clep-dg fetch FOLDER --corpora {card.name} says whether its bytes differ;"
                 f" {take}."
             )

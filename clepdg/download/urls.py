@@ -21,18 +21,18 @@ _TOKEN: Final = re.compile(
 )
 
 
-def by_hand(card: Card) -> str:
+def manual_download(card: Card) -> str:
     """Return what a user can do to get a corpus and to name it."""
     how = f"{card.apply} ({card.homepage})" if card.apply else f"get it from {card.homepage}"
-    return f"{how}, then {naming(card)}"
+    return f"{how}, then {source_option(card)}"
 
 
-def naming(card: Card) -> str:
+def source_option(card: Card) -> str:
     """Return how a user names a corpus's own copy: on the command line, and to a deployment."""
     return f"give it with --source {card.name}=FOLDER_OR_ARCHIVE (a deployment's parameter sources)"
 
 
-def shown(url: str) -> str:
+def redact(url: str) -> str:
     """Return an address without a user's name and password, and with the values of tokens and keys hidden."""
     return _TOKEN.sub(r"\1***", _LOGIN.sub(lambda found: found[1], url))
 
@@ -44,7 +44,7 @@ def holds_secret(url: str) -> bool:
     return _TOKEN.search(url) is not None or _NAME.sub("", password) != ""
 
 
-def filled(url: str) -> str:
+def expand(url: str) -> str:
     """Return the address to request: of the mirror, each ${NAME} filled.
 
     Every request goes through here; keys, pins and records keep the address as the card has it.
@@ -57,16 +57,16 @@ def filled(url: str) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
             what = "An address names what the environment does not hold."
-            raise SourceError(what, got=found[0], where=with_mirror(url))
+            raise SourceError(what, got=found[0], where=redact_with_mirror(url))
         return quote(os.environ[found[1]], safe="")
 
     return _NAME.sub(value, mirror_of(url) or url)
 
 
-def with_mirror(url: str) -> str:
+def redact_with_mirror(url: str) -> str:
     """Return an address for a message, without secrets, with its mirror."""
     mirror = mirror_of(url)
-    return f"{shown(url)} (by its mirror {shown(mirror)})" if mirror else shown(url)
+    return f"{redact(url)} (by its mirror {redact(mirror)})" if mirror else redact(url)
 
 
 def mirror_of(url: str) -> str | None:
@@ -126,18 +126,18 @@ def checksums(address: Address) -> dict[str, str]:
     return {name: value for name in HASHES if (value := getattr(address, name))}
 
 
-def of_card(card: Card) -> tuple[Address, ...]:
+def card_addresses(card: Card) -> tuple[Address, ...]:
     """Return a card's addresses, in the order in which they are tried.
 
     Raises:
         SourceError: there is none, the corpus has to be asked for.
     """
     if not card.sources:
-        raise SourceError(f"{card.name} can't be downloaded: it has to be asked for.", do=by_hand(card))
+        raise SourceError(f"{card.name} can't be downloaded: it has to be asked for.", do=manual_download(card))
     return card.sources
 
 
-def own(card: Card, given: str) -> str:
+def validate(card: Card, given: str) -> str:
     """Return the user's own address.
 
     Raises:
@@ -146,7 +146,7 @@ def own(card: Card, given: str) -> str:
     if holds_secret(given):
         raise SourceError(
             f"The address of {card.name} holds a password or a token, which would be kept with every result.",
-            got=shown(given),
+            got=redact(given),
             expected="https://${MY_USER}:${MY_PASSWORD}@host/file or https://host/file?token=${MY_TOKEN}",
             where="--source",
             do="set it in the environment and write its name into the address, as above",
@@ -173,7 +173,7 @@ def _protocols() -> set[str]:
     return set(fsspec.available_protocols()) - {"memory", "data"}
 
 
-def local(card: Card, url: str) -> Path | None:
+def local_path(card: Card, url: str) -> Path | None:
     """Return the existing path that an address names, or None for one on the web.
 
     Raises:
@@ -181,7 +181,7 @@ def local(card: Card, url: str) -> Path | None:
     """
     path = as_path(url)
     if path is not None and not path.exists():
-        raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=by_hand(card))
+        raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=manual_download(card))
     return path
 
 

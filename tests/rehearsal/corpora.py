@@ -18,8 +18,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from clepdg.corpora import crema_d, emodb, ravdess, tess
-from clepdg.corpora.parsing import Spoken
-from clepdg.corpora.voice import speak
+from clepdg.corpora.parsing import Utterance
+from clepdg.corpora.voice import synthesize
 from tests.conftest import CORPORA
 from tests.unit import trees
 
@@ -142,29 +142,29 @@ def _put(root: Path, path: str, parse: Callable[[str], object], corpus: str, rat
         target.write_bytes(real[target.name])
         return
     spoken = parse(path)
-    if not isinstance(spoken, Spoken):
+    if not isinstance(spoken, Utterance):
         raise ValueError(f"{path} is not of the grammar of {corpus}")
     buffer = io.BytesIO()
     soundfile.write(buffer, _voice(spoken, corpus, rate), rate, format="WAV", subtype="PCM_16")
     target.write_bytes(buffer.getvalue())
 
 
-def _voice(spoken: Spoken, corpus: str, rate: int) -> NDArray[np.float32]:
+def _voice(spoken: Utterance, corpus: str, rate: int) -> NDArray[np.float32]:
     """Return generated speech (T,) with a noise floor."""
-    speech = speak(spoken, LIKE[spoken.raw_label], corpus, rate, 0)
+    speech = synthesize(spoken, LIKE[spoken.raw_label], corpus, rate, 0)
     floor = np.random.default_rng(list(spoken.name.encode())).normal(0, 10 ** (-60 / 20), len(speech))
     return np.clip(speech + floor, -0.95, 0.95).astype(np.float32)
 
 
-def _spoken(name: str, speaker: str, label: str) -> Spoken:
+def _spoken(name: str, speaker: str, label: str) -> Utterance:
     gender = "female" if speaker in MELD_WOMEN else "male"
-    return Spoken(
+    return Utterance(
         path=f"{name}.mp4", name=name, speaker=speaker, gender=gender, language="en", raw_label=label, text=name,
         transcript=None,
     )  # fmt: skip
 
 
-def _put_clip(path: Path, spoken: Spoken) -> None:
+def _put_clip(path: Path, spoken: Utterance) -> None:
     """Write a clip with a picture and an AAC track."""
     import av
 

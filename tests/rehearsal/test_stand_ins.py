@@ -19,7 +19,7 @@ import pytest
 
 from clepdg import prompts
 from clepdg.corpora import CORPORA
-from clepdg.corpora.parsing import Spoken
+from clepdg.corpora.parsing import Utterance
 from tests.rehearsal.clap import FILES, make_clap
 from tests.rehearsal.corpora import ROOT
 from tests.rehearsal.hub import TOKEN, Hub, Repository
@@ -159,7 +159,7 @@ def unpack(archive: bytes, folder: Path) -> None:
 
 def require_utterances(corpus: str, root: Path, tree: Path) -> None:
     items = list(CORPORA[corpus](root))
-    spoken = [item for item in items if isinstance(item, Spoken)]
+    spoken = [item for item in items if isinstance(item, Utterance)]
     files = [path for path in tree.rglob("*") if path.suffix in (".wav", ".mp4")]
     assert len(spoken) == len(items) == len(files) >= 20
     assert all((root / item.path).is_file() for item in spoken)

@@ -10,7 +10,7 @@ from clepdg.config import manifests
 from clepdg.config.presets import PRESETS
 from clepdg.corpora import CORPORA, cards, crema_d, emodb, esd, ravdess, savee
 from clepdg.corpora.cards import Split, corpus_names, load_card
-from clepdg.corpora.parsing import Spoken
+from clepdg.corpora.parsing import Utterance
 from clepdg.download import file_lists
 from clepdg.errors import ConfigError
 
@@ -86,11 +86,11 @@ def test_the_actresses_and_actors_of_crema_d_are_as_many_as_it_says() -> None:
 
 def test_crema_d_is_taken_file_by_file_under_gits_sums() -> None:
     card = load_card("crema-d")
-    files = file_lists.of_card(card, card.sources[0])
+    files = file_lists.list_address(card, card.sources[0])
     assert len(files) == card.expected.utterances == 7442
     assert sum(file.address.bytes or 0 for file in files) == 605_899_936
     assert all(re.fullmatch(r"[0-9a-f]{64}", file.address.sha256 or "") for file in files)
-    assert all(isinstance(crema_d.parse(file.path), Spoken) for file in files)
+    assert all(isinstance(crema_d.parse(file.path), Utterance) for file in files)
 
 
 def test_a_checksum_has_the_length_of_its_kind() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from clepdg.corpora import CORPORA, crema_d
 from clepdg.corpora.cards import load_card
-from clepdg.corpora.parsing import Finding, Spoken
+from clepdg.corpora.parsing import Finding, Utterance
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 
@@ -21,12 +21,12 @@ def touch(root: Path, *paths: str) -> Path:
     return root
 
 
-def read(grammar: str, root: Path, *paths: str) -> list[Spoken | Finding]:
+def read(grammar: str, root: Path, *paths: str) -> list[Utterance | Finding]:
     return list(CORPORA[grammar](touch(root, *paths)))
 
 
 EXAMPLES = {
-    "ravdess": Spoken(
+    "ravdess": Utterance(
         path="Actor_12/03-01-06-02-02-01-12.wav",
         name="03-01-06-02-02-01-12",
         speaker="12",
@@ -36,7 +36,7 @@ EXAMPLES = {
         text="02",
         transcript="Dogs are sitting by the door",
     ),
-    "tess": Spoken(
+    "tess": Utterance(
         path="YAF_angry/YAF_mop_ps.wav",  # the folder is wrong: the file decides
         name="YAF_mop_ps",
         speaker="YAF",
@@ -46,7 +46,7 @@ EXAMPLES = {
         text="mop",
         transcript="Say the word mop",
     ),
-    "emodb": Spoken(
+    "emodb": Utterance(
         path="wav/10b03Ta.wav",
         name="10b03Ta",
         speaker="10",
@@ -56,7 +56,7 @@ EXAMPLES = {
         text="b03",
         transcript="An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
     ),
-    "savee": Spoken(
+    "savee": Utterance(
         path="AudioData/KL/su15.wav",
         name="KL_su15",
         speaker="KL",
@@ -66,7 +66,7 @@ EXAMPLES = {
         text="su15",
         transcript=None,
     ),
-    "esd": Spoken(
+    "esd": Utterance(
         path="0003/Sad/0003_001053.wav",
         name="0003_001053",
         speaker="0003",
@@ -77,7 +77,7 @@ EXAMPLES = {
         transcript=None,
         notes=("no line in the speaker's text file",),
     ),
-    "crema-d": Spoken(
+    "crema-d": Utterance(
         path="AudioWAV/1091_IEO_DIS_LO.wav",
         name="1091_IEO_DIS_LO",
         speaker="1091",
@@ -132,15 +132,15 @@ def test_song_and_video_of_ravdess_are_findings_that_say_so(tmp_path: Path) -> N
 def test_misnamed_files_keep_their_speaker_and_are_noted(tmp_path: Path) -> None:
     (tess,) = read("tess", tmp_path / "tess", "OAF_neutral/OA_bite_neutral.wav")
     (crema,) = read("crema-d", tmp_path / "crema-d", "1040_ITH_SAD_X.wav")
-    assert isinstance(tess, Spoken) and (tess.speaker, tess.notes) == ("OAF", ("misnamed",))
-    assert isinstance(crema, Spoken) and (crema.speaker, crema.notes) == ("1040", ("misnamed",))
+    assert isinstance(tess, Utterance) and (tess.speaker, tess.notes) == ("OAF", ("misnamed",))
+    assert isinstance(crema, Utterance) and (crema.speaker, crema.notes) == ("1040", ("misnamed",))
 
 
 def test_of_a_doubled_tree_the_second_copy_is_found(tmp_path: Path) -> None:
     first, second = read(
         "ravdess", tmp_path, "Actor_01/03-01-05-01-01-01-01.wav", "again/Actor_01/03-01-05-01-01-01-01.wav"
     )
-    assert isinstance(first, Spoken)
+    assert isinstance(first, Utterance)
     assert isinstance(second, Finding)
     assert second.path.startswith("again/") and first.path in second.reason
 
@@ -158,7 +158,7 @@ def test_only_what_is_no_audio_is_passed_over(tmp_path: Path) -> None:
         "stray.mp3",
     )
     assert [item.path for item in items] == ["AudioWAV/1001_DFA_ANG_XX.WAV", "stray.mp3"]
-    assert isinstance(items[0], Spoken) and isinstance(items[1], Finding)
+    assert isinstance(items[0], Utterance) and isinstance(items[1], Finding)
 
 
 def test_utterances_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_all_names_of_crema_d_are_read_and_give_the_counts_of_its_card() -> None
         pytest.skip(f"{listing} is not here")
     with listing.open() as file:
         items = [crema_d.parse(row["filename"]) for row in csv.DictReader(file)]
-    spoken = [item for item in items if isinstance(item, Spoken)]
+    spoken = [item for item in items if isinstance(item, Utterance)]
     card = load_card("crema-d")
     genders = Counter({item.speaker: item.gender for item in spoken}.values())
     assert len(spoken) == len(items) == card.expected.utterances
@@ -196,6 +196,6 @@ def test_all_names_of_real_archives_are_read(
     if not (SHARED / archive).exists():
         pytest.skip(f"{SHARED / archive} is not here")
     names = [name for name in zipfile.ZipFile(SHARED / archive).namelist() if not name.endswith("/")]
-    spoken = [item for item in read(grammar, tmp_path, *names) if isinstance(item, Spoken)]
+    spoken = [item for item in read(grammar, tmp_path, *names) if isinstance(item, Utterance)]
     assert len(spoken) == utterances
     assert len({item.speaker for item in spoken}) == speakers

@@ -31,7 +31,7 @@ def test_corpora_are_brought_with_checksums_and_taken_as_sources(
     }  # fmt: skip
     for corpus in ("savee", "meld"):
         subprocess.run(["sha256sum", "-c", "--quiet", f"../{corpus}.sha256"], cwd=folder / corpus, check=True)
-        assert sources.state(load_card(corpus), str(folder / corpus))["kind"] == "folder"
+        assert sources.identify(load_card(corpus), str(folder / corpus))["kind"] == "folder"
     said = capsys.readouterr().out
     assert f"--source savee='{folder}/savee'" in said and "Already there" not in said
     before = {path: digest_file(path) for path in folder.rglob("*.wav")}

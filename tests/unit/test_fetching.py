@@ -68,14 +68,14 @@ def test_the_second_mirror_is_not_asked_where_the_first_answers(server: Server, 
     server.answers = [Answer(status=500)]
     addresses = (Address(url=f"{server.base}first.zip"), Address(url=f"{server.base}second.zip"))
     fetch(with_sources(*addresses), None, tmp_path / "out")
-    source.reach(with_sources(*addresses), None)
+    source.check_reachable(with_sources(*addresses), None)
     assert set(server.paths) == {"/first.zip"}
 
 
 def test_where_all_mirrors_fail_each_is_named_with_its_reason(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(status=403)]
     card = with_sources(DEAD, Address(url=f"{server.base}second.zip"))
-    for call in (lambda: fetch(card, None, tmp_path / "out"), lambda: source.reach(card, None)):
+    for call in (lambda: fetch(card, None, tmp_path / "out"), lambda: source.check_reachable(card, None)):
         with pytest.raises(SourceError) as caught:
             call()
         message = str(caught.value)
@@ -84,7 +84,7 @@ def test_where_all_mirrors_fail_each_is_named_with_its_reason(server: Server, tm
 
 
 def test_reach_is_content_with_one_mirror(server: Server) -> None:
-    source.reach(with_sources(DEAD, Address(url=server.url)), None)
+    source.check_reachable(with_sources(DEAD, Address(url=server.url)), None)
 
 
 def test_each_mirror_resumes_its_own_part(server: Server, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_broken_inner_archive_is_named(tmp_path: Path) -> None:
 
 def test_an_archive_in_a_bucket(bucket: Any, tmp_path: Path) -> None:  # noqa: F811
     bucket.put_object(Bucket="speech", Key="mine/corpus.zip", Body=ARCHIVE)
-    state = source.state(CARD, "s3://speech/mine/corpus.zip")
+    state = source.identify(CARD, "s3://speech/mine/corpus.zip")
     assert state["bytes"] == len(ARCHIVE) and state["version"]
     fetch(CARD, "s3://speech/mine/corpus.zip", tmp_path / "out")
     assert_whole(tmp_path / "out")

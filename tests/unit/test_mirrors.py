@@ -14,7 +14,7 @@ import pytest
 from clepdg.corpora.cards import Address, Card, load_card
 from clepdg.download import fetch as fetching
 from clepdg.download import file_lists, http_client, lockfile, object_store, one_file, source, upstream, urls
-from clepdg.download.urls import filled, with_mirror
+from clepdg.download.urls import expand, redact_with_mirror
 from clepdg.errors import ConfigError, SourceError
 from clepdg.store.documents import Documents
 from tasks.host.settings import load_settings
@@ -80,18 +80,21 @@ def card_of(url: str, **facts: Any) -> Card:
 def test_the_longest_prefix_wins_and_ends_at_a_boundary(url: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = "https://zenodo.org/=http://m/z/, https://zenodo.org/records/1 = http://one,,s3://bucket=s3://kept/bucket"
     monkeypatch.setenv("CLEPDG_MIRRORS", entries)
-    assert filled(url) == asked
+    assert expand(url) == asked
 
 
 def test_names_are_filled_when_it_is_asked_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{SITE}=https://${{WHO}}:${{WORD}}@mirror/kept")
     monkeypatch.setenv("WHO", "me")
     monkeypatch.setenv("WORD", "a/b")
-    assert filled(f"{SITE}/f") == "https://me:a%2Fb@mirror/kept/f"
-    assert with_mirror(f"{SITE}/f?token=abc") == f"{SITE}/f?token=*** (by its mirror https://mirror/kept/f?token=***)"
+    assert expand(f"{SITE}/f") == "https://me:a%2Fb@mirror/kept/f"
+    assert (
+        redact_with_mirror(f"{SITE}/f?token=abc")
+        == f"{SITE}/f?token=*** (by its mirror https://mirror/kept/f?token=***)"
+    )
     monkeypatch.delenv("WORD")
     with pytest.raises(SourceError, match=r"(?s)got: \$\{WORD\}.*by its mirror https://mirror/kept/f"):
-        filled(f"{SITE}/f")
+        expand(f"{SITE}/f")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_names_are_filled_when_it_is_asked_and_not_shown(monkeypatch: pytest.Mon
 )
 def test_malformed_mirrors_are_one_error_without_their_secrets(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEPDG_MIRRORS", f"https://good=https://well,{entry}")
-    for ask in (urls.mirrors, lambda: filled("https://other"), load_settings):
+    for ask in (urls.mirrors, lambda: expand("https://other"), load_settings):
         with pytest.raises(
             ConfigError, match=r"(?s)mirrors can't be used.*entry [23].*where: CLEPDG_MIRRORS"
         ) as caught:
@@ -133,10 +136,10 @@ def test_a_mirror_gives_what_the_site_would(
     """The same card, asked directly and by its mirror: equal state, output, digests and records."""
     server.serve({"corpus.zip": ARCHIVE, "kept/corpus.zip": ARCHIVE})
     card = card_of(f"{server.base}corpus.zip", **facts)
-    direct = source.state(card, None), fetch(card, tmp_path / "direct")
+    direct = source.identify(card, None), fetch(card, tmp_path / "direct")
     assert server.paths == ["/corpus.zip"]
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{server.base}={server.base}kept")
-    assert (source.state(card, None), fetch(card, tmp_path / "by")) == direct
+    assert (source.identify(card, None), fetch(card, tmp_path / "by")) == direct
     assert server.paths[1:] == ["/kept/corpus.zip"]
     digests = {source.content_digest(tmp_path / name / "out") for name in ("direct", "by")}
     assert len(digests) == 1
@@ -164,12 +167,12 @@ def test_a_mirror_with_other_bytes_is_refused_and_named(
 
 
 def test_every_way_of_asking_goes_to_the_mirror(mirror: Server) -> None:
-    assert http_client.look(CARD, f"{SITE}/corpus.zip")["bytes"] == len(ARCHIVE)
-    source.reach(card_of(f"{SITE}/corpus.zip"), None)
-    assert source.state(CARD, f"{SITE}/corpus.zip")["url"] == f"{SITE}/corpus.zip"
+    assert http_client.inspect(CARD, f"{SITE}/corpus.zip")["bytes"] == len(ARCHIVE)
+    source.check_reachable(card_of(f"{SITE}/corpus.zip"), None)
+    assert source.identify(CARD, f"{SITE}/corpus.zip")["url"] == f"{SITE}/corpus.zip"
     mirror.routes["/kept/list"] = [Answer(body=b"[1]")]
     assert http_client.read_json(CARD, f"{SITE}/list") == [1]
-    for ask in (lambda: http_client.look(CARD, f"{SITE}/gone"), lambda: http_client.read_json(CARD, f"{SITE}/gone")):
+    for ask in (lambda: http_client.inspect(CARD, f"{SITE}/gone"), lambda: http_client.read_json(CARD, f"{SITE}/gone")):
         with pytest.raises(SourceError) as caught:
             ask()
         assert f"where: {SITE}/gone (by its mirror {mirror.base}kept/gone)" in str(caught.value)
@@ -182,7 +185,7 @@ def test_a_mirror_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         fetch(card_of(f"{SITE}/corpus.zip"), tmp_path)
     assert said in str(caught.value)
     with pytest.raises(SourceError) as caught:
-        source.reach(card_of(f"{SITE}/corpus.zip"), None)
+        source.check_reachable(card_of(f"{SITE}/corpus.zip"), None)
     assert said in str(caught.value)
 
 
@@ -191,7 +194,7 @@ def test_single_files_come_by_the_mirror(mirror: Server, own_manifests: Path, tm
     write_table(own_manifests / "files.csv", rows_of(FILES))
     card = card_of(f"{SITE}/", files="files.csv")
     assert fetch(card, tmp_path)["files"] == len(FILES)
-    assert upstream.ask(card, Documents(tmp_path)) == []
+    assert upstream.check(card, Documents(tmp_path)) == []
 
 
 def test_a_dataset_and_its_listing_come_by_the_mirror(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
@@ -199,8 +202,8 @@ def test_a_dataset_and_its_listing_come_by_the_mirror(server: Server, tmp_path: 
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{SITE}={server.base}")
     card = card_of(SITE, dataverse="doi:10.5683/SP2/E8H2MF")
     direct = card_of(server.base, dataverse="doi:10.5683/SP2/E8H2MF")
-    assert {f.address.url.removeprefix(SITE) for f in file_lists.of_card(card, card.sources[0])} == {
-        f.address.url.removeprefix(server.base.rstrip("/")) for f in file_lists.of_card(direct, direct.sources[0])
+    assert {f.address.url.removeprefix(SITE) for f in file_lists.list_address(card, card.sources[0])} == {
+        f.address.url.removeprefix(server.base.rstrip("/")) for f in file_lists.list_address(direct, direct.sources[0])
     }
     assert fetch(card, tmp_path)["files"] == len(SPEECH)
 
@@ -211,13 +214,13 @@ def test_other_file_systems_have_mirrors_and_keep_their_addresses(monkeypatch: p
     fs = fsspec.filesystem("memory")
     fs.pipe({"/mirror/corpus/a.wav": b"one", "/mirror/corpus/b/c.wav": b"two"})
     monkeypatch.setenv("CLEPDG_MIRRORS", "memory://site=memory://mirror")
-    files = file_lists.of_folder(CARD, "memory://site/corpus/")
+    files = file_lists.list_folder(CARD, "memory://site/corpus/")
     assert [(f.path, f.address.url) for f in files] == [
         ("a.wav", "memory://site/corpus/a.wav"), ("b/c.wav", "memory://site/corpus/b/c.wav"),
     ]  # fmt: skip
-    assert object_store.look(CARD, files[0].address.url)["bytes"] == 3
+    assert object_store.inspect(CARD, files[0].address.url)["bytes"] == 3
     with pytest.raises(SourceError, match=r"memory://site/gone \(by its mirror memory://mirror/gone\)"):
-        object_store.look(CARD, "memory://site/gone")
+        object_store.inspect(CARD, "memory://site/gone")
 
 
 def test_bytes_of_a_mirror_are_not_appended_to_those_of_the_site(
@@ -243,9 +246,9 @@ def test_the_etag_of_a_mirror_is_no_change_upstream_but_its_size_is(
     card, documents = card_of(f"{server.base}a.zip"), Documents(tmp_path)
     fetch(card, tmp_path)
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{server.base}={server.base}kept")
-    assert upstream.ask(card, documents) == [] == upstream.changes(card, documents)
+    assert upstream.check(card, documents) == [] == upstream.changes(card, documents)
     server.routes["/kept/a.zip"] = [Answer(body=ARCHIVE + b"more", etag='"mine"')]
-    upstream.ask(card, documents)
+    upstream.check(card, documents)
     assert f"bytes {len(ARCHIVE)} -> {len(ARCHIVE) + 4}" in upstream.changes(card, documents)[0]
 
 
@@ -256,17 +259,17 @@ def test_settings_reach_the_library_and_the_environment_wins(tmp_path: Path, mon
     path = tmp_path / "var" / "settings.toml"
     path.write_text(f'[mirrors]\n"{SITE}" = "http://one"\n"https://other" = "http://two"\n')
     load_settings()
-    assert (filled(f"{SITE}/a"), filled("https://other/a")) == ("http://one/a", "http://two/a")
+    assert (expand(f"{SITE}/a"), expand("https://other/a")) == ("http://one/a", "http://two/a")
     path.write_text(f'[mirrors]\n"{SITE}" = "http://three"\n')  # a process that lives on follows the file
     load_settings()
-    assert (filled(f"{SITE}/a"), filled("https://other/a")) == ("http://three/a", "https://other/a")
+    assert (expand(f"{SITE}/a"), expand("https://other/a")) == ("http://three/a", "https://other/a")
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{SITE}=http://mine")
     load_settings()
-    assert filled(f"{SITE}/a") == "http://mine/a"
+    assert expand(f"{SITE}/a") == "http://mine/a"
     monkeypatch.delenv("CLEPDG_MIRRORS")
     path.write_text("")
     load_settings()
-    assert filled(f"{SITE}/a") == f"{SITE}/a"
+    assert expand(f"{SITE}/a") == f"{SITE}/a"
 
 
 @pytest.mark.parametrize(

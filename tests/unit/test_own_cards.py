@@ -74,13 +74,13 @@ def test_a_table_is_looked_up_where_cards_are(own: Path, monkeypatch: pytest.Mon
     table.write_text(f"path,bytes,sha256\na.wav,1,{'0' * 64}\n")
     monkeypatch.setenv("CLEPDG_CARDS", str(own))
     card = load_card("mine")
-    assert [file.path for file in file_lists.of_card(card, card.sources[0])] == ["a.wav"]
+    assert [file.path for file in file_lists.list_address(card, card.sources[0])] == ["a.wav"]
     assert cards.published(card) == {"a.wav": "0" * 64}
-    before = sources.state(card, None)
+    before = sources.identify(card, None)
     table.write_text(f"path,bytes,sha256\na.wav,1,{'1' * 64}\n")
-    assert sources.state(card, None) != before
+    assert sources.identify(card, None) != before
     card = load_card("emodb")  # names one of data_manifests
-    assert len(file_lists.of_card(card, card.sources[0])) == 7442
+    assert len(file_lists.list_address(card, card.sources[0])) == 7442
 
 
 def test_settings_name_a_folder_beside_them_and_the_environment_wins(

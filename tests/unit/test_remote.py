@@ -83,7 +83,7 @@ def test_all_files_of_a_table_come_several_at_once(listed: Card, server: Server,
     figures = fetch(listed, None, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     assert figures == {"files": 20, "bytes": sum(map(len, FILES.values()))}
     assert_whole(tmp_path / "out")
-    assert 2 <= server.most_at_once <= many_files.AT_ONCE
+    assert 2 <= server.most_at_once <= many_files.PARALLEL_FILES
     downloading = [done for done, total in seen if total == figures["bytes"]]
     assert figures["bytes"] in downloading
     assert len(server.paths) == 20
@@ -177,7 +177,7 @@ def test_a_server_that_is_down_is_given_up_after_a_few_files(listed: Card, serve
     server.answers = [Answer(status=503)]
     with pytest.raises(SourceError, match="503"):
         fetch(listed, None, tmp_path / "out")
-    assert len(set(server.paths)) <= many_files.FAILED_FILES + many_files.AT_ONCE
+    assert len(set(server.paths)) <= many_files.FAILED_FILES + many_files.PARALLEL_FILES
 
 
 def test_retry_after_is_heeded_for_single_files(listed: Card, server: Server, tmp_path: Path) -> None:
@@ -219,12 +219,12 @@ def test_a_full_disk_is_one_error_and_ends_all_downloads(
 
 
 def test_state_and_reach_of_a_table(listed: Card, server: Server, own_manifests: Path) -> None:
-    first = sources.state(listed, None)
+    first = sources.identify(listed, None)
     assert not server.requests
-    sources.reach(listed, None)
+    sources.check_reachable(listed, None)
     assert [method for method, _ in server.requests] == ["HEAD"]
     write_table(own_manifests / "crema-d.files.csv", rows_of(FILES)[1:])
-    assert sources.state(listed, None) != first
+    assert sources.identify(listed, None) != first
 
 
 # --- the user's own list
@@ -236,7 +236,7 @@ def test_the_users_own_list_needs_no_checksums(server: Server, tmp_path: Path) -
     table = write_table(tmp_path / "my list.csv", rows)
     fetch(CARD, str(table), tmp_path / "out")
     assert_whole(tmp_path / "out", {n if k % 2 else Path(n).name: d for k, (n, d) in enumerate(FILES.items())})
-    assert sources.state(CARD, str(table)) == {
+    assert sources.identify(CARD, str(table)) == {
         "kind": "list",
         "name": "my list.csv",
         "sha256": hashing.digest_file(table),
@@ -253,7 +253,7 @@ def test_all_faults_of_a_list_are_named(tmp_path: Path) -> None:
         {"path": "a.wav", "url": "http://127.0.0.1:1/f.wav", "bytes": ""},
     ]
     table = write_table(tmp_path / "list.csv", rows)
-    for call in (lambda: sources.state(CARD, str(table)), lambda: fetch(CARD, str(table), tmp_path / "out")):
+    for call in (lambda: sources.identify(CARD, str(table)), lambda: fetch(CARD, str(table), tmp_path / "out")):
         with pytest.raises(SourceError) as caught:
             call()
         for words in ("../b.wav: leads out", "line 4: c.wav is not an address", "line 5: no url", "line 6: many"):
@@ -284,7 +284,7 @@ def test_a_malformed_checksum_of_a_list_is_refused_before_anything_is_asked(
 def test_what_is_no_list_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(content)
     with pytest.raises(SourceError, match="list.csv"):
-        sources.state(CARD, str(tmp_path / "list.csv"))
+        sources.identify(CARD, str(tmp_path / "list.csv"))
 
 
 # --- Dataverse
@@ -406,14 +406,14 @@ def test_a_folder_of_a_bucket(bucket: Any, tmp_path: Path) -> None:
     for name, data in FILES.items():
         bucket.put_object(Bucket="speech", Key=f"crema/{name}", Body=data)
     bucket.put_object(Bucket="speech", Key="crema/.DS_Store", Body=b"x")
-    first = sources.state(CARD, "s3://speech/crema")
-    sources.reach(CARD, "s3://speech/crema")
+    first = sources.identify(CARD, "s3://speech/crema")
+    sources.check_reachable(CARD, "s3://speech/crema")
     assert set(first) == {"kind", "url", "listing"}
     fetch(CARD, "s3://speech/crema", tmp_path / "out")
     assert_whole(tmp_path / "out")
-    assert sources.state(CARD, "s3://speech/crema") == first
+    assert sources.identify(CARD, "s3://speech/crema") == first
     bucket.put_object(Bucket="speech", Key="crema/AudioWAV/1001_DFA_ANG_XX.wav", Body=b"changed")
-    assert sources.state(CARD, "s3://speech/crema") != first
+    assert sources.identify(CARD, "s3://speech/crema") != first
     fetch(CARD, "s3://speech/crema", tmp_path / "again", previous=tmp_path / "out")
     assert_whole(tmp_path / "again", FILES | {"AudioWAV/1001_DFA_ANG_XX.wav": b"changed"})
 
@@ -440,8 +440,8 @@ def test_only_what_changed_in_a_bucket_is_read_again(
 @pytest.mark.parametrize("url", ["s3://speech/nothing.zip", "s3://nowhere/crema.zip"])
 def test_what_a_bucket_does_not_have_is_one_clear_error(url: str, bucket: Any, tmp_path: Path) -> None:
     for call in (
-        lambda: sources.state(CARD, url),
-        lambda: sources.reach(CARD, url),
+        lambda: sources.identify(CARD, url),
+        lambda: sources.check_reachable(CARD, url),
         lambda: fetch(CARD, url, tmp_path / "out"),
     ):
         with pytest.raises(SourceError, match=r"(?s)crema-d can't be had.*" + url):
@@ -453,7 +453,7 @@ def test_a_store_that_does_not_answer_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(SourceError, match=r"(?s)can't be reached.*s3://speech/crema.zip"):
-        sources.state(CARD, "s3://speech/crema.zip")
+        sources.identify(CARD, "s3://speech/crema.zip")
 
 
 def test_a_bucket_without_credentials_says_which_are_missing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,5 +468,5 @@ def test_a_bucket_without_credentials_says_which_are_missing(bucket: Any, monkey
     with pytest.raises(
         SourceError, match=r"(?s)can't be reached.*do: set the credentials.*AWS_ACCESS_KEY_ID"
     ) as caught:
-        sources.state(CARD, "s3://speech/crema.zip")
+        sources.identify(CARD, "s3://speech/crema.zip")
     assert "try again later" not in str(caught.value)

@@ -17,8 +17,8 @@ from clepdg.config import presets
 from clepdg.corpora.cards import Address, Card, load_card
 from clepdg.download import fetch as fetching
 from clepdg.download import http_client, lockfile
-from clepdg.download.check import ask, cards
-from clepdg.download.check.ask import Checked, Job, compared
+from clepdg.download.check import cards
+from clepdg.download.check.jobs import Checked, Job, compare, run_jobs
 from clepdg.store.documents import Documents
 from flows.cli import fetch
 from flows.cli.main import main
@@ -119,7 +119,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 def test_one_that_is_gone_is_told(server: Server, monkeypatch: Any) -> None:
     got = check(Address(url="http://127.0.0.1:1/a.zip"))
     assert got.result.startswith("not reachable: ConnectError") and not got.good
-    monkeypatch.setattr(http_client, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(http_client, "INSPECT_SECONDS", 0.2)
     assert check(plain(server, wait=1.0)).result.startswith("not reachable: ReadTimeout")
 
 
@@ -379,12 +379,13 @@ def test_the_field_of_git_lfs_is_in_no_identity() -> None:
     card = load_card("crema-d")
     assert card.sources[0].lfs == "https://github.com/CheyneyComputerScience/CREMA-D.git"
     without = replace(card, sources=(replace(card.sources[0], lfs=None),))
-    assert sources.state(card, None) == sources.state(without, None)
+    assert sources.identify(card, None) == sources.identify(without, None)
     file = file_lists.Remote(path="a", address=Address(url="https://x/a", bytes=1, md5="0" * 32))
     assert replace(file, address=replace(file.address, lfs="https://x")).identity == file.identity
     assert file.identity == "230629c22af622d3ccd45d65d5568142e1dec88a22680f435d69ffff8ecdf7ea"
     assert (
-        hashing.digest(sources.state(card, None)) == "29d376e373b468aa9fd08fc16bafc610f854210cbd32c10bbd648803090c1125"
+        hashing.digest(sources.identify(card, None))
+        == "29d376e373b468aa9fd08fc16bafc610f854210cbd32c10bbd648803090c1125"
     )
 
 
@@ -417,7 +418,7 @@ def test_all_are_asked_side_by_side_in_order_and_none_holds_up_the_others() -> N
         return []
 
     jobs = [Job(what=str(number), where="there", ask=partial(met, number)) for number in range(4)]
-    lines = list(ask.run([*jobs[:2], Job(what="late", where="nowhere", ask=never), *jobs[2:]], 1.0))
+    lines = list(run_jobs([*jobs[:2], Job(what="late", where="nowhere", ask=never), *jobs[2:]], 1.0))
     awake.set()
     assert [line.what for line in lines] == ["0", "1", "late", "2", "3"]
     assert lines[2].result == "not reachable: no answer within 1 s" and lines[2].where == "nowhere"
@@ -495,6 +496,6 @@ def test_wrong_arguments_end_with_2(
 
 def test_compared_is_for_others_too() -> None:
     assert (
-        compared("model weights", "hub", {"sha256": SHA256}, {"sha256": SHA256}, "PINS").result
+        compare("model weights", "hub", {"sha256": SHA256}, {"sha256": SHA256}, "PINS").result
         == "ok (sha256 as in PINS)"
     )

@@ -85,12 +85,12 @@ FIGURES = {"files": 3, "bytes": sum(map(len, CONTENT.values()))}
 
 
 def test_state_of_a_folder_moves_with_name_size_and_time_only(folder: Path) -> None:
-    first = source.state(CARD, str(folder))
+    first = source.identify(CARD, str(folder))
     assert json.loads(json.dumps(first)) == first and first["kind"] == "folder"
     (folder / "Actor 01" / "._03-02.wav").write_bytes(b"junk")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "a.wav").write_bytes(b"junk")
-    assert source.state(CARD, str(folder)) == first
+    assert source.identify(CARD, str(folder)) == first
     path = folder / "readme.txt"
     facts = path.stat()
     changes: list[Callable[[], Any]] = [
@@ -101,40 +101,40 @@ def test_state_of_a_folder_moves_with_name_size_and_time_only(folder: Path) -> N
     seen = {first["listing"]}
     for change in changes:
         change()
-        seen.add(source.state(CARD, str(folder))["listing"])
+        seen.add(source.identify(CARD, str(folder))["listing"])
     assert len(seen) == 4
 
 
 def test_state_reads_no_audio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "digest_file", lambda path: pytest.fail(f"read {path}"))
-    assert source.state(CARD, str(folder))["kind"] == "folder"
+    assert source.identify(CARD, str(folder))["kind"] == "folder"
 
 
 def test_state_of_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "my corpus.zip"
     path.write_bytes(ARCHIVE)
     facts = {"kind": "archive", "name": path.name, "bytes": len(ARCHIVE), "mtime_ns": path.stat().st_mtime_ns}
-    assert source.state(CARD, str(path)) == source.state(CARD, path.as_uri()) == facts
+    assert source.identify(CARD, str(path)) == source.identify(CARD, path.as_uri()) == facts
 
 
 def test_state_of_a_cards_addresses_needs_no_network() -> None:
     url = "http://127.0.0.1:1/c.zip"
     card = replace(CARD, sources=(Address(url=url, md5="ab", bytes=3), Address(url=url + "2")))
-    assert source.state(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
+    assert source.identify(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
 
 
 def test_state_of_the_users_own_address_asks_the_server(server: Server) -> None:
     said = {"kind": "url", "url": server.url, "etag": ETAG, "bytes": len(ARCHIVE)}
-    assert source.state(CARD, server.url) == said
+    assert source.identify(CARD, server.url) == said
     server.answers = [Answer(headers={"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, etag=None)]
-    assert source.state(CARD, server.url)["last_modified"] == "Mon, 01 Jan 2024 00:00:00 GMT"
+    assert source.identify(CARD, server.url)["last_modified"] == "Mon, 01 Jan 2024 00:00:00 GMT"
     assert {method for method, _ in server.requests} == {"HEAD"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 501])
 def test_state_where_a_server_refuses_head_alone(server: Server, status: int) -> None:
     server.answers = [Answer(status=status, etag=None, body=b""), Answer()]
-    assert source.state(CARD, server.url)["etag"] == ETAG
+    assert source.identify(CARD, server.url)["etag"] == ETAG
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_state_where_a_server_refuses_head_alone(server: Server, status: int) ->
 )
 def test_a_secret_in_an_address_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(SourceError, match="password or a token") as caught:
-        source.state(CARD, url)
+        source.identify(CARD, url)
     assert "hush" not in str(caught.value)
 
 
 def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("MY_TOKEN", "hu/sh")
     url = server.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
-    state = source.state(CARD, url)
+    state = source.identify(CARD, url)
     assert state["url"] == server.url + "?token=${MY_TOKEN}"
     fetch(CARD, url, tmp_path / "out")
     assert_whole(tmp_path / "out")
@@ -165,19 +165,19 @@ def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Pat
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hu" + b"/sh" in path.read_bytes()]
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(SourceError, match="environment does not hold"):
-        source.state(CARD, url)
+        source.identify(CARD, url)
 
 
 def test_state_of_an_unreachable_server_fails_after_one_attempt() -> None:
     with pytest.raises(SourceError, match="(?s)where: http.*--source ravdess="):
-        source.state(CARD, "http://127.0.0.1:1/c.zip", sleep=lambda seconds: pytest.fail("waited"))
+        source.identify(CARD, "http://127.0.0.1:1/c.zip", sleep=lambda seconds: pytest.fail("waited"))
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_state_waits_for_a_busy_server(server: Server, status: int) -> None:
     waits: list[float] = []
     server.answers = [Answer(status=status, headers={"Retry-After": "7"}), Answer(status=status), Answer()]
-    assert source.state(CARD, server.url, waits.append)["etag"] == ETAG
+    assert source.identify(CARD, server.url, waits.append)["etag"] == ETAG
     assert waits == [7.0, 2.0]
 
 
@@ -188,7 +188,7 @@ def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], w
     with pytest.raises(
         SourceError, match="(?s)is busy.*HTTP 503.*where: http.*again later.*--source ravdess="
     ) as caught:
-        source.state(CARD, server.url, waits.append)
+        source.identify(CARD, server.url, waits.append)
     assert sum(waits) == waited
     assert ("asks to wait 3600 s" in str(caught.value)) == bool(headers)
     assert "get it from" not in str(caught.value)
@@ -196,8 +196,8 @@ def test_state_does_not_wait_for_ever(server: Server, headers: dict[str, str], w
 
 def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None:
     server.answers = [Answer(status=503, headers={"Retry-After": "60"})]
-    source.reach(CARD, server.url)
-    source.reach(card_of(server.url), None)
+    source.check_reachable(CARD, server.url)
+    source.check_reachable(card_of(server.url), None)
     assert [method for method, _ in server.requests] == ["HEAD", "HEAD"]
 
 
@@ -207,7 +207,7 @@ def test_reach_is_one_attempt_and_a_busy_server_is_there(server: Server) -> None
 def both(card: Card, given: str | None, out: Path, words: str) -> None:
     """Check that state and fetch refuse alike."""
     with pytest.raises(SourceError, match=words):
-        source.state(card, given)
+        source.identify(card, given)
     with pytest.raises(SourceError, match=words):
         fetching.fetch(card, given, out)
 
@@ -249,7 +249,7 @@ def test_all_faults_of_a_folder_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / os.fsdecode(b"\xe9.wav")).write_bytes(b"1")
     both(CARD, str(folder), tmp_path / "out", "4 entries")
     with pytest.raises(SourceError) as raised:
-        source.state(CARD, str(folder))
+        source.identify(CARD, str(folder))
     for word in ("gone.wav: a broken link", "Actor 01/again: a link", "pipe: neither", "not valid Unicode"):
         assert word in str(raised.value)
 
@@ -378,8 +378,8 @@ def test_root_of_a_folder_that_is_gone(folder: Path, tmp_path: Path) -> None:
 
 def test_moved_folder_is_another_state(folder: Path, tmp_path: Path) -> None:
     """An output names its folder, so a copy elsewhere must not be answered with the old place."""
-    first = source.state(CARD, str(folder))
-    second = source.state(CARD, str(folder.rename(tmp_path / "moved")))
+    first = source.identify(CARD, str(folder))
+    second = source.identify(CARD, str(folder.rename(tmp_path / "moved")))
     assert first["listing"] == second["listing"] and first != second
 
 

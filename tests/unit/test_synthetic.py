@@ -12,7 +12,7 @@ from clepdg.audio.io import decode, resample, to_mono
 from clepdg.config.schema import IndexConfig, SyntheticConfig
 from clepdg.corpora import CORPORA, synthetic
 from clepdg.corpora.cards import Card, load_card
-from clepdg.corpora.parsing import Spoken
+from clepdg.corpora.parsing import Utterance
 from clepdg.dataset.index import build_index
 from clepdg.dataset.validate import check
 from clepdg.errors import ConfigError
@@ -29,13 +29,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def spoken(card: Card, root: Path) -> list[Spoken]:
+def spoken(card: Card, root: Path) -> list[Utterance]:
     items = list(CORPORA[card.grammar](root))
-    assert all(isinstance(item, Spoken) for item in items)
-    return [item for item in items if isinstance(item, Spoken)]
+    assert all(isinstance(item, Utterance) for item in items)
+    return [item for item in items if isinstance(item, Utterance)]
 
 
-def audio(root: Path, item: Spoken) -> NDArray[np.float32]:
+def audio(root: Path, item: Utterance) -> NDArray[np.float32]:
     samples, rate = decode(root / item.path)
     return resample(to_mono(samples), rate, RATE)
 
@@ -54,7 +54,7 @@ def test_a_corpus_is_what_its_card_says_without_error_or_note(name: str, root: P
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [16, 60, 200])
 def test_every_part_has_all_emotions_in_equal_number_and_unseen_speakers(name: str, size: int, tmp_path: Path) -> None:
-    card = synthetic.sized(load_card(name), SyntheticConfig(utterances=size))
+    card = synthetic.with_size(load_card(name), SyntheticConfig(utterances=size))
     plan = synthetic._plan(card, SyntheticConfig(utterances=size))
     parts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in plan:
@@ -70,12 +70,12 @@ def test_every_part_has_all_emotions_in_equal_number_and_unseen_speakers(name: s
 
 def test_the_card_of_the_default_size_is_the_card() -> None:
     for name in NAMES:
-        assert synthetic.sized(load_card(name), SyntheticConfig()) == load_card(name)
+        assert synthetic.with_size(load_card(name), SyntheticConfig()) == load_card(name)
 
 
 def test_more_utterances_than_a_grammar_names_are_refused() -> None:
     with pytest.raises(ConfigError, match="at most 768"):
-        synthetic.sized(load_card("synthetic-1"), SyntheticConfig(utterances=5000))
+        synthetic.with_size(load_card("synthetic-1"), SyntheticConfig(utterances=5000))
 
 
 def test_an_edited_label_map_changes_no_audio(root: Path, tmp_path: Path) -> None:

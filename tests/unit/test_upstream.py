@@ -27,7 +27,7 @@ def fetch(card: Card, folder: Path, name: str = "out") -> None:
 
 def ask(card: Card, folder: Path) -> tuple[list[str], list[str]]:
     """Return the notes, and what changed."""
-    return upstream.ask(card, Documents(folder)), upstream.changes(card, Documents(folder))
+    return upstream.check(card, Documents(folder)), upstream.changes(card, Documents(folder))
 
 
 def record(folder: Path, corpus: str = "emodb") -> dict[str, Any]:

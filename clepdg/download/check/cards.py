@@ -14,9 +14,18 @@ from urllib.parse import unquote
 from clepdg import hashing
 from clepdg.corpora.cards import Address, Card
 from clepdg.download import fetch, file_lists, http_client, upstream, urls
-from clepdg.download.check.ask import Checked, Job, ask, compared, http_errors, md5_of, not_reachable, side_by_side
+from clepdg.download.check.jobs import (
+    Checked,
+    Job,
+    compare,
+    http_errors,
+    md5_of,
+    not_reachable,
+    reported_sums,
+    run_in_threads,
+)
 from clepdg.download.file_lists import Remote
-from clepdg.download.urls import checksums, filled, is_web, mirror_of, with_mirror
+from clepdg.download.urls import checksums, expand, is_web, mirror_of, redact_with_mirror
 from clepdg.errors import ClepError, SourceError, some
 from clepdg.store.documents import Documents
 
@@ -43,12 +52,12 @@ def jobs(cards: Sequence[Card], documents: Documents | None, sleep: Sleep = time
     return [
         Job(what=card.name, where=_where(address), ask=partial(_lines, card, address, documents, sleep))
         for card in cards
-        for address in urls.of_card(card)
+        for address in urls.card_addresses(card)
     ]
 
 
 def _where(address: Address) -> str:
-    return f"{with_mirror(address.url)} {address.dataverse or ''}".strip()
+    return f"{redact_with_mirror(address.url)} {address.dataverse or ''}".strip()
 
 
 def _lines(card: Card, address: Address, documents: Documents | None, sleep: Sleep) -> list[Checked]:
@@ -71,15 +80,15 @@ def check(card: Card, address: Address, documents: Documents | None, sleep: Slee
 
 def _compared(card: Card, address: Address, where: str, said: dict[str, Any]) -> Checked:
     size = {} if address.bytes is None else {"bytes": address.bytes}
-    return compared(card.name, where, size | checksums(address), said, address.recorded or "the card")
+    return compare(card.name, where, size | checksums(address), said, address.recorded or "the card")
 
 
 def _said(card: Card, address: Address, sleep: Sleep) -> dict[str, Any]:
     """Return bytes and hashes that an archive's server says."""
     if not is_web(address.url):
-        facts = upstream.said(card, address)
+        facts = upstream.metadata(card, address)
         return facts | md5_of(facts.get("version", ""))
-    return ask(address.url, sleep) | _of_zenodo(card, address.url, sleep)
+    return reported_sums(address.url, sleep) | _of_zenodo(card, address.url, sleep)
 
 
 def _of_zenodo(card: Card, url: str, sleep: Sleep) -> dict[str, Any]:
@@ -88,33 +97,35 @@ def _of_zenodo(card: Card, url: str, sleep: Sleep) -> dict[str, Any]:
         return {}
     record, name = f"https://zenodo.org/api/records/{found[1]}", unquote(found[2])
     try:
-        files = http_client.read_json(card, record, sleep, seconds=LISTING_SECONDS, patience=http_client.LOOK_SECONDS)[
-            "files"
-        ]
+        files = http_client.read_json(
+            card, record, sleep, seconds=LISTING_SECONDS, patience=http_client.INSPECT_SECONDS
+        )["files"]
         listed = {file["key"]: (file["size"], str(file["checksum"]).partition(":")) for file in files}
     except (KeyError, TypeError) as error:
         what = "What Zenodo answers is not the listing of a record."
-        raise SourceError(what, got=repr(error), where=with_mirror(record)) from error
+        raise SourceError(what, got=repr(error), where=redact_with_mirror(record)) from error
     except SourceError:
         if mirror_of(record):  # one of the files alone
             return {}
         raise
     if name not in listed:
-        raise SourceError(f"{name} is not among the {len(listed)} files of the record", where=with_mirror(record))
+        raise SourceError(
+            f"{name} is not among the {len(listed)} files of the record", where=redact_with_mirror(record)
+        )
     size, (kind, _, value) = listed[name]
     return {"bytes": size, kind: value}
 
 
 def _dataset(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
     """Check a Dataverse dataset: its listing, and three of its addresses."""
-    patience = {"seconds": LISTING_SECONDS, "patience": http_client.LOOK_SECONDS}
-    files = file_lists.of_dataverse(card, address, sleep, **patience)
+    patience = {"seconds": LISTING_SECONDS, "patience": http_client.INSPECT_SECONDS}
+    files = file_lists.list_dataverse(card, address, sleep, **patience)
     size, hashed = sum(file.address.bytes or 0 for file in files), sum(bool(checksums(file.address)) for file in files)
     faults = _samples(card, files, sleep)[0]
     expected = card.expected.utterances
     if expected not in (None, len(files)):
         faults.insert(0, f"files {expected} -> {len(files)}")
-    digest = hashing.digest_lines(file_lists.lines(files))
+    digest = hashing.digest_lines(file_lists.identities(files))
     if address.recorded and (address.sha256, address.bytes) != (digest, size):
         sizes = f"bytes {address.bytes} -> {size}, " if address.bytes != size else ""
         faults.insert(0, f"{sizes}listing {address.sha256} -> {digest} ({address.recorded})")
@@ -126,7 +137,7 @@ def _dataset(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
 
 def _table(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
     """Check a table of files: its objects in git LFS, three addresses."""
-    files = file_lists.of_card(card, address)
+    files = file_lists.list_address(card, address)
     faults = _lfs_faults(files, address.lfs, sleep) if address.lfs else []
     different, hashed = _samples(card, files, sleep)
     how = f"bytes and sha256 of {len(files)} objects in git lfs; " if address.lfs else ""
@@ -147,7 +158,7 @@ def _samples(card: Card, files: list[Remote], sleep: Sleep) -> tuple[list[str], 
         try:
             said = _said(card, file.address, sleep)
         except SourceError as error:
-            raise SourceError(f"{file.path}: {error}", where=with_mirror(file.address.url)) from error
+            raise SourceError(f"{file.path}: {error}", where=redact_with_mirror(file.address.url)) from error
         line = _compared(card, file.address, "", said)
         lines += [] if line.good else [f"{file.path}: {line.result.removeprefix('differs: ')}"]
         hashed &= bool(said.keys() & checksums(file.address).keys())
@@ -177,10 +188,10 @@ def _lfs_faults(files: list[Remote], repository: str, sleep: Sleep) -> list[str]
             failed.append(str(error))
             return []
 
-    answers = list(side_by_side([partial(ask_group, group) for group in groups], LFS_SECONDS))
+    answers = list(run_in_threads([partial(ask_group, group) for group in groups], LFS_SECONDS))
     if failed or None in answers:
         why = failed[0] if failed else f"no answer within {LFS_SECONDS:.0f} s"
-        raise SourceError(f"git lfs: {why}", where=with_mirror(repository))
+        raise SourceError(f"git lfs: {why}", where=redact_with_mirror(repository))
     return [fault for faults in answers for fault in faults or []]
 
 
@@ -192,11 +203,11 @@ def _of_group(files: dict[str, Remote], repository: str, sleep: Sleep) -> list[s
         "objects": [{"oid": name, "size": file.address.bytes} for name, file in files.items()],
     }
     url, kind = f"{repository}/info/lfs/objects/batch", {"Accept": LFS_TYPE, "Content-Type": LFS_TYPE}
-    with http_errors(), http_client.client(http_client.LOOK_SECONDS) as client:
-        request = partial(client.post, filled(url), json=body, headers=kind)
-        response = http_client.when_ready(request, http_client.LOOK_SECONDS, sleep)
+    with http_errors(), http_client.client(http_client.INSPECT_SECONDS) as client:
+        request = partial(client.post, expand(url), json=body, headers=kind)
+        response = http_client.retry_while_busy(request, http_client.INSPECT_SECONDS, sleep)
         if response.status_code != 200:
-            raise SourceError(http_client.asked_to_wait(response))
+            raise SourceError(http_client.busy_status(response))
         answer = response.json()
     try:
         said = {item["oid"]: (item.get("size"), item.get("error")) for item in answer["objects"]}

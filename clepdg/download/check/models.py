@@ -5,7 +5,7 @@ from functools import partial
 
 from clepdg.config.model_pins import Pin, pins
 from clepdg.download import hub
-from clepdg.download.check.ask import Checked, Job, compared
+from clepdg.download.check.jobs import Checked, Job, compare
 
 WHAT = "model weights"
 
@@ -24,14 +24,16 @@ def _lines(name: str, pin: Pin) -> Iterable[Checked]:
         BackboneError: the hub does not answer, or has no such repository, revision or file.
     """
     where = f"{name}@{pin.revision}"
-    info, _ = hub.ask(name, pin.revision, lambda names: (sorted({*pin.files} & {*names}) or sorted(names))[:1])
+    info, _ = hub.repository_info(
+        name, pin.revision, lambda names: (sorted({*pin.files} & {*names}) or sorted(names))[:1]
+    )
     said = {each.rfilename: (each.size, each.lfs.sha256 if each.lfs else None) for each in info.siblings or ()}
     for file, (size, sha256) in pin.files.items():
         if file not in said:
             yield Checked(what=WHAT, where=f"{where}/{file}", result="differs: no such file", good=False)
             continue
         known, now = ({"bytes": b, "sha256": s} for b, s in ((size, sha256), said[file]))
-        yield compared(
+        yield compare(
             WHAT,
             f"{where}/{file}",
             {key: value for key, value in known.items() if value is not None},

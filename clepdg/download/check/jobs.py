@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clepdg.corpora.cards import is_sum
 from clepdg.download import http_client
-from clepdg.download.urls import HASHES, filled
+from clepdg.download.urls import HASHES, expand
 from clepdg.errors import ClepError, SourceError
 
 if TYPE_CHECKING:
     import httpx
 
-AT_ONCE: Final = 8  # addresses that are asked side by side
+PARALLEL_REQUESTS: Final = 8  # addresses that are asked side by side
 SHOWN: Final = 600  # characters of a result, most of which a server may have written
 MOST_REDIRECTS: Final = 10
 ALL_SECONDS: Final = 90.0  # for everything that is asked
@@ -58,7 +58,7 @@ class Job:
     ask: Callable[[], Iterable[Checked]]
 
 
-def compared(
+def compare(
     what: str, where: str, expected: Mapping[str, Any], said: Mapping[str, Any], source: str = "the card"
 ) -> Checked:
     """Compare what an address says with what is expected of it.
@@ -91,7 +91,7 @@ def not_reachable(what: str, where: str, why: object) -> Checked:
     return Checked(what=what, where=where, result=f"not reachable: {' '.join(said.split())}", good=False)
 
 
-def ask(url: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+def reported_sums(url: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Return the bytes, md5 and sha256 that an http address reports.
 
     Only headers are read, nothing is downloaded.
@@ -99,10 +99,12 @@ def ask(url: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]
     Raises:
         SourceError: it does not answer within seconds, or answers with an error.
     """
-    with http_errors(), http_client.client(http_client.LOOK_SECONDS) as client:
-        response = http_client.when_ready(lambda: _headers(client, filled(url)), http_client.LOOK_SECONDS, sleep)
+    with http_errors(), http_client.client(http_client.INSPECT_SECONDS) as client:
+        response = http_client.retry_while_busy(
+            lambda: _headers(client, expand(url)), http_client.INSPECT_SECONDS, sleep
+        )
     if response.status_code != 200 and "x-linked-etag" not in response.headers:
-        raise SourceError(http_client.asked_to_wait(response))
+        raise SourceError(http_client.busy_status(response))
     return _facts(response)
 
 
@@ -128,7 +130,7 @@ def _headers(client: "httpx.Client", url: str) -> "httpx.Response":
             break
         response = client.send(response.next_request, follow_redirects=False)
     refused = 400 <= response.status_code < 500 or response.status_code == 501
-    return http_client.headers(client, url) if refused else response  # signed addresses want GET
+    return http_client.request_headers(client, url) if refused else response  # signed addresses want GET
 
 
 def _facts(response: "httpx.Response") -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _md5(header: str) -> str:
     return ""
 
 
-def run(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Checked]:
+def run_jobs(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Checked]:
     """Run jobs side by side and yield their lines in order."""
 
     def lines(job: Job) -> list[Checked]:
@@ -167,13 +169,13 @@ def run(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Checked]:
         except ClepError as error:
             return [not_reachable(job.what, job.where, error)]
 
-    answers = side_by_side([partial(lines, job) for job in jobs], seconds)
+    answers = run_in_threads([partial(lines, job) for job in jobs], seconds)
     for job, answer in zip(jobs, answers, strict=True):
         late = [not_reachable(job.what, job.where, f"no answer within {seconds:.0f} s")]
         yield from late if answer is None else answer
 
 
-def side_by_side(jobs: Sequence[Callable[[], Result]], seconds: float) -> Iterator[Result | None]:
+def run_in_threads(jobs: Sequence[Callable[[], Result]], seconds: float) -> Iterator[Result | None]:
     """Run jobs in threads; yield results in order, None for late ones.
 
     The threads are daemons: a name server or a server that never ends its answer keeps no process from ending.
@@ -195,7 +197,7 @@ def side_by_side(jobs: Sequence[Callable[[], Result]], seconds: float) -> Iterat
                 except BaseException as error:  # raised again where the result is asked for
                     future.set_exception(error)
 
-    for _ in range(min(AT_ONCE, len(jobs))):
+    for _ in range(min(PARALLEL_REQUESTS, len(jobs))):
         threading.Thread(target=work, daemon=True).start()
     end = time.monotonic() + seconds
     for future in futures:
