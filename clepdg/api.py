@@ -1,0 +1,249 @@
+"""Use the library in a notebook: corpora, CLAP, CLEP, contexts, classifiers and results.
+
+Needs neither Prefect nor MLflow. `settings` are those of clepdg.config: fit_clep(clap, utterances, epochs=3) sets
+clep.epochs.
+"""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clepdg.callbacks import Reporting
+from clepdg.config.schema import (
+    AcptConfig,
+    ClassifierConfig,
+    ClepConfig,
+    ComputeConfig,
+    IndexConfig,
+    ShardConfig,
+    SyntheticConfig,
+    TextConfig,
+)
+from clepdg.emotions import EMOTIONS, LABEL_SETS, labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from clepdg.method.emotion_classifier import EmotionClassifier
+    from clepdg.models.clap import Clap
+
+
+def load_corpus(
+    name: str,
+    source: str | Path | None = None,
+    *,
+    folder: str | Path | None = None,
+    allow_partial: bool = False,
+    **settings: Any,
+) -> "pd.DataFrame":
+    """Download (or generate), index and shard a corpus; return its utterances, one row each.
+
+    Args:
+        name: of a card in data_manifests.
+        source: the user's own folder, archive or address; None: the card's addresses.
+        folder: keeps the shards for the next call; None: a temporary folder.
+        allow_partial: accept a copy that is not complete by its card.
+        settings: of SyntheticConfig, for a synthetic corpus.
+
+    Returns:
+        The columns of the index (utterance_id, corpus, speaker, emotion, split, ...) and where the audio lies (folder,
+        tar, offset, bytes).
+
+    Raises:
+        ClepError: there is no such corpus, its source can't be had, or it is not what its card says.
+
+    >>> load_corpus("synthetic-1", utterances=16).split.value_counts().to_dict()
+    {'train': 8, 'test': 8, 'validation': 4}
+    """
+    from clepdg.corpora import synthetic
+    from clepdg.corpora.cards import load_card
+    from clepdg.dataset import index, shard_writer, shards, validate
+    from clepdg.download import fetch
+    from clepdg.download import source as sources
+    from clepdg.hashing import digest, plain
+
+    card, given = load_card(name), None if source is None else str(source)
+    made = SyntheticConfig(**settings) if card.acoustics else None
+    state = plain(made) if made else sources.identify(card, given)
+    root = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="clepdg-"))
+    place = root / f"{name}-{digest([state, plain(IndexConfig()), plain(ShardConfig())])[:12]}"
+    if not place.is_dir():
+        aside = place.with_suffix(".partial")
+        if made:
+            shutil.rmtree(aside, ignore_errors=True)
+            card = synthetic.with_size(card, made)
+            synthetic.write(card, made, aside / "source" / sources.TREE)
+            sources.list_tree(aside / "source")
+        else:
+            fetch.fetch(card, given, aside / "source")
+        files, tree = sources.read_files(aside / "source"), sources.root(aside / "source", given)
+        sums = dict(zip(files.path, files.sha256, strict=True))
+        utterances, quarantine, figures = index.build_index(tree, sums, card, IndexConfig())
+        validate.check(figures, card, allow_partial=allow_partial, place=str(aside))
+        for part in ("index", "shard"):
+            (aside / part).mkdir(exist_ok=True)
+        index.write_index(aside / "index", utterances, quarantine)
+        shard_writer.write_shards(aside / "shard", tree, utterances, ShardConfig())
+        aside.rename(place)
+    utterances = index.read_utterances(place / "index")
+    offsets = shards.read_offsets(place / "shard")
+    offsets = offsets.drop(columns=["split", "raw_label", "sample_rate", "num_samples"])
+    return utterances.merge(offsets, on="utterance_id", validate="one_to_one").assign(folder=str(place / "shard"))
+
+
+def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pickle_weights: bool = False) -> "Clap":
+    """Load a CLAP: "micro", a model folder, or a model of the Hugging Face hub (NAME, where pinned, or NAME@COMMIT).
+
+    Args:
+        seed: of micro's random weights.
+        allow_pickle_weights: read pickled weights whose bytes no pin names.
+
+    >>> load_clap("micro").encode_text(["happy speech"]).shape
+    torch.Size([1, 128])
+    """
+    from clepdg.config.model_pins import pinned_revision
+    from clepdg.config.schema import MICRO
+    from clepdg.download import hub
+    from clepdg.models import clap
+    from clepdg.models.files import CLAP_FILES
+    from clepdg.models.micro import build_micro
+
+    if str(name) == MICRO:
+        return build_micro(seed, device=device)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        repository, _, revision = str(name).partition("@")
+        commit = revision or pinned_revision(repository)
+        hub.check(repository, commit, CLAP_FILES, allow_unknown=allow_pickle_weights)
+        folder = hub.fetch(repository, str(commit), CLAP_FILES)
+    return clap.load_clap(folder, device=device, allow_unknown=allow_pickle_weights)
+
+
+def fit_clep(
+    clap: "Clap", utterances: "pd.DataFrame", *, seed: int = 0, folder: str | Path | None = None, **settings: Any
+) -> "Clap":
+    """Fine-tune a copy of a CLAP on emotional speech; return it at its best epoch on validation.
+
+    Args:
+        utterances: of load_corpus, several corpora concatenated; parts train and validation are used.
+        folder: keeps checkpoints, so that a broken training resumes; None: none are kept.
+        settings: of ClepConfig, such as epochs=3.
+
+    >>> speech = load_corpus("synthetic-1", utterances=16)
+    >>> clep = fit_clep(load_clap("micro"), speech, epochs=1, steps_per_epoch=1, batch_size=4, from_scratch=True)
+    """
+    from clepdg.method import clep
+
+    trained, learning = copy.deepcopy(clap), utterances[utterances.split != "test"]
+    emotions = tuple(emotion for emotion in EMOTIONS if emotion in set(learning.emotion))
+    with _kept(folder) as place:
+        clep.fit(trained, learning, emotions, ClepConfig(**settings), ComputeConfig(), seed, place, Reporting())
+    return trained
+
+
+def learn_contexts(
+    clep: "Clap", emotions: Sequence[str], *, seed: int = 0, folder: str | Path | None = None, **settings: Any
+) -> "torch.Tensor":
+    """Learn acoustic contexts from text alone; return context vectors V (K, M, H).
+
+    Args:
+        emotions: canonical emotions that contexts must leave readable, such as those of the training corpora.
+        settings: of AcptConfig, such as contexts=16, epochs=100.
+
+    >>> clep = load_clap("micro")
+    >>> learn_contexts(clep, ["angry", "happy", "neutral", "sad"], contexts=2, tokens=1, epochs=1).shape
+    torch.Size([2, 1, 128])
+    """
+    from clepdg.method import acpt
+
+    with _kept(folder) as place:
+        config = AcptConfig(**settings)
+        vectors, _ = acpt.fit(clep, tuple(emotions), config, ComputeConfig(), seed, place, Reporting())
+    return vectors.detach().cpu()
+
+
+def fit_classifier(
+    clep: "Clap",
+    contexts: "torch.Tensor | None",
+    utterances: "pd.DataFrame",
+    *,
+    label_set: str = "4",
+    seed: int = 0,
+    **settings: Any,
+) -> "EmotionClassifier":
+    """Train a classifier on the label set's words in every context; calibrate it on validation audio.
+
+    Args:
+        contexts: vectors V (K, M, H) of learn_contexts; None: the words alone.
+        utterances: of load_corpus; part train gives the audio mean, part validation the temperature.
+        label_set: "4" or "6".
+        settings: of ClassifierConfig, such as steps=200, centring="none".
+
+    >>> speech = load_corpus("synthetic-1", utterances=16)
+    >>> model = fit_classifier(load_clap("micro"), None, speech, steps=5)
+    >>> list(model.predict(speech[speech.split == "test"]).columns)
+    ['emotion', 'angry', 'happy', 'neutral', 'sad']
+    """
+    import torch
+
+    from clepdg.method import classifier, text_embeddings
+    from clepdg.method.emotion_classifier import EmotionClassifier, embed, waveforms_of
+    from clepdg.method.heads import Head
+
+    config, names = ClassifierConfig(**settings), labels(label_set)
+    text = text_embeddings.build_text_embeddings(
+        clep, TextConfig(label_set=label_set), () if contexts is None else contexts
+    )
+    with _kept(None) as place:
+        weight, _ = classifier.fit_text(text.embeddings, text.label_index, len(names), config, seed, place, Reporting())
+    table = utterances.assign(label=utterances.emotion.map(LABEL_SETS[label_set]))
+    table = table[table.label.notna()].reset_index(drop=True)
+    parts = {split: table[table.split == split] for split in ("train", "validation")}
+    x = {split: embed(clep, waveforms_of(part)) for split, part in parts.items()}
+    y = {split: part.label.map(names.index).to_numpy() for split, part in parts.items()}
+    mean = torch.zeros(weight.shape[1])
+    if config.centring != "none":
+        mean = torch.from_numpy(classifier.source_mean(x["train"], y["train"], parts["train"].corpus.tolist()))
+    head = Head(labels=names, cosine=True, weight=weight, bias=torch.zeros(len(names)), mean=mean)
+    temperature = classifier.fit_temperature(
+        head, x["validation"], y["validation"], parts["validation"].corpus.tolist()
+    )
+    return EmotionClassifier(clep, replace(head, log_temperature=temperature))
+
+
+def load_classifier(folder: str | Path) -> "EmotionClassifier":
+    """Load a classifier's folder, as EmotionClassifier.save or MLflow's artifacts hold it (folders clep and head)."""
+    from clepdg.method.emotion_classifier import EmotionClassifier
+    from clepdg.method.heads import load_head
+    from clepdg.models.clap import load_clap as load
+
+    return EmotionClassifier(load(Path(folder) / "clep"), load_head(Path(folder) / "head"))
+
+
+def results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFrame]":
+    """Return "predictions" and "cells" of a run (a preset's newest, or by name), over all of its folds.
+
+    Args:
+        store: address of the store; None: CLEPDG_STORE, else the folder store in CLEPDG_HOME or var.
+
+    """
+    from clepdg.evaluation.run_results import read_results
+
+    return read_results(run, store)
+
+
+@contextmanager
+def _kept(folder: str | Path | None) -> Iterator[Path]:
+    """Give the user's folder, or a temporary one."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="clepdg-") as place:
+            yield Path(place)
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    yield Path(folder)

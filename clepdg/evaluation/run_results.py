@@ -1,0 +1,45 @@
+"""Read the predictions and cells of a run from the store, without knowing its keys."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clepdg.errors import ConfigError
+from clepdg.store.opening import open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFrame]":
+    """Return "predictions" and "cells" of a run, over all of its folds.
+
+    Args:
+        run: a preset, for its newest run with an evaluation, or a run's name.
+        store: address of the store; None: CLEPDG_STORE, else the folder store in CLEPDG_HOME or var.
+
+    Raises:
+        ConfigError: no such run has evaluated a fold.
+    """
+    import pandas as pd
+
+    home = os.environ.get("CLEPDG_HOME", "var")
+    opened = open_store(
+        str(store or os.environ.get("CLEPDG_STORE") or Path(home) / "store"), cache=Path(home) / "cache"
+    )
+    for name, said, _ in opened.documents.newest("runs", 100):
+        keys = _evaluations(said) if run in (Path(name).stem, said.get("config", {}).get("preset")) else []
+        folders = [opened.local("evaluate", key) for key in keys]
+        if folders and all(folder.is_dir() for folder in folders):
+            return {
+                part: pd.concat([pd.read_parquet(folder / f"{part}.parquet") for folder in folders], ignore_index=True)
+                for part in ("predictions", "cells")
+            }
+    raise ConfigError("No such run has evaluated a fold.", got=run, where=opened.url, do="clep-dg run --preset demo")
+
+
+def _evaluations(said: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a run's evaluations."""
+    stages = said.get("stages", {}).items()
+    return [facts["key"] for node, facts in stages if node.startswith("evaluate/") and facts.get("key")]

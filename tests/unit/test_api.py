@@ -1,0 +1,87 @@
+"""Protects the public API: its examples run, and it needs neither Prefect nor MLflow."""
+
+import doctest
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import clepdg
+from clepdg import api
+from clepdg.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", [n for n in clepdg.__all__ if n not in ("load_classifier", "results")])
+def test_the_example_of_every_function_runs(name):
+    tests = doctest.DocTestFinder().find(getattr(api, name), name, globs=vars(api).copy())
+    assert tests[0].examples
+    report: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(tests[0], out=report.append)
+    assert result.failed == 0, "".join(report)
+
+
+def test_importing_loads_neither_prefect_nor_mlflow_nor_torch():
+    code = (
+        "import sys, clepdg; clepdg.load_clap; print(sorted({'prefect','mlflow','torch','pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+    assert all(inspect.getdoc(getattr(clepdg, name)) for name in clepdg.__all__)
+    assert not hasattr(clepdg, "fit")
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("speech")
+    return clepdg.load_corpus("synthetic-1", folder=folder, utterances=16)
+
+
+@pytest.fixture(scope="module")
+def model(speech):
+    few = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "from_scratch": True, "train_text_encoder": True}
+    start = clepdg.load_clap("micro")
+    before = start.digest()
+    clep = clepdg.fit_clep(start, speech, **few)
+    assert start.digest() == before != clep.digest()
+    contexts = clepdg.learn_contexts(clep, ("angry", "happy", "neutral", "sad"), contexts=2, epochs=2)
+    return clepdg.fit_classifier(clep, contexts, speech, steps=10)
+
+
+def test_files_arrays_and_utterances_give_the_same_predictions(model, speech, tmp_path):
+    from clepdg.method.emotion_classifier import waveforms_of
+
+    test = speech[speech.split == "test"]
+    by_row = model.predict(test)
+    assert by_row.index.tolist() == test.utterance_id.tolist()
+    waveforms = list(waveforms_of(test))
+    for n, (waveform, rate) in enumerate(waveforms):
+        soundfile.write(tmp_path / f"{n}.flac", waveform, rate, subtype="PCM_16")
+    files = [tmp_path / f"{n}.flac" for n in range(len(waveforms))]
+    by_array, by_file = model.predict(waveforms), model.predict(files)
+    assert by_file.index.tolist() == [str(path) for path in files]
+    labels = ["angry", "happy", "neutral", "sad"]
+    np.testing.assert_allclose(by_array[labels], by_row[labels], atol=1e-6)
+    np.testing.assert_allclose(by_file[labels], by_row[labels], atol=1e-4)
+    np.testing.assert_allclose(by_row[labels].sum(axis=1), 1)
+    assert model.predict(files[0]).shape == (1, 5)
+    assert model.predict([]).empty
+
+
+def test_a_saved_classifier_predicts_the_same(model, speech, tmp_path):
+    model.save(tmp_path)
+    pd.testing.assert_frame_equal(clepdg.load_classifier(tmp_path).predict(speech), model.predict(speech))
+
+
+def test_a_corpus_is_read_again_from_its_folder(speech, tmp_path, monkeypatch):
+    folder = next(iter(speech.folder)).rsplit("/", 2)[0]
+    monkeypatch.setattr("clepdg.dataset.index.build_index", None)
+    pd.testing.assert_frame_equal(clepdg.load_corpus("synthetic-1", folder=folder, utterances=16), speech)
+
+
+def test_results_without_a_run_say_so(tmp_path):
+    with pytest.raises(ConfigError, match="No such run"):
+        clepdg.results("demo", store=tmp_path)
