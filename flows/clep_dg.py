@@ -1,5 +1,6 @@
 """The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -14,10 +15,10 @@ from clepdg.corpora.cards import corpus_names
 from flows.run import fan_out as elsewhere
 from flows.run import refresh as refreshing
 from flows.run.executor import finish
-from flows.run.plan import check, configure, plan
+from flows.run.plan import CHECKED, check, make_plan
 from flows.run.prefect_logging import log_errors_once, outlive_reader
 from flows.run.run import close_run, open_run, stop_run
-from tasks.admin.prefect_crashes import alive, tell_crashed
+from tasks.admin.prefect_crashes import report_crashed, run_lock
 from tasks.engine.run_history import Arguments, run_name
 from tasks.host import liveness
 from tasks.host.settings import Settings, load_settings
@@ -114,30 +115,34 @@ def clep_dg(
         overrides=overrides or {},
     )
     settings = load_settings()
-    tell_crashed(settings, PREFECT_API_URL.value())
+    report_crashed(settings, PREFECT_API_URL.value())
     with alive(settings, str(flow_run.id)):
         return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
 
 
 def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> dict[str, Any]:
-    """Check what can be known beforehand, then bring all stages up to date."""
-    asked = refreshing.Asked()
+    """Check what can be known beforehand, then compute all stages that are not up to date."""
     if refresh:
         last = refreshing.last_run(arguments, settings.open_store())
         if last is None:
             return refreshing.nothing(arguments.preset)
         arguments = last
-        asked = refreshing.ask(configure(arguments), arguments, settings.open_store())
+    checked = CHECKED.get()
+    plan = checked if checked is not None and checked.arguments == arguments else make_plan(arguments)
+    asked = refreshing.Asked()
+    if refresh:
+        asked = refreshing.ask(plan, settings.open_store())
+        plan = replace(plan, states=asked.states)
     if fan_out:
         elsewhere.check_workers(arguments)
-    check(arguments, settings, asked.states)
-    config, nodes = plan(arguments, asked.states)
-    run = open_run(arguments, config, settings, asked)
+    if plan is not checked:
+        check(plan, settings)
+    run = open_run(plan, settings, asked)
     with liveness.hold(run.store.root / "runs", run.log.path.stem):
         try:
             if fan_out:
-                run.missed = elsewhere.send_parts(config, arguments, nodes, run.store, run.show.say)
-            finish(run, nodes, settings.lanes(config.clep.ranks))
+                run.missed = elsewhere.send_parts(plan, run.store, run.show.say)
+            finish(run, plan.nodes, settings.lanes(plan.config.clep.ranks))
         except BaseException as error:
             stop_run(run, error)
             raise

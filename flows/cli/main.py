@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clepdg.config.presets import PRESETS
@@ -23,6 +23,9 @@ from flows.cli.terminal import print_result, show
 from tasks.engine import run_history
 from tasks.host.processes import set_environment
 from tasks.host.settings import load_settings
+
+if TYPE_CHECKING:
+    from flows.run.plan import Plan
 
 DRAIN_SECONDS = 10.0  # patience with a server that is to take the last events
 
@@ -96,28 +99,29 @@ def run_command(options: argparse.Namespace) -> None:
     settings = load_settings()
     set_environment(settings)
     arguments = read_arguments(options)
-    from flows.run.plan import check, configure
+    from flows.run.plan import check, make_plan
 
-    configure(arguments)
     if options.refresh:  # the flow asks the sources before it checks them
         from flows.run import refresh
 
-        if refresh.last_run(arguments, settings.open_store()) is None:
+        last = refresh.last_run(arguments, settings.open_store())
+        plan = make_plan(last or arguments)
+        if last is None:
             print(refresh.nothing(arguments.preset)["notes"][0])
             return
     else:
-        check(arguments, settings)
-    from tasks.admin.services import prefect_for_one_run
+        plan = make_plan(arguments)
+        check(plan, settings)
+    from tasks.admin.prefect_server import prefect_for_one_run
 
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
-        result = run_flow(
-            address, {**run_history.parameters(arguments), "refresh": options.refresh, "fan_out": options.fan_out}
-        )
+        parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
+        result = run_flow(address, parameters, plan)
     print_result(result, arguments, settings, time.monotonic() - started)
 
 
-def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str, Any]:
     """Run the flow in this process; hand what it logged and emitted to the server while that is still there.
 
     Without its server a run goes on, since the store has what it computes, but its end can't be reported; the process
@@ -128,10 +132,12 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     from prefect.logging.handlers import APILogHandler
 
     from flows.clep_dg import clep_dg
+    from flows.run.plan import CHECKED
     from flows.run.run import SHOW
     from tasks.host.preflight import unreachable
 
     SHOW.set(show())
+    handed_on = CHECKED.set(plan)
     logging.raiseExceptions = False  # what a log does not take is no traceback on a person's screen
     try:
         result: dict[str, Any] = clep_dg(**parameters)
@@ -150,6 +156,7 @@ def run_flow(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
             os._exit(_complain(f"{said}{gone} from here, and ends in seconds if all of it was."))
         raise
     finally:
+        CHECKED.reset(handed_on)
         APILogHandler().flush()
         EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
@@ -160,7 +167,7 @@ def status_command(options: argparse.Namespace) -> None:
     from clepdg.download import upstream
     from clepdg.hashing import plain
     from clepdg.store.record import Record
-    from flows.run.plan import plan
+    from flows.run.plan import make_plan
     from tasks.engine.node import decide
 
     store = load_settings().open_store()
@@ -169,10 +176,10 @@ def status_command(options: argparse.Namespace) -> None:
     if arguments is None:
         print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
         return
-    config, nodes = plan(arguments)
-    last = cache(lambda: run_history.last_keys(store, plain(config)))
+    plan = make_plan(arguments)
+    last = cache(lambda: run_history.last_keys(store, plain(plan.config)))
     records, stale = dict[str, Record](), 0
-    for node in nodes:
+    for node in plan.nodes:
         decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
         reason = decision.reason
         if decision.record is None:
@@ -182,8 +189,8 @@ def status_command(options: argparse.Namespace) -> None:
         else:
             records[node.id], reason = decision.record, "up to date"
         print(f"{node.stage:17s} {node.name:44s} {reason}")
-    print(f"\npreset {arguments.preset}: {len(nodes) - stale} of {len(nodes)} stages are up to date.")
-    for corpus in config.corpora:
+    print(f"\npreset {arguments.preset}: {len(plan.nodes) - stale} of {len(plan.nodes)} stages are up to date.")
+    for corpus in plan.config.corpora:
         if corpus not in arguments.sources:
             for change in upstream.changes(load_card(corpus), store.documents):
                 print(change)

@@ -34,7 +34,7 @@ def backbone_name(config: Config, fold: Fold) -> str:
     return f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE
 
 
-def backbone(config: Config, fold: Fold | None = None, *, allow_unknown: bool = False) -> Node:
+def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: bool = False) -> Node:
     """The CLAP to start from; a fold's own is pretrained on the audio of its sources."""
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
@@ -49,29 +49,29 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_unknown: bool = 
     return Node(
         stage="backbone",
         name=backbone_name(config, fold) if fold else BACKBONE,
-        compute=_reading(models.compute_backbone, allow_unknown),
+        compute=_reading(models.compute_backbone, allow_pickle_weights),
         config=settings,
         inputs=inputs,
         state=state,
     )
 
 
-def encoder(config: Config, *, allow_unknown: bool = False) -> Node:
+def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:
     """The speech encoder that a row is a probe on."""
     name, state = _weights(str(config.encoder.name))
     settings = {"name": name, "revision": config.encoder.revision}
     return Node(
         stage="backbone",
         name=ENCODER,
-        compute=_reading(models.compute_encoder, allow_unknown),
+        compute=_reading(models.compute_encoder, allow_pickle_weights),
         config=settings,
         state=state,
     )
 
 
-def _reading(compute: Callable[..., Computed], allow_unknown: bool) -> Callable[..., Computed]:
-    """Return a stage's function, told whether it may read unknown pickles: in no key, since it changes no result."""
-    return partial(compute, allow_unknown=True) if allow_unknown else compute
+def _reading(compute: Callable[..., Computed], allow_pickle_weights: bool) -> Callable[..., Computed]:
+    """Return a stage's function, allowed to read unknown pickles or not: in no key, since it changes no result."""
+    return partial(compute, allow_unknown=True) if allow_pickle_weights else compute
 
 
 def _weights(name: str) -> tuple[str, dict[str, str]]:

@@ -13,11 +13,12 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from clepdg.audio import corruptions
-from clepdg.config.folds import PAIR, Fold, folds, kind
+from clepdg.config import folds as fold_plans
+from clepdg.config.folds import PAIR, Fold, kind
 from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
 from clepdg.config.schema import MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card, published
-from clepdg.download import source as sources
+from clepdg.download import source as origin
 from clepdg.errors import ConfigError, SourceError
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
@@ -33,22 +34,23 @@ from tasks.stages import report as reporting
 
 def graph(
     config: Config,
-    given: Mapping[str, str],
+    sources: Mapping[str, str],
     *,
-    only_folds: tuple[str, ...] | None = None,
+    folds: tuple[str, ...] | None = None,
     until: str | None = None,
     allow_partial: bool = False,
+    allow_pickle_weights: bool = False,
     states: Mapping[str, str] | None = None,
-    allow_unknown: bool = False,
 ) -> list[Node]:
     """Return the nodes of a run, each after what it depends on.
 
     Args:
-        given: corpus -> the user's own source (folder, archive or address).
-        states: corpus -> digest of its source's state, where that was asked for already.
-        only_folds: names of the folds wanted; None: all of the configuration's protocols.
+        sources: corpus -> the user's own source (folder, archive or address).
+        folds: names of the folds wanted; None: all of the configuration's protocols.
         until: the last stage wanted.
-        allow_unknown: read pickled weights whose bytes no pin names.
+        allow_partial: accept a corpus that is not complete by its card.
+        allow_pickle_weights: read pickled weights whose bytes no pin names.
+        states: corpus -> digest of its source's state, where it is known already.
 
     Raises:
         ConfigError: an unknown corpus, fold, row or stage.
@@ -56,18 +58,18 @@ def graph(
     """
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
-    chosen = [] if until in DATA_STAGES else folds(config.corpora, config.protocols, only_folds)
+    chosen = [] if until in DATA_STAGES else fold_plans.folds(config.corpora, config.protocols, folds)
     wanted = rows(config.rows, config.encoder.name)
-    nodes = _sources(config, given, states or {})
+    nodes = _sources(config, sources, states or {})
     nodes += [index(config, corpus) for corpus in config.corpora]
     nodes += [shard(config, corpus) for corpus in config.corpora]
     if any(row.model == FULL_BAND for row in wanted.values()):
         nodes += [shard(config, corpus, full_band=True) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
     if not backbone_by_fold(config):
-        nodes.append(backbone(config, allow_unknown=allow_unknown))
+        nodes.append(backbone(config, allow_pickle_weights=allow_pickle_weights))
     if ENCODER in wanted:
-        nodes.append(encoder(config, allow_unknown=allow_unknown))
+        nodes.append(encoder(config, allow_pickle_weights=allow_pickle_weights))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
@@ -78,12 +80,12 @@ def graph(
     return [node for node in nodes if STAGES.index(node.stage) <= last]
 
 
-def _sources(config: Config, given: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
+def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
     """Return the nodes of all sources, or raise what is wrong with any of them."""
     nodes, faults = list[Node](), list[SourceError]()
     for corpus in config.corpora:
         try:
-            nodes.append(source(config, corpus, given, states))
+            nodes.append(source(config, corpus, sources, states))
         except SourceError as error:
             faults.append(error)
     if len(faults) == 1:
@@ -93,9 +95,9 @@ def _sources(config: Config, given: Mapping[str, str], states: Mapping[str, str]
     return nodes
 
 
-def source(config: Config, corpus: str, given: Mapping[str, str], states: Mapping[str, str]) -> Node:
+def source(config: Config, corpus: str, sources: Mapping[str, str], states: Mapping[str, str]) -> Node:
     """A corpus's files: generated, downloaded, extracted, or a folder that is listed."""
-    card = load_card(corpus)
+    card, given = load_card(corpus), sources.get(corpus)
     if card.acoustics:  # synthetic
         return Node(
             stage="source",
@@ -113,8 +115,8 @@ def source(config: Config, corpus: str, given: Mapping[str, str], states: Mappin
         stage="source",
         name=corpus,
         compute=data.compute_source,
-        config={"corpus": corpus, "given": given.get(corpus)},
-        state={"source": states.get(corpus) or digest(sources.state(card, given.get(corpus)))},
+        config={"corpus": corpus, "given": given},
+        state={"source": states.get(corpus) or digest(origin.identify(card, given))},
     )
 
 
@@ -158,7 +160,7 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
         from clepdg.dataset import validate
 
         card = load_card(node.name)
-        card = synthetic.sized(card, config.synthetic) if card.acoustics else card
+        card = synthetic.with_size(card, config.synthetic) if card.acoustics else card
         validate.check(record.figures, card, allow_partial=allow_partial, place=place)
 
     return replace(node, accept=accept)
@@ -175,7 +177,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     ]
     if any(looked_at_before(config, fold, wanted) == BACKBONE for fold in chosen):
         nodes.append(text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", wanted[context_geometry.IN_WORDS], None))
-    heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.of_babble)]
+    heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     nodes += [
         audio_embeddings(config, model, own[model], corpus, condition)

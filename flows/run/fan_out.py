@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import folds
-from clepdg.config.schema import Config
 from clepdg.errors import ClepError, ConfigError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
+from flows.run.plan import Plan
 from tasks.engine.node import DATA_STAGES, STAGES, Node, decide
 from tasks.engine.run_history import Arguments, parameters, run_name
 
@@ -57,16 +57,14 @@ def check_workers(arguments: Arguments) -> None:
         )
 
 
-def send_parts(
-    config: Config, arguments: Arguments, nodes: list[Node], store: Store, say: Callable[[str], None]
-) -> dict[str, str]:
+def send_parts(plan: Plan, store: Store, say: Callable[[str], None]) -> dict[str, str]:
     """Have the corpora that are stale run elsewhere, then the folds that are; return why some did not end well.
 
     No fold can be finished without all corpora: where one failed, none is sent.
     """
-    data = [node for node in nodes if node.stage in DATA_STAGES]
-    failed = send(parts(config, arguments, stale(data, store)), say)
-    return failed or send(parts(config, arguments, stale(nodes, store)), say)
+    data = [node for node in plan.nodes if node.stage in DATA_STAGES]
+    failed = send(parts(plan, stale(data, store)), say)
+    return failed or send(parts(plan, stale(plan.nodes, store)), say)
 
 
 def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
@@ -81,12 +79,12 @@ def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
     return found
 
 
-def parts(config: Config, arguments: Arguments, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
+def parts(plan: Plan, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
     """Return corpus or fold -> the parameters of its own run, for what is stale: a corpus's data, or a fold.
 
     The corpus of a data part stands in one fold of its own: no data stage reads which others there are.
     """
-    nodes = list(nodes)
+    nodes, config, arguments = list(nodes), plan.config, plan.arguments
     names = {node.name.partition(".")[0] for node in nodes if node.stage in DATA_STAGES}
     found: dict[str, Arguments] = {}
     for corpus in (corpus for corpus in config.corpora if corpus in names):

@@ -1,7 +1,9 @@
-"""What a run's arguments mean: its configuration, its graph, and what can be checked before work starts."""
+"""The plan of a run: its configuration and its graph, each made once, and the checks before work starts."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 from clepdg.audio.corruptions import conditions
 from clepdg.audio.noise import OWN, find_noises
@@ -21,26 +23,49 @@ from tasks.host import preflight
 from tasks.host.settings import Settings
 
 
-def plan(arguments: Arguments, states: Mapping[str, str] | None = None) -> tuple[Config, list[Node]]:
-    """Return the configuration and the graph of a run.
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts.
 
-    Args:
-        states: corpus -> digest of its source's state, where that was asked for already.
+    Attributes:
+        config: the configuration that the arguments ask for.
+        states: corpus -> digest of its source's state, where it is known already.
+    """
+
+    arguments: Arguments
+    config: Config
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """Build the graph, at the first use: the checks come before it and report all faults together.
+
+        Raises:
+            ClepError: a source can't be had.
+        """
+        arguments = self.arguments
+        return graph(
+            self.config,
+            arguments.sources,
+            folds=arguments.folds,
+            until=arguments.until,
+            allow_partial=arguments.allow_partial,
+            allow_pickle_weights=arguments.allow_pickle_weights,
+            states=self.states,
+        )
+
+
+# The plan that the command line made and checked; the flow, which runs in the same process, takes it from here.
+CHECKED: ContextVar[Plan | None] = ContextVar("CHECKED", default=None)
+
+
+def make_plan(arguments: Arguments) -> Plan:
+    """Make the plan of a run.
 
     Raises:
-        ClepError: an argument is not valid, or a source can't be had.
+        ConfigError: an argument is not valid; the message lists what is.
     """
-    config = configure(arguments)
-    nodes = graph(
-        config,
-        arguments.sources,
-        only_folds=arguments.folds,
-        until=arguments.until,
-        allow_partial=arguments.allow_partial,
-        states=states,
-        allow_unknown=arguments.allow_pickle_weights,
-    )
-    return config, nodes
+    return Plan(arguments, configure(arguments))
 
 
 def configure(arguments: Arguments) -> Config:
@@ -73,34 +98,34 @@ def configure(arguments: Arguments) -> Config:
     return config
 
 
-def check(arguments: Arguments, settings: Settings, states: Mapping[str, str] | None = None) -> None:
-    """Raise everything that can be known before work starts, in one error; `states` as in `plan`."""
-    config = configure(arguments)
+def check(plan: Plan, settings: Settings) -> None:
+    """Check sources, models, disk and device before work starts.
+
+    Raises:
+        ClepError: everything that is wrong, in one message.
+    """
     store = settings.open_store()
     checks: dict[str, Callable[[], object]] = {
-        f"source {corpus}": partial(_check_source, config, corpus, arguments, store, states or {})
-        for corpus in config.corpora
+        f"source {corpus}": partial(_check_source, plan, corpus, store) for corpus in plan.config.corpora
     }
-    models = arguments.until not in DATA_STAGES
-    preflight.check(
-        config, settings, checks | (_model_checks(config, arguments, store) if models else {}), models=models
-    )
+    models = plan.arguments.until not in DATA_STAGES
+    preflight.check(plan.config, settings, checks | (_model_checks(plan, store) if models else {}), models=models)
 
 
-def _model_checks(config: Config, arguments: Arguments, store: Store) -> dict[str, Callable[[], object]]:
-    """Return the checks of a run's models; the hub is not asked for one that lies in the store already."""
-    allow = arguments.allow_pickle_weights
+def _model_checks(plan: Plan, store: Store) -> dict[str, Callable[[], object]]:
+    """Return the checks of a run's models; the hub is not asked for one that is in the store."""
+    config, allow = plan.config, plan.arguments.allow_pickle_weights
     checks: dict[str, Callable[[], object]] = {}
     if config.backbone.name in MADE_HERE or decide(backbone(config), {}, store, dict).record is None:
-        checks["backbone"] = partial(preflight.check_backbone, config, allow_unknown=allow)
+        checks["backbone"] = partial(model_checks.check_backbone, config, allow_unknown=allow)
     if config.encoder.name and decide(encoder(config), {}, store, dict).record is None:
-        checks["encoder"] = partial(preflight.check_encoder, config, allow_unknown=allow)
+        checks["encoder"] = partial(model_checks.check_encoder, config, allow_unknown=allow)
     return checks
 
 
-def _check_source(config: Config, corpus: str, arguments: Arguments, store: Store, states: Mapping[str, str]) -> None:
-    """Raise where a source can't be had; one that lies in the store already need not be reached."""
-    card, given = load_card(corpus), arguments.sources.get(corpus)
-    node = source(config, corpus, arguments.sources, states)
+def _check_source(plan: Plan, corpus: str, store: Store) -> None:
+    """Raise where a source can't be had; one that is in the store need not be reached."""
+    card, given = load_card(corpus), plan.arguments.sources.get(corpus)
+    node = source(plan.config, corpus, plan.arguments.sources, plan.states)
     if not card.acoustics and decide(node, {}, store, dict).record is None:
-        sources.reach(card, given)
+        sources.check_reachable(card, given)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from clepdg.config.schema import Config
 from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
 from clepdg.download import upstream
@@ -19,6 +18,7 @@ from clepdg.hashing import digest, plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from flows.graph.pipeline import source
+from flows.run.plan import Plan
 from tasks.engine import run_history
 from tasks.engine.node import decide
 from tasks.engine.run_history import Arguments
@@ -68,15 +68,15 @@ def nothing(preset: str) -> dict[str, Any]:
     return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 
 
-def ask(config: Config, arguments: Arguments, store: Store) -> Asked:
+def ask(plan: Plan, store: Store) -> Asked:
     """Ask every source whether it changed: one request or a few each, side by side; nothing is downloaded.
 
     A source that can't be reached is a note where its output stands; where it does not, the checks before a run say so.
     """
-    last = run_history.last_keys(store, plain(config))
-    corpora = [corpus for corpus in config.corpora if not load_card(corpus).acoustics]
+    last = run_history.last_keys(store, plain(plan.config))
+    corpora = [corpus for corpus in plan.config.corpora if not load_card(corpus).acoustics]
     with ThreadPoolExecutor(8) as pool:
-        each = list(pool.map(lambda corpus: _ask(config, corpus, arguments, store, last), corpora))
+        each = list(pool.map(lambda corpus: _ask(plan, corpus, store, last), corpora))
     return Asked(
         states={corpus: state for corpus, (state, _, _) in zip(corpora, each, strict=True) if state},
         changes={corpus: changes for corpus, (_, changes, _) in zip(corpora, each, strict=True) if changes},
@@ -85,22 +85,22 @@ def ask(config: Config, arguments: Arguments, store: Store) -> Asked:
 
 
 def _ask(
-    config: Config, corpus: str, arguments: Arguments, store: Store, last: Mapping[str, str]
+    plan: Plan, corpus: str, store: Store, last: Mapping[str, str]
 ) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """Return a source's state, if it is known, what changed upstream, and notes."""
-    card, given = load_card(corpus), arguments.sources.get(corpus)
+    card, given = load_card(corpus), plan.arguments.sources.get(corpus)
     try:
-        state = digest(sources.state(card, given))
+        state = digest(sources.identify(card, given))
     except SourceError as error:
         before = store.lookup("source", last.get(f"source/{corpus}", "-"))
         if not isinstance(before, Record) or before.config != {"corpus": corpus, "given": given}:
             return None, (), ()
         said = " ".join(str(error).partition("\n  do:")[0].split())
         return before.inputs["source"], (), (f"{said} Its last output stays in use.",)
-    node = source(config, corpus, arguments.sources, {corpus: state})
+    node = source(plan.config, corpus, plan.arguments.sources, {corpus: state})
     if given is not None or decide(node, {}, store, dict).record is None:
         return state, (), ()  # it is in the key, or it is about to be downloaded
-    notes = upstream.ask(card, store.documents)
+    notes = upstream.check(card, store.documents)
     return state, tuple(upstream.changes(card, store.documents)), tuple(notes)
 
 

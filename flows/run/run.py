@@ -13,19 +13,19 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from clepdg.callbacks import Reporting
-from clepdg.config.schema import Config
 from clepdg.errors import ClepError
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from flows.run import fan_out, refresh
+from flows.run.plan import Plan
 from flows.run.prefect_page import progress_artifact, run_artifacts
 from tasks.engine import execute, run_history
 from tasks.engine.node import Decision, Node, Outcome
-from tasks.engine.run_history import Arguments, RunLog
-from tasks.engine.worker import Child
+from tasks.engine.run_history import RunLog
+from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import Settings
-from tasks.tracking.run_logger import Registry
+from tasks.tracking.run_logger import RunLogger
 
 
 class StagesFailed(ClepError):
@@ -40,11 +40,10 @@ class Stopped(BaseException):
 class Run:
     """One run of the flow: what stands, what failed, and who is told."""
 
-    config: Config
     settings: Settings
     store: Store
     log: RunLog
-    registry: Registry
+    registry: RunLogger
     redo: frozenset[str]
     show: "Show"
     last: Callable[[], dict[str, str]]
@@ -53,7 +52,7 @@ class Run:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     stopping: threading.Event = field(default_factory=threading.Event)
-    child: Child | None = None  # computes the torch stages where there are several devices
+    worker: WorkerProcess | None = None  # computes the torch stages where there are several devices
     writing: Any = field(default_factory=threading.Lock)
     missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
 
@@ -97,7 +96,7 @@ class Run:
             self.store,
             self.settings,
             redo=self.redo,
-            child=self.child,
+            worker=self.worker,
             reporting=reporting,
             stopping=self.stopping,
             waiting=self.show.say,
@@ -159,21 +158,22 @@ def _silent() -> Show:
 SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
 
 
-def open_run(arguments: Arguments, config: Config, settings: Settings, asked: refresh.Asked) -> Run:
+def open_run(plan: Plan, settings: Settings, asked: refresh.Asked) -> Run:
     """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
     refresh.tell(asked)
+    arguments, config = plan.arguments, plain(plan.config)
     store = settings.open_store()
-    log = run_history.start(store, arguments, plain(config), part=_is_part(), notes=asked.lines)
-    registry = Registry(
+    log = run_history.start(store, arguments, config, part=_is_part(), notes=asked.lines)
+    registry = RunLogger(
         settings=settings,
         preset=arguments.preset,
         store=store,
-        parameters=plain(config),
+        parameters=config,
         tags={"prefect.flow_run_id": str(flow_run.id), "run": log.path.stem},
     )
-    last = cache(lambda: run_history.last_keys(store, plain(config)))
+    last = cache(lambda: run_history.last_keys(store, config))
     log.write()
-    return Run(config, settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
+    return Run(settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 
 
 def _is_part() -> bool:

@@ -31,7 +31,7 @@ from pathlib import Path
 from flows import clep_dg as module
 
 home, name, overrides = Path(os.environ["CLEPDG_HOME"]), sys.argv[1], json.loads(sys.argv[2])
-plan = module.plan
+make_plan = module.make_plan
 
 
 def timed(node):
@@ -48,11 +48,12 @@ def timed(node):
 
 
 def planned(*args):
-    config, nodes = plan(*args)
-    return config, [timed(node) for node in nodes]
+    plan = make_plan(*args)
+    vars(plan)["nodes"] = [timed(node) for node in plan.nodes]
+    return plan
 
 
-module.plan = planned
+module.make_plan = planned
 (home / f"{name}.ready").touch()
 while len(list(home.glob("*.ready"))) < 3:
     time.sleep(0.05)

@@ -39,7 +39,7 @@ def config():
 @pytest.fixture(scope="module")
 def stood(config, tmp_path_factory):
     """Run every node once, in order; return the folder of each one's output."""
-    return run_nodes(graph(config, {}, only_folds=(FOLD,)), tmp_path_factory.mktemp("home"))[2]
+    return run_nodes(graph(config, {}, folds=(FOLD,)), tmp_path_factory.mktemp("home"))[2]
 
 
 def moves_of_audio(stood, model: str) -> dict[str, list]:

@@ -278,10 +278,10 @@ def test_status_agrees_without_running(trees, stood):
     store = load_settings().open_store()
 
     def stale(asked):
-        config, nodes = plan.plan(asked)
+        made = plan.make_plan(asked)
         records, reasons = {}, {}
-        for node in nodes:
-            decision = decide(node, records, store, lambda: run_history.last_keys(store, plain(config)))
+        for node in made.nodes:
+            decision = decide(node, records, store, lambda: run_history.last_keys(store, plain(made.config)))
             if decision.record:
                 records[node.id] = decision.record
             else:
@@ -408,7 +408,7 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
         raise ConnectionError("MLflow went away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(run_logger.Registry, "client", down)
+        broken.setattr(run_logger.RunLogger, "client", down)
         told = run(trees, {"classifier.steps": 11})
     assert "MLflow went away" in caplog.text
     assert [note for note in told["notes"] if "MLflow did not take" in note and "went away" in note]

@@ -45,7 +45,7 @@ def stood(tmp_path_factory):
     config = build("demo", corpora=(*SOURCES, TARGET), overrides=SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "write", write_unevenly)
-        nodes = graph(config, {}, only_folds=(FOLD,), allow_partial=True)
+        nodes = graph(config, {}, folds=(FOLD,), allow_partial=True)
         return run_nodes(nodes, tmp_path_factory.mktemp("home"))[2]
 
 

@@ -11,7 +11,7 @@ import soundfile
 
 from clepdg.callbacks import Reporting
 from clepdg.store.record import Record
-from flows.run.plan import plan
+from flows.run.plan import make_plan
 from tasks.engine import execute
 from tasks.engine.node import decide
 from tasks.engine.run_history import Arguments
@@ -98,9 +98,8 @@ class Runner:
             allow_partial=True,
             overrides={**OVERRIDES, **changes},
         )
-        _, nodes = plan(arguments)
         store, records, found = self.settings.open_store(), {}, {}
-        for node in nodes:
+        for node in make_plan(arguments).nodes:
             reporting = lambda node, decision: contextlib.nullcontext(Reporting())  # noqa: E731
             outcome = execute.run(
                 node, decide(node, records, store, dict), records, store, self.settings, reporting=reporting

@@ -28,7 +28,7 @@ FOLD = "leave-out-synthetic-2"
 @pytest.fixture(scope="module")
 def nodes():
     config = build("demo", corpora=("synthetic-1", "synthetic-2"), overrides=TINY)
-    return graph(config, {}, only_folds=(FOLD,))
+    return graph(config, {}, folds=(FOLD,))
 
 
 @pytest.fixture(scope="module")

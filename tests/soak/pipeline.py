@@ -62,7 +62,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.dataset import shard_writer
     from clepdg.hashing import plain, write_json
     from clepdg.store.record import Record
-    from flows.run.plan import plan
+    from flows.run.plan import make_plan
     from flows.run.run import Stopped
     from tasks.engine import execute, run_history
     from tasks.engine import node as stages
@@ -72,7 +72,8 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     if processes:
         shard_writer.FEW = 0
     arguments = run_history.Arguments(preset="demo", corpora=("synthetic-1", "synthetic-3"), overrides=OVERRIDES)
-    config, nodes = plan(arguments)
+    plan = make_plan(arguments)
+    config, nodes = plan.config, plan.nodes
     settings = load_settings()
     store = settings.open_store()
     log, last = run_history.start(store, arguments, plain(config)), run_history.last_keys(store, plain(config))

@@ -178,7 +178,7 @@ def test_gc_keeps_what_the_last_runs_reach(store, settings, monkeypatch):
 def test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for(store, settings, monkeypatch):
     for key in ("unended", "champion", "of its run", "evaluated", "nobody"):
         commit(store, key, "evaluate" if key == "evaluated" else "clep")
-    log(store, {"clep/x": "unended"}, outcome=run_history.UNENDED)
+    log(store, {"clep/x": "unended"}, outcome=run_history.UNFINISHED)
     run = log(store, {"clep/y": "of its run"})
     for _ in range(maintenance.RUNS):
         log(store, {})
@@ -187,7 +187,7 @@ def test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for(store, s
     with monkeypatch.context() as patched:
         patched.setattr(client, "aliased_versions", lambda settings: [("clep", tags)])
         assert {item.key for item in maintenance.garbage(store, settings).items} == {"nobody"}
-        later = time.time() + 86400 * (maintenance.UNENDED_DAYS + 1)
+        later = time.time() + 86400 * (maintenance.UNFINISHED_DAYS + 1)
         assert {item.key for item in maintenance.garbage(store, settings, later).items} == {"nobody", "unended"}
 
     def away(settings):
@@ -317,7 +317,7 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     from flows.run.run import Run, _silent
 
     class Nobody:
-        def accepted(self, record):
+        def is_registered(self, record):
             return True
 
         def start(self, node, key):
@@ -335,7 +335,7 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     config = {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}
     opened = run_history.start(store, Arguments(), config)
     opened.write()
-    run = Run(None, settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
+    run = Run(settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
     with mock.patch.object(executor, "bring_up_to_date", AtOnce()):
         executor.finish(run, nodes, ["cpu"])
     opened.outcome = "completed"

@@ -9,10 +9,10 @@ from clepdg.config.schema import Config
 from clepdg.errors import BackboneError, ClepError, ConfigError
 from clepdg.hashing import stage_key
 from flows.graph.models import backbone
-from flows.run.plan import check, configure
+from flows.run.plan import check, configure, make_plan
 from tasks.engine import run_history
 from tasks.engine.run_history import Arguments
-from tasks.host.preflight import check_backbone
+from tasks.host.model_checks import check_backbone
 from tasks.host.settings import load_settings
 
 
@@ -45,9 +45,10 @@ def test_a_run_that_ends_with_the_data_needs_no_model_and_no_device(tmp_path, mo
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.wav").touch()
     settings, given = load_settings(), {"ravdess": str(tmp_path / "corpus")}
-    check(Arguments(corpora=("ravdess",), sources=given, until="shard"), settings)
+    check(make_plan(Arguments(corpora=("ravdess",), sources=given, until="shard")), settings)
+    arguments = Arguments(corpora=("ravdess",), sources=given, overrides={"protocols": "supervised"})
     with pytest.raises(ClepError) as caught:
-        check(Arguments(corpora=("ravdess",), sources=given, overrides={"protocols": "supervised"}), settings)
+        check(make_plan(arguments), settings)
     assert "HF_HUB_OFFLINE" in str(caught.value) and "cuda:7" in str(caught.value)
 
 
@@ -58,7 +59,7 @@ def test_a_folder_with_an_unknown_pickle_is_refused_before_work_starts(tmp_path)
     with pytest.raises(BackboneError, match="--allow-pickle-weights"):
         check_backbone(config)
     check_backbone(config, allow_unknown=True)
-    node = backbone(config, allow_unknown=True)
+    node = backbone(config, allow_pickle_weights=True)
     assert node.compute.keywords == {"allow_unknown": True}
     assert stage_key("backbone", 1, node.config, node.state) == stage_key(
         "backbone", 1, backbone(config).config, node.state

@@ -11,7 +11,7 @@ import soundfile
 from clepdg.callbacks import Reporting
 from clepdg.errors import CorpusError
 from flows.cli.main import main
-from flows.run.plan import plan
+from flows.run.plan import make_plan
 from tasks.engine import execute
 from tasks.engine.node import decide
 from tasks.engine.run_history import Arguments
@@ -171,7 +171,7 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     source = f"savee={trees.savee(tmp_path / 'savee')}"
     arguments = Arguments(corpora=("savee",), sources=dict([source.split("=")]), until="index")
     settings, records = load_settings(), {}
-    for node in plan(arguments)[1]:
+    for node in make_plan(arguments).nodes:
         with contextlib.suppress(CorpusError):
             records[node.id] = execute.run(
                 node,

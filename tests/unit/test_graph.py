@@ -178,7 +178,7 @@ def test_seeds_multiply_what_they_change():
 
 def test_until_and_folds_cut_the_graph():
     assert {n.stage for n in graph(CONFIG, {}, until="shard")} == {"source", "index", "shard"}
-    nodes = graph(CONFIG, {}, only_folds=("supervised",))
+    nodes = graph(CONFIG, {}, folds=("supervised",))
     assert [n.name for n in nodes if n.stage == "evaluate"] == ["supervised"]
     order = [STAGES.index(n.stage) for n in nodes if n.stage in ("source", "index", "shard")]
     assert all(a <= b for a, b in pairwise(order))
@@ -197,7 +197,7 @@ def test_one_corpus_is_enough_for_the_data_stages(until):
     ("options", "message"),
     [
         ({"until": "training"}, "text_embeddings"),
-        ({"only_folds": ("leave-out-x",)}, "leave-out-synthetic-1"),
+        ({"folds": ("leave-out-x",)}, "leave-out-synthetic-1"),
     ],
 )
 def test_unknown_names_list_the_valid_ones(options, message):

@@ -12,7 +12,7 @@ from clepdg.store.opening import open_store
 from clepdg.store.store import Store
 from flows.graph.pipeline import graph
 from flows.run import fan_out, refresh
-from flows.run.plan import configure
+from flows.run.plan import configure, make_plan
 from tasks.engine import run_history
 from tasks.engine.node import DATA_STAGES
 from tasks.engine.run_history import Arguments
@@ -94,9 +94,10 @@ DEMO = Arguments(preset="demo", overrides={"clep.epochs": 3})
 
 
 def test_a_part_has_the_nodes_of_the_whole_run() -> None:
-    config = configure(DEMO)
+    plan = make_plan(DEMO)
+    config = plan.config
     whole = {node.id: node for node in graph(config, {})}
-    parts = fan_out.parts(config, DEMO, whole.values())
+    parts = fan_out.parts(plan, whole.values())
     assert list(parts) == [*config.corpora, *(f.name for f in folds_.folds(config.corpora, config.protocols, None))]
     together = set()
     for name, given in parts.items():
@@ -111,9 +112,10 @@ def test_a_part_has_the_nodes_of_the_whole_run() -> None:
 
 def test_shards_at_the_native_rate_are_sent_with_their_corpus() -> None:
     arguments = replace(DEMO, overrides={"rows": "majority,clap-zero-shot-full-band"})
-    config = configure(arguments)
-    stale = [node for node in graph(config, {}) if node.stage == "shard" and node.name not in config.corpora]
-    parts = fan_out.parts(config, arguments, stale)
+    plan = make_plan(arguments)
+    config = plan.config
+    stale = [node for node in plan.nodes if node.stage == "shard" and node.name not in config.corpora]
+    parts = fan_out.parts(plan, stale)
     assert list(parts) == list(config.corpora)
     for corpus, given in parts.items():
         nodes = graph(build("demo", corpora=given["corpora"], overrides=given["overrides"]), {}, **_cut(given))
@@ -122,7 +124,7 @@ def test_shards_at_the_native_rate_are_sent_with_their_corpus() -> None:
 
 def _cut(given: dict[str, object]) -> dict[str, object]:
     folds = given["folds"]
-    return {"until": given["until"], "only_folds": tuple(folds) if isinstance(folds, list) else None}
+    return {"until": given["until"], "folds": tuple(folds) if isinstance(folds, list) else None}
 
 
 @pytest.mark.parametrize(
@@ -136,10 +138,6 @@ def _cut(given: dict[str, object]) -> dict[str, object]:
 )
 def test_only_what_is_stale_is_sent_and_no_further_than_wanted(until, folds, expected):
     arguments = Arguments(preset="demo", until=until, folds=folds)
-    config = configure(arguments)
-    nodes = [
-        node
-        for node in graph(config, {}, only_folds=folds, until=until)
-        if node.stage not in DATA_STAGES or node.name == "synthetic-1"
-    ]
-    assert {name: given["until"] for name, given in fan_out.parts(config, arguments, nodes).items()} == expected
+    plan = make_plan(arguments)
+    nodes = [node for node in plan.nodes if node.stage not in DATA_STAGES or node.name == "synthetic-1"]
+    assert {name: given["until"] for name, given in fan_out.parts(plan, nodes).items()} == expected
