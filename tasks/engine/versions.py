@@ -1,4 +1,4 @@
-"""Stage versions, and which stages each module computes for.
+"""Keep stage versions, and map modules to the stages that they affect.
 
 A stage's version is in its key: raise it when the stage's results change. tests/unit/test_versions.py fails when a
 module's code changed and neither a version was raised nor the change acknowledged; comments, docstrings and formatting
@@ -30,8 +30,8 @@ VERSIONS: Final[dict[str, int]] = {
 }
 
 _TRAINED: Final = ("backbone", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
-# Which stages' results come from a module: the rule of its own path, else of its folder. No stage's results come from
-# how outputs are stored, where models are checked, or from a configuration, whose values are in the keys themselves.
+# Stages whose results depend on a module, by its own path or else its folder. No results depend on how outputs are
+# stored, on the checks of models, or on the configuration's code: its values are in the keys themselves.
 RULES: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/": (),
     "clepdg/audio/": ("index", "shard", "backbone", "clep", "audio_embeddings", "evaluate"),
@@ -46,8 +46,10 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/download/check/": (),
     "clepdg/download/hub.py": ("backbone",),
     "clepdg/evaluation/": ("evaluate", "report"),
+    "clepdg/evaluation/utterances.py": ("clep", "classifier", "evaluate"),
     "clepdg/hashing.py": ("clep", "audio_embeddings"),
     "clepdg/method/": _TRAINED,
+    "clepdg/method/fold/": ("classifier", "evaluate"),
     "clepdg/models/": _TRAINED,
     "clepdg/prompts.py": _TRAINED,
     "clepdg/report/": ("report",),
@@ -57,20 +59,26 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def stages_of(module: str) -> tuple[str, ...]:
-    """Return the stages whose results come from a module, by the longest rule that its path begins with."""
+    """Return the stages whose results depend on a module.
+
+    The longest rule that the module's path begins with applies.
+    """
     rule = max((rule for rule in RULES if module.startswith(rule)), key=len, default="")
     return RULES.get(rule, ())
 
 
 def modules() -> list[str]:
-    """Return the paths of all modules that a stage's results come from, sorted."""
+    """Return the sorted paths of all modules that results depend on."""
     paths = [path for folder in ("clepdg", "tasks/stages") for path in (PROJECT / folder).rglob("*.py")]
     names = (path.relative_to(PROJECT).as_posix() for path in paths if path.name != "__init__.py")
     return sorted(name for name in names if stages_of(name))
 
 
 def normalised_digest(path: Path) -> str:
-    """Return a digest of a module's syntax tree without docstrings: equal for a changed comment or layout."""
+    """Return a digest of a module's syntax tree without docstrings.
+
+    Changes of comments and layout keep it.
+    """
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -85,7 +93,7 @@ def normalised_digest(path: Path) -> str:
 
 
 def current() -> dict[str, dict[str, object]]:
-    """Return module -> its digest and the versions of the stages that use it."""
+    """Return module -> its digest and the versions of its stages."""
     return {
         module: {
             "digest": normalised_digest(PROJECT / module),
@@ -96,7 +104,7 @@ def current() -> dict[str, dict[str, object]]:
 
 
 def unacknowledged() -> dict[str, tuple[str, ...]]:
-    """Return the modules that changed while a stage that uses them kept its version, with those stages."""
+    """Return changed module -> the stages that use it and kept their version."""
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     changed: dict[str, tuple[str, ...]] = {}
     for module, now in current().items():
@@ -108,17 +116,20 @@ def unacknowledged() -> dict[str, tuple[str, ...]]:
 
 
 def main() -> None:
-    """Record the current digests; refuse changed modules whose stages kept their version, unless --same-results."""
+    """Record the current digests.
+
+    Exit with an error for changed modules whose stages kept their version, unless --same-results is given.
+    """
     changed = unacknowledged()
     if changed and "--same-results" not in sys.argv:
         lines = [f"  {module}: used by {', '.join(stages)}" for module, stages in changed.items()]
-        message = "These modules changed. Raise the versions of the stages whose results change, then run this again;"
+        message = "These modules changed. Raise the versions of the stages whose results change, then run this again."
         sys.exit(
             "\n".join(
                 [
                     message,
-                    f"they stand in {__file__}, VERSIONS;",
-                    "where results stay the same, run it with --same-results.",
+                    f"The versions are in {__file__}, VERSIONS.",
+                    "If no results change, run it with --same-results.",
                     *lines,
                 ]
             )

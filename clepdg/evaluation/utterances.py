@@ -1,0 +1,65 @@
+"""The utterances that a fold learns from and is tested on, as data frames."""
+
+from typing import TYPE_CHECKING
+
+from clepdg.emotions import LABEL_SETS, labels
+from clepdg.hashing import digest_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def label_utterances(utterances: "pd.DataFrame", label_set: str, splits: tuple[str, ...]) -> "pd.DataFrame":
+    """Select the utterances of some splits that have a label of a label set.
+
+    Args:
+        utterances: with columns split and emotion (canonical, or None), as an index lists them.
+
+    Returns:
+        The same columns, with `label` and `label_index` (int, in the order of the label set).
+    """
+    mapping, order = LABEL_SETS[label_set], {name: n for n, name in enumerate(labels(label_set))}
+    table = utterances[utterances.split.isin(splits)]
+    table = table.assign(label=table.emotion.map(mapping))
+    table = table[table.label.notna()]
+    return table.assign(label_index=table.label.map(order).astype(int)).reset_index(drop=True)
+
+
+def join_audio(utterances: "pd.DataFrame", offsets: "pd.DataFrame") -> "pd.DataFrame":
+    """Join the train and validation utterances of a corpus with the place of their audio in the shards.
+
+    Args:
+        utterances: of the corpus's index.
+        offsets: of the corpus's shards, one row an utterance.
+    """
+    places = offsets.drop(columns=["split", "raw_label", "sample_rate", "num_samples"])
+    return utterances[utterances.split != "test"].merge(places, on="utterance_id", validate="one_to_one")
+
+
+def copies_of_sources(targets: "pd.DataFrame", sources: "pd.DataFrame") -> set[str]:
+    """Return the ids of target utterances whose audio the sources' train or validation part holds too.
+
+    They are dropped from the target alone: a target never decides what its sources are.
+
+    Args:
+        targets: offsets of the targets' shards.
+        sources: offsets of the sources' shards.
+    """
+    learnt = sources.pcm_sha256[sources.split != "test"]
+    return set(targets.utterance_id[targets.pcm_sha256.isin(learnt)])
+
+
+def centring_utterances(utterances: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
+    """Return the test utterances whose mean a target is centred by, whatever their labels.
+
+    Args:
+        copies: ids of utterances that the fold has learnt from; they are left out.
+    """
+    chosen = (utterances.split == "test") & ~utterances.utterance_id.isin(copies)
+    return utterances[chosen].sort_values("utterance_id")
+
+
+def digest_test_part(utterances: "pd.DataFrame") -> str:
+    """Return the digest of the test part: results with equal ones can be compared utterance by utterance."""
+    test = utterances[utterances.split == "test"]
+    return digest_lines(test[["utterance_id", "sha256", "label"]].to_numpy().tolist())

@@ -1,0 +1,106 @@
+"""Apply the heads of a fold to the audio embeddings of its targets.
+
+Shapes: U utterances, V test utterances, D joint embedding, N labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clepdg.errors import ClepError
+from clepdg.method.audio_embeddings import AudioEmbeddings, select
+from clepdg.method.heads import Head
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COPIED = ["utterance_id", "corpus", "speaker", "cluster", "split"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldHead:
+    """One head of a fold: of one row of the results table and one seed.
+
+    Attributes:
+        model: whose audio embeddings it is applied to.
+        centred_on_target: the mean of the target's test audio replaces the head's own.
+    """
+
+    row: str
+    seed: str
+    model: str
+    head: Head
+    centred_on_target: bool = False
+
+
+def predict(
+    heads: Sequence[FoldHead],
+    utterances: "pd.DataFrame",
+    embeddings: Mapping[str, Sequence[AudioEmbeddings]],
+    *,
+    fold: str,
+    condition: str,
+    test_audio: "pd.DataFrame | None" = None,
+) -> "pd.DataFrame":
+    """Predict the labels of utterances (U) in one condition with every head whose model has embeddings.
+
+    Args:
+        utterances: with columns utterance_id, corpus, speaker, cluster, split and label.
+        embeddings: model -> its embeddings of the targets in this condition.
+        test_audio: utterance_id and corpus of the test audio (V) that heads centred on the target take their mean of.
+
+    Returns:
+        One row per head and utterance, as clepdg.evaluation.predictions describes.
+
+    Raises:
+        ClepError: a target has no test audio to be centred on.
+    """
+    import pandas as pd
+
+    applied = [head for head in heads if head.model in embeddings]
+    embedded = {model: select(found, utterances.utterance_id.tolist()) for model, found in embeddings.items()}
+    parts = []
+    for each in applied:
+        x, head = embedded[each.model], each.head
+        if each.centred_on_target:
+            if test_audio is None:
+                raise ClepError("There is no test audio to centre a target on.", got=each.row)
+            test = select(embeddings[each.model], test_audio.utterance_id.tolist())
+            x = centre_on_targets(x, utterances.corpus.to_numpy(), test, test_audio.corpus.to_numpy())
+            head = replace(head, mean=head.mean.new_zeros(head.mean.shape))
+        probabilities = head.probabilities(x)
+        parts.append(
+            utterances[COPIED].assign(
+                emotion=utterances.label,
+                fold=fold,
+                row=each.row,
+                seed=each.seed,
+                condition=condition,
+                label=np.array(head.labels)[probabilities.argmax(axis=1)],
+                probabilities=list(probabilities),
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def centre_on_targets(
+    x: NDArray[np.float32], corpora: NDArray[Any], test: NDArray[np.float32], test_corpora: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Subtract from x (U, D) the mean of its corpus's test audio (V, D): transductive, without labels.
+
+    Args:
+        corpora: of each utterance (U,).
+        test_corpora: of each test utterance (V,).
+
+    Raises:
+        ClepError: a target has no test audio.
+    """
+    x = x.copy()
+    for corpus in sorted(set(corpora)):
+        if corpus not in test_corpora:
+            raise ClepError("There is no test audio to centre a target on.", got=corpus)
+        x[corpora == corpus] -= test[test_corpora == corpus].mean(axis=0)
+    return x

@@ -1,0 +1,162 @@
+"""The report's facts beside the cells: ACPT's credit, contexts, models and corpora, as texts and tables of texts.
+
+A table of texts maps names to mappings, one line each.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clepdg.config.rows import ROWS
+from clepdg.evaluation import context_geometry, credit, learnt_vs_random
+from clepdg.report.tables import INTERVALS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clepdg.corpora.cards import Card
+
+CREDIT = "ACPT's credit"
+CONTEXTS = "what models read of contexts"
+DIAGNOSTICS = "what contexts are like"
+LEARNT = "UAR with learnt contexts minus UAR with random ones"
+ACOUSTICS = "do contexts look like acoustics?"
+ALWAYS = ("context_shift", "context_variance_share", "context_effective_rank")
+TAUGHT = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a backbone that was taught environments
+
+Table = dict[str, dict[str, str]]
+
+
+def credit_facts(
+    predictions: "pd.DataFrame", labels: tuple[str, ...], corpora: Sequence[str], untestable: str | None
+) -> dict[str, str]:
+    """Return the verdict of the credit rule and the differences behind it.
+
+    Args:
+        corpora: each of them has to be a target once.
+        untestable: why the rule can't be tested with this backbone; None where it can.
+    """
+    found = credit.verdict(predictions, labels, corpora)
+    verdict = f"not testable: {untestable}" if untestable else f"{found.says}: {found.why}"
+    return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in found.parts().items()}}
+
+
+def learnt_facts(
+    predictions: "pd.DataFrame", labels: tuple[str, ...], *, resamples: int, confidence: float
+) -> dict[str, Table]:
+    """Return the table of learnt contexts against random ones, a line a fold; nothing where no fold has both."""
+    found = learnt_vs_random.against_random(predictions, labels, resamples=resamples, confidence=confidence)
+    lines = {
+        fold: {
+            **{part: f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for part, d in parts.items()},
+            "interval": INTERVALS[parts["clean"].method].removeprefix("interval: "),
+        }
+        for fold, parts in found.items()
+    }
+    return {LEARNT: lines} if lines else {}
+
+
+def acoustics_facts(tables: "Sequence[pd.DataFrame]", never_heard: Collection[str]) -> dict[str, Table]:
+    """Return the table of contexts and corruptions: a line per fold and contexts, means over seeds.
+
+    Args:
+        tables: of each fold, as the evaluation writes them; empty ones are passed over.
+        never_heard: corruptions that no pretraining taught.
+    """
+    import pandas as pd
+
+    tables = [table for table in tables if not table.empty]
+    if not tables:
+        return {}
+    lines: Table = {}
+    for (fold, row), own in pd.concat(tables).groupby(["fold", "row"], sort=False):
+        found = {
+            "share of audio's moves": f"{own.share.mean():.3f}",
+            "random directions, 95 % below": f"{own.random_share.mean():.3f}, {own.random_high.mean():.3f}",
+        }
+        if "p" in own and own.p.notna().any():
+            first = own.dropna(subset="p").iloc[0]
+            found |= {
+                "mean rank of the context that names it": f"{own.mean_rank.mean():.1f} of {first.contexts:.0f}",
+                "p, names dealt at random (median over seeds)": f"{own.p.median():.4f}",
+                "ranks (first seed)": ", ".join(
+                    f"{name} {rank}{' (never taught)' * (name in never_heard)}"
+                    for name, rank in json.loads(first.ranks).items()
+                ),
+            }
+        lines[f"{fold}: {_contexts_of(str(row))}"] = found
+    return {ACOUSTICS: lines}
+
+
+def _contexts_of(row: str) -> str:
+    """Return which contexts a row's line is about: its own, or those in words as its CLEP reads them."""
+    if row in context_geometry.AS_VECTORS:
+        return ROWS[row].title.removeprefix("text classifier, ")
+    if row == context_geometry.BEFORE:
+        return "hand-written contexts, before CLEP"
+    clep = ROWS[row].title.removeprefix("ACPT, ").removesuffix(", no contexts")
+    return "hand-written contexts" + ("" if row == context_geometry.IN_WORDS else f", {clep}")
+
+
+def model_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:
+    """Return how much the backbone and every CLEP read of contexts, means over folds and seeds.
+
+    Args:
+        figures: (model, figures of its stage); several of one model are averaged.
+    """
+    chosen = [
+        (model, {name: own[name] for name in (*ALWAYS, *(name for name in TAUGHT if name in own))})
+        for model, own in figures
+    ]
+    return _means(CONTEXTS, chosen)
+
+
+def diagnostics_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:
+    """Return the diagnostics of ACPT's contexts and of its rivals', means over folds and seeds.
+
+    Args:
+        figures: (contexts, figures of their stage).
+    """
+    return _means(DIAGNOSTICS, figures)
+
+
+def _means(title: str, figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for name, own in figures:
+        found.setdefault(name, []).append(own)
+    rows = {
+        name: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in all_[0]}
+        for name, all_ in sorted(found.items())
+    }
+    return {title: rows} if rows else {}
+
+
+def corpus_facts(
+    card: "Card", figures: Mapping[str, Any], differences: Sequence[str], copies: int | None = None
+) -> dict[str, object]:
+    """Return a corpus's line of the table of corpora.
+
+    Args:
+        figures: of its index.
+        differences: from the whole corpus, in short.
+        copies: utterances that its leave-out fold drops; None where the run has no such fold.
+    """
+    return {
+        "title": card.title,
+        "utterances": figures["utterances"],
+        "speakers": figures["speakers"],
+        "hours": round(figures["seconds"] / 3600, 2),
+        "quarantined": figures["quarantined"],
+        "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
+        **({} if copies is None else {"left out of its fold: copies of source audio": copies}),
+        "differs from the whole corpus": "; ".join(differences) or "no",
+        "licence": card.licence,
+        "citation": card.citation,
+        "split by": card.split.unit,
+    }
+
+
+def caption_of_partial(corpora: Mapping[str, Mapping[str, object]]) -> str:
+    """Return what the caption says of corpora that differ from the whole ones; "" where none does."""
+    partial = [name for name, found in corpora.items() if found["differs from the whole corpus"] != "no"]
+    return f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}." if partial else ""
