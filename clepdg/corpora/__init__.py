@@ -1,4 +1,4 @@
-"""Corpora: what a tree of files says about its utterances. One file per grammar of file names."""
+"""Parse the file trees of corpora: one module per grammar of file names."""
 
 from importlib import import_module
 from typing import Final
@@ -7,7 +7,7 @@ from clepdg.corpora.parsing import Finding, Parser, Utterance
 
 __all__ = ["CORPORA", "Finding", "Parser", "Utterance"]
 
-_GRAMMARS: Final = (  # each is `utterances` of a file here; a card names its grammar, so that several may share one
+_GRAMMARS: Final = (  # modules here; a card names its grammar, so several cards may share one
     "ravdess",
     "crema-d",
     "tess",

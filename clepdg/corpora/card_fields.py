@@ -1,4 +1,4 @@
-"""Fields of a card: each known, there, and of its type."""
+"""Validate the fields of a card: names and types."""
 
 import typing
 from dataclasses import MISSING, fields
@@ -13,7 +13,7 @@ def part_of(kind: type[Any], raw: Any, name: str, path: Path) -> Any:
     """Build a part of a card; lists become tuples.
 
     Raises:
-        ConfigError: a field that is not known, is missing, or does not hold what it should.
+        ConfigError: a field is unknown, missing or of the wrong type.
     """
     if not isinstance(raw, dict):
         raise wrong_type(name.strip("[]"), raw, f"a table {name}", path)
@@ -26,18 +26,18 @@ def part_of(kind: type[Any], raw: Any, name: str, path: Path) -> Any:
         raise ConfigError("A card has an unknown or a missing field.", got=got, expected=tuple(known), where=path)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     for key, hint in typing.get_type_hints(kind).items():
-        if key in values and not _fits(values[key], hint):  # a text in a list's place would be its letters
+        if key in values and not _fits(values[key], hint):  # a string in place of a list would become its letters
             raise wrong_type(f"{name} {key}".strip(), raw[key], _in_words(hint), path)
     return kind(**values)
 
 
 def wrong_type(name: str, value: Any, expected: str, path: Path) -> ConfigError:
-    """Return the error that a field has the wrong type."""
+    """Return the error for a field of the wrong type."""
     return ConfigError("A card's field has the wrong type.", got=f"{name} = {value!r}", expected=expected, where=path)
 
 
 def _in_words(hint: Any) -> str:
-    """Describe a field's type in words."""
+    """Return a field's type in words."""
     kind, inner = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not NoneType]
     if kind is Literal:
         return " or ".join(f'"{value}"' for value in inner)
@@ -45,7 +45,7 @@ def _in_words(hint: Any) -> str:
         return "a list of texts"
     if kind is dict:
         return f"a table whose values are each {_in_words(inner[1])}"
-    if inner:  # one that may be left out
+    if inner:  # an optional one
         return _in_words(inner[0])
     return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "a table")
 

@@ -1,10 +1,8 @@
-"""Corpus cards: <corpus>.toml as frozen dataclasses.
+"""Read corpus cards (<corpus>.toml) into frozen dataclasses.
 
-They lie in data_manifests, or in a folder of the user's own.
-
-A card holds what is known about a corpus without having it: sources with checksums and bytes, licence, citation,
-expected counts, the label map, the split and its unit, exclusions and known faults. What a stage reads of a card is in
-that stage's key; the expected counts only accept or refuse, so they are in no key.
+Cards lie in data_manifests, or in the user's own folder. A card describes a corpus before it is downloaded: sources
+with checksums and sizes, licence, citation, expected counts, label map, split and its unit, exclusions and known
+faults. The fields that a stage reads are in its key; the expected counts only accept or refuse, so they are in no key.
 """
 
 import csv
@@ -25,22 +23,24 @@ from clepdg.corpora.card_fields import part_of, wrong_type
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
-_NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus: part of the names of folders and folds
+_NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus, used in the names of folders and folds
 SPLITS = ("train", "validation", "test")
 SUMS: Final = {"md5": 32, "sha256": 64}  # hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """One published address of a corpus. A checksum binds this address, never a user's own --source.
+    """One published address of a corpus.
+
+    Its checksums apply to this address, never to a user's own --source.
 
     Attributes:
-        url: of an archive; with `files`, of the folder that they lie in; with `dataverse`, of the repository.
+        url: of an archive; with `files`, of their folder; with `dataverse`, of the repository.
         bytes: of the archive, as md5 and sha256 are.
-        files: a table beside the cards: path, bytes and sha256 of every single file below url.
-        dataverse: persistent id of a dataset whose audio files are taken one by one.
-        lfs: the git repository whose LFS objects the files are; asked by `clep-dg fetch --check` alone.
-        recorded: where checksums come from that the publisher does not give; never in a card.
+        files: a table beside the cards: path, bytes and sha256 of every file below url.
+        dataverse: persistent id of a dataset whose audio files are downloaded one by one.
+        lfs: the git repository that holds the files as LFS objects; only `clep-dg fetch --check` uses it.
+        recorded: origin of checksums that the publisher does not provide; never in a card.
     """
 
     url: str
@@ -54,20 +54,22 @@ class Address:
 
     @property
     def many(self) -> bool:
-        """Whether single files are taken, not an archive."""
+        """True for single files, False for an archive."""
         return bool(self.files or self.dataverse)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The one fixed train / validation / test split of a corpus; all that is not named is train.
+    """The fixed split of a corpus into train, validation and test.
+
+    Everything that is not assigned to validation or test is train.
 
     Attributes:
-        unit: what keeps the parts apart: "speaker", "text" or "official"; tables mark what is not "speaker".
+        unit: the unit that is in one part only: "speaker", "text" or "official"; tables mark others than "speaker".
         test: speakers of the test part.
         validation: speakers of the validation part.
-        parts: the corpus's own part ("Development") -> "train", "validation", "test" or, for what is left out, "";
-            where this is given, speakers and texts decide nothing. Unit "official" without it takes the three names.
+        parts: the corpus's own part ("Development") -> "train", "validation", "test" or "" (excluded);
+            if it is given, speakers and texts have no effect. Unit "official" without it uses the three names.
         validation_text_share: share in [0, 1) of the remaining speakers' texts that go to validation, by sha256 of the
             text's id, for corpora with too few speakers for a validation speaker.
     """
@@ -83,12 +85,12 @@ class Split:
             object.__setattr__(self, "parts", {name: name for name in SPLITS})
 
     def part(self, speaker: str, text: str, official: str | None = None) -> str | None:
-        """Return "train", "validation", "test" or, for an official part that is left out, None.
+        """Return the part of an utterance, or None for an excluded official part.
 
         Args:
             speaker: without the corpus's prefix.
             text: id of the text.
-            official: the corpus's own part; `parts` must know it.
+            official: the corpus's own part; a key of `parts`.
         """
         if self.parts:
             return self.parts[official or ""] or None
@@ -102,7 +104,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a complete copy holds, as far as it is known; a copy that differs is refused unless --allow-partial."""
+    """The known counts of a complete copy.
+
+    Other copies are refused unless --allow-partial.
+    """
 
     utterances: int | None = None
     speakers: int | None = None
@@ -112,7 +117,7 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known about a corpus without having it."""
+    """The description of a corpus, known before it is downloaded."""
 
     name: str
     title: str
@@ -121,20 +126,20 @@ class Card:
     licence: str
     citation: str
     homepage: str
-    labels: dict[str, str]  # raw_label -> canonical emotion, "" = names no emotion
+    labels: dict[str, str]  # raw_label -> canonical emotion, "" = no emotion
     split: Split
     expected: Expected
     sources: tuple[Address, ...] = ()  # tried in this order
     nested: bool = False  # the archive holds archives that hold the corpus
-    apply: str | None = None  # what to do to get the corpus where no address is open
-    exclude: tuple[str, ...] = ()  # utterance ids or speakers withdrawn, each with the corpus before it
-    allowed_errors: float = 0.01  # share of files that may be quarantined
+    apply: str | None = None  # how to get the corpus where no address is open
+    exclude: tuple[str, ...] = ()  # withdrawn <corpus>/<utterance> or <corpus>/<speaker>
+    allowed_errors: float = 0.01  # largest share of quarantined files
     faults: tuple[str, ...] = ()  # known faults, with their evidence mark
     acoustics: dict[str, float] = field(default_factory=dict)  # synthetic corpora only: microphone, room and noise
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """Canonical emotions that the label map names, in canonical order."""
+        """Canonical emotions of the label map, in canonical order."""
         return tuple(e for e in EMOTIONS if e in set(self.labels.values()))
 
 
@@ -145,12 +150,14 @@ def corpus_names() -> tuple[str, ...]:
     """Return the names of all corpora that have a card.
 
     Raises:
-        ConfigError: a file's name can't be a corpus's.
+        ConfigError: a file's name is no valid corpus name.
     """
     paths = [path for folder in folders() for path in folder.glob("*.toml") if not path.name.startswith(".")]
     wrong = sorted(str(path) for path in paths if not _NAME.fullmatch(path.stem))
     if wrong:
-        raise ConfigError("A card's file name is not a corpus's.", got=wrong, expected="a-z, 0-9 and - between them")
+        raise ConfigError(
+            "A card's file name is no valid corpus name.", got=wrong, expected="a-z, 0-9 and - between them"
+        )
     return tuple(sorted({path.stem for path in paths}))
 
 
@@ -158,9 +165,9 @@ def load_card(name: str) -> Card:
     """Read <name>.toml of the user's own cards or of data_manifests.
 
     Raises:
-        ConfigError: no such corpus, an unknown or missing field or one of the wrong type, another corpus's name, an
-            unknown grammar, a label map to an unknown emotion, a split that contradicts itself, a malformed checksum,
-            or an exclusion of another corpus.
+        ConfigError: no such corpus, an unknown, missing or mistyped field, another corpus's name, an unknown grammar, a
+            label map to an unknown emotion, a contradictory split, a malformed checksum, or an exclusion of another
+            corpus.
     """
     path = find(f"{name}.toml")
     if not (_NAME.fullmatch(name) and path.exists()):
@@ -188,36 +195,39 @@ def _read(path: Path) -> Card:
 
 
 def _contradictions(card: Card, name: str) -> Iterator[tuple[str, Any, Any, str | None]]:
-    """Yield what a card must not say: (what, what it says of that, if anything, what is valid, what to do)."""
+    """Yield possible faults of a card: (what, got, expected, do).
+
+    `got` is empty where the card is right.
+    """
     split = card.split
     yield "A card's name is not that of its file.", card.name if card.name != name else "", name, None
     yield (
-        "A card names a grammar that is not there.",
+        "A card names an unknown grammar.",
         card.grammar if card.grammar not in CORPORA else "",
         tuple(CORPORA),
-        f"mend its name; a new grammar needs its file's name in {Path(corpora.__file__)}",
+        f"correct its name; a new grammar needs its file's name in {Path(corpora.__file__)}",
     )
     emotions = {*card.labels.values()} - {*EMOTIONS, ""}
-    yield "A card maps labels to emotions that are not known.", sorted(emotions), (*EMOTIONS, '""'), None
+    yield "A card maps labels to unknown emotions.", sorted(emotions), (*EMOTIONS, '""'), None
     both = sorted({*split.test} & {*split.validation})
     yield "A card's split has speakers in both validation and test.", both, "each in one of them", None
     parts = sorted({*split.parts.values()} - {*SPLITS, ""})
-    yield "A card's split names parts that are not known.", parts, (*SPLITS, '""'), None
+    yield "A card's split names unknown parts.", parts, (*SPLITS, '""'), None
     sums = [f"{kind} {value}" for source in card.sources for kind in SUMS if (value := getattr(source, kind))]
     malformed = [each for each in sums if not is_sum(*each.split(" ", 1))]
     yield "A card's checksum is malformed.", malformed, "32 (md5) or 64 (sha256) hexadecimal digits", None
-    strangers = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
+    foreign = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
     expected = f"{name}/<utterance> or {name}/<speaker>"
-    yield "A card excludes what is not of its corpus.", strangers, expected, None
+    yield "A card excludes utterances of another corpus.", foreign, expected, None
 
 
 def published(card: Card) -> dict[str, str]:
-    """Return {file name: sha256} of the single files that a card's table names; empty where it has no table."""
+    """Return {file name: sha256} of the files in a card's tables."""
     tables = [find(source.files) for source in card.sources if source.files]
     rows = [row for table in tables for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))]
     return {PurePosixPath(row["path"]).name: row["sha256"] for row in rows if row.get("path") and row.get("sha256")}
 
 
 def is_sum(kind: str, value: str) -> bool:
-    """Tell whether a text has the form of a checksum: "md5" or "sha256", in hexadecimal digits."""
+    """Return whether a text is a hexadecimal "md5" or "sha256"."""
     return re.fullmatch(rf"[0-9a-fA-F]{{{SUMS[kind]}}}", value) is not None

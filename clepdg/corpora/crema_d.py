@@ -1,4 +1,4 @@
-"""CREMA-D, the Crowd-sourced Emotional Multimodal Actors Dataset.
+"""Parse CREMA-D, the Crowd-sourced Emotional Multimodal Actors Dataset.
 
 91 actors (43 women, 48 men, 20 to 74 years) speak 12 sentences in six emotions; the sentence IEO at three levels as
 well: 7442 files of 16 kHz, mono. American English. The label used is the acted one, as is usual: the crowd's vote on
@@ -54,7 +54,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def parse(path: str) -> Utterance | Finding:
-    """Return what a file's name says, or why it is no utterance."""
+    """Parse a file's name into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match

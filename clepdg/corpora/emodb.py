@@ -1,7 +1,7 @@
-"""EmoDB, the Berlin Database of Emotional Speech.
+"""Parse EmoDB, the Berlin Database of Emotional Speech.
 
 Ten actors (5 women, 5 men) speak ten everyday German sentences in seven emotions: 535 files of 16 kHz, mono, kept by a
-perception test. German, so that English text prompts are out of domain.
+perception test. German: English text prompts are out of domain.
 
 Address:  http://www.emodb.bilderbar.info/download/download.zip (audio in wav/)
 Licence:  none stated on the corpus's pages; free for research
@@ -62,7 +62,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def parse(path: str) -> Utterance | Finding:
-    """Return what a file's name says, or why it is no utterance."""
+    """Parse a file's name into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match

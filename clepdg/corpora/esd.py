@@ -1,4 +1,4 @@
-"""ESD, the Emotional Speech Database (for voice conversion).
+"""Parse ESD, the Emotional Speech Database (for voice conversion).
 
 Ten Mandarin (0001-0010) and ten English speakers (0011-0020) say 350 sentences each in five emotions: 35,000 files of
 16 kHz, mono. The sentences are the same in every emotion and for every speaker of a language.
@@ -50,7 +50,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def _read(path: Path) -> Lines:
-    """Read speaker.txt: some are UTF-8, with or without a mark, some UTF-16 or GB 18030."""
+    """Read a speaker's text file in UTF-8, UTF-16 or GB 18030."""
     data = path.read_bytes()
     utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     text = read_text(path, *(("utf-16",) if utf16 else ("utf-8-sig", "gb18030")))
@@ -59,19 +59,19 @@ def _read(path: Path) -> Lines:
 
 
 def parse(path: str, lines: Lines | None = None) -> Utterance | Finding:
-    """Return what a file's path and its speaker's text file say, or why it is no utterance."""
+    """Parse a path with its speaker's lines into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
     speaker, number = match[1], int(match[2])
     folder = next((LABELS[part.lower()] for part in PurePosixPath(path).parts[-2::-1] if part.lower() in LABELS), None)
     transcript, emotion = (lines or {}).get(match[0], (None, ""))
-    told = LABELS.get(emotion.lower())
-    if emotion and not told:
+    listed = LABELS.get(emotion.lower())
+    if emotion and not listed:
         return Finding(path=path, reason=f"{speaker}.txt gives it an emotion that is not one: {emotion}")
-    if told and folder and told != folder:
-        return Finding(path=path, reason=f"{speaker}.txt says {told}, its folder {folder}")
-    label = told or folder
+    if listed and folder and listed != folder:
+        return Finding(path=path, reason=f"{speaker}.txt says {listed}, its folder {folder}")
+    label = listed or folder
     if not label:
         return Finding(path=path, reason=f"neither {speaker}.txt nor its folder says its emotion")
     mandarin = int(speaker) <= 10
@@ -84,5 +84,5 @@ def parse(path: str, lines: Lines | None = None) -> Utterance | Finding:
         raw_label=label,
         text=f"{'zh' if mandarin else 'en'}{(number - 1) % SENTENCES + 1:03d}",
         transcript=transcript,
-        notes=() if told else ("no line in the speaker's text file",),
+        notes=() if listed else ("no line in the speaker's text file",),
     )

@@ -1,4 +1,4 @@
-"""IEMOCAP, the Interactive Emotional Dyadic Motion Capture database.
+"""Parse IEMOCAP, the Interactive Emotional Dyadic Motion Capture database.
 
 Ten actors in five sessions, a woman and a man each, play scripts and improvise: 10,039 turns of 16 kHz, mono, about
 12 hours. American English. Three raters or more per turn; xxx is where no majority agrees.
@@ -29,10 +29,10 @@ WORDS: Final = re.compile(r"(Ses\S+) \[[\d. -]+\]:\s*(.*)")
 
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
-    """Yield the utterances and findings of an IEMOCAP tree, session by session.
+    """Yield the utterances and findings of an IEMOCAP tree, by session.
 
     Raises:
-        CorpusError: there is no session's folder, or one without labels.
+        CorpusError: there is no session's folder, or a session has no labels.
     """
     for session in find_nearest(root, "Session[1-5]", needed_by="IEMOCAP"):
         yield from _session(root, session)
@@ -47,21 +47,24 @@ def _session(root: Path, session: Path) -> Iterator[Utterance | Finding]:
             "A session of IEMOCAP has no labels.",
             expected="files <dialogue>.txt",
             where=session / "dialog" / "EmoEvaluation",
-            do="give the whole release, not only its wav files",
+            do="give the complete release, not only its wav files",
         )
     words = [line for table in _tables(session / "dialog" / "transcriptions") for line in _lines(table)]
     transcripts = {match[1]: match[2] for match in map(WORDS.fullmatch, words) if match}
-    told = []
+    listed = []
     for table in tables:
         for match in filter(None, map(LABEL.fullmatch, _lines(table))):
             turn, code = match.groups()
             path = audio.get(turn) or relative(root, wavs / table.stem / f"{turn}.wav")
-            told.append(_turn(path, turn, code, transcripts.get(turn)))
-    yield from add_unlisted(told, audio.values())
+            listed.append(_turn(path, turn, code, transcripts.get(turn)))
+    yield from add_unlisted(listed, audio.values())
 
 
 def _tables(folder: Path) -> list[Path]:
-    """Return the text files of a folder; EmoEvaluation has folders of single raters' votes beside them."""
+    """Return the text files of a folder, without its subfolders.
+
+    EmoEvaluation has subfolders with the votes of single raters.
+    """
     return sorted(path for path in folder.glob("Ses*.txt") if path.is_file())
 
 

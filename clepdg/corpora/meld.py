@@ -1,7 +1,7 @@
-"""MELD, the Multimodal EmotionLines Dataset: utterances of the series Friends.
+"""Parse MELD, the Multimodal EmotionLines Dataset.
 
-13,708 utterances of 1,433 dialogues in seven emotions, cut from the series as mp4 (48 kHz AAC), with laughter and
-music. Its own split: train, dev, test. The main cast speaks in all three: nothing on MELD is speaker-independent.
+13,708 utterances of 1,433 dialogues in seven emotions, cut from the series Friends as mp4 (48 kHz AAC), with laughter
+and music. Its own split: train, dev, test. The main cast speaks in all three: nothing on MELD is speaker-independent.
 
 Address:  https://affective-meld.github.io, https://github.com/declare-lab/MELD (MELD.Raw.tar.gz, about 10 GB)
 Licence:  GPL-3.0 file in the repository; the series itself is its owner's
@@ -10,7 +10,7 @@ Citation: Poria S, Hazarika D, Majumder N, Naik G, Cambria E, Mihalcea R (2019).
 
 Tree: MELD.Raw holds train.tar.gz, dev.tar.gz and test.tar.gz, with folders train_splits, dev_splits_complete and
       output_repeated_splits_test, and a table <part>_sent_emo.csv for each
-Name: dia125_utt3.mp4: dialogue and utterance; they repeat in other parts, so that a name here has its part before it.
+Name: dia125_utt3.mp4: dialogue and utterance; they repeat in other parts, so a name here starts with its part.
 Some clips are missing or broken, some have no label, some are cut minutes too long (the card says which).
 """
 
@@ -41,8 +41,8 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
         table, *_ = find_nearest(root, f"{part}_sent_emo.csv", needed_by="MELD")
         found = [relative(root, folder / path) for path in audio_files(folder)]
         audio = {Path(path).stem: path for path in found if NAME.fullmatch(Path(path).stem)}
-        told = [_utterance(row, part, audio, relative(root, folder)) for row in read_rows(table, COLUMNS)]
-        yield from add_unlisted(told, found, table=f"{table.name} does not name it")
+        listed = [_utterance(row, part, audio, relative(root, folder)) for row in read_rows(table, COLUMNS)]
+        yield from add_unlisted(listed, found, table=f"{table.name} does not name it")
 
 
 def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Utterance:

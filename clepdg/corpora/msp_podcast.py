@@ -1,8 +1,8 @@
-"""MSP-Podcast: turns of real podcasts with a Creative Commons licence, rated by a crowd.
+"""Parse MSP-Podcast.
 
-207,136 turns in release 1.12, 324 hours, 16 kHz, mono. Mostly American English. Its own partition: Train, Development,
-Test1, Test2 (other podcasts) and Test3 (labels hidden). Speakers overlap between the test parts, and a part of Train
-has unknown ones.
+Turns of real podcasts with a Creative Commons licence, rated by a crowd: 207,136 turns in release 1.12, 324 hours, 16
+kHz, mono. Mostly American English. Its own partition: Train, Development, Test1, Test2 (other podcasts) and Test3
+(labels hidden). Speakers overlap between the test parts, and a part of Train has unknown ones.
 
 Address:  https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html (signed agreement; no open address)
 Licence:  academic licence
@@ -58,12 +58,12 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
         if name not in named and name in audio
     ]
     words = top / "Transcripts"
-    told = (_turn(row, audio, relative(root, folder), words if words.is_dir() else None) for row in rows)
-    yield from add_unlisted(told, audio.values())
+    listed = (_turn(row, audio, relative(root, folder), words if words.is_dir() else None) for row in rows)
+    yield from add_unlisted(listed, audio.values())
 
 
 def _partition(top: Path) -> dict[str, str]:
-    """Return {turn: part} of Partition.txt, whatever stands between the two; empty where there is none."""
+    """Return {turn: part} of Partition.txt, or {} where there is none."""
     tables = [path for name in ("Partition.txt", "Partitions.txt") if (path := top / name).exists()]
     found = (PARTITION.fullmatch(line) for path in tables for line in read_text(path).splitlines())
     return {match[2]: match[1] for match in found if match}

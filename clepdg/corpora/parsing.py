@@ -1,4 +1,4 @@
-"""What the corpus files share: the row a file name gives, the walk over a tree, and tables of labels."""
+"""Parse file names, trees and label tables: helpers of all corpora."""
 
 import csv
 import io
@@ -12,28 +12,26 @@ from typing import Final
 from clepdg.audio.io import AUDIO_SUFFIXES
 from clepdg.errors import CorpusError
 
-LFS_POINTER: Final = b"version https://git-lfs"  # how a git lfs pointer begins
-
-
+LFS_POINTER: Final = b"version https://git-lfs"  # the start of a git lfs pointer
 LONGEST_NAME: Final = 95  # bytes of an utterance's name: a tar's header holds 100, with .flac
 
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
-    """One utterance, as far as its file name and the corpus's own tables tell.
+    """One utterance, from its file name and the corpus's own tables.
 
     Attributes:
         path: relative to the corpus's root, with "/".
         name: unique within the corpus, without dots, of at most `LONGEST_NAME` bytes in UTF-8.
         speaker: within the corpus, for example "03".
-        gender: "female", "male" or None where the corpus does not say.
-        language: ISO 639-1; None where the card's language holds.
+        gender: "female", "male" or None where it is unknown.
+        language: ISO 639-1; None for the card's language.
         raw_label: the corpus's own label.
-        text: id of the text that was spoken: a sentence's code or the word.
-        transcript: what was spoken, None where unknown.
-        notes: what is odd about the file but does no harm.
-        part: the corpus's own name for the official part that it belongs to; None where there is none.
-        cluster: what intervals are over, where that is wider than a speaker: a session, a dialogue.
+        text: id of the spoken text: a sentence's code or the word.
+        transcript: the spoken text, None where it is unknown.
+        notes: harmless oddities of the file.
+        part: the official part that it belongs to, by the corpus's own name; None where there is none.
+        cluster: the unit of the bootstrap where it is wider than a speaker: a session, a dialogue.
     """
 
     path: str
@@ -51,7 +49,7 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """An audio file or a table's line that gives no utterance of the corpus, and why."""
+    """An audio file or table line that is no utterance, and the reason."""
 
     path: str
     reason: str
@@ -61,7 +59,7 @@ Parser = Callable[[Path], Iterator[Utterance | Finding]]
 
 
 def match_name(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
-    """Return the match of a file's stem, or the finding that its name is not of the grammar."""
+    """Match a file's stem; return the match, or a finding."""
     match = pattern.fullmatch(PurePosixPath(path).stem)
     return match or Finding(path=path, reason=f"its name is not of the corpus's grammar {pattern.pattern}")
 
@@ -69,9 +67,9 @@ def match_name(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
 def parse_tree(
     root: Path, parse: Callable[[str], Utterance | Finding], *, ignore: frozenset[str] = frozenset()
 ) -> Iterator[Utterance | Finding]:
-    """Parse every audio file below root, ordered by path; a name that comes again is a finding.
+    """Parse every audio file below root, ordered by path.
 
-    Hidden and AppleDouble files are ignored, and folders whose names are in `ignore`.
+    A repeated name is a finding. Hidden and AppleDouble files are ignored, and folders whose names are in `ignore`.
     """
     first: dict[str, str] = {}
     for path in audio_files(root, ignore):
@@ -82,7 +80,10 @@ def parse_tree(
 
 
 def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
-    """Return the paths of all audio files below root, relative to it and sorted; hidden ones are ignored."""
+    """Return the sorted relative paths of all audio files below root.
+
+    Hidden files and folders are ignored.
+    """
     found: list[str] = []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in {"__MACOSX", *ignore}]
@@ -92,34 +93,36 @@ def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
 
 
 def add_unlisted(
-    told: Iterable[Utterance | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
+    listed: Iterable[Utterance | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
 ) -> Iterator[Utterance | Finding]:
-    """Yield what the corpus's tables tell, then a finding for every audio file that they do not name.
+    """Yield listed utterances, then a finding per unlisted audio file.
 
-    An utterance that is told twice is a finding, both times where the labels differ; one without a file stays: the
-    index says that its file is missing.
+    An utterance listed twice is a finding, both times where the labels differ. One without a file is yielded: the index
+    reports the missing file.
     """
-    told = list(told)
+    listed = list(listed)
     labels: dict[str, set[str]] = {}
-    for item in told:
+    for item in listed:
         if isinstance(item, Utterance):
             labels.setdefault(item.name, set()).add(item.raw_label)
     seen: set[str] = set()
-    for item in told:
+    for item in listed:
         if isinstance(item, Utterance) and (item.name in seen or len(labels[item.name]) > 1):
             yield Finding(path=item.path, reason=f"named twice, as {' and '.join(sorted(labels[item.name]))}")
         else:
             yield item
         seen |= {item.name} if isinstance(item, Utterance) else set()
-    known = {item.path for item in told}
+    known = {item.path for item in listed}
     yield from (Finding(path=path, reason=table) for path in audio if path not in known)
 
 
 def find_nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
-    """Return what has one of these names (patterns) in root or, where nothing has, one, two or three folders below.
+    """Return the paths of these names (patterns) nearest to root.
+
+    The search covers root and up to three folders below.
 
     Raises:
-        CorpusError: there is nothing of that name.
+        CorpusError: there is no such path.
     """
     for depth in range(4):
         for name in names:
@@ -140,10 +143,10 @@ def relative(root: Path, path: Path) -> str:
 
 
 def read_text(path: Path, *encodings: str) -> str:
-    """Return a text file's content in the first encoding that fits.
+    """Return a text file's content in the first valid encoding.
 
     Raises:
-        CorpusError: none fits.
+        CorpusError: no encoding is valid.
     """
     data = path.read_bytes()
     for encoding in encodings or ("utf-8-sig",):
@@ -155,10 +158,10 @@ def read_text(path: Path, *encodings: str) -> str:
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; what is missing at the end of a row is "".
+    """Return the rows of a CSV file; missing cells are "".
 
     Raises:
-        CorpusError: it is not UTF-8, or lacks a column.
+        CorpusError: the file is not UTF-8, or lacks a column.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     missing = set(columns) - set(reader.fieldnames or ())

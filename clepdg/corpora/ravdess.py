@@ -1,7 +1,8 @@
-"""RAVDESS, the Ryerson Audio-Visual Database of Emotional Speech and Song; here its speech, audio only.
+"""Parse the audio-only speech of RAVDESS.
 
-24 professional actors (12 women, 12 men) speak two sentences of equal wording in eight emotions, at two intensities and
-twice each: 1440 files of 48 kHz, 16 bit, in folders Actor_01 to Actor_24. North American English.
+The Ryerson Audio-Visual Database of Emotional Speech and Song. 24 professional actors (12 women, 12 men) speak two
+sentences of equal wording in eight emotions, at two intensities and twice each: 1440 files of 48 kHz, 16 bit, in
+folders Actor_01 to Actor_24. North American English.
 
 Address:  https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip)
 Licence:  CC BY-NC-SA 4.0
@@ -43,7 +44,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def parse(path: str) -> Utterance | Finding:
-    """Return what a file's name says, or why it is no utterance."""
+    """Parse a file's name into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match

@@ -1,4 +1,4 @@
-"""SAVEE, the Surrey Audio-Visual Expressed Emotion database.
+"""Parse SAVEE, the Surrey Audio-Visual Expressed Emotion database.
 
 Four men, postgraduate students and researchers at Surrey, speak 15 TIMIT sentences per emotion (30 neutral) in seven
 emotions: 480 files of 44.1 kHz. British English.
@@ -9,7 +9,7 @@ Citation: Haq S, Jackson PJB (2010). Multimodal Emotion Recognition. In: Machine
 
 Name: AudioData/speaker/code and number: AudioData/DC/a01.wav; in flattened copies DC_a01.wav
     code     a anger, d disgust, f fear, h happiness, n neutral, sa sadness, su surprise
-    speaker  DC JE JK KL, in the official tree told by the folder alone
+    speaker  DC JE JK KL, in the official tree only in the folder's name
 """
 
 import re
@@ -38,7 +38,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def parse(path: str) -> Utterance | Finding:
-    """Return what a file's path says, or why it is no utterance."""
+    """Parse a file's path into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match
@@ -53,6 +53,6 @@ def parse(path: str) -> Utterance | Finding:
         gender="male",
         language="en",
         raw_label=LABELS[code],
-        text=f"{code}{number}",  # numbered anew for every emotion
+        text=f"{code}{number}",  # every emotion has its own numbers
         transcript=None,
     )

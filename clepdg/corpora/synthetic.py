@@ -1,8 +1,7 @@
-"""Synthetic corpora: emotional speech by a source and a filter, so that everything runs without a download.
+"""Write synthetic corpora of emotional speech, which need no download.
 
-Every speaker has a voice, and every corpus a microphone, a room and a noise floor of its own (`acoustics` of its card),
-the same for all emotions. The files lie as those of a real corpus do (`grammar` of its card) and are read by its
-parser.
+Every speaker has a voice, and every corpus its own microphone, room and noise floor (`acoustics` of its card), the same
+for all emotions. The files have the paths of a real corpus (`grammar` of its card) and are read by its parser.
 """
 
 import io
@@ -26,9 +25,9 @@ from clepdg.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a grammar names files: every speaker may say every text in every emotion and take."""
+    """File names of a grammar: every speaker, text, emotion and take."""
 
-    emotions: dict[str, str]  # raw_label -> how it is spoken; not the card's label map, which may be edited
+    emotions: dict[str, str]  # raw_label -> speaking style; not the card's label map, which may be edited
     speakers: tuple[str, ...]
     texts: tuple[str, ...]
     takes: tuple[str, ...]
@@ -81,14 +80,14 @@ LAYOUTS: Final = {
         parse=crema_d.parse,
     ),
 }
-SPEAKERS: Final = 5  # where the layout has them; more only when these have nothing left to say
+SPEAKERS: Final = 5  # where the layout has them; more only when these have used all texts
 
 
 def with_size(card: Card, config: SyntheticConfig) -> Card:
-    """Return the card with the counts that a corpus of the configured size has.
+    """Return the card with the expected counts of the configured size.
 
     Raises:
-        ConfigError: the grammar has no room for so many utterances.
+        ConfigError: the grammar has too few names.
     """
     plan = _plan(card, config)
     return replace(
@@ -103,10 +102,12 @@ def with_size(card: Card, config: SyntheticConfig) -> Card:
 
 
 def write(card: Card, config: SyntheticConfig, root: Path) -> None:
-    """Write a synthetic corpus below root: about `config.utterances` WAV files of 16 bit, the same bytes on every run.
+    """Write a synthetic corpus below root.
+
+    About `config.utterances` WAV files of 16 bit, with equal bytes on every run.
 
     Raises:
-        ConfigError: the grammar has no room for so many utterances.
+        ConfigError: the grammar has too few names.
     """
     import soundfile
 
@@ -120,18 +121,18 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
         speech = synthesize(spoken, emotions[spoken.raw_label], card.name, rate, config.seed)
         signal = _record(speech, card, spoken, room, config.seed)
         pcm = np.round(signal * 32767).astype(np.int16)
-        audio = io.BytesIO()  # libsndfile does not say why it can't write a file
+        audio = io.BytesIO()  # libsndfile does not report why it can't write a file
         soundfile.write(audio, pcm, rate, format="WAV", subtype="PCM_16")
         path.write_bytes(audio.getvalue())
 
 
 def _rate(card: Card) -> int:
-    assert card.expected.sample_rate, "a synthetic corpus's card says its rate"
+    assert card.expected.sample_rate, "a synthetic corpus's card has a rate"
     return card.expected.sample_rate
 
 
 def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
-    """Return the utterances: every speaker says the same texts in every emotion."""
+    """Return the utterances: the same texts for all speakers and emotions."""
     layout = LAYOUTS[card.grammar]
     room = len(layout.texts) * len(layout.takes)
     for count in range(min(SPEAKERS, len(layout.speakers)), len(layout.speakers) + 1):
@@ -140,7 +141,7 @@ def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
             return list(_utterances(layout, layout.speakers[:count], each))
     most = room * len(layout.speakers) * len(layout.emotions)
     raise ConfigError(
-        f"{card.name} has no room for so many utterances.",
+        f"{card.name} can't have that number of utterances.",
         got=config.utterances,
         expected=f"at most {most}",
         where="synthetic.utterances",
@@ -148,10 +149,10 @@ def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
 
 
 def _utterances(layout: Layout, speakers: tuple[str, ...], each: int) -> Iterator[Utterance]:
-    said = list(islice(product(layout.takes, layout.texts), each))
-    for speaker, raw_label, (take, text) in product(speakers, layout.emotions, said):
+    texts = list(islice(product(layout.takes, layout.texts), each))
+    for speaker, raw_label, (take, text) in product(speakers, layout.emotions, texts):
         spoken = layout.parse(layout.path(speaker, raw_label, text, take))
-        assert isinstance(spoken, Utterance), "a layout writes what its own parser reads"
+        assert isinstance(spoken, Utterance), "a layout's names match its own parser"
         yield spoken
 
 
@@ -165,7 +166,10 @@ def _impulse_response(card: Card) -> Signal:
 
 
 def _record(speech: Signal, card: Card, spoken: Utterance, room: Signal, seed: int) -> Signal:
-    """Return speech (T,) as this corpus's room, noise and microphone give it, within [-0.95, 0.95]."""
+    """Add a corpus's room, noise and microphone to speech (T,).
+
+    The result lies in [-0.95, 0.95].
+    """
     from scipy.signal import fftconvolve
 
     rate, acoustics = _rate(card), card.acoustics

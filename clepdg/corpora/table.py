@@ -1,8 +1,9 @@
-"""Any corpus as a folder and a table: utterances.csv, one line per utterance, so that no code is needed.
+"""Parse any corpus that has a table: utterances.csv, a line per utterance.
 
-Columns: path (relative to the folder), speaker, label; and where they are known split, gender (female, male), language
-(ISO 639-1), text (id of what was spoken), transcript and session (what intervals are over, if wider than a speaker).
-The card maps the labels to emotions; with unit = "official" the column split says train, validation or test.
+Such a corpus needs no code of its own. Columns: path (relative to the folder), speaker, label; and where they are known
+split, gender (female, male), language (ISO 639-1), text (id of what was spoken), transcript and session (the unit of
+the bootstrap, if wider than a speaker). The card maps the labels to emotions; with unit = "official" the column split
+says train, validation or test.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ REQUIRED: Final = ("path", "speaker", "label")
 
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
-    """Yield the utterances and findings of a folder with a table, in the table's order.
+    """Yield the utterances and findings of a table, in its order.
 
     Raises:
         CorpusError: there is no table, or it lacks a column.
@@ -38,26 +39,29 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
     rows = read_rows(table, REQUIRED)
     folder = PurePosixPath(relative(root, table.parent))
     found = audio_files(table.parent)
-    spelt = {_composed(path): path for path in found} | {path: path for path in found}
+    spellings = {_composed(path): path for path in found} | {path: path for path in found}
     for row in rows:
         path = PurePosixPath(row["path"]).as_posix() if row["path"] else ""
-        row["path"] = spelt.get(path) or spelt.get(_composed(path), path)
+        row["path"] = spellings.get(path) or spellings.get(_composed(path), path)
     names = _names({row["path"] for row in rows})
-    told = [_utterance(row, number, folder, names) for number, row in enumerate(rows, start=2)]
-    yield from add_unlisted(told, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
+    listed = [_utterance(row, number, folder, names) for number, row in enumerate(rows, start=2)]
+    yield from add_unlisted(listed, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
 
 
 def _composed(path: str) -> str:
-    """Return a path in the one spelling (NFC) of accents, which some systems store as letter and accent (NFD)."""
+    """Return a path in Unicode NFC; some systems store names in NFD."""
     return unicodedata.normalize("NFC", path)
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
-    """Return {path: name}; a name that two files would have, or that is too long, ends in a hash of its path."""
+    """Return {path: name}.
+
+    A name that is not unique, or too long, ends in a hash of its path.
+    """
     plain = {path: _plain_name(path) for path in paths}
-    bearers = Counter(plain.values())
+    counts = Counter(plain.values())
     return {
-        path: _hashed(path, name) if bearers[name] > 1 or len(name.encode()) > LONGEST_NAME else name
+        path: _hashed(path, name) if counts[name] > 1 or len(name.encode()) > LONGEST_NAME else name
         for path, name in plain.items()
     }
 

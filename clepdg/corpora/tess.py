@@ -1,4 +1,4 @@
-"""TESS, the Toronto Emotional Speech Set.
+"""Parse TESS, the Toronto Emotional Speech Set.
 
 Two actresses, OAF (64 years) and YAF (26), say 200 words in the carrier phrase "Say the word ..." in seven emotions:
 2800 files of 24,414 Hz, 16 bit, mono. English.
@@ -28,7 +28,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def parse(path: str) -> Utterance | Finding:
-    """Return what a file's name says, or why it is no utterance."""
+    """Parse a file's name into an utterance, or a finding."""
     match = match_name(NAME, path)
     if isinstance(match, Finding):
         return match

@@ -1,7 +1,7 @@
-"""Speech by a source and a filter: glottal pulses and breath through a vowel's formants, syllable after syllable.
+"""Synthesize emotional speech with a source-filter model.
 
-Pitch, its range, pace, energy, breathiness and spectral tilt follow the emotion, with strengths that overlap.
-Shapes: T samples.
+The source is glottal pulses and breath, the filter the formants of one vowel per syllable. Pitch, its range, pace,
+energy, breathiness and spectral tilt depend on the emotion, with overlapping strengths. Shapes: T samples.
 """
 
 import hashlib
@@ -45,12 +45,12 @@ MARGIN: Final = 0.1  # seconds before and after speech
 
 
 def generator(*parts: object) -> np.random.Generator:
-    """Return the random generator that belongs to a name, the same in every run."""
+    """Return a random generator seeded by its arguments' text."""
     return np.random.default_rng(list(hashlib.sha256("/".join(map(str, parts)).encode()).digest()))
 
 
 def synthesize(spoken: Utterance, emotion: str, corpus: str, rate: int, seed: int) -> Signal:
-    """Return speech (T,) at `rate` Hz, before any room or microphone, with margins of silence."""
+    """Return clean speech (T,) at `rate` Hz, with margins of silence."""
     voice = generator(seed, corpus, "voice", spoken.speaker)
     rng = generator(seed, corpus, spoken.name)
     female = spoken.gender == "female"
@@ -63,7 +63,7 @@ def synthesize(spoken: Utterance, emotion: str, corpus: str, rate: int, seed: in
 
     f0 = _pitch(edges, (205 if female else 120) * np.exp(style.pitch), np.exp(style.pitch_range), rng)
     source = _source(f0, rate, 1400 * 2**style.tilt, 0.05 * np.exp(style.breath), rng)
-    ring = int(0.04 * rate)  # a vowel sounds on after its syllable
+    ring = int(0.04 * rate)  # a vowel decays after its syllable
     margin = int(MARGIN * rate)
     speech = np.zeros(edges[-1] + 2 * margin)
     for vowel, start, stop in zip(vowels, edges[:-1], edges[1:], strict=True):
@@ -77,7 +77,7 @@ def synthesize(spoken: Utterance, emotion: str, corpus: str, rate: int, seed: in
 
 
 def _style(full: Style, voice: np.random.Generator, rng: np.random.Generator) -> Style:
-    """Draw an utterance's style: the emotion at some strength, the speaker's habit and chance."""
+    """Draw an utterance's style from emotion, speaker and chance."""
     strength = rng.uniform(0.6, 1.2)
     return Style(
         **{
@@ -90,7 +90,7 @@ def _style(full: Style, voice: np.random.Generator, rng: np.random.Generator) ->
 
 
 def _pitch(edges: NDArray[np.int_], base: float, span: float, rng: np.random.Generator) -> Signal:
-    """Return f0 (T,) in Hz: accents on the syllables and a falling line, both widened by span."""
+    """Return f0 (T,) in Hz: accents on a falling line, scaled by span."""
     middles = (edges[:-1] + edges[1:]) / 2
     accents = rng.normal(0, 0.09, SYLLABLES) + np.linspace(0.08, -0.08, SYLLABLES)
     contour = np.interp(np.arange(edges[-1]), middles, span * accents)
@@ -100,7 +100,7 @@ def _pitch(edges: NDArray[np.int_], base: float, span: float, rng: np.random.Gen
 
 
 def _source(f0: Signal, rate: int, corner: float, breath: float, rng: np.random.Generator) -> Signal:
-    """Return glottal flow derivative pulses (T,) with breath, low-passed at `corner` Hz."""
+    """Return glottal pulses (T,), low-passed at `corner` Hz, with breath."""
     phase = np.cumsum(f0 / rate) % 1.0 / 0.6  # open for 0.6 of a period
     pulses = np.where(phase < 1, 2 * phase - 3 * phase**2, 0.0)
     return low_pass(pulses, corner, rate) + breath * rng.standard_normal(len(f0))
@@ -117,7 +117,7 @@ def _resonate(signal: Signal, formants: list[float], rate: int) -> Signal:
 
 
 def low_pass(signal: Signal, hertz: float, rate: int) -> Signal:
-    """Return a signal (T,) through one pole at `hertz`."""
+    """Apply a one-pole low-pass at `hertz` to a signal (T,)."""
     from scipy.signal import lfilter
 
     pole = np.exp(-2 * np.pi * hertz / rate)

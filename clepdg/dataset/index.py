@@ -1,8 +1,8 @@
-"""Stage index: one row per utterance of a corpus, and what is wrong with the rest.
+"""Index a corpus: one row per utterance, and a quarantine of faulty files.
 
-A fault of a file is an error (the file is quarantined, with a reason) or a note (it is kept, and counted): stereo, odd
-rate, clipped, misnamed, the same as another. Nothing is skipped silently: every audio file of the tree is an utterance,
-a row of the quarantine, or excluded by the card.
+A file's fault is an error (it is quarantined, with a reason) or a note (it is kept and counted): stereo, odd rate,
+clipped, misnamed, duplicate. Nothing is skipped silently: every audio file of the tree is an utterance, a row of the
+quarantine, or excluded by the card.
 """
 
 from collections import Counter, defaultdict
@@ -48,23 +48,23 @@ def build_index(
     workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> "tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]":
-    """Index a corpus: parse its file names, decode every file, find what is wrong.
+    """Index a corpus: parse file names, decode all files, find faults.
 
-    1. Names: the parser of the card's grammar reads each one; what is not of the grammar is quarantined.
-    2. Exclusions and labels: what the card excludes is left out, a label that its map does not know is quarantined.
+    1. Names: the parser of the card's grammar reads each one; names outside the grammar are quarantined.
+    2. Exclusions and labels: the card's exclusions are left out, labels missing in its map are quarantined.
     3. Audio: every file is decoded, in `workers` threads.
-    4. Twins: of files that are identical or sound the same, all are quarantined where their labels differ; where they
-       agree, those that lie in a later part of the split (it would test what was trained on), and the others noted.
+    4. Duplicates: where their labels differ, all are quarantined; where they agree, those in a later part of the split
+       (they would test on training data) are quarantined and the others noted.
 
     Args:
         root: folder that the corpus's paths are relative to.
-        sha256: relative path -> sha256 of the file, of stage source; a file that is not in it is hashed here.
+        sha256: relative path -> sha256 of the file, of stage source; other files are hashed here.
         progress: called with (files done, files in all).
 
     Returns:
         Utterances (`COLUMNS`) sorted by utterance_id, quarantine (path, utterance_id or None, reason) sorted by path,
-        and figures: what was `found` (utterances, speakers and raw labels that the names tell, usable or not) and what
-        is kept.
+        and figures: what was `found` (utterances, speakers and raw labels of the names, usable or not) and what is
+        kept.
     """
     items = list(CORPORA[card.grammar](root))
     spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Utterance)}
@@ -74,31 +74,31 @@ def build_index(
 
     errors: dict[str, str] = {}
     probes: dict[str, Probe] = {}
-    examine = partial(_probe, root=root, sha256=sha256, card=card, config=config)
+    probe = partial(_probe, root=root, sha256=sha256, card=card, config=config)
     with ThreadPoolExecutor(workers) as pool:  # decoding and hashing release the GIL
         try:
-            for done, (key, result) in enumerate(zip(wanted, pool.map(examine, wanted.values()), strict=True), start=1):
+            for done, (key, result) in enumerate(zip(wanted, pool.map(probe, wanted.values()), strict=True), start=1):
                 if isinstance(result, Probe):
                     probes[key] = result
                 else:
                     errors[key] = result
                 progress(done, len(wanted))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # whoever stops the run does not wait for all files
+            pool.shutdown(wait=False, cancel_futures=True)  # a stopped run does not wait for all files
             raise
 
-    refused, twins = find_duplicates({key: _fingerprint(probe, wanted[key], card) for key, probe in probes.items()})
+    refused, duplicates = find_duplicates({key: _fingerprint(each, wanted[key], card) for key, each in probes.items()})
     errors |= refused
     kept = {key: probe for key, probe in probes.items() if key not in refused}
     usual = _usual_rate(kept.values())
-    utterances = [_row(key, wanted[key], probe, card, usual, twins.get(key)) for key, probe in kept.items()]
+    utterances = [_row(key, wanted[key], probe, card, usual, duplicates.get(key)) for key, probe in kept.items()]
     quarantine = [_quarantined(item.path, None, item.reason) for item in items if isinstance(item, Finding)]
     quarantine += [_quarantined(wanted[key].path, key, reason) for key, reason in errors.items()]
     quarantine.sort(key=lambda row: str(row["path"]))
     figures = _figures(utterances, quarantine, spoken, len(excluded), usual)
     speakers = {item.speaker for item in spoken.values()}
-    there = {*spoken, *(f"{card.name}/{speaker}" for speaker in speakers)}
-    figures["unmatched"] = [entry for entry in card.exclude if entry not in there]
+    known = {*spoken, *(f"{card.name}/{speaker}" for speaker in speakers)}
+    figures["unmatched"] = [entry for entry in card.exclude if entry not in known]
     figures["absent"] = sorted({*card.split.validation, *card.split.test} - speakers)
     figures["published"] = _published(spoken.values(), sha256, card)
     return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
@@ -118,12 +118,12 @@ def _quarantined(path: str, utterance_id: str | None, reason: str) -> Row:
 
 def _fingerprint(probe: Probe, spoken: Utterance, card: Card) -> Fingerprint:
     part = SPLITS.index(_split(spoken, card))
-    return Fingerprint(sha256=probe.sha256, sound=probe.sound, raw_label=spoken.raw_label, part=part)
+    return Fingerprint(sha256=probe.sha256, audio=probe.sound, raw_label=spoken.raw_label, part=part)
 
 
 def _split(spoken: Utterance, card: Card) -> str:
     part = card.split.part(spoken.speaker, spoken.text, spoken.part)
-    assert part is not None, "what the card leaves out is not wanted"
+    assert part is not None, "excluded utterances are left out before"
     return part
 
 
@@ -136,7 +136,7 @@ def _crossing(utterances: Iterable[Row]) -> list[str]:
 
 
 def _published(spoken: Iterable[Utterance], sha256: Mapping[str, str], card: Card) -> dict[str, int]:
-    """Return how many files the card's table of sha256 names, and how many of these are other ones."""
+    """Count files that the card's sha256 table lists, and those that differ."""
     sums = published(card)
     listed = [(sha256[item.path], sums.get(PurePosixPath(item.path).name)) for item in spoken if item.path in sha256]
     return {
@@ -150,7 +150,7 @@ def _usual_rate(probes: Iterable[Probe]) -> int | None:
     return max(counts, key=lambda rate: (counts[rate], -rate), default=None)
 
 
-def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | None, twin: str | None) -> Row:
+def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | None, duplicate: str | None) -> Row:
     odd = ["odd rate"] if probe.sample_rate != usual else []
     return {
         "utterance_id": key,
@@ -169,7 +169,7 @@ def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | Non
         "sha256": probe.sha256,
         "text": spoken.text,
         "transcript": spoken.transcript,
-        "notes": [*spoken.notes, *probe.notes, *odd, *([twin] if twin else [])],
+        "notes": [*spoken.notes, *probe.notes, *odd, *([duplicate] if duplicate else [])],
     }
 
 

@@ -1,4 +1,4 @@
-"""Probe one audio file: what it holds, or why it can't be used."""
+"""Probe an audio file: decode it, measure it, find faults."""
 
 import hashlib
 import math
@@ -16,28 +16,30 @@ from clepdg.errors import IndexingError
 from clepdg.hashing import digest_file
 
 FULL_SCALE: Final = 1 - 2**-15  # the largest sample of 16 bit
-UNKNOWN_BYTES: Final = 0x7FFFF000  # what writers to a pipe put for a size that they don't know: 0, or no less than this
+UNKNOWN_BYTES: Final = 0x7FFFF000  # writers to a pipe put 0, or at least this, for an unknown size
 POINTER: Final = "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"
-EMPTY_END: Final = 0.4  # share of a file; recordings end in some zeros, a file whose end was never written in more
+EMPTY_END: Final = 0.4  # share of a file; recordings end in some zeros, incomplete files in more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What a readable file holds."""
+    """The properties of a readable audio file."""
 
     sample_rate: int  # Hz
     num_samples: int
     sha256: str
     notes: tuple[str, ...]
     rms_db: float  # of the mono that shards hold, over the whole file; full scale = 0
-    sound: str  # sha256 over rate and 16-bit mono samples: equal where files of other bytes sound the same
+    sound: str  # sha256 over rate and 16-bit mono samples: equal for other encodings of the same audio
 
 
 def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | str:
-    """Decode one file; return what it holds, or why it can't be used: the same sentence wherever the file lies.
+    """Decode a file; return its properties, or why it can't be used.
+
+    The reason does not depend on the file's location.
 
     Args:
-        sha256: the file's, where it is known.
+        sha256: the file's, if it is known.
     """
     try:
         with path.open("rb") as file:
@@ -51,7 +53,7 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
     except ValueError as error:  # a name that no file can have
         return f"not readable: {error}"
     except IndexingError as error:
-        return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # what stands before names the path
+        return f"not readable as audio: {str(error).rpartition(': ')[2]}"  # the text before it names the path
 
 
 def _placeholder(head: bytes) -> str | None:
@@ -63,7 +65,10 @@ def _placeholder(head: bytes) -> str | None:
 
 
 def _truncated(file: IO[bytes]) -> str | None:
-    """Return that a WAV or AIFF holds less audio than its header says: libsndfile takes what is there for all."""
+    """Return why a WAV or AIFF is truncated, or None.
+
+    libsndfile reads a truncated file without an error.
+    """
     file.seek(0)
     kind, _, form = file.read(4), file.read(4), file.read(4)
     order, wanted = ("little", b"data") if kind == b"RIFF" else ("big", b"SSND" if kind == b"FORM" else b"data")
@@ -90,7 +95,7 @@ def _inspect_samples(samples: Waveform, rate: int, sha256: str, config: IndexCon
         return f"too short: {seconds:.3f} s, at least {config.min_seconds} s"
     if seconds > config.max_seconds:
         return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
-    # Of the mono that shards hold, since opposite channels cancel; about the mean, since an offset is no sound.
+    # Of the mono mix that shards hold, since opposite channels cancel; about the mean, since an offset is silent.
     mono = to_mono(samples)
     if (rms := float(np.std(mono, dtype=np.float64))) < config.silence_rms:
         return f"silent: rms below {config.silence_rms}"

@@ -1,4 +1,4 @@
-"""The quality report of a corpus: what its utterances are like, as a table and a picture."""
+"""Write the quality report of a corpus: two tables and a figure."""
 
 import threading
 from collections import Counter
@@ -26,10 +26,12 @@ _drawing = threading.Lock()  # matplotlib has one set of settings and fonts for 
 def write_quality(
     folder: Path, corpus: str, utterances: "pd.DataFrame", quarantine: "pd.DataFrame", figures: Mapping[str, Any]
 ) -> None:
-    """Write quality.csv, faults.csv (fault, files) and quality.png; equal arguments give equal bytes.
+    """Write quality.csv, faults.csv (fault, files) and quality.png.
+
+    Equal arguments give equal bytes.
 
     Args:
-        utterances: of the index, `index_table.COLUMNS`.
+        utterances: of the index, `tables.COLUMNS`.
         quarantine: of the index.
         figures: of the index: its notes and rates are shown.
     """
@@ -43,7 +45,9 @@ def write_quality(
 
 
 def table(utterances: "pd.DataFrame") -> "pd.DataFrame":
-    """Return one row per part of the split and speaker, after one for the part and, first, one for the corpus.
+    """Return the quality table: rows for corpus, split parts and speakers.
+
+    The first row is the corpus; each part's row precedes those of its speakers.
 
     Columns: split, speaker, gender ("all" where a row sums over them), utterances, minutes, the quartiles of seconds
     and of rms_db, rates in Hz, and one column of counts per emotion that the corpus has.
@@ -77,7 +81,7 @@ def _row(part: "pd.DataFrame", emotions: list[str], **names: Any) -> dict[str, A
 
 
 def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, int]:
-    """Return {fault: files}: what was noted, what was left out by the card, and the kinds of reasons for quarantine."""
+    """Return {fault: files}: notes, exclusions, kinds of quarantine reasons."""
     kinds = Counter(_kind(reason) for reason in quarantine.reason)
     found = {f"noted: {name}": count for name, count in figures["notes"].items()}
     found |= {"excluded by the card": figures["excluded"]} if figures["excluded"] else {}
@@ -90,13 +94,13 @@ def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, 
 
 
 def _kind(reason: str) -> str:
-    """Return a reason without what is particular to one file."""
+    """Return the kind of a reason: its text without one file's details."""
     kind = reason.partition(":")[0].partition(" of the corpus's grammar")[0].partition(" as ")[0]
     return kind if len(kind) <= 60 else kind[:59] + "…"
 
 
 def _draw(path: Path, corpus: str, utterances: "pd.DataFrame", found: Mapping[str, int]) -> None:
-    """Draw counts by emotion and by speaker, durations, loudness, and the faults in words."""
+    """Draw counts by emotion and speaker, durations, loudness and faults."""
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure

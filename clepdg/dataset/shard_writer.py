@@ -1,7 +1,7 @@
-"""Write shards: the same bytes on any day and with any number of processes, in bounded memory.
+"""Write shards with any number of processes: equal bytes, bounded memory.
 
-Utterances are encoded in batches, each of which becomes a piece of a tar: its headers, FLAC and JSON, ready to be
-appended. So the processes do all the work, and the one that writes only copies.
+Utterances are encoded in batches. Each becomes a piece of a tar (headers, FLAC and JSON), which the writing process
+only appends.
 """
 
 import contextlib
@@ -30,15 +30,18 @@ from clepdg.errors import IndexingError, ShardError
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH: Final = 16  # utterances: a constant, since a tar ends with a batch
-FEW = 200  # utterances below which starting processes costs more than it saves
+BATCH: Final = 16  # utterances; constant, since a tar ends with a batch
+FEW = 200  # utterances; with fewer, starting processes costs more than it saves
 END_OF_TAR: Final = bytes(2 * tarfile.BLOCKSIZE)
 Job = tuple[str, str, str]  # path below the root, utterance_id, raw_label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A part of a tar: whole members, and what they are; offsets are relative to its start."""
+    """Complete members of a tar and their rows of the offset table.
+
+    Offsets are relative to the start of `data`.
+    """
 
     data: bytes
     rows: list[dict[str, Any]]
@@ -56,7 +59,7 @@ def write_shards(
     """Write the tars and offsets.parquet of one corpus.
 
     Args:
-        root: the corpus's folder, which `utterances.path` is relative to.
+        root: the corpus's folder; `utterances.path` is relative to it.
         utterances: rows of the index.
         workers: processes that encode; 1 = this one.
         progress: called with (utterances done, utterances in all).
@@ -65,7 +68,7 @@ def write_shards(
         Figures: utterances, seconds, bytes and tars.
 
     Raises:
-        ShardError: a file can't be read any more although the index could.
+        ShardError: a file that was indexed can't be read any more.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -111,16 +114,19 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         yield pool
     except BrokenProcessPool as error:
         raise ShardError(
-            "A process that encodes audio was ended from outside.",
+            "A process that encodes audio was killed.",
             got=error,
-            do="look whether memory ran out (CLEPDG_WORKERS=1 needs the least), and run the same command again",
+            do="check that there is enough memory (CLEPDG_WORKERS=1 needs the least), and run the same command again",
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for what is not begun
+        pool.shutdown(cancel_futures=True)  # a stopped run does not wait for queued batches
 
 
 def _submit(pool: Executor, *call: Any) -> "Future[Piece]":
-    """Submit a call; the process it may start is deaf to Ctrl-C, which is for this one alone: it inherits the mask."""
+    """Submit a call with SIGINT blocked.
+
+    A process that starts here inherits the mask, so Ctrl-C reaches the parent alone.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(*call)
@@ -129,7 +135,7 @@ def _submit(pool: Executor, *call: Any) -> "Future[Piece]":
 
 
 def _exit_with_parent() -> None:
-    """Let a worker process end with its parent, kill -9 included."""
+    """End a worker process with its parent, also after kill -9."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -158,13 +164,15 @@ def _pieces(
 
 
 def encode(root: Path, jobs: Sequence[Job], band_limit_hz: int | None) -> Piece:
-    """Decode, mix down, resample and encode files, and pack them. Runs in worker processes: imports no torch.
+    """Decode, mix down, resample, encode and pack files.
+
+    Runs in worker processes, so it imports no torch.
 
     Raises:
         ShardError: a file can't be read, or its utterance's name is too long.
     """
     buffer, rows = io.BytesIO(), []
-    tar = tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT)  # never closed: the end is not here
+    tar = tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT)  # never closed: no end mark here
     for path, utterance_id, raw_label in jobs:
         flac, facts = _encode_one(root / path, utterance_id, raw_label, band_limit_hz)
         offset = buffer.tell() + tarfile.BLOCKSIZE  # after the header, which is one block in this format
@@ -191,7 +199,7 @@ def _encode_one(
             "An utterance of the index can't be read any more.",
             got=error,
             where=path,
-            do="if the corpus changed, run again: the source is looked at first",
+            do="if the corpus changed, run again: the source is checked first",
         ) from error
     target_rate = rate if band_limit_hz is None else 2 * band_limit_hz
     pcm = to_pcm(resample(to_mono(samples), rate, target_rate))
@@ -208,7 +216,7 @@ def _encode_one(
 def _write_split(
     folder: Path, split: str, pieces: Iterator[Piece], config: ShardConfig
 ) -> Iterator[list[dict[str, Any]]]:
-    """Write the tars of one split; yield the offset table's rows, piece by piece."""
+    """Write the tars of one split; yield the offset table's rows by piece."""
     piece = next(pieces, None)
     number = 0
     while piece is not None:

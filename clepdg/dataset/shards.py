@@ -1,17 +1,20 @@
-"""Shards: WebDataset tars of 16-bit FLAC, an offset table beside them, and their readers.
+"""Read shards: WebDataset tars of 16-bit FLAC and an offset table.
 
 A shard folder holds <split>-000000.tar, ... and offsets.parquet. In a tar an utterance is <utterance_id>.flac and
-<utterance_id>.json (audio facts and raw_label). Emotions and splits are joined from the index, so that an edited label
-map does not encode audio again. Training draws by offset; sequential passes and other people stream the tars.
+<utterance_id>.json (audio facts and raw_label). Emotions and splits are joined from the index, so an edited label map
+does not encode audio again. Training reads by offset; sequential passes stream the tars.
 """
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.io import Waveform, decode, to_mono
+import numpy as np
+
+from clepdg.audio.io import Waveform, decode, resample, to_mono
+from clepdg.audio.noise import RATE
 from clepdg.errors import IndexingError, ShardError
 from clepdg.hashing import digest_lines, parse_json
 from clepdg.store.readers import read_table
@@ -19,36 +22,7 @@ from clepdg.store.readers import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from clepdg.audio.io import resample
-from clepdg.audio.noise import RATE
-
-BABBLE_UTTERANCES: Final = 240  # utterances that they say
-
-
-def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) -> list[Waveform]:
-    """Return training utterances of the source corpora at 16 kHz, as many of each, spread over its speakers.
-
-    Args:
-        shard_folders: the sources' shards; nothing but their training part is read.
-        most: utterances in all.
-    """
-    # moved
-
-    voices: list[Waveform] = []
-    for folder in shard_folders:
-        offsets = read_offsets(folder)
-        training = offsets[offsets.split == "train"].sort_values("utterance_id")  # so, speaker by speaker
-        places = np.linspace(0, len(training) - 1, min(len(training), -(-most // len(shard_folders)))).astype(int)
-        voices += [
-            resample(waveform, rate, RATE) for _, waveform, rate in read_waveforms(folder, training.iloc[places])
-        ]
-    return voices
-
-
+BABBLE_UTTERANCES: Final = 240
 OFFSETS = "offsets.parquet"
 COLUMNS: Final = {  # of the offset table
     "utterance_id": "string",
@@ -58,7 +32,7 @@ COLUMNS: Final = {  # of the offset table
     "bytes": "int64",
     "sample_rate": "int32",
     "num_samples": "int64",
-    "pcm_sha256": "string",  # over the 16-bit samples, whatever the FLAC encoder's version
+    "pcm_sha256": "string",  # over the 16-bit samples: independent of the FLAC encoder's version
     "raw_label": "string",
 }
 
@@ -67,20 +41,23 @@ def read_offsets(folder: Path) -> "pd.DataFrame":
     """Read the offset table: one row per utterance, in the tars' order.
 
     Raises:
-        StoreError: it is damaged.
-        ShardError: it leads out of the folder, or out of a tar.
+        StoreError: the table is damaged.
+        ShardError: a row points out of the folder, or out of a tar.
     """
     table: pd.DataFrame = read_table(folder / OFFSETS, COLUMNS).to_pandas()
     for tar, part in table.groupby("tar"):
         known = re.fullmatch(r"\w+-\d{6}\.tar", str(tar)) is not None and (folder / str(tar)).is_file()
         ends = part.offset.to_numpy(dtype="float64") + part.bytes.to_numpy(dtype="float64")
         if not known or min(part.offset.min(), part.bytes.min()) < 0 or ends.max() > (folder / str(tar)).stat().st_size:
-            raise ShardError("An offset table leads to what is not there.", got=repr(tar), where=folder / OFFSETS)
+            raise ShardError("An offset table points to missing data.", got=repr(tar), where=folder / OFFSETS)
     return table
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the digests of a shard folder: "content" (all) and "learning" (train and validation)."""
+    """Return a shard folder's digests.
+
+    "content" is over all rows, "learning" over train and validation.
+    """
     offsets = read_offsets(folder)
     facts = ["utterance_id", "split", "pcm_sha256", "sample_rate", "num_samples", "raw_label"]
     learning = offsets[offsets.split != "test"]
@@ -91,10 +68,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Waveform, int]:
-    """Read one utterance by its offset: a waveform (T,) in [-1, 1] and its rate in Hz.
+    """Read one utterance: a waveform (T,) in [-1, 1] and its rate in Hz.
 
     Raises:
-        ShardError: the tar can't be read, or the bytes at that place are not the utterance.
+        ShardError: the tar can't be read, or the bytes at the offset are not audio.
     """
     try:
         with (folder / tar).open("rb") as file:
@@ -110,21 +87,43 @@ def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Wavef
 
 
 def read_waveforms(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
-    """Yield (utterance_id, waveform (T,), rate in Hz) of some rows of a shard folder's offset table, in their order.
+    """Yield (utterance_id, waveform (T,), rate in Hz) of offset table rows.
 
     Raises:
-        ShardError: the bytes at a place are not the utterance.
+        ShardError: the bytes at an offset are not audio.
     """
     row: Any
     for row in offsets.itertuples(index=False):
         yield (row.utterance_id, *read_waveform(folder, row.tar, row.offset, row.bytes))
 
 
+def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) -> list[Waveform]:
+    """Return utterances for babble noise: waveforms (T,) at 16 kHz.
+
+    They are drawn from the training parts of all corpora, equally many of each and spread over its speakers.
+
+    Args:
+        shard_folders: the corpora's shards.
+        most: utterances in all.
+    """
+    voices: list[Waveform] = []
+    for folder in shard_folders:
+        offsets = read_offsets(folder)
+        training = offsets[offsets.split == "train"].sort_values("utterance_id")  # ordered by speaker
+        places = np.linspace(0, len(training) - 1, min(len(training), -(-most // len(shard_folders)))).astype(int)
+        voices += [
+            resample(waveform, rate, RATE) for _, waveform, rate in read_waveforms(folder, training.iloc[places])
+        ]
+    return voices
+
+
 def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
-    """Yield (utterance_id, waveform (T,), rate in Hz) of a whole shard folder, in order, with WebDataset.
+    """Yield (utterance_id, waveform (T,), rate in Hz) of a shard folder.
+
+    The tars are streamed in order, with WebDataset.
 
     Raises:
-        ShardError: a tar is missing or truncated, or holds other utterances than the offset table says.
+        ShardError: a tar is missing or truncated, or its utterances are not those of the offset table.
     """
     from webdataset import WebDataset
 
@@ -135,7 +134,7 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
             for sample in WebDataset(str(folder / str(tar)), shardshuffle=False):
                 samples, rate = decode(sample["flac"])
                 if parse_json(sample["json"])["utterance_id"] != sample["__key__"]:
-                    raise ValueError(f"{sample['__key__']} is called otherwise in its own facts")
+                    raise ValueError(f"{sample['__key__']} has another utterance_id in its JSON")
                 found.append(sample["__key__"])
                 yield sample["__key__"], to_mono(samples), rate
         except OSError as error:
@@ -152,5 +151,5 @@ def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
 
 
 def _unreadable(tar: Path, error: OSError) -> ShardError:
-    do = "run the same command again: a shard that is missing is written again"
+    do = "run the same command again: a missing shard is written again"
     return ShardError("A shard can't be read.", got=error, where=tar, do=do)

@@ -1,4 +1,4 @@
-"""The tables of an index: their columns, their files and their content digests."""
+"""Read, write and digest the tables of an index."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,19 +20,19 @@ COLUMNS: Final = {  # of an utterance's row
     "gender": "string",  # female, male or null
     "language": "string",  # ISO 639-1
     "raw_label": "string",
-    "emotion": "string",  # canonical; null where the raw label names none
+    "emotion": "string",  # canonical; null where the raw label has none
     "split": "string",
-    "cluster": "string",  # what intervals are over: the speaker, or a session or dialogue
+    "cluster": "string",  # unit of the bootstrap: the speaker, or a session or dialogue
     "path": "string",  # relative to the corpus's root
     "sample_rate": "int64",  # Hz
     "num_samples": "int64",
     "rms_db": "float64",  # of the mono mix, full scale = 0
     "sha256": "string",  # of the file
-    "text": "string",  # id of what was spoken
+    "text": "string",  # id of the spoken text
     "transcript": "string",  # null where unknown
     "notes": "list",
 }
-LEARNING: Final = ("utterance_id", "emotion", "split", "speaker", "gender", "transcript")  # what training reads
+LEARNING: Final = ("utterance_id", "emotion", "split", "speaker", "gender", "transcript")  # read by training
 QUARANTINE_COLUMNS: Final = {"path": "string", "utterance_id": "string", "reason": "string"}
 Row = dict[str, Any]
 
@@ -40,8 +40,8 @@ Row = dict[str, Any]
 def digests(utterances: "pd.DataFrame", quarantine: "pd.DataFrame") -> dict[str, str]:
     """Return the content digests of an index.
 
-    "content" is all rows. "audio" is what shards depend on, so that an edited label map does not encode audio again.
-    "learning" is what training depends on: train and validation rows only, so that test labels are not in its key.
+    "content" is over all rows. "audio" is what shards depend on, so an edited label map does not encode audio again.
+    "learning" is what training depends on: train and validation rows only, so its key holds no test labels.
     """
     rows = utterances.to_dict("records")
     learning = [row for row in rows if row["split"] != "test"]
@@ -57,7 +57,10 @@ def _pick(rows: Iterable[Mapping[Any, Any]], *names: str) -> list[list[Any]]:
 
 
 def write_index(folder: Path, utterances: "pd.DataFrame", quarantine: "pd.DataFrame") -> None:
-    """Write utterances.parquet and quarantine.parquet; equal rows give equal bytes."""
+    """Write utterances.parquet and quarantine.parquet.
+
+    Equal rows give equal bytes.
+    """
     import pyarrow.parquet
 
     for name, frame, columns in ((UTTERANCES, utterances, COLUMNS), (QUARANTINE, quarantine, QUARANTINE_COLUMNS)):
@@ -65,7 +68,7 @@ def write_index(folder: Path, utterances: "pd.DataFrame", quarantine: "pd.DataFr
 
 
 def read_utterances(folder: Path) -> "pd.DataFrame":
-    """Read the utterances (`COLUMNS`) of an index; what is null is None.
+    """Read the utterances (`COLUMNS`) of an index; null is None.
 
     Raises:
         StoreError: the table is damaged, or a path leads out of the corpus.
@@ -78,7 +81,7 @@ def read_utterances(folder: Path) -> "pd.DataFrame":
 
 
 def read_quarantine(folder: Path) -> "pd.DataFrame":
-    """Read the quarantine of an index: path, utterance_id (None: no utterance's name), reason."""
+    """Read the quarantine of an index: path, utterance_id or None, reason."""
     return _read(folder / QUARANTINE, QUARANTINE_COLUMNS)
 
 
@@ -100,7 +103,10 @@ def _table(frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pa.Table":
 
 
 def build_frame(rows: list[Row], columns: Mapping[str, str]) -> "pd.DataFrame":
-    """Return rows as a frame; strings are objects, since pandas' own string type turns None into NaN."""
+    """Return rows as a data frame.
+
+    Strings have dtype object, since pandas' string type turns None into NaN.
+    """
     import pandas as pd
 
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Is an indexed corpus what its card says? By the figures of its index alone, so that every run can ask again."""
+"""Validate an index against its card, by the figures of the index alone."""
 
 import logging
 from collections.abc import Mapping
@@ -13,16 +13,19 @@ log = logging.getLogger("clepdg")
 
 
 def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place: str = "") -> None:
-    """Accept or refuse a corpus by its figures; runs on every run, so that a reuse never skips it.
+    """Validate a corpus's figures against its card.
+
+    Every run calls it, also where the index is reused.
 
     Args:
-        place: where the index lies, whose quarantine holds every fault.
+        allow_partial: warn instead of raising where the copy differs from the card.
+        place: the folder of the index, whose quarantine lists every fault.
 
     Raises:
-        CorpusError: no usable utterance, or none in one part of the split; and, unless allow_partial, more in
-            quarantine than the card allows, another number of utterances, speakers or raw labels or another usual
-            rate than the card's, other files than its table's, or an exclusion or a speaker of its split that is not
-            there (else a warning). One error names all.
+        CorpusError: no usable utterance, or none in one part of the split; and, unless allow_partial, more quarantined
+            files than the card allows, another number of utterances, speakers or raw labels or another usual rate
+            than the card's, other files than its table's, or missing exclusions or speakers of its split. One error
+            names all.
     """
     where = f"the source of {card.name}" + (
         f"; every fault: {place}/{QUARANTINE}" if figures["quarantined"] and place else ""
@@ -33,25 +36,29 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
             got=_pointers(figures) or figures["reasons"] or "no audio file",
             expected=f"{card.expected.utterances or 'the'} utterances of {card.title}",
             where=where,
-            do=_remedy(figures, card) or f"look whether --source {card.name}=FOLDER is the corpus's folder",
+            do=_remedy(figures, card) or f"check that --source {card.name}=FOLDER is the corpus's folder",
         )
     always = [f"no utterance in {split}" for split in SPLITS if not figures["splits"][split]]
     if card.split.unit == "speaker" and (crossing := figures["crossing"]):
         always.append(f"speakers in more than one part of the split ({len(crossing)}): {', '.join(crossing[:5])}")
-    missed = [f"the card excludes {entry}, which is not there (is it spelt right?)" for entry in figures["unmatched"]]
+    missed = [f"the card excludes {entry}, which is not there (check the spelling)" for entry in figures["unmatched"]]
     if absent := figures["absent"]:
-        missed.append(f"the card's split names speakers who are not there (spelt right?): {', '.join(some(absent))}")
+        missed.append(
+            f"the card's split names speakers who are not there (check the spelling): {', '.join(some(absent))}"
+        )
     differences = [*_too_many_errors(figures, card), *card_differences(figures, card), *missed]
     if allow_partial and missed:
         log.warning("%s: %s", card.name, "; ".join(missed))
     if always or (differences and not allow_partial):
         whole = f"get the whole corpus ({card.homepage})"
         if always:
-            whole += f", or mend {'exclude or ' if figures['excluded'] else ''}[split] in {find(card.name + '.toml')}"
+            whole += (
+                f", or correct {'exclude or ' if figures['excluded'] else ''}[split] in {find(card.name + '.toml')}"
+            )
         elif not allow_partial:
             whole += ", or pass --allow-partial (a deployment's parameter allow_partial)"
         raise CorpusError(
-            f"{card.name} is not what its card says.",
+            f"{card.name} differs from its card.",
             got=always if allow_partial else always + differences,
             where=where,
             do="; ".join(part for part in (_remedy(figures, card), whole) if part),
@@ -64,7 +71,7 @@ def _pointers(figures: Mapping[str, Any]) -> str:
 
 
 def _remedy(figures: Mapping[str, Any], card: Card) -> str:
-    """Return what a user can do about faults whose cause is known; "" where there is none."""
+    """Return what to do about faults with a known cause, or ""."""
     unknown = sorted({*figures["found"]["raw_labels"]} - {*card.labels})
     steps = ["run git lfs pull in the corpus's clone"] if figures["pointers"] else []
     steps += [f"add {', '.join(unknown)} to [labels] in {find(card.name + '.toml')}"] if unknown else []
@@ -82,16 +89,19 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
 
 
 def copy_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
-    """Return in short how a copy differs from its card: single labels only where nothing else does.
+    """Return a summary of how a copy differs from its card.
 
-    A synthetic corpus is generated whole, of any size.
+    Single labels are listed only if nothing else differs. A synthetic corpus may have any size.
     """
     lines = [] if card.acoustics else card_differences(figures, card)
     return [line for line in lines if not line.startswith("raw label")] or lines
 
 
 def card_differences(figures: Mapping[str, Any], card: Card) -> list[str]:
-    """Return how a copy differs from its card; a quarantined or excluded utterance is there all the same."""
+    """Return how a copy differs from its card.
+
+    Quarantined and excluded utterances count as present.
+    """
     found, expected = figures["found"], card.expected
     pairs = {
         "utterances": (found["utterances"], expected.utterances),

@@ -30,7 +30,12 @@ READ_ERRORS: Final = (
 
 @dataclass(frozen=True)
 class Member:
-    """One entry of an archive; `refused` is the reason why its kind can't be extracted."""
+    """One entry of an archive.
+
+    Attributes:
+        refused: why its kind can't be extracted, or None.
+        open: opens its contents.
+    """
 
     name: str
     bytes: int
@@ -46,7 +51,10 @@ class Member:
 
 @dataclass
 class Budget:
-    """Bytes of an archive and bytes extracted so far; nested archives share their outer archive's budget."""
+    """Bytes of an archive, and bytes extracted so far.
+
+    Nested archives share the budget of the outer one.
+    """
 
     packed: int
     extracted: int = 0
@@ -99,7 +107,7 @@ def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 
 def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
-    """Yield the members of a tar, then check that the archive ends with its end mark.
+    """Yield the members of a tar, then check its end mark.
 
     tarfile's data filter is not enough here: it strips a leading "/" and keeps links that stay inside.
     """
@@ -122,7 +130,7 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
 
 
 def safe_members(members: Iterable[Member], archive: Path, free: int, budget: Budget) -> Iterator[Member]:
-    """Yield the members to write; raise one error for all unsafe ones at the end.
+    """Yield the members to write; raise one error for all unsafe ones.
 
     After the first unsafe member nothing more is yielded. A bomb is refused at once, since reading on is its damage.
 
@@ -155,7 +163,10 @@ def safe_members(members: Iterable[Member], archive: Path, free: int, budget: Bu
 
 
 def _fault(member: Member, seen: set[tuple[str, ...]]) -> str | None:
-    """Return why a member is unsafe; folders and ignored files only have to stay inside."""
+    """Return why a member is unsafe, or None.
+
+    Folders and ignored files only have to stay inside.
+    """
     name, parts = member.name, member.parts
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         return "is an absolute path"

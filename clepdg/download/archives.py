@@ -52,7 +52,7 @@ def extract(archive: Path, out: Path, *, progress: Progress, nested: bool = Fals
 
 
 def _extract_nested(file: File, outer: Path, root: Path, progress: Progress, budget: Budget) -> list[File]:
-    """Return a file or, if it is an archive, its members, extracted into its folder."""
+    """Return a file or, if it is an archive, its extracted members."""
     path = root / file.path
     if not file.path.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
         return [file]

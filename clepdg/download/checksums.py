@@ -1,4 +1,4 @@
-"""Whether what came is what was asked for: size, checksums, and the look of its first bytes."""
+"""Verify downloads: size, checksums and first bytes."""
 
 import hashlib
 from pathlib import Path
@@ -13,11 +13,11 @@ CHUNK: Final = 2**16  # bytes
 
 
 class Rejected(SourceError):
-    """What came is not what was asked for: going on with it makes no sense."""
+    """The server sent other data: resuming the download is pointless."""
 
 
 def hash_file(address: Address, path: Path) -> dict[str, "hashlib._Hash"]:
-    """Return the hashes, fed with the file so far, that an address has sums for."""
+    """Return hashes of a file, one for each checksum of its address."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in checksums(address)}
     if hashes:
         with path.open("rb") as file:
@@ -28,23 +28,31 @@ def hash_file(address: Address, path: Path) -> dict[str, "hashlib._Hash"]:
 
 
 def reject_substitutes(card: Card, address: Address, start: bytes) -> None:
-    """Raise where the first bytes are not what was asked for, but what servers send in its place."""
+    """Reject HTML pages and Git LFS pointers.
+
+    Raises:
+        Rejected: the first bytes are one of these.
+    """
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise Rejected(
-            f"The address of {card.name} gave a web page, not its data.",
+            f"The address of {card.name} returned a web page, not data.",
             where=redact(address.url),
-            do=f"open it in a browser to see what it asks for; or {manual_download(card)}",
+            do=f"open it in a browser to see what it requires; or {manual_download(card)}",
         )
     if start.startswith(LFS_POINTER):
         raise Rejected(
-            f"The address of {card.name} gave a git lfs pointer, not its data.",
+            f"The address of {card.name} returned a git lfs pointer, not data.",
             where=redact(address.url),
-            do=f"take the address of the object itself; or {manual_download(card)}",
+            do=f"use the address of the object itself; or {manual_download(card)}",
         )
 
 
 def verify(card: Card, address: Address, size: int, hashes: dict[str, "hashlib._Hash"]) -> None:
-    """Raise where size or checksums are not those that bind an address."""
+    """Verify size and checksums of a download.
+
+    Raises:
+        Rejected: they are not those of the address.
+    """
     if address.bytes is not None and size != address.bytes:
         raise mismatch(card, address, f"{size} bytes", f"{address.bytes} bytes")
     for name, expected in checksums(address).items():
@@ -53,21 +61,21 @@ def verify(card: Card, address: Address, size: int, hashes: dict[str, "hashlib._
 
 
 def mismatch(card: Card, address: Address, got: str, expected: str) -> Rejected:
-    """Return the error that what came is not what binds an address."""
+    """Return the error for a size or checksum that differs."""
     if address.recorded:
         return Rejected(
-            f"What {card.name}'s publisher gives is not what it was at the first download.",
+            f"The data of {card.name}'s publisher has changed since the first download.",
             got=got,
             expected=f"{expected}, {address.recorded}",
             where=redact(address.url),
-            do="run again; if it stays so, it changed: compare, and delete that record to take the new one",
+            do="run again; if the error stays, compare both, and delete that record to accept the new data",
         )
     ours = any(address.url.startswith(source.url.rstrip("/")) for source in card.sources)
-    changed = f"the publisher changed it: {manual_download(card)}" if ours else "mend the list"
+    changed = f"the publisher changed it: {manual_download(card)}" if ours else "correct the list"
     return Rejected(
         f"A file of {card.name} is not the one that its {'card' if ours else 'list'} names.",
         got=got,
         expected=expected,
         where=redact(address.url),
-        do=f"run again; if it stays so, {changed}",
+        do=f"run again; if the error stays, {changed}",
     )

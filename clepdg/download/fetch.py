@@ -1,7 +1,7 @@
-"""Stage source: bring a corpus's files here.
+"""Fetch a corpus's files (stage source).
 
-Folders are referenced, archives extracted, a card's addresses tried one after another. Downloads are resumed and held
-to the card's checksums; where a publisher gives none, what came first is recorded and holds from then on.
+Folders are referenced, archives extracted, a card's addresses tried in order. Downloads are resumed and verified by the
+card's checksums or, where there are none, by the record of the first download.
 """
 
 import contextlib
@@ -39,37 +39,38 @@ def fetch(
     progress: Progress = lambda done, total: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Bring a source into out: files.parquet, root.json and, unless it is a folder, the tree.
+    """Fetch a source into the folder out.
+
+    Writes files.parquet, root.json and, unless the source is a folder, the tree.
 
     Args:
         card: the corpus's card.
-        given: as in `state`.
-        out: the working folder of the output; a broken download in it is resumed.
-        pins: where pins/<corpus>.json records what the card's addresses without a checksum gave first, which holds
-            from then on.
-        previous: an earlier output of this stage: what is the same there is neither hashed nor downloaded again.
-        progress: called with (bytes done, bytes in all, 0 = unknown) of the download, extraction or hashing under way.
+        given: the user's own source, as in `source.identify`.
+        out: the working folder of the output; an interrupted download in it is resumed.
+        pins: where pins/<corpus>.json records first downloads without a checksum, which later ones must match.
+        previous: an earlier output of this stage: unchanged files are neither hashed nor downloaded again.
+        progress: called with (bytes done, bytes in all, 0 = unknown) of the current download, extraction or hashing.
         sleep: waits between attempts, in seconds.
 
     Returns:
         The figures {"files", "bytes"}.
 
     Raises:
-        SourceError: the source can't be read, reached or extracted, is not what the card says, or the disk is full.
+        SourceError: the source can't be read, reached or extracted, fails verification, or the disk is full.
     """
     with translate_os_errors(out):
         _clear(out)
-        brought = _Fetch(card, out, pins, previous, progress, sleep)
+        fetched = _Fetch(card, out, pins, previous, progress, sleep)
         if given is None:
-            brought.from_card()
+            fetched.from_card()
         else:
-            brought.from_own(urls.validate(card, given))
-    return brought.figures
+            fetched.from_user(urls.validate(card, given))
+    return fetched.figures
 
 
 @dataclass
 class _Fetch:
-    """One fetch: what all ways of bringing a source need."""
+    """One fetch: the arguments that all kinds of sources share."""
 
     card: Card
     out: Path
@@ -80,80 +81,88 @@ class _Fetch:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def from_card(self) -> None:
-        """Try the card's addresses in their order; each keeps what it brought for the next run."""
+        """Try the card's addresses in order.
+
+        A failed address keeps its partial download for the next run.
+        """
         faults: list[str] = []
         for address in urls.card_addresses(self.card):
             try:
                 bound = pinned(self.card, address, self.pins)
                 if address.many:
-                    self._files(files := self._listed(bound), redact(address.url))
-                    said = self._said(bound, files)
+                    self._fetch_files(files := self._list_files(bound), redact(address.url))
+                    metadata = self._files_metadata(bound, files)
                 else:
-                    said = self._archive(bound, urls.local_path(self.card, address.url))
-                if said:
-                    self._record(address, said=said, changed=None, mirror=mirror_of(address.url))
+                    metadata = self._fetch_archive(bound, urls.local_path(self.card, address.url))
+                if metadata:
+                    self._record(address, said=metadata, changed=None, mirror=mirror_of(address.url))
             except SourceError as error:
                 _clear(self.out)
                 faults.append(str(error))
                 continue
             for fault in faults:
-                log.warning("%s was taken from %s, since: %s", self.card.name, redact_with_mirror(address.url), fault)
+                log.warning(
+                    "%s was downloaded from %s, since: %s", self.card.name, redact_with_mirror(address.url), fault
+                )
             return
         raise all_failed(self.card, faults, "downloaded")
 
-    def from_own(self, url: str) -> None:
-        """Bring what the user names, which no checksum of the card binds."""
+    def from_user(self, url: str) -> None:
+        """Fetch the user's own source, without the card's checksums."""
         path = urls.local_path(self.card, url)
         if path is None:
             if not is_web(url) and object_store.inspect(self.card, url).get("folder"):
-                self._files(file_lists.list_folder(self.card, url), url)
+                self._fetch_files(file_lists.list_folder(self.card, url), url)
             else:
-                self._archive(Address(url=url), None)
+                self._fetch_archive(Address(url=url), None)
         elif path.is_dir():
             self._finish(str(path), hash_folder(path, _previous_hashes(self.previous), self.progress))
         elif path.suffix.lower() == ".csv":
-            self._files(file_lists.list_table(self.card, path), str(path))
+            self._fetch_files(file_lists.list_table(self.card, path), str(path))
         else:
-            self._archive(Address(url=url), path)
+            self._fetch_archive(Address(url=url), path)
 
-    def _archive(self, address: Address, path: Path | None) -> dict[str, Any]:
-        """Download an archive unless it lies here, and extract it; return what its server said of it."""
+    def _fetch_archive(self, address: Address, path: Path | None) -> dict[str, Any]:
+        """Download an archive unless it is local, extract it, return its metadata."""
         card = self.card
         if path is not None:
-            said = upstream.metadata(card, address)
+            metadata = upstream.metadata(card, address)
             verify(card, address, path.stat().st_size, hash_file(address, path))
             files = archives.extract(path, self.out / source.TREE, progress=self.progress, nested=card.nested)
         else:
             folder = self.out / f"download-{hashing.digest(address.url)[:8]}.resume"
             part = one_file.download(card, address, folder, self.progress, self.sleep)
-            said = one_file.saved_metadata(part)
+            metadata = one_file.saved_metadata(part)
             try:
                 files = archives.extract(part, self.out / source.TREE, progress=self.progress, nested=card.nested)
             except SourceError as error:
-                if not checksums(address):  # perhaps the download is at fault: the next run takes it anew
+                if not checksums(address):  # the download may be at fault: the next run repeats it
                     part.unlink()
                 raise SourceError(
-                    f"What was downloaded for {card.name} can't be extracted.",
+                    f"The download of {card.name} can't be extracted.",
                     got=error,
                     where=redact_with_mirror(address.url),
                 ) from error
             if address in card.sources and not checksums(address):
                 self._record(address, sha256=hashing.digest_file(part), bytes=part.stat().st_size)
         self._finish(source.TREE, files)
-        return said
+        return metadata
 
-    def _files(self, files: list[Remote], where: str) -> None:
-        """Download single files, several at once."""
+    def _fetch_files(self, files: list[Remote], where: str) -> None:
+        """Download single files, several in parallel."""
         folder = self.out / f"files-{hashing.digest(where)[:8]}.resume"
         known = _previous_files(self.previous)
-        brought = many_files.download_all(
+        fetched = many_files.download_all(
             self.card, files, folder, self.out / source.TREE, known, self.progress, self.sleep
         )
-        found = hash_folder(self.out / source.TREE, {}, self.progress)
-        self._finish(source.TREE, [replace(file, mtime_ns=0) for file in found], remote=brought)
+        listed = hash_folder(self.out / source.TREE, {}, self.progress)
+        self._finish(source.TREE, [replace(file, mtime_ns=0) for file in listed], remote=fetched)
 
-    def _listed(self, address: Address) -> list[Remote]:
-        """Return the files of a card's address, and hold a repository's listing to what it was at first."""
+    def _list_files(self, address: Address) -> list[Remote]:
+        """Return the files of a card's address.
+
+        A repository's listing must match the record of the first download.
+        """
         files = file_lists.list_address(self.card, address, self.sleep)
         if address.dataverse:
             digest, size = (
@@ -162,18 +171,18 @@ class _Fetch:
             )
             if address.sha256 and digest != address.sha256:
                 raise SourceError(
-                    f"The files that {self.card.name}'s publisher lists are not what they were at the first download.",
+                    f"The file list of {self.card.name}'s publisher has changed since the first download.",
                     got=f"{len(files)} files, {size} bytes, listing {digest}",
                     expected=f"{address.bytes} bytes, listing {address.sha256}, {address.recorded}",
                     where=redact_with_mirror(address.url),
-                    do="compare, and delete that record to take the new ones",
+                    do="compare both, and delete that record to accept the new files",
                 )
             if not address.recorded:
                 self._record(address, sha256=digest, bytes=size)
         return files
 
-    def _said(self, address: Address, files: list[Remote]) -> dict[str, Any]:
-        """Return what the server says of a list of files; nothing where it does not want to be asked."""
+    def _files_metadata(self, address: Address, files: list[Remote]) -> dict[str, Any]:
+        """Return the server's metadata of files; {} where it reports none."""
         with contextlib.suppress(SourceError):
             return upstream.files_metadata(self.card, address, files) if self.pins else {}
         return {}
@@ -189,15 +198,15 @@ class _Fetch:
 
 
 def pinned(card: Card, address: Address, documents: Documents | None) -> Address:
-    """Return an address with its recorded checksum, if it has no other.
+    """Return an address with its recorded checksum, unless it has one.
 
-    All archives of a card are one: what came first from any of them holds for every mirror.
+    All archives of a card are mirrors of one another: the record of any of them holds for all.
     """
     if documents is None or checksums(address) or address.files:
         return address
-    alike = [] if address.many else [mirror for mirror in card.sources if not mirror.many]
+    mirrors = [] if address.many else [mirror for mirror in card.sources if not mirror.many]
     records = lockfile.read(documents, card.name)
-    found = (records.get(lockfile.name(each), {}) for each in (address, *alike))
+    found = (records.get(lockfile.name(each), {}) for each in (address, *mirrors))
     record = next((record for record in found if "sha256" in record), None)
     if record is None:
         return address
@@ -213,7 +222,10 @@ def _clear(out: Path) -> None:
 
 
 def _previous_hashes(previous: Path | None) -> dict[tuple[str, int, int], str]:
-    """Return {(path, bytes, mtime_ns): sha256} of an earlier output for a folder; empty where there is none."""
+    """Return the hashes of an earlier output for a folder.
+
+    Keys are (path, bytes, mtime_ns); {} where there is no such output.
+    """
     with contextlib.suppress(StoreError):
         if previous is not None and read_facts(previous / source.ROOT, dict).get("root") != source.TREE:
             return {(file.path, file.bytes, file.mtime_ns): file.sha256 for file in source.file_rows(previous)}
@@ -221,14 +233,14 @@ def _previous_hashes(previous: Path | None) -> dict[tuple[str, int, int], str]:
 
 
 def _previous_files(previous: Path | None) -> dict[str, tuple[Path, str]]:
-    """Return {identity: (path, sha256)} of the single files that an earlier output holds."""
+    """Return {identity: (path, sha256)} of an earlier output's single files."""
     with contextlib.suppress(StoreError, AttributeError):
         if previous is not None:
             sums = {file.path: file.sha256 for file in source.file_rows(previous)}
-            brought = read_facts(previous / source.ROOT, dict).get("remote", {})
+            remote = read_facts(previous / source.ROOT, dict).get("remote", {})
             return {
                 identity: (previous / source.TREE / path, sums[path])
-                for path, identity in brought.items()
+                for path, identity in remote.items()
                 if path in sums
             }
     return {}

@@ -1,4 +1,4 @@
-"""Lists of a corpus's files: a table of addresses, a Dataverse dataset, or a folder that fsspec can list."""
+"""List a corpus's files from a table, a Dataverse dataset or a folder."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ TABLE_COLUMNS: Final = {"path", "url", "bytes", "md5", "sha256"}
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """One file of a source: where it goes below the root, where it lies, and which version its listing names."""
+    """One remote file: path below the root, address and listed version."""
 
     path: str
     address: Address
@@ -31,27 +31,29 @@ class Remote:
 
     @property
     def identity(self) -> str:
-        """What tells this file, in this version, from every other."""
+        """A digest of path, address and version."""
         address = asdict(self.address)
-        del address["lfs"]  # it serves checks alone
+        del address["lfs"]  # only checks use it
         return hashing.digest([self.path, address, self.version])
 
 
 def list_address(card: Card, address: Address, sleep: Callable[[float], None] = time.sleep) -> list[Remote]:
-    """Return the files of one of a card's addresses: of its table, or of its Dataverse dataset."""
+    """Return the files of a card's address, from its table or dataset."""
     if address.dataverse:
         return list_dataverse(card, address, sleep)
     return list_table(card, find(str(address.files)), address.url)
 
 
 def list_table(card: Card, table: Path, base: str = "") -> list[Remote]:
-    """Return the files that a CSV table names: columns path or url, and bytes, md5 or sha256 where they are known.
+    """Return the files of a CSV table.
+
+    Its columns are path or url, and bytes, md5 and sha256 where they are known.
 
     Args:
-        base: the address that a path without a url lies below.
+        base: the address of the folder that holds paths without a url.
 
     Raises:
-        SourceError: the table can't be read, or rows of it can't be used; all of them in one error.
+        SourceError: the table can't be read, or rows of it are invalid; all of them in one error.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"))))
@@ -60,7 +62,7 @@ def list_table(card: Card, table: Path, base: str = "") -> list[Remote]:
     columns = set(rows[0]) if rows else set()
     if not rows or not columns <= TABLE_COLUMNS or not columns & {"path", "url"}:
         raise SourceError(
-            f"The table of {card.name}'s files is not one.",
+            f"The table of {card.name}'s files is invalid.",
             got=sorted(map(str, columns)) or "no rows",
             expected="columns path, url (one of them at least), bytes, md5, sha256",
             where=table,
@@ -75,17 +77,17 @@ def list_table(card: Card, table: Path, base: str = "") -> list[Remote]:
 
 
 def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
-    said = {name: (value or "").strip() for name, value in row.items()}
-    path, url = said.get("path", ""), said.get("url", "")
+    cells = {name: (value or "").strip() for name, value in row.items()}
+    path, url = cells.get("path", ""), cells.get("url", "")
     if not url and not (path and base):
         raise ValueError("no url")
     url = url or base + quote(path)
     if not urlsplit(url).scheme:
         raise ValueError(f"{url} is not an address")
-    size = said.get("bytes")
+    size = cells.get("bytes")
     if size and not size.isdigit():
         raise ValueError(f"{size} is not a number of bytes")
-    sums = {name: said[name].lower() for name in HASHES if said.get(name)}
+    sums = {name: cells[name].lower() for name in HASHES if cells.get(name)}
     for name, value in sums.items():
         if not is_sum(name, value):
             raise ValueError(f"{value} is not a {name}")
@@ -96,14 +98,14 @@ def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
 def list_dataverse(
     card: Card, address: Address, sleep: Callable[[float], None] = time.sleep, **patience: float
 ) -> list[Remote]:
-    """Return the audio files of a Dataverse dataset, with the sizes and md5 sums that the repository publishes.
+    """Return the audio files of a Dataverse dataset with sizes and md5.
 
     Args:
         sleep: waits between attempts, in seconds.
-        patience: as in `web.read_json`.
+        patience: as in `http_client.read_json`.
 
     Raises:
-        SourceError: the repository does not answer, or not with a dataset.
+        SourceError: the repository does not answer, or its answer is not a dataset.
     """
     base = address.url.rstrip("/")
     where = f"{base}/api/datasets/:persistentId/?persistentId={address.dataverse}"
@@ -122,7 +124,7 @@ def list_dataverse(
             files.append(Remote(path=path, address=Address(url=url, bytes=facts.get("filesize"), **known)))
     except (KeyError, TypeError) as error:
         raise SourceError(
-            f"What the repository of {card.name} answers is not the listing of a dataset.",
+            f"The answer of {card.name}'s repository is not the listing of a dataset.",
             got=repr(error),
             where=redact_with_mirror(where),
         ) from error
@@ -130,7 +132,7 @@ def list_dataverse(
 
 
 def list_folder(card: Card, url: str) -> list[Remote]:
-    """Return the files below an address that fsspec can list: s3://bucket/folder and the like.
+    """Return the files below an fsspec address such as s3://bucket/folder.
 
     Raises:
         SourceError: it can't be listed.
@@ -142,7 +144,7 @@ def list_folder(card: Card, url: str) -> list[Remote]:
     for name, facts in sorted(found.items()):
         path = name[len(root) :].strip("/") if name.startswith(root) else name
         if not ignored(path.split("/")):
-            # A mirror's files keep the address of what it mirrors
+            # A mirror's files keep the original's address
             own = f"{url.rstrip('/')}/{path}" if mirror_of(url) else fs.unstrip_protocol(name)
             address = Address(url=own, bytes=facts.get("size"))
             files.append(Remote(path=path, address=address, version=object_store.version(facts)))
@@ -168,5 +170,5 @@ def _checked(card: Card, files: list[Remote], faults: list[str], where: str) -> 
 
 
 def identities(files: Iterable[Remote]) -> list[Any]:
-    """Return what identifies a list of files, as JSON."""
+    """Return the sorted identities of files."""
     return sorted(file.identity for file in files)

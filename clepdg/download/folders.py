@@ -13,7 +13,14 @@ from clepdg.errors import SourceError
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source: path relative to the root (posix), size in bytes, time in ns, sha256 (hex)."""
+    """One file of a source.
+
+    Attributes:
+        path: relative to the root (posix).
+        bytes: size.
+        mtime_ns: modification time, in ns.
+        sha256: in hexadecimal digits.
+    """
 
     path: str
     bytes: int
@@ -32,7 +39,7 @@ def ignored(parts: Sequence[str]) -> bool:
 
 
 def is_unicode(name: str) -> bool:
-    """Return whether a file name is valid Unicode; others can't be stored in a table."""
+    """Return whether a file name is valid Unicode, as tables require."""
     return name == name.encode(errors="replace").decode()
 
 

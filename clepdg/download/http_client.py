@@ -1,4 +1,4 @@
-"""The web: one client for all, and what a server says of an address before anything is downloaded."""
+"""Send HTTP requests: metadata of URLs, JSON, retries and errors."""
 
 import contextlib
 import email.utils
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     import httpx
 
 BUSY: Final = (429, 500, 502, 503, 504)
-INSPECT_SECONDS: Final = 5.0  # patience of `look` with one answer
-BUSY_SECONDS: Final = 60.0  # patience with a server that answers that it is busy
-LONGEST_WAIT_SECONDS: Final = 60.0  # whatever Retry-After says
-STALL_SECONDS = 30.0  # silence after which a download counts as broken
+INSPECT_SECONDS: Final = 5.0  # timeout of one request of `inspect`
+BUSY_SECONDS: Final = 60.0  # retries of a busy server, in all
+LONGEST_WAIT_SECONDS: Final = 60.0  # also where Retry-After is longer
+STALL_SECONDS = 30.0  # without data, after which a download has failed
 
 
 def client(seconds: float) -> "httpx.Client":
-    """Return a client that gives up after so many seconds of silence."""
+    """Return a client that times out after `seconds` without data."""
     import httpx
 
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write down addresses with what fills them
-    # "identity": sizes and ranges then count the archive's own bytes
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log URLs with their secrets
+    # "identity": sizes and ranges count the bytes of the file itself
     return httpx.Client(follow_redirects=True, timeout=seconds, headers={"Accept-Encoding": "identity"})
 
 
 def inspect(
     card: Card, url: str, patience: float = BUSY_SECONDS, sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """Return what a server says of an address that no checksum binds.
+    """Return a URL's metadata: etag, last_modified, version, bytes.
 
     Args:
-        patience: seconds to wait, in all, for a server that says that it is busy; with 0 it is enough that it is there.
+        patience: seconds to wait in all for a busy server; with 0 a busy server counts as reachable, with no metadata.
         sleep: waits between attempts, in seconds.
 
     Raises:
-        SourceError: it does not answer, or answers with an error.
+        SourceError: the server does not answer, or answers with an error.
     """
     import httpx
 
@@ -65,14 +65,17 @@ def inspect(
 
 
 def response_metadata(response: "httpx.Response") -> dict[str, Any]:
-    """Return what the headers of an answer say of the whole that it belongs to: etag, last_modified, bytes."""
-    said = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
+    """Return etag, last_modified and bytes of a response's headers."""
+    known = {"etag": response.headers.get("etag"), "last_modified": response.headers.get("last-modified")}
     size = response.headers.get("content-length")
-    return {name: value for name, value in said.items() if value} | ({"bytes": int(size)} if size else {})
+    return {name: value for name, value in known.items() if value} | ({"bytes": int(size)} if size else {})
 
 
 def request_headers(web: "httpx.Client", url: str) -> "httpx.Response":
-    """Ask for the headers alone; many addresses that are signed, or made for GET, refuse HEAD but not GET."""
+    """Request the headers of a URL.
+
+    Many signed URLs refuse HEAD but not GET.
+    """
     response = web.head(url)
     if response.status_code == 501 or (
         400 <= response.status_code < 500 and response.status_code not in (404, 410, 429)
@@ -85,7 +88,11 @@ def request_headers(web: "httpx.Client", url: str) -> "httpx.Response":
 def retry_while_busy(
     ask: "Callable[[], httpx.Response]", patience: float, sleep: Callable[[float], None]
 ) -> "httpx.Response":
-    """Return an answer; while the server is busy, ask again as long as patience (seconds) lasts."""
+    """Repeat a request while the server is busy.
+
+    Args:
+        patience: seconds to wait in all.
+    """
     wait = 1.0
     while True:
         response = ask()
@@ -97,7 +104,7 @@ def retry_while_busy(
 
 
 def retry_after(response: "httpx.Response") -> float:
-    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where there is none to read."""
+    """Return the seconds of a Retry-After header (number or date), or 0."""
     text, seconds = response.headers.get("retry-after", ""), 0.0
     with contextlib.suppress(ValueError):
         seconds = float(text) if text.isdigit() else email.utils.parsedate_to_datetime(text).timestamp() - time.time()
@@ -105,20 +112,20 @@ def retry_after(response: "httpx.Response") -> float:
 
 
 def busy_status(response: "httpx.Response") -> str:
-    """Return what a server that is busy says: its status and, if it says so, for how long."""
+    """Return the status of a busy server and its Retry-After, for messages."""
     text = response.headers.get("retry-after", "")
     how_long = f", asks to wait {text} s" if text.isdigit() else f", asks to wait until {text}" if text else ""
     return f"HTTP {response.status_code}{how_long}"
 
 
 def http_error(card: Card, url: str, response: "httpx.Response") -> SourceError:
-    """Return the error of a server that says no."""
+    """Return the error for a response that is not 200."""
     status = response.status_code
     if status in BUSY:
         later = f"run the same command again later; or {source_option(card)}"
         got = busy_status(response)
         return SourceError(f"The server of {card.name} is busy.", got=got, where=redact_with_mirror(url), do=later)
-    what = "asks for a login or a licence" if status in (401, 403) else "does not give the archive"
+    what = "requires a login or a licence" if status in (401, 403) else "does not provide the archive"
     return SourceError(
         f"The server of {card.name} {what}.",
         got=f"HTTP {status}",
@@ -135,15 +142,15 @@ def read_json(
     seconds: float = STALL_SECONDS,
     patience: float = BUSY_SECONDS,
 ) -> Any:
-    """Return what an address answers as JSON.
+    """Return the JSON at a URL.
 
     Args:
         sleep: waits between attempts, in seconds.
-        seconds: of silence after which it counts as gone.
-        patience: as in `look`.
+        seconds: timeout without data.
+        patience: as in `inspect`.
 
     Raises:
-        SourceError: it does not answer, or not with JSON.
+        SourceError: it does not answer, or the answer is not JSON.
     """
     import httpx
 

@@ -1,6 +1,6 @@
-"""Model files from the Hugging Face hub at a pinned commit, held to pinned bytes.
+"""Download model files from the Hugging Face hub and verify them.
 
-huggingface_hub asks, downloads and caches: its own settings (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) apply.
+huggingface_hub requests, downloads and caches: its own settings (HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE) apply.
 """
 
 import contextlib
@@ -20,19 +20,21 @@ from clepdg.store.documents import Documents
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-ASK_SECONDS: Final = 10.0  # patience with one answer of the hub
+ASK_SECONDS: Final = 10.0  # timeout of one request to the hub
 NAME: Final = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-RECORDS: Final = "models"  # pins/models.json: bytes and sha256 at the first download, of what has no pin here
+RECORDS: Final = "models"  # pins/models.json: bytes and sha256 of first downloads without a pin
 
 Progress = Callable[[int, int], None]
 
 
 def check(name: str, revision: str | None, choose: Choose, *, allow_unknown: bool = False) -> None:
-    """Raise where a model can't be had from the hub or its cache; downloads nothing.
+    """Check that a model is available on the hub or in its cache.
+
+    Downloads nothing.
 
     Raises:
-        BackboneError: as `ask` does, the revision is no commit, or weights are an unknown pickle.
+        BackboneError: as `repository_info` does, the revision is no commit, or weights are an unknown pickle.
     """
     if not NAME.fullmatch(name):
         do = "give a folder, or a name like laion/clap-htsat-unfused"
@@ -45,13 +47,13 @@ def check(name: str, revision: str | None, choose: Choose, *, allow_unknown: boo
     info, files = repository_info(name, revision, choose)
     if revision is None or not COMMIT.fullmatch(revision):
         raise BackboneError(
-            "A name on the hub needs a commit: a branch or a tag may move, and results with it.",
+            "A name on the hub needs a commit: a branch or a tag may move and change results.",
             got=f"{name}@{revision}" if revision else name,
-            do=f"pin today's: --backbone {name}@{info.sha}; of a speech encoder encoder.revision={info.sha}",
+            do=f"pin today's: --backbone {name}@{info.sha}; for a speech encoder encoder.revision={info.sha}",
         )
     if is_pickled(files):
-        announced = _published_sums(info)
-        sums = [announced.get(file, (None, None))[1] for file in files if is_pickled([file])]
+        published = _published_sums(info)
+        sums = [published.get(file, (None, None))[1] for file in files if is_pickled([file])]
         check_pickles(f"{name}@{revision}", sums, allow=allow_unknown)
 
 
@@ -63,36 +65,35 @@ def fetch(
     pins: Documents | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Return the folder of the hub's cache that holds the chosen files; download what is missing.
+    """Download the chosen files; return their folder in the hub's cache.
 
     Args:
-        pins: where bytes and sha256 are recorded at the first download, for files that no pin names; they hold from
-            then on.
-        progress: called with (bytes done, bytes in all) of the file under way.
+        pins: where bytes and sha256 of files without a pin are recorded at the first download; later ones must match.
+        progress: called with (bytes done, bytes in all) of the current file.
 
     Raises:
-        BackboneError: as `ask` does, or bytes are not the pinned, recorded or announced ones.
+        BackboneError: as `repository_info` does, or a file differs from its pin, record or published sha256.
     """
-    folder, announced = cached(name, revision, choose), dict[str, tuple[int | None, str | None]]()
+    folder, published = cached(name, revision, choose), dict[str, tuple[int | None, str | None]]()
     if folder is None:
         info, files = repository_info(name, revision, choose)
-        announced = _published_sums(info)
-        for file in files:  # the weights last: where they are whole, all is
+        published = _published_sums(info)
+        for file in files:  # the weights are last: where they are complete, all is
             folder = _download(name, revision, file, progress)
     assert folder is not None
     for file in _weights(folder, choose):
-        _verify(name, revision, folder / file, announced.get(file, (None, None)), pins)
+        _verify(name, revision, folder / file, published.get(file, (None, None)), pins)
     return folder
 
 
 def _weights(folder: Path, choose: Choose) -> list[str]:
-    """Return the large files among the chosen ones of a folder."""
+    """Return the weight files among the chosen files of a folder."""
     files = choose({path.name for path in folder.iterdir()})
     return weight_files(folder) if {*files} & {*SAFE, *PICKLED} else [file for file in files if is_pickled([file])]
 
 
 def _published_sums(info: "ModelInfo") -> dict[str, tuple[int | None, str | None]]:
-    """Return (bytes, sha256) of a repository's large files as the hub announces them."""
+    """Return {file: (bytes, sha256)} that the hub publishes."""
     return {s.rfilename: (s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()}
 
 
@@ -113,16 +114,21 @@ def _download(name: str, revision: str, file: str, progress: Progress) -> Path:
         path = hf_hub_download(name, file, revision=revision, tqdm_class=Bar)
     except (errors.HTTPError, errors.LocalEntryNotFoundError, ValueError) as error:  # type: ignore[attr-defined]
         got, do = f"{type(error).__name__}: {_first_line(error)}", "run the same command again"
-        raise BackboneError("The download broke off.", got=got, where=f"{name}@{revision}, {file}", do=do) from error
+        raise BackboneError(
+            "The download was interrupted.", got=got, where=f"{name}@{revision}, {file}", do=do
+        ) from error
     return Path(path).parent
 
 
 def _verify(
-    name: str, revision: str, path: Path, announced: tuple[int | None, str | None], pins: Documents | None
+    name: str, revision: str, path: Path, published: tuple[int | None, str | None], pins: Documents | None
 ) -> None:
-    """Hold a file to its pin, to its record, or to what the hub announced; record what has no pin."""
+    """Verify a file by its pin, its record or the hub's sha256.
+
+    A file without a pin is recorded.
+    """
     found, pin = (path.stat().st_size, sha256(path)), model_pins.pins().get(name)
-    expected, says = (
+    expected, origin = (
         (None, None) if pin is None or pin.revision != revision else pin.files.get(path.name, (None, None)),
         "",
     )
@@ -130,24 +136,24 @@ def _verify(
     recorded = lockfile.read(pins, RECORDS).get(lockfile.name(address)) if pins and expected[1] is None else None
     if recorded and pins:
         expected = recorded.get("bytes"), recorded.get("sha256")
-        says = f", recorded {recorded.get('date')} in {lockfile.where(pins, RECORDS)}"
+        origin = f", recorded {recorded.get('date')} in {lockfile.where(pins, RECORDS)}"
     new = expected[1] is None
     if new:
-        expected, says = announced, ", as the hub says"
+        expected, origin = published, ", published by the hub"
     if any(want not in (None, got) for want, got in zip(expected, found, strict=True)):
         raise BackboneError(
             "A model's file is not the published one.",
             got=f"{found[0]} bytes, sha256 {found[1]}",
-            expected=f"{expected[0] or '?'} bytes, sha256 {expected[1]}{says}",
+            expected=f"{expected[0] or '?'} bytes, sha256 {expected[1]}{origin}",
             where=path,
-            do="remove it from the hub's cache and run again; if it stays so, do not use it",
+            do="remove it from the hub's cache and run again; if the error stays, do not use the file",
         )
     if new and pins:
         lockfile.update(pins, RECORDS, address, bytes=found[0], sha256=found[1])
 
 
 def cached(name: str, revision: str | None, choose: Choose) -> Path | None:
-    """Return the folder of the hub's cache that holds the chosen files of a revision whole, or None."""
+    """Return the cache folder that holds all chosen files, or None."""
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
@@ -161,10 +167,10 @@ def cached(name: str, revision: str | None, choose: Choose) -> Path | None:
 
 
 def repository_info(name: str, revision: str | None, choose: Choose) -> "tuple[ModelInfo, list[str]]":
-    """Ask the hub for a repository at a revision, without downloading; return its facts and the chosen files.
+    """Return a repository's metadata and chosen files; download nothing.
 
     Raises:
-        BackboneError: not there, gated, no such revision, no files that can be used, offline, or out of reach.
+        BackboneError: no such repository or revision, gated, no usable files, offline, or not reachable.
     """
     from huggingface_hub import HfApi, errors, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.constants import ENDPOINT, is_offline_mode
@@ -178,17 +184,17 @@ def repository_info(name: str, revision: str | None, choose: Choose) -> "tuple[M
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=ASK_SECONDS)
         files = choose([sibling.rfilename for sibling in info.siblings or ()])
-        get_hf_file_metadata(hf_hub_url(name, files[-1], revision=revision), timeout=ASK_SECONDS)  # tells of gates
+        get_hf_file_metadata(hf_hub_url(name, files[-1], revision=revision), timeout=ASK_SECONDS)  # fails if gated
     except BackboneError as error:
         raise BackboneError("The model on the hub can't be used.", got=error, where=where) from None
     except errors.GatedRepoError as error:
         do = f"accept its terms on {ENDPOINT}/{name}, then hf auth login (or set HF_TOKEN)"
         raise BackboneError("The model is gated.", got=_first_line(error), where=where, do=do) from error
     except errors.RevisionNotFoundError as error:
-        do = "look for the commit on the model's page, under History"
+        do = "find the commit on the model's page, under History"
         raise BackboneError("The model has no such revision.", got=revision, where=where, do=do) from error
     except errors.RepositoryNotFoundError as error:
-        do = f"look whether its name is right; if it is private, hf auth login (or set HF_TOKEN); {elsewhere}"
+        do = f"check its name; if it is private, hf auth login (or set HF_TOKEN); {elsewhere}"
         raise BackboneError("There is no such model on the hub.", got=name, where=where, do=do) from error
     except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
         got = f"{type(error).__name__}: {_first_line(error)}"

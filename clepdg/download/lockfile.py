@@ -1,8 +1,8 @@
-"""Records of first downloads: pins/<corpus>.json, one for each address that brought the corpus.
+"""Record first downloads in pins/<corpus>.json, one record per address.
 
-A record holds "date"; "bytes" and "sha256" of what came, where the card has no checksum: they hold from then on;
-"said", what the server said of it then; and "changed", what it was found to say since, with the day when that was seen
-first. Records outlive every output of the store.
+A record holds "date"; "bytes" and "sha256" where the card has no checksum: later downloads must match them; "said", the
+server's metadata at the download; and "changed", metadata that differs since, with the date of the first check that saw
+it. Records outlive all outputs of the store.
 """
 
 import time
@@ -15,7 +15,7 @@ from clepdg.store.documents import Documents
 
 
 def where(pins: Documents, corpus: str) -> str:
-    """Return where a corpus's records lie, for a person."""
+    """Return the address of a corpus's records, for messages."""
     return pins.address(_document(corpus))
 
 
@@ -24,7 +24,7 @@ def _document(corpus: str) -> str:
 
 
 def name(address: Address) -> str:
-    """Return what a record is called."""
+    """Return the key of an address's record."""
     return f"{redact(address.url)} {address.dataverse or ''}".strip()
 
 
@@ -42,13 +42,16 @@ def read(pins: Documents, corpus: str) -> dict[str, dict[str, Any]]:
                 raise ValueError(record)
         return records
     except (StoreError, AttributeError, ValueError) as error:
-        do = "mend it, or delete it: the next download is recorded anew"
+        do = "repair it, or delete it: the next download is then recorded"
         place = where(pins, corpus)
         raise SourceError("The record of first downloads is damaged.", got=error, where=place, do=do) from error
 
 
 def update(pins: Documents, corpus: str, address: Address, **facts: Any) -> None:
-    """Set facts of an address's record, dated today if it is new; None removes one."""
+    """Set fields of an address's record; None removes a field.
+
+    A new record gets today's date.
+    """
     records = read(pins, corpus)
     record = {"date": today(), **records.get(name(address), {}), **facts}
     records[name(address)] = {key: value for key, value in record.items() if value is not None}
@@ -56,5 +59,5 @@ def update(pins: Documents, corpus: str, address: Address, **facts: Any) -> None
 
 
 def today() -> str:
-    """Return the day, in UTC."""
+    """Return today's date in UTC, for example "2025-01-31"."""
     return time.strftime("%Y-%m-%d", time.gmtime())

@@ -1,7 +1,6 @@
-"""Sources of many files, several of which are downloaded at once.
+"""Download many files in parallel.
 
-Each is whole, or it is not there: it gets its name after its size and checksum
-were checked, so that a killed run goes on with the first file that is missing.
+A file gets its name after its size and checksum are verified, so the next run resumes with the first missing file.
 """
 
 import contextlib
@@ -23,8 +22,8 @@ from clepdg.download.file_lists import Remote
 from clepdg.download.urls import checksums, manual_download
 from clepdg.errors import SourceError
 
-PARALLEL_FILES: Final = 8  # files under way
-FAILED_FILES: Final = 5  # after so many the server, not the file, is at fault
+PARALLEL_FILES: Final = 8  # downloads at the same time
+FAILED_FILES: Final = 5  # more failures are the server's fault, not a file's
 
 
 def download_all(
@@ -36,45 +35,45 @@ def download_all(
     progress: Progress,
     sleep: Callable[[float], None],
 ) -> dict[str, str]:
-    """Bring files into the new folder tree, several at once, and return {path: identity}.
+    """Download files into the new folder tree; return {path: identity}.
 
     Args:
-        folder: survives a kill; holds what was brought so far.
-        known: identity -> (path, sha256) of a file that an earlier output holds: it is copied, not downloaded again.
+        folder: holds the files downloaded so far, also after a killed run.
+        known: identity -> (path, sha256) of files in an earlier output, which are copied instead of downloaded.
         progress: called with (bytes done, bytes in all) over all files.
 
     Raises:
-        SourceError: files that could not be downloaded; all of them in one error, but no more than a few are tried.
+        SourceError: files that could not be downloaded, in one error; after a few failures no more are tried.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = list(files)
-    amount = _TotalProgress(progress, sum(file.address.bytes or 0 for file in files))
+    total_progress = _TotalProgress(progress, sum(file.address.bytes or 0 for file in files))
     faults: list[str] = []
 
-    def bring(file: Remote) -> None:
+    def fetch_one(file: Remote) -> None:
         whole = folder / file.identity
         if len(faults) >= FAILED_FILES:
             return
         try:
             if not (_is_complete(file, whole) or _copy_known(file, whole, known)):
                 got = one_file.download(
-                    card, file.address, whole.with_suffix(".part"), amount.of(file.identity), sleep, client
+                    card, file.address, whole.with_suffix(".part"), total_progress.of(file.identity), sleep, client
                 )
                 os.replace(got, whole)
                 shutil.rmtree(whole.with_suffix(".part"), ignore_errors=True)
-            amount.of(file.identity)(whole.stat().st_size, 0)
+            total_progress.of(file.identity)(whole.stat().st_size, 0)
         except SourceError as error:
-            said = str(error).partition("\n  do:")[0]  # what to do is said once, for all
-            faults.append(f"{file.path}: {' '.join(said.split())}")
+            reason = str(error).partition("\n  do:")[0]  # the error for all files ends with what to do
+            faults.append(f"{file.path}: {' '.join(reason.split())}")
 
     with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(PARALLEL_FILES) as pool:
         try:
-            # In its caller's context each reports its progress where the caller's would go.
-            tasks = [pool.submit(contextvars.copy_context().run, bring, file) for file in files]
+            # The copied context sends each file's progress to the caller's receiver.
+            tasks = [pool.submit(contextvars.copy_context().run, fetch_one, file) for file in files]
             for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
                 task.result()
-        except BaseException:  # a full disk, Ctrl-C: what is under way ends as well
-            amount.stopped = True
+        except BaseException:  # a full disk, Ctrl-C: end the other downloads as well
+            total_progress.stopped = True
             pool.shutdown(cancel_futures=True)
             raise
     if faults:
@@ -96,7 +95,7 @@ def download_all(
 
 
 class _TotalProgress:
-    """Adds up the bytes of files that are under way at once, and ends them once one had to stop."""
+    """Sums the progress of parallel downloads and stops them together."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress, self.total = progress, total
@@ -107,7 +106,7 @@ class _TotalProgress:
     def of(self, name: str) -> Progress:
         def report(done: int, total: int) -> None:
             if self.stopped:
-                raise SourceError("Stopped with the others.")
+                raise SourceError("Stopped because another download failed.")
             with self.lock:
                 self.sum += done - self.done.get(name, 0)
                 self.done[name] = done
@@ -117,13 +116,16 @@ class _TotalProgress:
 
 
 def _is_complete(file: Remote, whole: Path) -> bool:
-    """Tell whether an earlier run brought a file; a power cut may have left its name without its bytes."""
+    """Return whether a file is complete; delete it if it is not.
+
+    A power cut may leave a name without its bytes.
+    """
     if not whole.exists():
         return False
     hashes = hash_file(file.address, whole)
     size = whole.stat().st_size
-    right = all(hashes[name].hexdigest() == value for name, value in checksums(file.address).items())
-    if right and file.address.bytes in (None, size):
+    valid = all(hashes[name].hexdigest() == value for name, value in checksums(file.address).items())
+    if valid and file.address.bytes in (None, size):
         return True
     whole.unlink()
     return False

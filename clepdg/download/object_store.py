@@ -1,4 +1,4 @@
-"""Object stores and other file systems that fsspec knows: s3://, hf://, sftp:// and the like."""
+"""Access object stores through fsspec: s3://, hf://, sftp:// and others."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,7 +17,11 @@ CREDENTIALS: Final = (
 
 
 def inspect(card: Card, url: str) -> dict[str, Any]:
-    """Return what a store that fsspec knows says of an address: version and bytes, or that it is a folder."""
+    """Return version and bytes of an object, or {"folder": True}.
+
+    Raises:
+        SourceError: the store can't be reached, or holds no such object.
+    """
     with translate_errors(card, url):
         fs, path = file_system(url)
         if fs.isdir(path):
@@ -27,12 +31,15 @@ def inspect(card: Card, url: str) -> dict[str, Any]:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system of an address and the path in it; nothing of an earlier look is remembered."""
+    """Return fsspec's file system of an address and the path in it.
+
+    No listing is cached.
+    """
     import fsspec
 
     options: dict[str, Any] = {"skip_instance_cache": True}
     asked = expand(url)
-    if asked.startswith("s3://"):  # botocore's own patience is minutes long
+    if asked.startswith("s3://"):  # botocore's own timeouts are minutes
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": SILENCE_SECONDS,
@@ -43,25 +50,25 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def version(facts: dict[str, Any]) -> str:
-    """Return what a store says of the version of an object: its ETag, or else its time."""
+    """Return the version of an object: its ETag, or else its time."""
     names = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified", "created")
     return next((str(facts[name]) for name in names if facts.get(name)), "")
 
 
 @contextlib.contextmanager
 def translate_errors(card: Card, url: str) -> Iterator[None]:
-    """Turn what fsspec and its back ends raise into one error of ours; what may pass stays as it is to be retried."""
+    """Turn errors of fsspec and its back ends into SourceError."""
     try:
         yield
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
         do = (
-            f"pip install what is missing; or {manual_download(card)}"
+            f"install the missing package with pip; or {manual_download(card)}"
             if isinstance(error, ImportError)
             else manual_download(card)
         )
         got = f"{type(error).__name__}: {error}"
         raise SourceError(
-            f"The source of {card.name} can't be had.", got=got, where=redact_with_mirror(url), do=do
+            f"The source of {card.name} is not available.", got=got, where=redact_with_mirror(url), do=do
         ) from error
     except SourceError:
         raise

@@ -1,7 +1,7 @@
-"""Downloads of one file: resumed after a break, retried where a retry can help, held to the card's checksum.
+"""Download one file: resume, retry, verify.
 
-From the web by httpx, from anything else that fsspec knows (s3://, hf://, sftp://) by that. A download lives in a
-folder that survives a kill; what it holds is never taken for whole before size and checksum fit.
+http and https use httpx; other addresses (s3://, hf://, sftp://) use fsspec. The partial file lies in a folder that a
+killed run leaves behind; it counts as complete only after size and checksum are verified.
 """
 
 import contextlib
@@ -23,13 +23,17 @@ from clepdg.errors import SourceError
 if TYPE_CHECKING:
     import httpx
 
-ATTEMPTS: Final = 5  # in a row that bring less than PROGRESS together
+ATTEMPTS: Final = 5  # in a row that receive less than PROGRESS together
 PROGRESS: Final = 100_000  # bytes
-SLOWEST: Final = 1000  # bytes a second: what is slower over a while counts as broken as well
+SLOWEST: Final = 1000  # bytes a second; a slower download counts as failed
 
 
 class TemporaryError(Exception):
-    """An attempt to download failed in a way that may pass; holds the seconds that the server asked to wait."""
+    """A failure worth a retry.
+
+    Attributes:
+        wait: seconds that the server asked to wait.
+    """
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -44,13 +48,13 @@ def download(
     sleep: Callable[[float], None],
     client: "httpx.Client | None" = None,
 ) -> Path:
-    """Download into folder/part, going on where an earlier attempt or run broke off, and return that file.
+    """Download into folder/part, resuming earlier attempts; return that file.
 
     Args:
-        client: one to use again; None: one of its own.
+        client: an open client; None creates one.
 
     Raises:
-        SourceError: it can't be had, or is not what the card says.
+        SourceError: the file is not available or fails verification.
     """
     import httpx
 
@@ -69,7 +73,7 @@ def download(
             except Rejected as error:
                 part.unlink(missing_ok=True)
                 if mirror_of(address.url):
-                    raise Rejected(f"{error}\n  got from: {redact_with_mirror(address.url)}") from error
+                    raise Rejected(f"{error}\n  downloaded from: {redact_with_mirror(address.url)}") from error
                 raise
             except (TemporaryError, httpx.HTTPError, httpx.InvalidURL) as error:
                 moved = _size(part) >= furthest + PROGRESS
@@ -85,7 +89,7 @@ def download(
 
 
 def saved_metadata(part: Path) -> dict[str, Any]:
-    """Return what the server said of a file when its download began; nothing where that is not known."""
+    """Return the server's metadata at the start of a download, or {}."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         facts: dict[str, Any] = json.loads(part.with_suffix(".json").read_text())["said"]
         return facts
@@ -95,17 +99,17 @@ def saved_metadata(part: Path) -> dict[str, Any]:
 def _attempt(
     client: "httpx.Client", card: Card, address: Address, part: Path, progress: Progress
 ) -> dict[str, "hashlib._Hash"]:
-    """Read until the server has no more, and return the hashes of the whole file that the card wants to see."""
+    """Download to the end; return the hashes for the card's checksums."""
     done, headers = _resume_request(address, part)
     with client.stream("GET", expand(address.url), headers=headers) as response:
         status, span = response.status_code, response.headers.get("content-range", "")
         if status in http_client.BUSY:
             raise TemporaryError(http_client.busy_status(response), http_client.retry_after(response))
         if status == 416 and done and span == f"bytes */{done}":
-            return hash_file(address, part)  # an earlier run had read it all
+            return hash_file(address, part)  # an earlier run downloaded all of it
         if status == 416 or (status == 206 and not span.startswith(f"bytes {done}-")):
             part.unlink(missing_ok=True)
-            raise TemporaryError(f"the server does not go on from byte {done}")
+            raise TemporaryError(f"the server does not resume from byte {done}")
         if status not in (200, 206):
             raise http_client.http_error(card, address.url, response)
         if status == 200:
@@ -121,13 +125,13 @@ def _attempt(
 
 
 def _attempt_object(card: Card, address: Address, part: Path, progress: Progress) -> dict[str, "hashlib._Hash"]:
-    """Read an object to its end, going on where an earlier attempt at the same version broke off."""
+    """Download an object; resume an earlier attempt at the same version."""
     with object_store.translate_errors(card, address.url):
         fs, path = object_store.file_system(address.url)
         facts = fs.info(path)
         version = object_store.version(facts)
-        said = {"version": version, "bytes": facts.get("size")}
-        identity = {"url": _location_digest(address), "validator": version, "said": said}
+        metadata = {"version": version, "bytes": facts.get("size")}
+        identity = {"url": _location_digest(address), "validator": version, "said": metadata}
         with contextlib.suppress(OSError, ValueError):
             if json.loads(part.with_suffix(".json").read_text()) != identity:
                 part.unlink(missing_ok=True)
@@ -142,7 +146,7 @@ def _chunks(stream: Any) -> Iterator[bytes]:
     while True:
         try:
             chunk = stream.read(2**20)
-        except Exception as error:  # every back end has its own; what was read so far is kept
+        except Exception as error:  # every back end has its own; the bytes read so far are kept
             raise TemporaryError(f"{type(error).__name__}: {error}") from error
         if not chunk:
             return
@@ -152,17 +156,17 @@ def _chunks(stream: Any) -> Iterator[bytes]:
 def _receive(
     card: Card, address: Address, part: Path, chunks: Iterable[bytes], announced: int, progress: Progress
 ) -> dict[str, "hashlib._Hash"]:
-    """Append chunks to a part file; return the hashes of the whole file that the card wants to see."""
+    """Append chunks to a part file; return hashes of the complete file."""
     part.touch()
     done = _size(part)
     hashes = hash_file(address, part)
-    looked, then = time.monotonic(), done
+    start, start_bytes = time.monotonic(), done
     with part.open("ab") as file:
         for chunk in chunks:
-            if (waited := time.monotonic() - looked) > http_client.STALL_SECONDS:
-                if done - then < SLOWEST * waited:
-                    raise TemporaryError(f"{done - then} bytes in {waited:.0f} s")
-                looked, then = time.monotonic(), done
+            if (waited := time.monotonic() - start) > http_client.STALL_SECONDS:
+                if done - start_bytes < SLOWEST * waited:
+                    raise TemporaryError(f"{done - start_bytes} bytes in {waited:.0f} s")
+                start, start_bytes = time.monotonic(), done
             if done == 0:
                 reject_substitutes(card, address, chunk)
             done += len(chunk)
@@ -173,26 +177,35 @@ def _receive(
                 value.update(chunk)
             progress(done, announced or address.bytes or 0)
     expected = max(announced, address.bytes or 0)
-    if done < expected:  # a connection may end early without an error, or a server announce too little
+    if done < expected:  # a connection may end early without an error, or a server report too small a size
         changed = "; the server has no more: its publisher may have changed it" if done == announced else ""
         raise TemporaryError(f"{done} of {expected} bytes{changed}")
     return hashes
 
 
 def _identity(address: Address, response: "httpx.Response") -> dict[str, str]:
-    """Return what a part file belongs to; a weak ETag does not promise equal bytes."""
+    """Return URL and validator of a part file.
+
+    A weak ETag is no validator: it does not promise equal bytes.
+    """
     etag = response.headers.get("etag", "W/")
     validator = response.headers.get("last-modified", "") if etag.startswith("W/") else etag
     return {"url": _location_digest(address), "validator": validator}
 
 
 def _location_digest(address: Address) -> str:
-    """Return a digest of where bytes come from: a mirror's are not appended to its original's."""
+    """Return a digest of the URL in use: the mirror's, if there is one.
+
+    So a mirror's bytes are not appended to the original's.
+    """
     return hashing.digest(mirror_of(address.url) or address.url)
 
 
 def _resume_request(address: Address, part: Path) -> tuple[int, dict[str, str]]:
-    """Return how many bytes are there and the headers that ask for the rest; (0, {}) to begin anew."""
+    """Return the bytes present and the headers that request the rest.
+
+    (0, {}) starts from the beginning.
+    """
     with contextlib.suppress(OSError, ValueError, KeyError):
         identity = json.loads(part.with_suffix(".json").read_text())
         validator, size = identity["validator"], _size(part)

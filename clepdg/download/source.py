@@ -1,8 +1,7 @@
-"""Stage source: bring a corpus's files into reach, from a folder, an archive, a list of files, or an address.
+"""Identify sources and read the output of stage source.
 
-`state` says what a source is without reading it, `fetch` brings it: folders are referenced, archives extracted, a
-card's addresses tried one after another. Downloads are resumed and held to the card's checksums; where a publisher
-gives none, what came first is recorded and holds from then on. The output is files.parquet and root.json.
+A source is a folder, an archive, a list of files or an address; `fetch` fetches it. The output is files.parquet and
+root.json.
 """
 
 import contextlib
@@ -36,32 +35,31 @@ COLUMNS: Final = {"path": "string", "bytes": "int64", "mtime_ns": "int64", "sha2
 
 
 def identify(card: Card, given: str | None, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
-    """Return, as JSON, what identifies a source without reading it.
+    """Return a source's identity as JSON, without reading its contents.
 
     Args:
         card: the corpus's card.
-        given: the user's own folder, archive, list of files (.csv), or any address that fsspec knows; None takes the
+        given: the user's own folder, archive, list of files (.csv), or any address that fsspec knows; None uses the
             card's addresses.
-
-        sleep: waits, in seconds, where a server says that it is busy.
+        sleep: waits while a server is busy, in seconds.
 
     Returns:
-        {"kind": "card", "sources"}, which needs no network: what came first is recorded and holds; {"kind": "folder",
-        "folder", "listing"}; {"kind": "archive", "name", "bytes", "mtime_ns"}; {"kind": "list", "name", "sha256"}; or
-        {"kind": "url", "url"} with what the server says: "etag", "last_modified", "version", "bytes" or "listing".
+        {"kind": "card", "sources"}, which needs no network; {"kind": "folder", "folder", "listing"};
+        {"kind": "archive", "name", "bytes", "mtime_ns"}; {"kind": "list", "name", "sha256"}; or {"kind": "url", "url"}
+        with the server's metadata: "etag", "last_modified", "version", "bytes" or "listing".
 
     Raises:
-        SourceError: there is no such source, it can't be read or reached, or the corpus has to be applied for.
+        SourceError: there is no such source, it can't be read or reached, or the corpus needs an application.
     """
     if given is None:
         return {"kind": "card", "sources": [_identity(address) for address in urls.card_addresses(card)]}
     url = urls.validate(card, given)
     path = urls.local_path(card, url)
     if path is None:
-        said = inspect(card, url, sleep=sleep)
-        if said.pop("folder", False):
-            said["listing"] = hashing.digest_lines(file_lists.identities(file_lists.list_folder(card, url)))
-        return {"kind": "url", "url": redact(url), **said}
+        metadata = inspect(card, url, sleep=sleep)
+        if metadata.pop("folder", False):
+            metadata["listing"] = hashing.digest_lines(file_lists.identities(file_lists.list_folder(card, url)))
+        return {"kind": "url", "url": redact(url), **metadata}
     with translate_os_errors(path):
         if path.is_dir():
             return {"kind": "folder", "folder": str(path), "listing": hashing.digest_lines(listing(path))}
@@ -71,16 +69,16 @@ def identify(card: Card, given: str | None, sleep: Callable[[float], None] = tim
         if not archive_members.is_archive(path):
             raise SourceError(
                 f"The source of {card.name} is neither a folder nor an archive that can be read.",
-                expected="a folder, a whole zip or tar (plain, gz, bz2, xz), or a .csv list of files",
+                expected="a folder, a complete zip or tar (plain, gz, bz2, xz), or a .csv list of files",
                 where=path,
-                do="look whether its download is complete",
+                do="check that its download is complete",
             )
         facts = path.stat()
         return {"kind": "archive", "name": path.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
 
 
 def _identity(address: Address) -> dict[str, Any]:
-    """Return what of a card's address decides what it gives."""
+    """Return the fields of a card's address that identify its data."""
     facts = {"url": redact(address.url), **checksums(address)}
     if address.files:
         facts["files"] = hashing.digest_file(find(address.files))
@@ -88,10 +86,10 @@ def _identity(address: Address) -> dict[str, Any]:
 
 
 def check_reachable(card: Card, given: str | None) -> None:
-    """Raise where a source that has to be downloaded can't be reached; one attempt of a few seconds for each address.
+    """Check that a source to download answers, once and within seconds.
 
     Raises:
-        SourceError: the address does not answer, or answers with an error; of a card's addresses one is enough.
+        SourceError: the address, or every address of the card, does not answer or answers with an error.
     """
     if given is not None:
         if urls.local_path(card, urls.validate(card, given)) is None:
@@ -110,7 +108,10 @@ def check_reachable(card: Card, given: str | None) -> None:
 
 
 def list_tree(out: Path, progress: Progress = lambda done, total: None) -> dict[str, Any]:
-    """Write files.parquet and root.json for a tree that was made in out/tree; return the figures of `fetch`."""
+    """Write files.parquet and root.json of out/tree; return its figures.
+
+    The figures are those of `fetch.fetch`.
+    """
     files = [replace(file, mtime_ns=0) for file in hash_folder(out / TREE, {}, progress)]
     write_files(out / FILES, files)
     hashing.write_json(out / ROOT, {"root": TREE})
@@ -121,36 +122,39 @@ def root(folder: Path, given: str | None = None) -> Path:
     """Return the corpus's root of a source output.
 
     Args:
-        given: the user's own source, if that is known: a root outside the output has to be this folder.
+        given: the user's own source, if it is known: a root outside the output must be this folder.
 
     Raises:
-        StoreError: the output names a root that can't be its own.
+        StoreError: the output names another root.
         SourceError: a referenced folder is no longer there.
     """
-    said = read_facts(folder / ROOT, dict).get("root")
-    named = Path(said) if isinstance(said, str) and "\0" not in said else Path()
-    if said != TREE and not (named.is_absolute() and (given is None or named == urls.as_path(given))):
-        raise unreadable(f"root {said!r}", folder / ROOT, TREE if given is None else f"{TREE}, or {given}")
+    stored = read_facts(folder / ROOT, dict).get("root")
+    named = Path(stored) if isinstance(stored, str) and "\0" not in stored else Path()
+    if stored != TREE and not (named.is_absolute() and (given is None or named == urls.as_path(given))):
+        raise unreadable(f"root {stored!r}", folder / ROOT, TREE if given is None else f"{TREE}, or {given}")
     path = folder / named
     if not path.is_dir():
-        raise SourceError("A corpus's folder is gone.", where=path, do="bring it back, or name another one by --source")
+        raise SourceError("A corpus's folder is gone.", where=path, do="restore it, or name another one with --source")
     return path
 
 
 def read_files(folder: Path) -> "pd.DataFrame":
-    """Return a source output's files: path (relative to the root, posix), bytes, mtime_ns, sha256; sorted by path."""
+    """Return a source output's files, sorted by path.
+
+    Columns: path (relative to the root, posix), bytes, mtime_ns, sha256.
+    """
     files: pd.DataFrame = _table(folder).to_pandas()
     return files
 
 
 def content_digest(folder: Path) -> str:
-    """Return the digest of what a source output holds: paths, sizes and sha256, not times or places."""
+    """Return a digest of the paths, sizes and sha256 of a source output."""
     return hashing.digest_lines((file.path, file.bytes, file.sha256) for file in file_rows(folder))
 
 
 @contextlib.contextmanager
 def translate_os_errors(where: Path) -> Iterator[None]:
-    """Turn an error of the disk into one of ours."""
+    """Turn OSError into SourceError."""
     try:
         yield
     except OSError as error:
@@ -164,7 +168,7 @@ def translate_os_errors(where: Path) -> Iterator[None]:
 
 
 def all_failed(card: Card, faults: list[str], what: str) -> SourceError:
-    """Return the error that no address of a card is left to try."""
+    """Return the error for a card whose addresses all failed."""
     if len(faults) == 1:
         return SourceError(faults[0])
     tried = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, start=1))

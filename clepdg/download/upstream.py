@@ -1,7 +1,7 @@
-"""Whether a corpus's publisher still says what it said at the download: a few requests, nothing is downloaded.
+"""Detect upstream changes of a corpus without downloading it.
 
-What a card's address brought holds, by the card's checksum or by its record (clepdg.pins). So a change upstream makes
-nothing stale: it is written into the record, and shown until a person has dealt with it.
+Downloaded data stays valid, by the card's checksum or its record (download.lockfile). So an upstream change makes no
+output stale: it is recorded, and reported until the user resolves it.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from clepdg.download.urls import checksums, mirror_of, redact, redact_with_mirro
 from clepdg.errors import SourceError
 from clepdg.store.documents import Documents
 
-SAMPLES: Final = 3  # of a table's files: thousands of requests would be a burden for their server
-_OF_CONTENT: Final = ("bytes", "files", "listing")  # what a mirror says as well as its original
+SAMPLES: Final = 3  # of a table's files: thousands of requests would overload the server
+_OF_CONTENT: Final = ("bytes", "files", "listing")  # equal for a mirror and its original
 
 
 def metadata(card: Card, address: Address) -> dict[str, Any]:
-    """Return what is said of a card's address now, by name.
+    """Return the current metadata of a card's address.
 
-    Of an archive its ETag, time and size; of a Dataverse dataset its listing (names, sizes, checksums); of a table of
-    files the same as of an archive for the first, the middle and the last of them.
+    An archive has ETag, time and size; a Dataverse dataset its listing (names, sizes, checksums); a table of files the
+    metadata of its first, middle and last file.
 
     Raises:
         SourceError: the address does not answer.
@@ -38,7 +38,7 @@ def metadata(card: Card, address: Address) -> dict[str, Any]:
 
 
 def files_metadata(card: Card, address: Address, files: list[Remote]) -> dict[str, Any]:
-    """Return what is said of an address of many files, whose list is known."""
+    """Return the current metadata of an address of many files."""
     if address.dataverse:
         size = sum(file.address.bytes or 0 for file in files)
         return {"listing": hashing.digest_lines(file_lists.identities(files)), "files": len(files), "bytes": size}
@@ -54,13 +54,13 @@ def samples(files: list[Remote]) -> list[Remote]:
 
 
 def check(card: Card, documents: Documents) -> list[str]:
-    """Ask the addresses that brought a corpus, write what they say into its records, and return notes.
+    """Compare a corpus's addresses with its records and update these.
 
     Args:
         documents: the store's, which hold the records of first downloads.
 
     Returns:
-        Why an address could not be asked, or tells nothing. What changed is then in `changes`.
+        Notes about addresses that do not answer or can't be compared. `changes` returns what changed.
     """
     records, notes = lockfile.read(documents, card.name), list[str]()
     known = [address for address in urls.card_addresses(card) if lockfile.name(address) in records]
@@ -72,25 +72,28 @@ def check(card: Card, documents: Documents) -> list[str]:
             notes.append(f"{card.name}: {' '.join(str(error).partition(chr(10) + '  do:')[0].split())}")
             continue
         before, mirror = record.get("said"), mirror_of(address.url)
-        if before is not None and record.get("mirror") != mirror:  # it has ETags and times of its own
+        if before is not None and record.get("mirror") != mirror:  # a mirror has its own ETags and times
             now = {name: value for name, value in now.items() if name.rpartition(" ")[2] in _OF_CONTENT}
         if before is None:
             lockfile.update(documents, card.name, address, said=now, mirror=mirror)
-            notes.append(f"{card.name}: {where} was not asked before; what it says is recorded from today on.")
+            notes.append(f"{card.name}: {where} was not checked before; its metadata is recorded from today on.")
         elif not before.keys() & now.keys():
-            notes.append(f"{card.name}: {where} says nothing that tells whether it changed.")
+            notes.append(f"{card.name}: {where} reports no metadata that shows changes.")
         elif _differences(before, now):
             since = record.get("changed", {}).get("date", lockfile.today())
             lockfile.update(documents, card.name, address, changed={"date": since, "said": now})
         elif "changed" in record:
             lockfile.update(documents, card.name, address, changed=None)
         if not known:
-            break  # nobody recorded which address brought it: the first that answers stands for it
+            break  # no record of the address used: take the first that answers
     return notes
 
 
 def changes(card: Card, documents: Documents) -> list[str]:
-    """Return, without asking, what was found to have changed upstream, each with what a person can do."""
+    """Return the recorded upstream changes, each with what to do.
+
+    Sends no request.
+    """
     found = []
     with contextlib.suppress(SourceError):
         records = lockfile.read(documents, card.name)
@@ -99,20 +102,20 @@ def changes(card: Card, documents: Documents) -> list[str]:
             if "changed" not in record:
                 continue
             if checksums(address) or address.files:
-                take = "its card binds it by checksum: to take what is there now, correct the card"
+                take = "its card has a checksum: to accept the new data, correct the card"
             else:
                 record_file = lockfile.where(documents, card.name)
-                take = f"to take what is there now, delete its record in {record_file} and run with --redo source"
+                take = f"to accept the new data, delete its record in {record_file} and run with --redo source"
             found.append(
-                f"{card.name}: since {record['changed']['date']} its publisher says something else than at the download"
-                f" ({_differences(record['said'], record['changed']['said'])}; {redact(address.url)}). What was"
-                f" downloaded stays in use. clep-dg fetch FOLDER --corpora {card.name} says whether its bytes differ;"
-                f" {take}."
+                f"{card.name}: since {record['changed']['date']} its publisher reports other metadata than at the"
+                f" download ({_differences(record['said'], record['changed']['said'])}; {redact(address.url)}). The"
+                f" downloaded data stays in use. clep-dg fetch FOLDER --corpora {card.name} shows whether the bytes"
+                f" differ; {take}."
             )
     return found
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return "etag a -> b, bytes 1 -> 2" for what both name and is not the same; "" where nothing is."""
+    """Return the differences of common fields, "etag a -> b, bytes 1 -> 2"."""
     both = [name for name in before if name in now and before[name] != now[name]]
     return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in both)

@@ -1,4 +1,4 @@
-"""Addresses of corpora: a card's own, and what a user names in their place."""
+"""Parse, redact and expand the addresses of corpora, and their mirrors."""
 
 import contextlib
 import os
@@ -22,41 +22,44 @@ _TOKEN: Final = re.compile(
 
 
 def manual_download(card: Card) -> str:
-    """Return what a user can do to get a corpus and to name it."""
+    """Return how to get a corpus by hand, for messages."""
     how = f"{card.apply} ({card.homepage})" if card.apply else f"get it from {card.homepage}"
     return f"{how}, then {source_option(card)}"
 
 
 def source_option(card: Card) -> str:
-    """Return how a user names a corpus's own copy: on the command line, and to a deployment."""
+    """Return how to pass one's own copy of a corpus, for messages."""
     return f"give it with --source {card.name}=FOLDER_OR_ARCHIVE (a deployment's parameter sources)"
 
 
 def redact(url: str) -> str:
-    """Return an address without a user's name and password, and with the values of tokens and keys hidden."""
+    """Return an address without login, tokens and keys."""
     return _TOKEN.sub(r"\1***", _LOGIN.sub(lambda found: found[1], url))
 
 
 def holds_secret(url: str) -> bool:
-    """Tell whether an address holds a password or a token itself, and not the name, ${NAME}, of where it stands."""
+    """Return whether an address holds a password or a token.
+
+    The name of an environment variable, ${NAME}, is none.
+    """
     login = _LOGIN.match(url)
     password = login[2].partition(":")[2] if login and ":" in login[2] else login[2] if login else ""
     return _TOKEN.search(url) is not None or _NAME.sub("", password) != ""
 
 
 def expand(url: str) -> str:
-    """Return the address to request: of the mirror, each ${NAME} filled.
+    """Return the address to request: the mirror's, each ${NAME} expanded.
 
-    Every request goes through here; keys, pins and records keep the address as the card has it.
+    Every request uses it; keys, pins and records keep the address as the card has it.
 
     Raises:
-        SourceError: the environment does not hold a NAME.
+        SourceError: a NAME is not in the environment.
         ConfigError: the mirrors are malformed.
     """
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
-            what = "An address names what the environment does not hold."
+            what = "An address needs an environment variable that is not set."
             raise SourceError(what, got=found[0], where=redact_with_mirror(url))
         return quote(os.environ[found[1]], safe="")
 
@@ -64,13 +67,13 @@ def expand(url: str) -> str:
 
 
 def redact_with_mirror(url: str) -> str:
-    """Return an address for a message, without secrets, with its mirror."""
+    """Return an address without secrets, with its mirror, for messages."""
     mirror = mirror_of(url)
-    return f"{redact(url)} (by its mirror {redact(mirror)})" if mirror else redact(url)
+    return f"{redact(url)} (mirror: {redact(mirror)})" if mirror else redact(url)
 
 
 def mirror_of(url: str) -> str | None:
-    """Return the address that a mirror has for another, or None.
+    """Return the mirror of an address, or None.
 
     Raises:
         ConfigError: the mirrors are malformed.
@@ -82,7 +85,7 @@ def mirror_of(url: str) -> str | None:
 
 
 def mirrors() -> dict[str, str]:
-    """Return {prefix of an address: its mirror} from the environment.
+    """Return {address prefix: mirror} from the environment.
 
     Raises:
         ConfigError: entries that are malformed or hold a secret; all of them in one error.
@@ -105,47 +108,47 @@ def mirrors() -> dict[str, str]:
 
 
 def _fault(prefix: str, mirror: str, equal_signs: int) -> str:
-    """Return why an entry of the mirrors can't be used, or ""."""
+    """Return why an entry of the mirrors is invalid, or ""."""
     if equal_signs != 1:
         return "not one = between an address and its mirror"
     for what, url in (("the first part", prefix), ("the mirror", mirror)):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+(/[^?#\s]*)?", url) or url.lower().startswith("file:"):
             return f"{what} is not an address on a network without ? and #"
         if holds_secret(url):
-            return f"{what} holds a password or a token: set it in the environment, and write its name as ${{NAME}}"
+            return f"{what} holds a password or a token: set it in the environment and write its name as ${{NAME}}"
     return "" if is_web(prefix) == is_web(mirror) else "one of both is http or https, the other is not"
 
 
 def is_web(url: str) -> bool:
-    """Tell whether an address is http or https."""
+    """Return whether an address is http or https."""
     return re.match("https?://", url, re.IGNORECASE) is not None
 
 
 def checksums(address: Address) -> dict[str, str]:
-    """Return the checksums that are known of an address, by name."""
+    """Return the known checksums of an address, by name."""
     return {name: value for name in HASHES if (value := getattr(address, name))}
 
 
 def card_addresses(card: Card) -> tuple[Address, ...]:
-    """Return a card's addresses, in the order in which they are tried.
+    """Return a card's addresses in the order of attempts.
 
     Raises:
-        SourceError: there is none, the corpus has to be asked for.
+        SourceError: there is none: the corpus needs an application.
     """
     if not card.sources:
-        raise SourceError(f"{card.name} can't be downloaded: it has to be asked for.", do=manual_download(card))
+        raise SourceError(f"{card.name} can't be downloaded: it needs an application.", do=manual_download(card))
     return card.sources
 
 
 def validate(card: Card, given: str) -> str:
-    """Return the user's own address.
+    """Return the user's own address if it is valid.
 
     Raises:
-        SourceError: it is not one.
+        SourceError: it is no address, or holds a secret.
     """
     if holds_secret(given):
         raise SourceError(
-            f"The address of {card.name} holds a password or a token, which would be kept with every result.",
+            f"The address of {card.name} holds a password or a token, which would be stored with every result.",
             got=redact(given),
             expected="https://${MY_USER}:${MY_PASSWORD}@host/file or https://host/file?token=${MY_TOKEN}",
             where="--source",
@@ -174,7 +177,7 @@ def _protocols() -> set[str]:
 
 
 def local_path(card: Card, url: str) -> Path | None:
-    """Return the existing path that an address names, or None for one on the web.
+    """Return the existing local path of an address, or None for a remote one.
 
     Raises:
         SourceError: there is no such path.
@@ -186,7 +189,10 @@ def local_path(card: Card, url: str) -> Path | None:
 
 
 def as_path(url: str) -> Path | None:
-    """Return the path that an address names, whether it is there or not; None for an address elsewhere."""
+    """Return the local path of an address, or None for a remote one.
+
+    The path need not exist.
+    """
     if is_web(url) or ("://" in url and not re.match("file://", url, re.IGNORECASE)):
         return None
     path = Path(url2pathname(urlsplit(url).path) if re.match("file://", url, re.IGNORECASE) else url)

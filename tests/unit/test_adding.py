@@ -1,10 +1,9 @@
-"""Protects the adding of a corpus as the README shows it: a card, or a file, a card and a line."""
+"""Protects the adding of a corpus as docs/contributing.md shows it: a card, or a file, a card and a line."""
 
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -27,12 +26,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def readme_card() -> str:
-    """Return the card that the README shows."""
-    text = (PROJECT / "README.md").read_text()
-    shown = re.search(r'^    name = "my-corpus"\n.*?(?=^    clep-dg run)', text, re.MULTILINE | re.DOTALL)
-    assert shown, "the README shows no card any more"
-    return textwrap.dedent(shown[0])
+def shown_card() -> str:
+    """Return the card that docs/contributing.md shows."""
+    text = (PROJECT / "docs" / "contributing.md").read_text()
+    shown = re.search(r'^```toml\n(name = "my-corpus"\n.*?)^```', text, re.MULTILINE | re.DOTALL)
+    assert shown, "docs/contributing.md shows no card any more"
+    return shown[1]
 
 
 def run(project: Path, *command: str) -> str:
@@ -42,13 +41,13 @@ def run(project: Path, *command: str) -> str:
 
 
 def test_a_card_alone_is_a_corpus(project: Path) -> None:
-    (project / "data_manifests/my-corpus.toml").write_text(readme_card())
+    (project / "data_manifests/my-corpus.toml").write_text(shown_card())
     assert "passed" in run(project, "-m", "pytest", "tests/unit/test_cards.py", "tests/unit/test_versions.py")
 
 
 def test_a_grammar_of_its_own_is_a_file_a_card_and_a_line(project: Path) -> None:
     shutil.copy(project / "clepdg/corpora/savee.py", project / "clepdg/corpora/my_calls.py")
-    (project / "data_manifests/my-corpus.toml").write_text(readme_card().replace('"table"', '"my-calls"'))
+    (project / "data_manifests/my-corpus.toml").write_text(shown_card().replace('"table"', '"my-calls"'))
     table = project / "clepdg/corpora/__init__.py"
     table.write_text(table.read_text().replace('    "savee",\n', '    "savee",\n    "my-calls",\n'))
     asked = "from clepdg.corpora import CORPORA; print(CORPORA['my-calls'].__module__)"

@@ -129,7 +129,7 @@ GOOD = (manifests.MANIFESTS / "emodb.toml").read_text()
         (GOOD.replace('name = "emodb"', 'name = "emo"'), "emo"),
         (f'exclude = "emodb/03"\n{GOOD}', r"(?s)wrong type.*exclude = 'emodb/03'.*a list of texts"),
         (f"exclude = [3]\n{GOOD}", r"(?s)wrong type.*exclude = \[3\]"),
-        (f'exclude = ["03"]\n{GOOD}', r"(?s)not of its corpus.*got: 03.*emodb/<utterance> or emodb/<speaker>"),
+        (f'exclude = ["03"]\n{GOOD}', r"(?s)of another corpus.*got: 03.*emodb/<utterance> or emodb/<speaker>"),
         (re.sub(r"test = \[.*\]", 'test = "03"', GOOD), r"(?s)wrong type.*test = '03'.*a list of texts"),
         (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r"(?s)wrong type.*unit = 'speakers'.*official"),
         (GOOD.replace("utterances = 535", 'utterances = "535"'), r"(?s)wrong type.*utterances = '535'.*a whole number"),
@@ -142,7 +142,7 @@ GOOD = (manifests.MANIFESTS / "emodb.toml").read_text()
         (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r'expected: "speaker" or "text" or "official"'),
         (GOOD.replace('name = "emodb"', 'name = "emo"'), "(?s)not that of its file.*got: emo.*expected: emodb"),
         (GOOD.replace("validation = [", 'validation = ["03", "08", "09", "10", "11", '), "both validation and test"),
-        (GOOD.replace("[split]", '[split]\nparts = { dev = "dev" }'), "(?s)parts that are not known.*got: dev"),
+        (GOOD.replace("[split]", '[split]\nparts = { dev = "dev" }'), "(?s)unknown parts.*got: dev"),
         (f'{GOOD}\nmd5 = "12345"', "(?s)malformed.*got: md5 12345"),
     ],
 )

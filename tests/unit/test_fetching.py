@@ -60,7 +60,7 @@ def test_the_second_mirror_is_taken_where_the_first_fails_and_why_is_told(
     assert_whole(tmp_path / "out")
     assert server.paths[-1] == "/second.zip"
     (told,) = caplog.messages
-    assert told.startswith(f"emodb was taken from {second.url}, since: ") and first.url in told
+    assert told.startswith(f"emodb was downloaded from {second.url}, since: ") and first.url in told
 
 
 def test_the_second_mirror_is_not_asked_where_the_first_answers(server: Server, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_first_download_is_recorded_and_holds(server: Server, tmp_path: Path
     assert (record["bytes"], record["sha256"]) == (len(ARCHIVE), RIGHT)
     fetch(card, None, tmp_path / "same", pins=pins)
     server.answers = [Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')]
-    with pytest.raises(SourceError, match=r"(?s)not what it was at the first download.*emodb.json.*delete that record"):
+    with pytest.raises(SourceError, match=r"(?s)changed since the first download.*emodb.json.*delete that record"):
         fetch(card, None, tmp_path / "changed", pins=pins)
     assert not (tmp_path / "changed" / source.FILES).exists()
     assert json.loads((tmp_path / "pins" / "emodb.json").read_text()).popitem()[1] == record

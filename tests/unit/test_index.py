@@ -297,9 +297,9 @@ def test_a_speaker_of_the_split_who_is_not_there_is_refused_in_a_whole_copy_and_
     card = replace(CARD_OF_ROOT, split=replace(CARD.split, validation=("02",), test=("03", "o1")))
     figures = build(root, card)[2]
     assert figures["absent"] == ["o1"]
-    assert "split names speakers who are not there (spelt right?): o1" in refusal(figures, card, allow_partial=False)
+    assert "split names speakers who are not there (check the spelling): o1" in refusal(figures, card, allow_partial=False)
     check(figures, card, allow_partial=True)
-    assert "who are not there (spelt right?): o1" in caplog.text
+    assert "who are not there (check the spelling): o1" in caplog.text
 
 
 def test_files_that_are_not_the_published_ones_are_refused_in_a_whole_copy(

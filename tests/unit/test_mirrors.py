@@ -88,12 +88,9 @@ def test_names_are_filled_when_it_is_asked_and_not_shown(monkeypatch: pytest.Mon
     monkeypatch.setenv("WHO", "me")
     monkeypatch.setenv("WORD", "a/b")
     assert expand(f"{SITE}/f") == "https://me:a%2Fb@mirror/kept/f"
-    assert (
-        redact_with_mirror(f"{SITE}/f?token=abc")
-        == f"{SITE}/f?token=*** (by its mirror https://mirror/kept/f?token=***)"
-    )
+    assert redact_with_mirror(f"{SITE}/f?token=abc") == f"{SITE}/f?token=*** (mirror: https://mirror/kept/f?token=***)"
     monkeypatch.delenv("WORD")
-    with pytest.raises(SourceError, match=r"(?s)got: \$\{WORD\}.*by its mirror https://mirror/kept/f"):
+    with pytest.raises(SourceError, match=r"(?s)got: \$\{WORD\}.*mirror: https://mirror/kept/f"):
         expand(f"{SITE}/f")
 
 
@@ -162,7 +159,7 @@ def test_a_mirror_with_other_bytes_is_refused_and_named(
     mirror.routes["/kept/corpus.zip"] = [Answer(body=ARCHIVE[:-1] + b"X", etag='"two"')]
     with pytest.raises(SourceError, match=says) as caught:
         fetch(card, tmp_path)
-    assert f"{SITE}/corpus.zip (by its mirror {mirror.base}kept/corpus.zip)" in str(caught.value)
+    assert f"{SITE}/corpus.zip (mirror: {mirror.base}kept/corpus.zip)" in str(caught.value)
     assert not (tmp_path / "out" / source.TREE).exists()
 
 
@@ -175,12 +172,12 @@ def test_every_way_of_asking_goes_to_the_mirror(mirror: Server) -> None:
     for ask in (lambda: http_client.inspect(CARD, f"{SITE}/gone"), lambda: http_client.read_json(CARD, f"{SITE}/gone")):
         with pytest.raises(SourceError) as caught:
             ask()
-        assert f"where: {SITE}/gone (by its mirror {mirror.base}kept/gone)" in str(caught.value)
+        assert f"where: {SITE}/gone (mirror: {mirror.base}kept/gone)" in str(caught.value)
 
 
 def test_a_mirror_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEPDG_MIRRORS", f"{SITE}=http://127.0.0.1:1/kept")
-    said = f"{SITE}/corpus.zip (by its mirror http://127.0.0.1:1/kept/corpus.zip)"
+    said = f"{SITE}/corpus.zip (mirror: http://127.0.0.1:1/kept/corpus.zip)"
     with pytest.raises(SourceError) as caught:
         fetch(card_of(f"{SITE}/corpus.zip"), tmp_path)
     assert said in str(caught.value)
@@ -219,7 +216,7 @@ def test_other_file_systems_have_mirrors_and_keep_their_addresses(monkeypatch: p
         ("a.wav", "memory://site/corpus/a.wav"), ("b/c.wav", "memory://site/corpus/b/c.wav"),
     ]  # fmt: skip
     assert object_store.inspect(CARD, files[0].address.url)["bytes"] == 3
-    with pytest.raises(SourceError, match=r"memory://site/gone \(by its mirror memory://mirror/gone\)"):
+    with pytest.raises(SourceError, match=r"memory://site/gone \(mirror: memory://mirror/gone\)"):
         object_store.inspect(CARD, "memory://site/gone")
 
 

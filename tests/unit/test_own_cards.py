@@ -111,7 +111,7 @@ def test_what_is_no_folder_is_one_error(text: str, own: Path, tmp_path: Path) ->
 def test_a_name_that_would_break_others_is_refused(name: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEPDG_CARDS", str(own))
     (own / f"{name}.toml").write_text(TEXT)
-    with pytest.raises(ConfigError, match="file name is not a corpus's"):
+    with pytest.raises(ConfigError, match="file name is no valid corpus name"):
         corpus_names()
     with pytest.raises(ConfigError):
         load_card(name)

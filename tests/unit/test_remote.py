@@ -352,7 +352,7 @@ def test_a_dataset_that_changed_never_replaces_what_was_recorded(
 ) -> None:
     fetch(dataverse, None, tmp_path / "out", pins=Documents(tmp_path))
     publish(server, {**SPEECH, "AudioWAV/1004_DFA_ANG_XX.wav": b"newly recorded"})
-    with pytest.raises(SourceError, match=r"(?s)not what they were at the first download.*crema-d.json.*delete"):
+    with pytest.raises(SourceError, match=r"(?s)changed since the first download.*crema-d.json.*delete"):
         fetch(dataverse, None, tmp_path / "again", pins=Documents(tmp_path))
     (tmp_path / "pins" / "crema-d.json").unlink()
     fetch(dataverse, None, tmp_path / "again", pins=Documents(tmp_path))
@@ -444,7 +444,7 @@ def test_what_a_bucket_does_not_have_is_one_clear_error(url: str, bucket: Any, t
         lambda: sources.check_reachable(CARD, url),
         lambda: fetch(CARD, url, tmp_path / "out"),
     ):
-        with pytest.raises(SourceError, match=r"(?s)crema-d can't be had.*" + url):
+        with pytest.raises(SourceError, match=r"(?s)crema-d is not available.*" + url):
             call()
 
 

@@ -71,7 +71,7 @@ def plain(server: Server, **answer: Any) -> Address:
             f"differs: bytes 1 -> {SIZE}, md5 {OTHER[:32]} -> {MD5} (compared with the card)",
             False,
         ),
-        ({"etag": f'"{MD5}"'}, {}, f"ok (nothing to compare in the card; it says bytes {SIZE}, md5 {MD5})", True),
+        ({"etag": f'"{MD5}"'}, {}, f"ok (nothing to compare in the card; it reports bytes {SIZE}, md5 {MD5})", True),
         (
             {"headers": {"Content-MD5": base64.b64encode(md5(ARCHIVE).digest()).decode()}},
             {"md5": MD5},
@@ -82,7 +82,7 @@ def plain(server: Server, **answer: Any) -> Address:
         ({"headers": {"Content-MD5": "bm9uZQ=="}}, {"md5": MD5, "bytes": SIZE}, "says no hash (bytes as in", True),
         ({"etag": f'W/"{MD5}"'}, {"md5": OTHER[:32]}, "says no hash (nothing to compare", True),
         ({"etag": f'"{OTHER}"'}, {"sha256": SHA256, "bytes": SIZE}, "says no hash (bytes as in the card)", True),
-        ({}, {}, f"says no hash (nothing to compare in the card; it says bytes {SIZE})", True),
+        ({}, {}, f"says no hash (nothing to compare in the card; it reports bytes {SIZE})", True),
         ({}, {"bytes": 5}, f"differs: bytes 5 -> {SIZE}", False),
         ({"etag": None, "length": False}, {"bytes": 5}, "says no hash (nothing to compare in the card; it says", True),
         ({"status": 404}, {}, "not reachable: HTTP 404", False),
@@ -127,7 +127,7 @@ def test_a_mirror_is_asked_and_named(server: Server, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CLEPDG_MIRRORS", f"https://site.example={server.base}kept")
     server.serve({"kept/a.zip": ARCHIVE})
     got = check(Address(url="https://site.example/a.zip", bytes=SIZE))
-    assert got.where == f"https://site.example/a.zip (by its mirror {server.base}kept/a.zip)" and got.good
+    assert got.where == f"https://site.example/a.zip (mirror: {server.base}kept/a.zip)" and got.good
 
 
 # --- the hub of Hugging Face

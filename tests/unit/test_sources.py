@@ -164,7 +164,7 @@ def test_an_address_may_name_where_a_secret_stands(server: Server, tmp_path: Pat
     assert server.paths[-1] == "/corpus.zip?token=hu%2Fsh"
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hu" + b"/sh" in path.read_bytes()]
     monkeypatch.delenv("MY_TOKEN")
-    with pytest.raises(SourceError, match="environment does not hold"):
+    with pytest.raises(SourceError, match="environment variable that is not set"):
         source.identify(CARD, url)
 
 
@@ -610,7 +610,7 @@ def test_corrupt_download_without_checksum_is_read_anew_next_time(server: Server
 def test_web_page_is_named_as_such(server: Server, tmp_path: Path, page: bytes) -> None:
     server.answers = [Answer(body=page)]
     for card, given in ((bound(server), None), (CARD, server.url)):
-        with pytest.raises(SourceError, match="(?s)web page, not its data.*--source ravdess="):
+        with pytest.raises(SourceError, match="(?s)web page, not data.*--source ravdess="):
             fetch(card, given, tmp_path / "out")
         assert not list((tmp_path / "out").glob("*.resume/part"))
 

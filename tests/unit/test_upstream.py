@@ -96,7 +96,7 @@ def test_a_new_one_is_taken_when_its_record_was_deleted_and_not_before(server: S
     fetch(card, tmp_path)
     server.answers = [Answer(body=ARCHIVE + b"\0" * 22, etag='"two"')]
     ask(card, tmp_path)
-    with pytest.raises(errors.SourceError, match="not what it was at the first download"):
+    with pytest.raises(errors.SourceError, match="changed since the first download"):
         fetch(card, tmp_path, "refused")
     assert "changed" in record(tmp_path)
     (tmp_path / "pins" / "emodb.json").unlink()
@@ -134,7 +134,7 @@ def test_what_can_t_be_asked_is_a_note(answer: Answer, words: str | None, server
     fetch(card, tmp_path)
     if words is None:  # a server that names neither version nor size
         lockfile.update(Documents(tmp_path), "emodb", card.sources[0], said={"etag": '"one"'})
-        words = "says nothing that tells"
+        words = "reports no metadata that shows changes"
     server.answers = [answer]
     (note,), changed = ask(card, tmp_path)
     assert words in note and note.startswith("emodb") and "\n" not in note.strip()

@@ -29,7 +29,7 @@ from clepdg.download.urls import checksums, expand, is_web, mirror_of, redact_wi
 from clepdg.errors import ClepError, SourceError, some
 from clepdg.store.documents import Documents
 
-LISTING_SECONDS: Final = 20.0  # patience with a listing that a repository has to write first: thousands of files
+LISTING_SECONDS: Final = 20.0  # timeout of a listing of thousands of files, which the repository computes
 SHOWN: Final = 3  # differences of one address
 LFS_GROUP: Final = 100  # objects in one request, as git lfs asks
 LFS_SECONDS: Final = 60.0  # for all groups of an address
@@ -44,7 +44,7 @@ def jobs(cards: Sequence[Card], documents: Documents | None, sleep: Sleep = time
 
     Args:
         documents: the store's, which hold the records of first downloads.
-        sleep: waits where a server says that it is busy, in seconds.
+        sleep: waits while a server is busy, in seconds.
 
     Raises:
         SourceError: a card has no address.
@@ -84,7 +84,7 @@ def _compared(card: Card, address: Address, where: str, said: dict[str, Any]) ->
 
 
 def _said(card: Card, address: Address, sleep: Sleep) -> dict[str, Any]:
-    """Return bytes and hashes that an archive's server says."""
+    """Return the bytes and hashes that an archive's server reports."""
     if not is_web(address.url):
         facts = upstream.metadata(card, address)
         return facts | md5_of(facts.get("version", ""))
@@ -92,7 +92,7 @@ def _said(card: Card, address: Address, sleep: Sleep) -> dict[str, Any]:
 
 
 def _of_zenodo(card: Card, url: str, sleep: Sleep) -> dict[str, Any]:
-    """Return bytes and hash from Zenodo's listing; empty elsewhere."""
+    """Return bytes and hash from Zenodo's listing; {} for other sites."""
     if (found := _ZENODO.match(url)) is None:
         return {}
     record, name = f"https://zenodo.org/api/records/{found[1]}", unquote(found[2])
@@ -102,7 +102,7 @@ def _of_zenodo(card: Card, url: str, sleep: Sleep) -> dict[str, Any]:
         )["files"]
         listed = {file["key"]: (file["size"], str(file["checksum"]).partition(":")) for file in files}
     except (KeyError, TypeError) as error:
-        what = "What Zenodo answers is not the listing of a record."
+        what = "Zenodo's answer is not the listing of a record."
         raise SourceError(what, got=repr(error), where=redact_with_mirror(record)) from error
     except SourceError:
         if mirror_of(record):  # one of the files alone
@@ -117,7 +117,7 @@ def _of_zenodo(card: Card, url: str, sleep: Sleep) -> dict[str, Any]:
 
 
 def _dataset(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
-    """Check a Dataverse dataset: its listing, and three of its addresses."""
+    """Check the listing and three files of a Dataverse dataset."""
     patience = {"seconds": LISTING_SECONDS, "patience": http_client.INSPECT_SECONDS}
     files = file_lists.list_dataverse(card, address, sleep, **patience)
     size, hashed = sum(file.address.bytes or 0 for file in files), sum(bool(checksums(file.address)) for file in files)
@@ -136,7 +136,7 @@ def _dataset(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
 
 
 def _table(card: Card, address: Address, where: str, sleep: Sleep) -> Checked:
-    """Check a table of files: its objects in git LFS, three addresses."""
+    """Check a table's objects in git LFS and three of its files."""
     files = file_lists.list_address(card, address)
     faults = _lfs_faults(files, address.lfs, sleep) if address.lfs else []
     different, hashed = _samples(card, files, sleep)
@@ -152,7 +152,7 @@ def _result(card: Card, where: str, faults: list[str], word: str, how: str) -> C
 
 
 def _samples(card: Card, files: list[Remote], sleep: Sleep) -> tuple[list[str], bool]:
-    """Ask three addresses; return differences, and whether all say a hash."""
+    """Check three files; return differences, and whether all have hashes."""
     lines, hashed = list[str](), True
     for file in upstream.samples(files):
         try:
@@ -166,7 +166,7 @@ def _samples(card: Card, files: list[Remote], sleep: Sleep) -> tuple[list[str], 
 
 
 def _lfs_faults(files: list[Remote], repository: str, sleep: Sleep) -> list[str]:
-    """Ask git LFS for all files; return what differs.
+    """Ask git LFS for the sizes of all files; return the differences.
 
     Raises:
         SourceError: it does not answer, or a file's size or sha256 is not known.
@@ -180,7 +180,7 @@ def _lfs_faults(files: list[Remote], repository: str, sleep: Sleep) -> list[str]
     failed = list[str]()
 
     def ask_group(group: list[str]) -> list[str]:
-        if failed:  # the others would wait as long for nothing
+        if failed:  # the others would wait in vain
             return []
         try:
             return _of_group({name: known[name] for name in group}, repository, sleep)
@@ -196,7 +196,7 @@ def _lfs_faults(files: list[Remote], repository: str, sleep: Sleep) -> list[str]
 
 
 def _of_group(files: dict[str, Remote], repository: str, sleep: Sleep) -> list[str]:
-    """Ask git LFS for some objects, {sha256: file}; return what differs."""
+    """Ask git LFS for the sizes of {sha256: file}; return the differences."""
     body = {
         "operation": "download",
         "transfers": ["basic"],
@@ -210,16 +210,16 @@ def _of_group(files: dict[str, Remote], repository: str, sleep: Sleep) -> list[s
             raise SourceError(http_client.busy_status(response))
         answer = response.json()
     try:
-        said = {item["oid"]: (item.get("size"), item.get("error")) for item in answer["objects"]}
-        refused = {name: f"{error['code']} {error['message']}" for name, (_, error) in said.items() if error}
+        reported = {item["oid"]: (item.get("size"), item.get("error")) for item in answer["objects"]}
+        refused = {name: f"{error['code']} {error['message']}" for name, (_, error) in reported.items() if error}
     except (KeyError, TypeError, AttributeError) as error:
-        raise SourceError("what it answers is not of git lfs", got=repr(error)) from error
+        raise SourceError("the answer is not of git lfs", got=repr(error)) from error
     faults = []
     for name, file in files.items():
-        size = said.get(name, (None, None))[0]
+        size = reported.get(name, (None, None))[0]
         if name in refused:
             faults.append(f"{file.path}: {refused[name]}")
-        elif name not in said:
+        elif name not in reported:
             faults.append(f"{file.path}: not answered")
         elif size != file.address.bytes:
             faults.append(f"{file.path}: bytes {file.address.bytes} -> {size}")

@@ -19,22 +19,22 @@ from clepdg.errors import ClepError, SourceError
 if TYPE_CHECKING:
     import httpx
 
-PARALLEL_REQUESTS: Final = 8  # addresses that are asked side by side
-SHOWN: Final = 600  # characters of a result, most of which a server may have written
+PARALLEL_REQUESTS: Final = 8  # requests at the same time
+SHOWN: Final = 600  # characters of a result, since a server may write most of it
 MOST_REDIRECTS: Final = 10
-ALL_SECONDS: Final = 90.0  # for everything that is asked
+ALL_SECONDS: Final = 90.0  # for all jobs
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """One address that was asked.
+    """The result of checking one address.
 
     Attributes:
         what: the corpus, or "model weights".
         where: the address, without secrets.
         result: "ok", "differs", "not reachable" or "says no hash", and what was compared.
-        good: it was asked, and nothing differs.
+        good: the address answered and nothing differs.
     """
 
     what: str
@@ -51,7 +51,7 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Something to ask: `what` and `where` name it if it has no answer."""
+    """One check to run; `what` and `where` name it if it does not answer."""
 
     what: str
     where: str
@@ -59,36 +59,33 @@ class Job:
 
 
 def compare(
-    what: str, where: str, expected: Mapping[str, Any], said: Mapping[str, Any], source: str = "the card"
+    what: str, where: str, expected: Mapping[str, Any], reported: Mapping[str, Any], source: str = "the card"
 ) -> Checked:
-    """Compare what an address says with what is expected of it.
+    """Compare reported sizes and hashes with expected ones.
 
     Args:
         expected: "bytes", "md5" and "sha256", as far as they are known.
-        said: the same.
-        source: of what is expected.
+        reported: the same.
+        source: where the expected values are from.
     """
-    both = [name for name in ("bytes", *HASHES) if name in expected and name in said]
-    different = [f"{name} {expected[name]} -> {said[name]}" for name in both if not _same(expected[name], said[name])]
+    both = [name for name in ("bytes", *HASHES) if name in expected and name in reported]
+    pairs = {name: (expected[name], reported[name]) for name in both}
+    different = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if str(old).lower() != str(new).lower()]
     if different:
         result = f"differs: {', '.join(different)} (compared with {source})"
     elif {*both} & {*HASHES}:
         result = f"ok ({', '.join(both)} as in {source})"
     else:
-        known = ", ".join(f"{name} {value}" for name, value in said.items() if name in ("bytes", *HASHES)) or "nothing"
-        alike = f"bytes as in {source}" if both else f"nothing to compare in {source}; it says {known}"
-        result = f"{'ok' if {*said} & {*HASHES} else 'says no hash'} ({alike})"
+        known = ", ".join(f"{name} {reported[name]}" for name in reported if name in ("bytes", *HASHES)) or "nothing"
+        alike = f"bytes as in {source}" if both else f"nothing to compare in {source}; it reports {known}"
+        result = f"{'ok' if {*reported} & {*HASHES} else 'says no hash'} ({alike})"
     return Checked(what=what, where=where, result=result, good=not different)
 
 
-def _same(expected: Any, said: Any) -> bool:
-    return str(expected).lower() == str(said).lower()
-
-
 def not_reachable(what: str, where: str, why: object) -> Checked:
-    """Return the line of an address that could not be asked."""
-    said = str(why).partition("\n  do:")[0]
-    return Checked(what=what, where=where, result=f"not reachable: {' '.join(said.split())}", good=False)
+    """Return the result of an address that does not answer."""
+    reason = str(why).partition("\n  do:")[0]
+    return Checked(what=what, where=where, result=f"not reachable: {' '.join(reason.split())}", good=False)
 
 
 def reported_sums(url: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def reported_sums(url: str, sleep: Callable[[float], None] = time.sleep) -> dict
 
 @contextlib.contextmanager
 def http_errors() -> Iterator[None]:
-    """Turn an error of http into one line of ours."""
+    """Turn HTTP errors into a one-line SourceError."""
     import httpx
 
     try:
@@ -122,7 +119,7 @@ def http_errors() -> Iterator[None]:
 def _headers(client: "httpx.Client", url: str) -> "httpx.Response":
     """Request headers, up to the first answer that names a hash.
 
-    The hub of Hugging Face names it in the answer that redirects to its storage, which names none.
+    The Hugging Face hub names it in its redirect to the storage, which names none.
     """
     response = client.head(url, follow_redirects=False)
     for _ in range(MOST_REDIRECTS):
@@ -151,7 +148,7 @@ def md5_of(etag: str) -> dict[str, str]:
 
 
 def _md5(header: str) -> str:
-    """Return the hexadecimal digits of a Content-MD5 header, or ""."""
+    """Return a Content-MD5 header in hexadecimal digits, or ""."""
     if is_sum("md5", header):
         return header
     with contextlib.suppress(ValueError):
@@ -161,7 +158,7 @@ def _md5(header: str) -> str:
 
 
 def run_jobs(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Checked]:
-    """Run jobs side by side and yield their lines in order."""
+    """Run jobs in parallel and yield their results in order."""
 
     def lines(job: Job) -> list[Checked]:
         try:
@@ -178,7 +175,7 @@ def run_jobs(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Chec
 def run_in_threads(jobs: Sequence[Callable[[], Result]], seconds: float) -> Iterator[Result | None]:
     """Run jobs in threads; yield results in order, None for late ones.
 
-    The threads are daemons: a name server or a server that never ends its answer keeps no process from ending.
+    The threads are daemons, so a server that never completes its answer keeps no process alive.
 
     Args:
         seconds: for all jobs together.

@@ -1,4 +1,4 @@
-"""Lines of `clep-dg fetch --check` for models: what the hub says of pinned files, against data_manifests/models.csv."""
+"""Compare pinned model files with the sizes and hashes the hub reports."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,14 +11,14 @@ WHAT = "model weights"
 
 
 def jobs() -> list[Job]:
-    """Return what is to be asked of the hub: one request for each pinned repository."""
+    """Return one job for each pinned repository."""
     return [
         Job(what=WHAT, where=f"{name}@{pin.revision}", ask=partial(_lines, name, pin)) for name, pin in pins().items()
     ]
 
 
 def _lines(name: str, pin: Pin) -> Iterable[Checked]:
-    """Compare a repository's pinned files with what the hub says of them.
+    """Compare a repository's pinned files with the hub's metadata.
 
     Raises:
         BackboneError: the hub does not answer, or has no such repository, revision or file.
@@ -27,12 +27,12 @@ def _lines(name: str, pin: Pin) -> Iterable[Checked]:
     info, _ = hub.repository_info(
         name, pin.revision, lambda names: (sorted({*pin.files} & {*names}) or sorted(names))[:1]
     )
-    said = {each.rfilename: (each.size, each.lfs.sha256 if each.lfs else None) for each in info.siblings or ()}
+    reported = {each.rfilename: (each.size, each.lfs.sha256 if each.lfs else None) for each in info.siblings or ()}
     for file, (size, sha256) in pin.files.items():
-        if file not in said:
+        if file not in reported:
             yield Checked(what=WHAT, where=f"{where}/{file}", result="differs: no such file", good=False)
             continue
-        known, now = ({"bytes": b, "sha256": s} for b, s in ((size, sha256), said[file]))
+        known, now = ({"bytes": b, "sha256": s} for b, s in ((size, sha256), reported[file]))
         yield compare(
             WHAT,
             f"{where}/{file}",
