@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test test-all test-system rehearsal bench soak lint format versions lock clean
+.PHONY: demo up down test test-all test-system rehearsal bench soak lint docs format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-extras ## formatting, rules, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-extras ## the documentation as a site in var/site; fails on a broken link
+	$(BIN)/mkdocs build --strict --site-dir var/site
+
 format: $(VENV)/.installed-extras
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -47,18 +50,20 @@ versions: $(VENV)/.installed ## record raised stage versions; SAME=1: results st
 
 lock: $(VENV)/.installed ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml requirements.lock -q --extra laion --extra dev --extra postgres --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements-extras.lock
+	$(BIN)/uv pip compile pyproject.toml requirements.lock -q --extra laion --extra dev --extra postgres --extra docs --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements-extras.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, %s is Python %d.%d; try: make PYTHON=python3.11 ..." % (sys.executable, *v))'
+	@echo "Setting up $(VENV) from locked, hashed dependencies: a minute or two, 6 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements$(if $(wildcard $(VENV)/.installed-extras),-extras).lock
+	$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements$(if $(wildcard $(VENV)/.installed-extras),-extras).lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed requirements-extras.lock
-	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements-extras.lock
+	@echo "Adding what tests need."
+	$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements-extras.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
