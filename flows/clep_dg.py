@@ -116,7 +116,7 @@ def clep_dg(
     )
     settings = load_settings()
     report_crashed(settings, PREFECT_API_URL.value())
-    with alive(settings, str(flow_run.id)):
+    with run_lock(settings, str(flow_run.id)):
         return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
 
 

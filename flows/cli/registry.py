@@ -57,7 +57,7 @@ def compare_command(options: argparse.Namespace) -> None:
 def promote_command(options: argparse.Namespace) -> None:
     """Make a registered classifier the champion."""
     settings = _registry_settings(options.preset)
-    from tasks.tracking.compare import promote
+    from tasks.tracking.champion import promote
 
     print(promote(settings, options.preset, options.version, options.why))
 

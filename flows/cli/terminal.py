@@ -17,13 +17,14 @@ from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from flows.run.progress import describe, in_bytes, since_first
+from tasks.engine.node import split_id
 from tasks.engine.run_history import Arguments
 from tasks.host.settings import Settings
 
 
 def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
     """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
-    from tasks.tracking.client import how_to_look
+    from tasks.tracking.client import where_to_view
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
@@ -37,7 +38,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
     print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
-    print(f"MLflow   {how_to_look(settings)}")
+    print(f"MLflow   {where_to_view(settings)}")
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])
     command = f"predict{preset} {shlex.quote(_an_utterance(result, store))}" if champion else f"compare{preset}"
@@ -50,7 +51,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
 def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
     """Yield a line for each corpus that is partial, altered or has files in quarantine, with where more is said."""
     for node_id, key in result["stages"].items():
-        record = store.lookup("index", key) if key and node_id.startswith("index/") else None
+        record = store.lookup("index", key) if key and split_id(node_id)[0] == "index" else None
         if isinstance(record, Record) and _is_incomplete(record):
             place = store.address("index", key)
             yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
@@ -75,7 +76,7 @@ def _an_utterance(result: dict[str, Any], store: Store) -> str:
     from clepdg.download.source import root
 
     for node_id, key in result["stages"].items():
-        if node_id.startswith("source/"):
+        if split_id(node_id)[0] == "source":
             folder = store.at_hand("source", key)
             paths = sorted(root(folder).rglob("*.wav")) if folder else ()
             found = next((path for path in paths if not path.name.startswith(".")), None)

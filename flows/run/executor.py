@@ -20,7 +20,7 @@ from clepdg.errors import StoreAway
 from clepdg.store.record import Record
 from flows.run.run import Run
 from tasks.engine.node import DATA_STAGES, Node, decide
-from tasks.engine.worker import Child
+from tasks.engine.worker import WorkerProcess
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
@@ -48,7 +48,7 @@ def look(run: Run, nodes: list[Node]) -> None:
         decision = decide(node, records, run.store, run.last, run.redo)
         if decision.record is not None:
             run.standing[node.id], records[node.id] = decision, decision.record
-            run.registry.accepted(decision.record)
+            run.registry.is_registered(decision.record)
             run.log.uses(node.id, decision.record.key, "Reused")
 
 
@@ -97,17 +97,17 @@ def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
     if len(devices) == 1 or len(lanes) == 1:
         finish_in_order(run, nodes)
         return
-    free = SimpleQueue[tuple[str, Child]]()
+    free = SimpleQueue[tuple[str, WorkerProcess]]()
 
     def finish(lane: list[Node]) -> None:
         device, child = free.get()
         try:
-            finish_in_order(replace(run, settings=replace(run.settings, device=device), child=child), lane)
+            finish_in_order(replace(run, settings=replace(run.settings, device=device), worker=child), lane)
         finally:
             free.put((device, child))
 
     with ExitStack() as ends:
-        children = [Child() for _ in devices]
+        children = [WorkerProcess() for _ in devices]
         for device, child in zip(devices, children, strict=True):
             free.put((device, child))
             ends.callback(child.end)

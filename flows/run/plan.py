@@ -19,7 +19,7 @@ from flows.graph.models import backbone, encoder
 from flows.graph.pipeline import graph, source
 from tasks.engine.node import DATA_STAGES, STAGES, Node, decide
 from tasks.engine.run_history import Arguments
-from tasks.host import preflight
+from tasks.host import model_checks, preflight
 from tasks.host.settings import Settings
 
 

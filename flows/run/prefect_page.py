@@ -14,13 +14,13 @@ from uuid import UUID
 
 from clepdg.store.store import Store
 from flows.run.progress import describe, since_first
-from tasks.engine.node import Node
+from tasks.engine.node import Node, split_id
 from tasks.engine.run_history import RunLog
 from tasks.tracking.client import front_page
-from tasks.tracking.run_logger import Registry
+from tasks.tracking.run_logger import RunLogger
 
 
-def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: Registry) -> str:
+def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: RunLogger) -> str:
     """Return the page as markdown.
 
     Args:
@@ -35,13 +35,13 @@ def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry
         return "\n\n".join([*lines, (folder / "results.md").read_text()])
     made = {node_id: facts["key"] for node_id, facts in stages.items() if facts.get("key")}
     if made:
-        last = list(made)[-1].partition("/")[0]
+        last, _ = split_id(list(made)[-1])
         lines.append(f"No report: this run ends with {last}. Its outputs:")
-        lines.append("\n".join(_output(n, key, store, registry) for n, key in made.items() if n.startswith(f"{last}/")))
+        lines.append("\n".join(_output(n, key, store, registry) for n, key in made.items() if split_id(n)[0] == last))
     return "\n\n".join(lines)
 
 
-def _mlflow(registry: Registry) -> str:
+def _mlflow(registry: RunLogger) -> str:
     if not registry.url.startswith("http"):
         run = f", run `{registry.parent}`" if registry.parent else ""
         return f"MLflow: `{registry.url}`{run}"
@@ -52,8 +52,8 @@ def _mlflow(registry: Registry) -> str:
     return f"MLflow: [{registry.url}]({front_page(registry.url)}); {why}"
 
 
-def _output(node_id: str, key: str, store: Store, registry: Registry) -> str:
-    stage, _, name = node_id.partition("/")
+def _output(node_id: str, key: str, store: Store, registry: RunLogger) -> str:
+    stage, name = split_id(node_id)
     page = registry.page(stage, key)
     return f"- {f'[{stage} {name}]({page})' if page else f'{stage} {name}'}: `{store.local(stage, key)}`"
 
@@ -101,7 +101,7 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
     return update
 
 
-def run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
+def run_artifacts(run: RunLog, store: Store, registry: RunLogger) -> None:
     """Leave the decisions, the links and the results of a run that ended."""
     try:
         _run_artifacts(run, store, registry)
@@ -113,7 +113,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _run_artifacts(run: RunLog, store: Store, registry: Registry) -> None:
+def _run_artifacts(run: RunLog, store: Store, registry: RunLogger) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     stages = run.stages

@@ -1,4 +1,4 @@
-"""The care of a store: `verify` reads every byte of it, `gc` removes what nothing reaches any more."""
+"""Verify a store's outputs, and collect its garbage."""
 
 import re
 import time
@@ -15,10 +15,10 @@ from tasks.engine import run_history
 from tasks.engine.node import STAGES
 from tasks.host.settings import Settings
 
-RUNS = 10  # whose outputs stay
-GRACE_HOURS = 24.0  # what is younger stays: somebody may be at work on it
-PARTIAL_DAYS = 7.0  # ... and a working folder or checkpoint: somebody may go on with it
-UNENDED_DAYS = 30.0  # a run that did not end counts as alive for so long after its last word
+RUNS = 10  # the number of last runs whose outputs are kept
+GRACE_HOURS = 24.0  # younger items are kept: another process may be using them
+PARTIAL_DAYS = 7.0  # the same for working folders and checkpoints, from which a run may continue
+UNFINISHED_DAYS = 30.0  # an unfinished run counts as running for this long after its last update
 
 Reached = set[tuple[str, str]]  # (stage, key)
 
@@ -26,21 +26,21 @@ Reached = set[tuple[str, str]]  # (stage, key)
 def verify(
     store: Store, *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[int, list[tuple[Item, str]]]:
-    """Read every output of a store, and take back those that are not what they were.
+    """Read every output of a store, and withdraw the damaged ones.
 
     Args:
-        dry_run: take nothing back.
+        dry_run: withdraw nothing.
         progress: called with (bytes done, bytes in all).
 
     Returns:
-        How many outputs there are, and each damaged one with what is wrong with it; what another version wrote is
-        named, and never taken back.
+        The number of outputs, and each damaged one with its fault. Outputs of another version are listed as well, but
+        never withdrawn.
     """
     outputs = [item for item in store.items(STAGES) if item.kind == "output"]
     total, done, damaged = sum(item.bytes for item in outputs), 0, []
     for item in outputs:
         fault = store.fault(item.stage, item.key)
-        if fault and _still_there(store, item):
+        if fault and _is_confirmed(store, item):
             damaged.append((item, fault))
             if not (dry_run or fault.startswith(OTHER_FORMAT)):
                 store.withdraw(item.stage, item.key)
@@ -49,8 +49,8 @@ def verify(
     return len(outputs), damaged
 
 
-def _still_there(store: Store, item: Item) -> bool:
-    """Tell whether a fault is one: a run may have replaced the output while it was read."""
+def _is_confirmed(store: Store, item: Item) -> bool:
+    """Return whether a fault persists: a run may have replaced the output."""
     try:
         with store.lock(item.stage, item.key, seconds=0):
             return store.fault(item.stage, item.key) not in (None, "new")
@@ -60,7 +60,7 @@ def _still_there(store: Store, item: Item) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """What `gc` would remove, and what stays."""
+    """Items that `gc` would remove, with counts of those that it keeps."""
 
     items: list[Item]
     kept: int
@@ -68,17 +68,17 @@ class Garbage:
 
     @property
     def bytes(self) -> int:
-        """Bytes of what would be removed."""
+        """Return the bytes that would be removed."""
         return sum(item.bytes for item in self.items)
 
 
 def garbage(store: Store, settings: Settings, now: float | None = None) -> Garbage:
-    """Find what nothing reaches: not the last runs, no run under way, no version of a model that has an alias.
+    """Find items that no recent run and no aliased model version needs.
 
-    What is younger than GRACE_HOURS, or PARTIAL_DAYS, stays, and so does what is locked, whatever its age.
+    Items younger than GRACE_HOURS (working folders: PARTIAL_DAYS) are kept, and locked ones at any age.
 
     Raises:
-        ClepError: MLflow or the store does not answer; then nothing is known to be garbage.
+        ClepError: MLflow or the store does not answer.
     """
     reached = reached_by_runs(store, time.time() if now is None else now) | reached_by_versions(store, settings)
     items, kept = [], Counter[str]()
@@ -93,7 +93,7 @@ def garbage(store: Store, settings: Settings, now: float | None = None) -> Garba
 
 
 def remove(store: Store, items: Iterable[Item]) -> int:
-    """Remove items, but not one that a run has taken in hand meanwhile; return how many went."""
+    """Remove items except those that a run has locked; return their number."""
     removed = 0
     for item in items:
         try:
@@ -114,19 +114,22 @@ def _locked(store: Store, item: Item) -> bool:
 
 
 def reached_by_runs(store: Store, now: float) -> Reached:
-    """Return the outputs of the last runs, and of all that have not ended; a run's file lists inputs as well."""
+    """Return the outputs of the last runs and of all unfinished ones.
+
+    A run's file lists the stages that it reused as well.
+    """
     reached: Reached = set()
     newer = 0
     for log, when in run_history.logs(store, count=1 << 30):
-        alive = log.get("outcome") == run_history.UNENDED and now - when < 86400 * UNENDED_DAYS
-        if newer < RUNS or alive:
+        running = log.get("outcome") == run_history.UNFINISHED and now - when < 86400 * UNFINISHED_DAYS
+        if newer < RUNS or running:
             reached |= _keys(log["stages"])
         newer += not log.get("part")  # a part belongs to the run that waits for it
     return reached
 
 
 def reached_by_versions(store: Store, settings: Settings) -> Reached:
-    """Return the outputs behind the registered models that have an alias: the whole run that made each."""
+    """Return the outputs of the runs that made the aliased model versions."""
     from tasks.tracking.client import aliased_versions
 
     reached: Reached = set()
@@ -144,7 +147,7 @@ def _keys(stages: dict[str, dict[str, str]]) -> Reached:
 
 
 def describe(store: Store, item: Item) -> str:
-    """Return a line about an item: its size, age, what it is and what it was made for."""
+    """Return an item's line in a listing: size, age, kind, stage, name, place."""
     record = store.previous(item.stage, item.key) if item.kind == "output" else None
     name = record.name if isinstance(record, Record) else "-"
     days = item.age / 86400

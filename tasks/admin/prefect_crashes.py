@@ -1,6 +1,6 @@
-"""Prefect's runs of this machine that were killed: their states say so, since nobody else tells the server.
+"""Mark this machine's killed runs as Crashed on Prefect's server.
 
-A worker tells of runs whose process died, but not once it was killed itself; `clep-dg run` has no worker.
+Prefect's worker does this for runs whose process died, unless the worker was killed too; `clep-dg run` has no worker.
 """
 
 import contextlib
@@ -23,27 +23,30 @@ GONE = "The run was killed: its process is gone."
 
 
 @contextlib.contextmanager
-def alive(settings: Settings, flow_run: str) -> Iterator[None]:
-    """Let other processes of this machine know that a flow run lives, until its block ends."""
+def run_lock(settings: Settings, flow_run: str) -> Iterator[None]:
+    """Hold the lock file that marks a flow run as running on this machine."""
     folder = _folder(settings)
     try:
         held: contextlib.AbstractContextManager[object] = liveness.hold(folder, flow_run)
-    except StoreError:  # the run's own checks name all that can't be written
+    except StoreError:  # the run's preflight check reports folders that can't be written
         held = contextlib.nullcontext()
     with held:
         try:
             yield
         finally:
-            liveness.told(folder, flow_run)
+            liveness.mark_reported(folder, flow_run)
 
 
-def tell_crashed(settings: Settings, api: str | None) -> list[str]:
-    """Mark the flow runs of this machine whose process is gone, and their task runs, as Crashed; return their ids.
+def report_crashed(settings: Settings, api: str | None) -> list[str]:
+    """Mark this machine's killed flow runs and their task runs as Crashed.
 
     Args:
-        api: address of Prefect's server; None: there is none to tell.
+        api: address of Prefect's server; None: there is none.
+
+    Returns:
+        Ids of the flow runs.
     """
-    killed = liveness.ended_untold(_folder(settings)) if api else []
+    killed = liveness.unreported(_folder(settings)) if api else []
     if not killed:
         return []
     import httpx
@@ -51,27 +54,27 @@ def tell_crashed(settings: Settings, api: str | None) -> list[str]:
     try:
         with httpx.Client(base_url=str(api).rstrip("/"), timeout=10.0, trust_env=False) as client:
             for flow_run in killed:
-                _crashed(client, flow_run)
-                liveness.told(_folder(settings), flow_run)
-    except httpx.HTTPError as error:  # it costs no run anything: the next one tells it
-        log.warning("Prefect could not be told of killed runs: %s: %s", type(error).__name__, error)
+                _mark_crashed(client, flow_run)
+                liveness.mark_reported(_folder(settings), flow_run)
+    except httpx.HTTPError as error:  # no reason to fail a run: the next one reports it
+        log.warning("Could not mark killed runs as crashed on Prefect's server: %s: %s", type(error).__name__, error)
     return killed
 
 
-def _crashed(client: "httpx.Client", flow_run: str) -> None:
+def _mark_crashed(client: "httpx.Client", flow_run: str) -> None:
     found = client.get(f"/flow_runs/{flow_run}")
-    if found.status_code == 404:  # of another server
+    if found.status_code == 404:  # a run of another server
         return
     found.raise_for_status()
-    mine = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ONGOING}}}}
-    tasks = client.post("/task_runs/filter", json=mine)
+    of_run = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ONGOING}}}}
+    tasks = client.post("/task_runs/filter", json=of_run)
     tasks.raise_for_status()
-    ended = {"state": {"type": "CRASHED", "name": "Crashed", "message": GONE}, "force": True}
+    crashed = {"state": {"type": "CRASHED", "name": "Crashed", "message": GONE}, "force": True}
     ongoing = [f"/task_runs/{task['id']}" for task in tasks.json()]
     if found.json()["state_type"] in (None, *ONGOING):
         ongoing.append(f"/flow_runs/{flow_run}")
     for run in ongoing:
-        client.post(f"{run}/set_state", json=ended).raise_for_status()
+        client.post(f"{run}/set_state", json=crashed).raise_for_status()
 
 
 def _folder(settings: Settings) -> Path:

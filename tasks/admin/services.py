@@ -1,14 +1,13 @@
-"""Servers on this machine, all on 127.0.0.1: Prefect, MLflow and one worker; or a Prefect server for one run alone.
+"""Start and stop Prefect, MLflow and a Prefect worker on 127.0.0.1.
 
-`python -m tasks.admin.services up` starts what is not running, deploys prefect.yaml and writes prefect.toml and
-var/settings.toml; `down` stops what up started, and only that.
+`python -m tasks.admin.services up` starts those that are not running, deploys prefect.yaml, and writes prefect.toml and
+var/settings.toml; `down` stops only what `up` started. A run without them starts a Prefect server of its own.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +15,8 @@ from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError
 from clepdg.hashing import write_json
-from tasks.admin.prefect_crashes import tell_crashed
-from tasks.host.liveness import die_with_parent
+from tasks.admin.prefect_crashes import report_crashed
+from tasks.admin.prefect_server import prefect_command
 from tasks.host.preflight import check_database
 from tasks.host.processes import (
     PATIENCE_SECONDS,
@@ -26,84 +25,33 @@ from tasks.host.processes import (
     answers,
     end,
     environment,
-    family,
     free_port,
     processes_of,
     read_services,
-    running_url,
     start_service,
-    wait_for,
     written_services,
 )
 from tasks.host.settings import PROJECT, Settings, load_settings
 from tasks.tracking.client import front_page
 
 BIN: Final = Path(sys.executable).parent
-POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, for which `up` starts a worker; parts of runs that fan out
+POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, which the worker of `up` executes; parts of fanned-out runs
 MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
 
 
-def _prefect_command(port: int) -> list[str]:
-    factory = "prefect.server.api.server:create_app"
-    options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
-    return [sys.executable, "-m", "uvicorn", "--factory", factory, *options]
-
-
-@contextlib.contextmanager
-def prefect_for_one_run(settings: Settings) -> Iterator[str]:
-    """Give the address of a Prefect server: the running one, or one that lives as long as this process.
-
-    A server of our own dies with its parent even by kill -9, which Prefect's built-in ephemeral one does not.
-    """
-    running = os.environ.get("PREFECT_API_URL") or running_url(settings, "prefect")
-    if running:
-        check_prefect(running)
-        yield running
-        return
-    log = settings.home / "logs" / "prefect-one-run.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            _prefect_command(port),
-            stdout=out,
-            stderr=out,
-            env={**os.environ, **environment(settings), "PREFECT_UI_ENABLED": "0"},
-            preexec_fn=die_with_parent,
-            start_new_session=True,  # Ctrl-C is for the run alone: without its server it could not end well
-        )
-    try:
-        wait_for("Prefect's server", f"http://127.0.0.1:{port}/api/health", process, log)
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        end(family(process.pid))
-
-
-def check_prefect(url: str) -> None:
-    """Raise where nothing answers at the address of Prefect's server."""
-    import httpx
-
-    try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ClepError(
-            "Prefect's server does not answer.",
-            got=error,
-            where=url,
-            do="start it (make up), or let this run start its own: unset PREFECT_API_URL",
-        ) from error
-
-
 def up() -> dict[str, Service]:
-    """Start Prefect, MLflow and a worker where they are not running, and deploy prefect.yaml; return what runs.
+    """Start the services that are not running, and deploy prefect.yaml.
+
+    Returns:
+        Name -> service, for all of them.
 
     Raises:
-        ClepError: one of them could not be started; what was started before stays and is stopped by `down`.
+        ClepError: one could not be started; those before it keep running until `down`.
     """
     settings = load_settings()
     services = read_services(settings)
     for name, service in written_services(settings).items():
-        if name not in services and name != "worker":  # a run whose worker died goes on to its end
+        if name not in services and name != "worker":  # a run whose worker died continues to its end
             end(processes_of(service))
     started: list[tuple[str, Callable[[], Service]]] = [
         ("prefect", lambda: _start_prefect(settings)),
@@ -116,12 +64,12 @@ def up() -> dict[str, Service]:
             write_json(settings.home / STATE, {n: asdict(s) for n, s in services.items()})
             if name == "prefect":
                 _prepare_prefect(settings, services["prefect"].url)
-    tell_crashed(settings, services["prefect"].url)
+    report_crashed(settings, services["prefect"].url)
     return services
 
 
 def _port(settings: Settings, name: str, usual: int) -> int:
-    """Return the port that a server had before: pages of earlier runs link to it."""
+    """Return a server's last port, since pages of earlier runs link to it."""
     before = written_services(settings).get(name)
     return (urlsplit(before.url).port if before else None) or usual
 
@@ -134,7 +82,7 @@ def _start_prefect(settings: Settings) -> Service:
         database = settings.prefect_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
         extra["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     url = f"http://127.0.0.1:{port}/api"
-    return start_service(settings, "prefect", _prefect_command(port), url, f"{url}/health", extra)
+    return start_service(settings, "prefect", prefect_command(port), url, f"{url}/health", extra)
 
 
 def _start_mlflow(settings: Settings) -> Service:
@@ -149,8 +97,8 @@ def _start_mlflow(settings: Settings) -> Service:
     ]
     url = f"http://127.0.0.1:{port}"
     extra = {
-        "MLFLOW_BACKEND_STORE_URI": database,  # not on the command line, which all can read
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # for its judges of language models: six processes, 1.5 GB
+        "MLFLOW_BACKEND_STORE_URI": database,  # not on the command line, which other users can read
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # serves evaluations of language models: six processes, 1.5 GB
     }
     service = start_service(settings, "mlflow", command, url, f"{url}/health", extra)
     write_settings(settings, url)
@@ -170,7 +118,10 @@ def _start_worker(settings: Settings, api: str) -> Service:
 
 
 def _prepare_prefect(settings: Settings, url: str) -> None:
-    """Write prefect.toml, where Prefect looks for its address, create the work pools that are missing, and deploy."""
+    """Write prefect.toml, create missing work pools, and deploy prefect.yaml.
+
+    Prefect reads its server's address from prefect.toml.
+    """
     (PROJECT / "prefect.toml").write_text(f'{MADE_BY_UP}[api]\nurl = "{url}"\n')
     for pool in POOLS:
         if not answers(f"{url}/work_pools/{pool}"):
@@ -192,11 +143,14 @@ def _prefect(settings: Settings, url: str, *words: str) -> None:
 
 
 def write_settings(settings: Settings, tracking_url: str | None) -> None:
-    """Set (or, with None, remove) tracking_url in var/settings.toml; other lines stay as they are."""
+    """Set tracking_url in var/settings.toml, or remove it if it is None.
+
+    Other lines stay unchanged.
+    """
     path = settings.home / "settings.toml"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if tracking_url and any(line.startswith("tracking_url") and MADE_BY_UP.strip() not in line for line in lines):
-        return  # the user's own server stays the one in use
+        return  # the user's own server stays in use
     lines = [line for line in lines if MADE_BY_UP.strip() not in line]
     if tracking_url:
         lines.insert(0, f'tracking_url = "{tracking_url}"  {MADE_BY_UP}')
@@ -204,7 +158,11 @@ def write_settings(settings: Settings, tracking_url: str | None) -> None:
 
 
 def down() -> list[str]:
-    """Stop what `up` started and is still running; return the names. Files it wrote are removed."""
+    """Stop the services that `up` started, and remove the files that it wrote.
+
+    Returns:
+        Names of the services that were still running.
+    """
     settings = load_settings()
     services = written_services(settings)
     stopped: list[str] = []
@@ -222,7 +180,7 @@ def down() -> list[str]:
 
 
 def main() -> None:
-    """Run up or down and say what happened."""
+    """Run `up` or `down` and print the result."""
     say: Callable[[str], Any] = lambda line: sys.stdout.write(line + "\n")  # noqa: E731
     try:
         if sys.argv[1:] == ["up"]:

@@ -1,4 +1,4 @@
-"""Bring one stage up to date: reuse what stands; else lock, compute on its devices and commit, or lose nothing."""
+"""Reuse a stage's stored output, or lock, compute and commit it."""
 
 import contextlib
 import errno
@@ -19,11 +19,11 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from tasks.engine.node import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work
 from tasks.engine.versions import VERSIONS
-from tasks.engine.worker import Child
+from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import Settings, resolve_device
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-STARTING_SECONDS = 120.0  # a child may need so long before and after its steps
+EXTRA_SECONDS = 120.0  # beyond training_seconds: time before the first and after the last step of a training
 LIBRARIES = ("torch", "transformers", "soundfile", "soxr", "numpy", "scikit-learn", "webdataset")
 
 
@@ -35,22 +35,22 @@ def run(
     settings: Settings,
     *,
     redo: frozenset[str] = frozenset(),
-    child: Child | None = None,
+    worker: WorkerProcess | None = None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
     stopping: threading.Event | None = None,
-    waiting: Callable[[str], None] = lambda said: None,
+    waiting: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
-    """Bring a node up to date: reuse its output if it stands, otherwise compute and commit it.
+    """Reuse a node's stored output, or compute and commit it.
 
     Args:
-        decision: what `decide` says of it.
-        child: the process to compute it in; None: this one, or for several ranks one of its own.
-        reporting: opens where metrics and progress of a computed stage go.
-        stopping: set where the run is being stopped: what waits for a lock of another run gives up.
-        waiting: told once of a lock that another run has.
+        decision: the result of `decide` for this node.
+        worker: the process that computes it; None: this process, or a new worker where there are several ranks.
+        reporting: context manager that receives metrics and progress of a computed stage.
+        stopping: set when the run is stopped: waiting for a lock of another run then fails.
+        waiting: called once with a message if another run holds a lock.
 
     Raises:
-        ClepError: the stage failed, or its output is refused; nothing half-done is kept as done.
+        ClepError: the stage failed, or its output is refused; an incomplete output is never committed.
     """
     started = time.monotonic()
     if decision.key is None:
@@ -58,32 +58,32 @@ def run(
     record, reason, reused = decision.record, decision.reason, decision.record is not None
     if record is None:
         give_up = stopping.is_set if stopping else lambda: False
-        asked = _telling(give_up, waiting, f"{node.id} waits: another run computes it")
-        with store.lock(node.stage, decision.key, give_up=asked), _clear_disk_errors(store, node):
+        cancel = _announcing(give_up, waiting, f"{node.id} waits: another run computes it")
+        with store.lock(node.stage, decision.key, give_up=cancel), _explain_disk_errors(store, node):
             found = store.lookup(node.stage, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
-                record, reason, reused = found, "computed by another run meanwhile", True
+                record, reason, reused = found, "computed by another run in the meantime", True
             elif node.stage not in redo and (kept := store.complete(node.stage, decision.key)):
                 record, reason, reused = kept, "computed by an earlier run, which could not store it", True
             else:
-                asked = _telling(give_up, waiting, f"{node.id} waits: another run has the device")
-                record = _compute(node, decision, records, store, settings, child, reporting, asked)
+                cancel = _announcing(give_up, waiting, f"{node.id} waits: another run has the device")
+                record = _compute(node, decision, records, store, settings, worker, reporting, cancel)
     node.accept(record, store.address(record.stage, record.key))
     return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
 
 
-def _telling(give_up: Callable[[], bool], waiting: Callable[[str], None], said: str) -> Callable[[], bool]:
-    """Return give_up, which is asked while a lock is waited for, such that its first call tells a person."""
-    told = False
+def _announcing(give_up: Callable[[], bool], waiting: Callable[[str], None], message: str) -> Callable[[], bool]:
+    """Return a lock's `give_up` that first shows a message, once."""
+    announced = False
 
-    def asked() -> bool:
-        nonlocal told
-        if not told:
-            told = True
-            waiting(said)
+    def cancel() -> bool:
+        nonlocal announced
+        if not announced:
+            announced = True
+            waiting(message)
         return give_up()
 
-    return asked
+    return cancel
 
 
 def _compute(
@@ -92,7 +92,7 @@ def _compute(
     records: Mapping[str, Record],
     store: Store,
     settings: Settings,
-    child: Child | None,
+    worker: WorkerProcess | None,
     reporting: Callable[[Node, Decision], contextlib.AbstractContextManager[Reporting]],
     give_up: Callable[[], bool],
 ) -> Record:
@@ -118,9 +118,9 @@ def _compute(
             devices=devices,
             workers=settings.workers,
             reporting=report,
-            pace=settings.pace,
+            checkpointing=settings.checkpointing,
         )
-        computed = _call(node, work, child)
+        computed = _call(node, work, worker)
         return store.commit(
             Record(
                 stage=node.stage,
@@ -139,8 +139,8 @@ def _compute(
 
 
 @contextlib.contextmanager
-def _clear_disk_errors(store: Store, node: Node) -> Iterator[None]:
-    """Say what to do where a stage can't write; what is done, a training's last checkpoint included, is kept."""
+def _explain_disk_errors(store: Store, node: Node) -> Iterator[None]:
+    """Raise a StoreError with advice where a stage can't write."""
     try:
         yield
     except Exception as error:
@@ -150,12 +150,12 @@ def _clear_disk_errors(store: Store, node: Node) -> Iterator[None]:
             "A stage could not write its output.",
             got=error,
             where=f"{node.id}, {store.root}",
-            do="make room (or the folder writable) and run the same command again: what is done is kept",
+            do="free disk space (or make the folder writable) and run the same command again: what is done is kept",
         ) from error
 
 
 def _errno(error: Exception) -> int | None:
-    """Return the system's number of an error; what is written in Rust (safetensors) has it in its text alone."""
+    """Return the errno of an error; safetensors has it in its message only."""
     if isinstance(error, OSError):
         return error.errno
     named = re.search(r"\(os error (\d+)\)", str(error))
@@ -163,30 +163,33 @@ def _errno(error: Exception) -> int | None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a killed run left, but for its *.resume state."""
+    """Remove all that a killed run left except its *.resume state."""
     for path in folder.iterdir():
         if path.suffix == ".resume":
             continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _call(node: Node, work: Work, child: Child | None) -> Computed:
-    """Call a stage's function, here or in a child process."""
-    if child is None and node.ranks == 1:
+def _call(node: Node, work: Work, worker: WorkerProcess | None) -> Computed:
+    """Call a stage's function, here or in a worker process."""
+    if worker is None and node.ranks == 1:
         return node.compute(work)
-    limit = work.pace.limit_seconds if node.stage in TRAINED else None
-    patience = None if limit is None else limit + STARTING_SECONDS
-    process = child or Child()
+    limit = work.checkpointing.limit_seconds if node.stage in TRAINED else None
+    patience = None if limit is None else limit + EXTRA_SECONDS
+    process = worker or WorkerProcess()
     try:
         return process.compute(node.compute, work, patience=patience)
     finally:
-        if child is None:
+        if worker is None:
             process.end()
 
 
 @contextlib.contextmanager
 def _devices(node: Node, store: Store, settings: Settings, give_up: Callable[[], bool]) -> Iterator[tuple[str, ...]]:
-    """Hold the devices of a stage: one torch stage at a time, since a second would share random state and cores."""
+    """Lock the devices of a stage, one torch stage per device.
+
+    A second stage on the same device would share its random state and cores.
+    """
     if node.stage in DATA_STAGES:
         yield ("cpu",)
         return
@@ -194,12 +197,12 @@ def _devices(node: Node, store: Store, settings: Settings, give_up: Callable[[],
     locks = store.root / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        for device in sorted(named):  # in one order everywhere, so that no two runs wait for each other
+        for device in sorted(named):  # one order everywhere, against deadlocks
             lock = FileLock(locks / f"device-{device.replace(':', '-')}")
             try:
                 held.enter_context(lock.acquire(cancel_check=give_up))
             except Timeout as error:
-                raise StoreError("The wait for the device was given up.", where=device) from error
+                raise StoreError("The run was stopped while it waited for a device.", where=device) from error
         yield named
 
 
@@ -208,7 +211,10 @@ _versions_lock = threading.Lock()
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that results come from; recorded, not in any key."""
+    """Return the versions of the libraries that results depend on.
+
+    They are recorded with each output but are in no key.
+    """
     with _versions_lock:
         if not _versions:
             _versions.update({name: metadata.version(name) for name in LIBRARIES})

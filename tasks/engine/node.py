@@ -1,7 +1,7 @@
-"""What a stage is, and whether its output stands.
+"""Describe stages as nodes and decide which outputs can be reused.
 
-A stage is a Node: what it is called, the configuration it reads and nothing else, and its inputs by content digest.
-`decide` says without running whether its output stands and, if not, why; computing.py computes what does not.
+A node has a name, the configuration that it reads and nothing else, and its inputs by content digest. `decide` finds
+without computing whether its stored output can be reused and, if not, why; execute.py computes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clepdg.callbacks import USUAL, Pace, Reporting
+from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.hashing import plain, stage_key
 from clepdg.store.documents import Documents
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from tasks.engine.versions import VERSIONS
 
-STAGES = tuple(VERSIONS)  # in the order of the pipeline
-DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others have their device to themselves
-TRAINED = ("clep", "acpt", "classifier")  # report every step
-STANDS = "same settings and inputs"  # why an output is reused
+STAGES = tuple(VERSIONS)  # in pipeline order
+DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others use a device alone
+TRAINED = ("clep", "acpt", "classifier")  # report every training step
+UNCHANGED = "same settings and inputs"  # why an output is reused
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What a stage's function returns: digests of what came out, and figures for checks and tables."""
+    """Return value of a stage's function: digests of its output, and figures."""
 
     digests: Mapping[str, str]
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -32,17 +32,19 @@ class Computed:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a stage's function gets: nothing that is not in its key, but for where and how to work.
+    """Arguments of a stage's function.
+
+    All that results depend on is in the stage's key; the rest says where and how to work.
 
     Attributes:
         folder: where the output goes; *.resume files in it survive a kill.
         inputs: input name -> folder of that output.
         records: input name -> its record.
-        previous: folder of the last run's output of this node, if this machine has it.
-        pins: the store's documents; pins/<corpus>.json holds from the first download on, and outlives every output.
-            None in a child of a run whose store is a bucket.
+        previous: folder of this node's output in the last run, if this machine has it.
+        pins: the store's documents; pins/<corpus>.json exists from the first download on, and outlives every output.
+            None in a worker process of a run whose store is a bucket.
         device: the first of devices.
-        devices: one, or one for each rank that there is one for.
+        devices: one, or one per rank, as far as there are enough.
     """
 
     config: Mapping[str, Any]
@@ -55,22 +57,22 @@ class Work:
     workers: int
     reporting: Reporting
     devices: tuple[str, ...] = ("cpu",)
-    pace: Pace = USUAL
+    checkpointing: Checkpointing = DEFAULT_CHECKPOINTING
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One stage of one corpus, fold or row.
+    """Stage of a corpus, fold or row.
 
     Attributes:
         config: plain values and dataclasses; in the key.
-        inputs: input name -> id of a node, or "id#part" to depend on a part of it alone; their digests are in the key.
-        uses: like inputs, for what is read but already identified by an input; not in the key.
+        inputs: input name -> id of a node, or "id#part" to depend on one part of it; their digests are in the key.
+        uses: like inputs, for outputs that an input already identifies; not in the key.
         state: input name -> digest of something outside the store; in the key.
-        accept: refuses a record by its figures, given with where its output lies, for a person; called on every run,
-            so that a reuse never skips it.
-        fold: the fold that it belongs to; None: several share it. Folds need nothing of each other.
-        ranks: processes that compute it together.
+        accept: raises where a record's figures are not acceptable, given the record and the address of its output;
+            called on every run, also for reused outputs.
+        ranks: number of processes that compute it together.
+        tags: corpus, fold, model, variant, contexts, condition, row and seed, as far as it has them; not in the key.
     """
 
     stage: str
@@ -81,26 +83,39 @@ class Node:
     uses: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     accept: Callable[[Record, str], None] = lambda record, place: None
-    fold: str | None = None
     ranks: int = 1
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        """Stage and name: unique in a graph."""
+        """Return "<stage>/<name>", which is unique in a graph."""
         return f"{self.stage}/{self.name}"
 
     @property
+    def fold(self) -> str | None:
+        """Return the fold that it belongs to; None: several folds share it. Folds do not depend on each other."""
+        return self.tags.get("fold")
+
+    @property
     def needs(self) -> list[str]:
-        """Ids of the nodes this one reads."""
+        """Return the ids of the nodes that this one reads."""
         return list(dict.fromkeys(ref.partition("#")[0] for ref in [*self.inputs.values(), *self.uses.values()]))
+
+
+def split_id(node_id: str) -> tuple[str, str]:
+    """Return stage and name of a node's id."""
+    stage, _, name = node_id.partition("/")
+    return stage, name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether a node's output stands, and why not. key is None where an input is not known yet.
+    """Result of `decide`: a stored output, or why it must be computed.
 
     Attributes:
-        before: key of the node's output in the last run, where it does not stand and there was one.
+        key: None where an input is not computed yet.
+        record: the stored output; None: it must be computed.
+        before: key of the node's output in the last run, where it differs from `key`.
     """
 
     key: str | None
@@ -112,7 +127,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a node in a run."""
+    """Result of a node in a run."""
 
     record: Record
     reused: bool
@@ -127,12 +142,12 @@ def decide(
     last: Callable[[], Mapping[str, str]],
     redo: frozenset[str] = frozenset(),
 ) -> Decision:
-    """Decide about a node from the records of its inputs; computes nothing.
+    """Decide whether a node's stored output can be reused.
 
     Args:
-        records: node id -> record of what stands.
-        last: returns node id -> key in the last run, to say what changed; called only where something does not stand.
-        redo: stages to compute again even if they stand.
+        records: node id -> record of the nodes that are done.
+        last: returns node id -> key in the last run, to name what changed; called only where a node must be computed.
+        redo: stages to compute again in any case.
     """
     missing = [need for need in node.needs if need not in records]
     if missing:
@@ -144,10 +159,10 @@ def decide(
     key = stage_key(node.stage, VERSIONS[node.stage], node.config, digests)
     found = store.lookup(node.stage, key)
     if isinstance(found, Record) and node.stage not in redo:
-        return Decision(key=key, record=found, reason=STANDS, digests=digests)
+        return Decision(key=key, record=found, reason=UNCHANGED, digests=digests)
     before = last().get(node.id)
     if isinstance(found, Record):
-        found = "asked to be computed again"
+        found = "to be computed again (--redo)"
     elif found == "new" and before == key:
         found = "its output was deleted"
     elif found == "new" and before and (record := store.previous(node.stage, before)):
@@ -156,7 +171,7 @@ def decide(
 
 
 def _difference(before: Record, node: Node, digests: Mapping[str, str]) -> str:
-    """Say which part of the key changed since the last run."""
+    """Describe which parts of the key changed since the last run."""
     if before.version != VERSIONS[node.stage]:
         return f"version {before.version} -> {VERSIONS[node.stage]}"
     changes = [f"config {line}" for line in config_changes(before.config, plain(node.config))]
@@ -168,7 +183,7 @@ def _difference(before: Record, node: Node, digests: Mapping[str, str]) -> str:
 
 
 def config_changes(before: Any, after: Any, prefix: str = "") -> list[str]:
-    """Return lines "a.b 10 -> 15" for what differs between two plain configurations."""
+    """Return the differences of two configurations as lines "a.b 10 -> 15"."""
     if isinstance(before, dict) and isinstance(after, dict):
         names = sorted({*before, *after})
         lines = [config_changes(before.get(n), after.get(n), f"{prefix}.{n}" if prefix else n) for n in names]

@@ -1,6 +1,7 @@
-"""What each run leaves: runs/<time>-<id>.json with its arguments, configuration, stage -> key, and outcome.
+"""Record each run in runs/<time>-<id>.json of the store.
 
-The names give the order of the runs, whatever the clock does.
+The file holds the run's arguments, its configuration, the key of each stage, and the outcome. Names sort in the order
+of the runs, even where the clock was set back.
 """
 
 import calendar
@@ -23,12 +24,12 @@ log = logging.getLogger("clepdg")
 
 STAMP = "%Y%m%dT%H%M%S"
 RUNNING = "Running"  # outcome of a stage that is being computed
-UNENDED = "running"  # outcome of a run that has not ended, or was killed
+UNFINISHED = "running"  # outcome of a run that has not ended, or was killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a run was asked for; the flow's parameters and the command line's options."""
+    """Arguments of a run, from the flow's parameters or the command line."""
 
     preset: str = "open"
     backbone: str | None = None
@@ -43,12 +44,12 @@ class Arguments:
 
 
 def parameters(arguments: Arguments) -> dict[str, Any]:
-    """Return a run's arguments as the flow takes them: plain JSON values."""
+    """Return a run's arguments as JSON values, the flow's parameters."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
 
 
 def run_name(given: Mapping[str, Any]) -> str:
-    """Return what a run with these parameters is called: "demo, until clep"; a part, "demo: leave-out-tess"."""
+    """Return a run's name, as "demo, until clep" or "demo: leave-out-tess"."""
     part = ", ".join(given.get("folds") or given.get("corpora") or ())
     name = f"{given['preset']}: {part}" if part else str(given["preset"])
     return f"{name}, until {given['until']}" if given.get("until") and not part else name
@@ -56,11 +57,11 @@ def run_name(given: Mapping[str, Any]) -> str:
 
 @dataclass
 class RunLog:
-    """One run's file; written when it starts and after every stage, so that a killed run leaves what it reached.
+    """File of a run, written at its start and after every stage.
 
     Attributes:
-        part: whether it is a part of another run, done elsewhere; nobody asked for it by itself.
-        notes: what a person should know besides what became of the stages.
+        part: whether it computes a part of another run, on another machine.
+        notes: messages for the user beside the results of the stages.
     """
 
     path: PurePosixPath
@@ -70,14 +71,14 @@ class RunLog:
     part: bool = False
     notes: tuple[str, ...] = ()
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    outcome: str = UNENDED
+    outcome: str = UNFINISHED
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _computes: bool = False
 
     def write(self) -> None:
-        """Write the file whole; where that fails the old one stays, and no stage's output is lost for it."""
+        """Write the file atomically, or log a warning and keep the old one."""
         with self._lock:
-            said = {
+            content = {
                 "arguments": asdict(self.arguments),
                 "config": self.config,
                 "part": self.part,
@@ -86,14 +87,14 @@ class RunLog:
                 "outcome": self.outcome,
             }
             try:
-                self.store.documents.write(str(self.path), said)
+                self.store.documents.write(str(self.path), content)
             except StoreError as error:
                 log.warning("The run's file can't be written: %s", error)
 
     def uses(self, node_id: str, key: str, outcome: str) -> None:
-        """Note at once what the run computes or reuses, so that `clep-dg gc` leaves it alone.
+        """Record a stage's output at once, so that `clep-dg gc` keeps it.
 
-        Before the first stage that is computed nothing is written: a run that only reads lasts for moments.
+        Nothing is written before the first computed stage: a run that only reuses outputs ends within moments.
         """
         self._computes |= outcome == RUNNING
         self.stages[node_id] = {"key": key, "outcome": outcome}
@@ -104,16 +105,16 @@ class RunLog:
 def start(
     store: Store, arguments: Arguments, config: dict[str, Any], *, part: bool = False, notes: tuple[str, ...] = ()
 ) -> RunLog:
-    """Open a new run's file."""
+    """Create the record of a new run."""
     path = PurePosixPath("runs", f"{stamp(store)}-{uuid.uuid4().hex[:8]}.json")
     return RunLog(path=path, store=store, arguments=arguments, config=config, part=part, notes=notes)
 
 
 def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
-    """Return the time of a new run, later than that of all runs before it: a clock may stand, or be set back.
+    """Return the time stamp of a new run, later than those of all runs before.
 
     Args:
-        clock: seconds since the epoch.
+        clock: returns seconds since the epoch; it may stop, or be set back.
     """
     names = (PurePosixPath(name).name for name, _, _ in store.documents.newest("runs", 5))
     before = [seconds for name in names if (seconds := _seconds(name)) is not None]
@@ -121,23 +122,26 @@ def stamp(store: Store, clock: Callable[[], float] = time.time) -> str:
 
 
 def _seconds(name: str) -> int | None:
-    """Return the time in the name of a run's file, in seconds since the epoch; None where there is none."""
+    """Return the time in a file's name, in seconds since the epoch, or None."""
     with contextlib.suppress(ValueError):
         return calendar.timegm(time.strptime(name.partition("-")[0], STAMP))
     return None
 
 
 def logs(store: Store, count: int = 50) -> list[tuple[dict[str, Any], float]]:
-    """Return what the last runs left, newest first, and when; what is no run's file is passed over."""
+    """Return the files of the last runs, newest first, with their times.
+
+    Other files in the folder are skipped.
+    """
     found = store.documents.newest("runs", count)
-    return [(said, when) for _, said, when in found if _well_formed(said)]
+    return [(content, when) for _, content, when in found if _well_formed(content)]
 
 
-def _well_formed(said: Any) -> bool:
-    if not isinstance(said, dict):
+def _well_formed(content: Any) -> bool:
+    if not isinstance(content, dict):
         return False
-    parts = [said.get(name) for name in ("arguments", "config", "stages")]
-    nodes = said["stages"].items() if isinstance(said.get("stages"), dict) else ()
+    parts = [content.get(name) for name in ("arguments", "config", "stages")]
+    nodes = content["stages"].items() if isinstance(content.get("stages"), dict) else ()
     return all(isinstance(part, dict) for part in parts) and all(
         isinstance(facts, dict) and isinstance(facts.get("key"), str | None) and inside(facts.get("key") or "-")
         for _, facts in nodes
@@ -145,9 +149,10 @@ def _well_formed(said: Any) -> bool:
 
 
 def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
-    """Return node id -> its key in the newest run of this preset, backbone and corpora that reached it.
+    """Return node id -> its key in the last run that reached the node.
 
-    Of the data stages, which no other corpus and no backbone has a part in, the newest run of this preset.
+    The run had the same preset, backbone and corpora; for data stages, which depend on no other corpus and on no
+    backbone, the same preset.
     """
     keys: dict[str, str] = {}
     for log, _ in logs(store):
@@ -168,24 +173,24 @@ def _kind(config: dict[str, Any]) -> str:
 
 
 def last_arguments(store: Store) -> Arguments | None:
-    """Return what the newest run was asked for."""
-    return next(iter(_asked(store)), None)
+    """Return the arguments of the newest run."""
+    return next(iter(_arguments(store)), None)
 
 
 def last_whole(store: Store, preset: str) -> Arguments | None:
-    """Return what the newest whole run of a preset was asked for, or the newest one if none went to the end.
+    """Return the arguments of a preset's newest whole run, else of its newest.
 
-    A run of some folds, or until some stage, does not make what it left out unwanted.
+    A run of some folds, or until some stage, says nothing about whether the rest is wanted.
     """
-    asked = [arguments for arguments in _asked(store) if arguments.preset == preset]
-    return next((arguments for arguments in asked if not (arguments.until or arguments.folds)), next(iter(asked), None))
+    found = [arguments for arguments in _arguments(store) if arguments.preset == preset]
+    return next((arguments for arguments in found if not (arguments.until or arguments.folds)), next(iter(found), None))
 
 
-def _asked(store: Store) -> list[Arguments]:
+def _arguments(store: Store) -> list[Arguments]:
     found = []
     for raw in (log["arguments"] for log, _ in logs(store) if not log.get("part")):
-        with contextlib.suppress(TypeError, KeyError):  # of another version
+        with contextlib.suppress(TypeError, KeyError):  # written by another version
             tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
-            # Whoever can write a run's file must not be able to allow pickles: that is said anew each time.
+            # Whoever can write a run's file must not be able to allow pickles: each run needs the option itself.
             found.append(Arguments(**{**raw, **tuples, "allow_pickle_weights": False}))
     return found

@@ -1,8 +1,8 @@
-"""Which runs live: each holds locks, which the system takes back however its process ends.
+"""Mark running processes with lock files and find runs that were killed.
 
-A lock's file that nobody holds belongs to a run that was killed, or that could not tell a server how it ended. The next
-run tells it, and removes the file. The files lie in a folder for each server that is told: runs/ in the store for
-MLflow, by the run's name; below var/ for Prefect, by the flow run's id.
+The system releases a lock however its process ends. A lock file that no process holds belongs to a run that was killed,
+or that could not report its end to a server. The next run reports it and removes the file. Each server has a folder of
+lock files: runs/ in the store for MLflow, by the run's name; one below var/ for Prefect, by the flow run's id.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from clepdg.errors import StoreError
 
 
 def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
-    """Ask the kernel to end this process when its parent dies, kill -9 included (Linux alone knows how)."""
+    """Ask the kernel to signal this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
 
 
 def hold(folder: Path, name: str) -> FileLock:
-    """Take the lock of a new run.
+    """Acquire the lock file of a new run.
 
     Raises:
         StoreError: the folder can't be written.
@@ -32,14 +32,14 @@ def hold(folder: Path, name: str) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, thread_local=False)
-        lock.acquire()  # it is ours alone, but for the instant in which another run looks whether this one lives
+        lock.acquire()  # free, except while another run checks this file
     except OSError as error:
         raise StoreError("A run's lock can't be written.", got=error, where=folder) from error
     return lock
 
 
-def ended_untold(folder: Path) -> list[str]:
-    """Return the names of runs that are over without the server having been told."""
+def unreported(folder: Path) -> list[str]:
+    """Return the names of runs that ended without a report to the server."""
     names = []
     for path in sorted(folder.glob("*.lock")):
         with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
@@ -47,8 +47,8 @@ def ended_untold(folder: Path) -> list[str]:
     return names
 
 
-def told(folder: Path, name: str) -> None:
-    """Remember that the server knows how a run ended."""
+def mark_reported(folder: Path, name: str) -> None:
+    """Remove the lock file of a run whose end the server has recorded."""
     with contextlib.suppress(OSError):
         _path(folder, name).unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
-"""Servers as processes of this machine: how one is started, waited for, known again and ended.
+"""Start, find and end server processes of this machine.
 
-What runs is written in var/services.json by pid and a token of its own, so that a pid that now belongs to another
-program is left alone.
+var/services.json lists them by pid and a token in their environment, so that a pid which now belongs to another program
+is never taken for one of them.
 """
 
 import contextlib
@@ -30,23 +30,26 @@ TOKEN: Final = "CLEPDG_SERVICE"  # in the environment of what `up` starts
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A server that was started: its process, where it answers, and where it logs."""
+    """Running server: its process, its address and its log file."""
 
     pid: int
-    token: str  # in its environment: pid and this name one process, whatever the clock does
+    token: str  # in its environment; with the pid it identifies one process
     url: str
     log: str
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return what Prefect and MLflow need to keep their state below var/ and to send nothing home."""
+    """Return environment variables that keep servers' state below var/.
+
+    They also turn telemetry off.
+    """
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # what a server misses is made up by the next run: no long waits
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the next run registers what is missing: no long waits
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -55,13 +58,16 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def set_environment(settings: Settings) -> None:
-    """Let Prefect keep its state below var/ and leave the terminal to us, unless the user set it up otherwise."""
+    """Set servers' environment variables that the user did not set.
+
+    Prefect then logs no more to the terminal, which the command line uses itself.
+    """
     for name, value in {**environment(settings), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
         os.environ.setdefault(name, value)
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return the wanted port of 127.0.0.1 if it is free, otherwise any that is."""
+    """Return the wanted port of 127.0.0.1, or any free one if it is taken."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +77,7 @@ def free_port(wanted: int = 0) -> int:
 
 
 def answers(url: str) -> bool:
-    """Tell whether a server answers at an address with 200."""
+    """Return whether a GET request to a URL is answered with status 200."""
     import httpx
 
     with contextlib.suppress(httpx.HTTPError):
@@ -85,12 +91,12 @@ def start_service(
     """Start a server that outlives this process, and wait until it answers.
 
     Args:
-        url: where it is used.
-        health: the address that answers once it is up.
-        extra: what it has in its environment beside ours.
+        url: address for its clients.
+        health: address that answers once it is up.
+        extra: additional environment variables.
 
     Raises:
-        ClepError: it ended, or did not answer in time; nothing of it is left running.
+        ClepError: it ended, or did not answer in time; all its processes are ended.
     """
     log, token = settings.home / "logs" / f"{name}.log", uuid.uuid4().hex
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -108,13 +114,15 @@ def start_service(
     try:
         wait_for(name, health, process, log)
     except BaseException:
-        end(processes_of(service))  # nobody would know of it
+        end(processes_of(service))  # no file lists it yet
         raise
     return service
 
 
 def wait_for(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a process answers at an address, and not another one that was quicker to take its port.
+    """Wait until a process answers at a URL.
+
+    An answer of another process that took the port first does not count.
 
     Raises:
         ClepError: it ended, or did not answer in time; the error shows the end of its log.
@@ -124,13 +132,13 @@ def wait_for(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -
         if process.poll() is not None or time.monotonic() > deadline:
             ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
             tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
-            do = "run the same command again; the log says more"  # a port that was taken meanwhile is passed over then
+            do = "run the same command again; the log says more"  # it then chooses another port if this one was taken
             raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log, do=do)
         time.sleep(0.2)
 
 
 def _listens(pid: int, port: int | None) -> bool:
-    """Tell whether a process or one of its children listens at a port."""
+    """Return whether a process or one of its children listens on a port."""
     import psutil
 
     for process in family(pid):
@@ -143,7 +151,7 @@ def _listens(pid: int, port: int | None) -> bool:
 
 def read_services(settings: Settings) -> dict[str, Service]:
     """Return the services that `up` started and that still run."""
-    return {name: service for name, service in written_services(settings).items() if _lives(service)}
+    return {name: service for name, service in written_services(settings).items() if _is_running(service)}
 
 
 def written_services(settings: Settings) -> dict[str, Service]:
@@ -152,7 +160,7 @@ def written_services(settings: Settings) -> dict[str, Service]:
         written = json.loads((settings.home / STATE).read_text())
     except (OSError, ValueError):
         return {}
-    known = Service.__annotations__.keys()  # an older version wrote others
+    known = Service.__annotations__.keys()  # another version may have written other fields
     return {name: Service(**facts) for name, facts in written.items() if facts.keys() == known}
 
 
@@ -162,7 +170,7 @@ def running_url(settings: Settings, name: str) -> str | None:
     return service.url if service else None
 
 
-def _lives(service: Service) -> bool:
+def _is_running(service: Service) -> bool:
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -173,7 +181,10 @@ def _lives(service: Service) -> bool:
 
 
 def processes_of(service: Service) -> "list[Process]":
-    """Return a service's processes, those too that outlived it: they carry its token."""
+    """Return a service's processes, found by its token.
+
+    Children that outlived the service carry it too.
+    """
     import psutil
 
     found: list[Process] = []
@@ -195,7 +206,7 @@ def family(pid: int) -> "list[Process]":
 
 
 def end(processes: "list[Process]") -> None:
-    """End processes: ask, wait, then kill."""
+    """End processes: SIGTERM, wait, then SIGKILL."""
     import psutil
 
     for process in processes:

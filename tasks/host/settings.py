@@ -1,4 +1,7 @@
-"""Where things lie on this machine: from the environment, then var/settings.toml, then defaults below var/."""
+"""Read this machine's settings.
+
+The environment comes before var/settings.toml, which comes before the defaults below var/.
+"""
 
 import os
 import re
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clepdg.callbacks import Pace
+from clepdg.callbacks import Checkpointing
 from clepdg.config import manifests
 from clepdg.download import urls
 from clepdg.errors import ConfigError
@@ -23,20 +26,20 @@ NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of one machine. They are in no key: what is computed does not depend on them.
+    """Settings of a machine, on which no results depend; they are in no key.
 
     Attributes:
-        home: folder of all state, git-ignored.
+        home: folder of all state, ignored by git.
         store: address of the store of stage outputs.
         tracking_url: MLflow's address; None: SQLite and a folder below home.
-        device: torch device of the training stages; several, with commas: folds are trained side by side.
+        device: torch device of the training stages; where commas separate several, folds are trained in parallel.
         workers: processes or threads of the data stages.
         cache_gigabytes: size of this machine's cache of a remote store.
-        upload_seconds: how often checkpoints go to a remote store.
-        training_seconds: the longest that one training may run before it is saved and fails; None: no limit.
-        checkpoint_seconds: between two checkpoints of a training.
-        prefect_database_url: PostgreSQL that `make up` starts Prefect's server on; None: SQLite below home.
-        mlflow_database_url: PostgreSQL that MLflow keeps its runs in; None: SQLite below home.
+        upload_seconds: time between two uploads of a checkpoint to a remote store.
+        training_seconds: time limit of a training, which then saves a checkpoint and fails; None: no limit.
+        checkpoint_seconds: time between two checkpoints of a training.
+        prefect_database_url: PostgreSQL for the Prefect server of `make up`; None: SQLite below home.
+        mlflow_database_url: PostgreSQL for MLflow's runs; None: SQLite below home.
     """
 
     home: Path
@@ -61,25 +64,25 @@ class Settings:
         )
 
     @property
-    def pace(self) -> Pace:
-        """How often a training is saved, and how long it may run."""
-        return Pace(checkpoint_seconds=self.checkpoint_seconds, limit_seconds=self.training_seconds)
+    def checkpointing(self) -> Checkpointing:
+        """Return the checkpoint interval and the time limit of a training."""
+        return Checkpointing(checkpoint_seconds=self.checkpoint_seconds, limit_seconds=self.training_seconds)
 
     def lanes(self, ranks: int) -> list[str]:
-        """Return the device settings of what can be trained at once, with a device for each of its ranks."""
+        """Return device settings for parallel trainings of `ranks` devices each."""
         names = self.device.split(",")
         groups = [names[start : start + ranks] for start in range(0, len(names), ranks)]
         return [",".join(group) for group in groups if len(group) == ranks] or [self.device]
 
 
 def load_settings() -> Settings:
-    """Read CLEPDG_<NAME> from the environment, then var/settings.toml, then use defaults.
+    """Read the settings from CLEPDG_<NAME>, var/settings.toml or defaults.
 
-    What settings.toml says of mirrors and cards is set in the environment, unless the environment itself says it.
+    Mirrors and cards of settings.toml are exported to the environment, unless it sets them itself.
 
     Raises:
-        ConfigError: an unknown name or a password in settings.toml, a number that is none, a database that is not
-            PostgreSQL, malformed mirrors, or a folder of cards that is not there.
+        ConfigError: settings.toml has an unknown name or a password, a number is not valid, a database is not
+            PostgreSQL, mirrors are malformed, or the folder of cards does not exist.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
@@ -120,9 +123,9 @@ def load_settings() -> Settings:
 
 
 def _export(name: str, value: str) -> None:
-    """Set CLEPDG_<NAME>, unless the environment itself does.
+    """Set CLEPDG_<NAME>, unless the environment sets it itself.
 
-    CLEPDG_<NAME>_WRITTEN marks, for children as well, a value that came from the file: it follows the file's changes.
+    CLEPDG_<NAME>_WRITTEN marks, in child processes too, a value from the file, which follows the file's changes.
     """
     variable, mark = f"CLEPDG_{name.upper()}", f"CLEPDG_{name.upper()}_WRITTEN"
     now = os.environ.get(variable)
@@ -136,13 +139,13 @@ def _export(name: str, value: str) -> None:
 
 
 def _mirrors(table: Any, path: Path) -> str:
-    """Return the table [mirrors] as CLEPDG_MIRRORS has it."""
+    """Return the table [mirrors] in the format of CLEPDG_MIRRORS."""
     entries = table.items() if isinstance(table, dict) else [("", table)] if table is not None else []
     for prefix, mirror in entries:
         if not isinstance(mirror, str) or not isinstance(table, dict) or set("=,") & {*prefix, *mirror}:
             raise ConfigError(
                 "The mirrors can't be used.",
-                got=urls.shown(prefix) or "no table",  # a mirror may hold a password
+                got=urls.redact(prefix) or "no table",  # a mirror may hold a password
                 expected='a table: "https://site" = "https://mirror/site", without = and , in the addresses',
                 where=f"[mirrors] in {path}",
             )
@@ -150,7 +153,7 @@ def _mirrors(table: Any, path: Path) -> str:
 
 
 def _cards(folder: Any, path: Path) -> str:
-    """Return the folder of own cards, relative to the settings' folder."""
+    """Return the folder of the user's cards, relative to the settings' folder."""
     if folder is not None and not isinstance(folder, str):
         raise ConfigError("cards is not a folder.", got=folder, expected='cards = "FOLDER"', where=path)
     return str((path.parent / Path(folder).expanduser()).absolute()) if folder else ""
@@ -174,19 +177,19 @@ def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
 
 
 def _check_databases(written: dict[str, object], path: Path) -> None:
-    """Raise where a database's address is not PostgreSQL's, or where one that is written in a file holds a password."""
+    """Raise where an address is not PostgreSQL's, or a file holds a password."""
     for name in DATABASES:
         kept = str(written.get(name) or "")
         if kept != without_password(kept):
             raise ConfigError(
-                "A password stands in the settings.",
+                "The settings file holds a password.",
                 where=f"{name} in {path}",
-                do=f"leave it out there and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
+                do=f"remove it from the file and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
             )
         url = os.environ.get(f"CLEPDG_{name.upper()}") or kept
         if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):
             raise ConfigError(
-                "A database's address is not one.",
+                "A database's address is not valid.",
                 got=without_password(url),
                 expected="postgresql://USER@HOST:PORT/DATABASE",
                 where=name,
@@ -194,12 +197,12 @@ def _check_databases(written: dict[str, object], path: Path) -> None:
 
 
 def without_password(url: str) -> str:
-    """Return a database's address as it may be shown: no password before the host, nothing after the name."""
+    """Return a database's address without its password and options."""
     return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
 
 
 def resolve_device(device: str) -> str:
-    """Return the torch device that "auto" means here; imports torch."""
+    """Return the torch device that "auto" means on this machine."""
     if device != "auto":
         return device
     import torch

@@ -1,8 +1,9 @@
-"""MLflow's address, client and experiments, and what is written into one of its runs."""
+"""Connect to MLflow, and write to its experiments and runs."""
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clepdg.download import urls
@@ -19,41 +20,44 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-CLASSIC = "workflowType=machine_learning"  # without it MLflow opens its pages on language models, which know no runs
+CLASSIC = "workflowType=machine_learning"  # without it MLflow opens its pages for language models, which show no runs
 
 
 def tracking_url(settings: Settings) -> str:
-    """Return MLflow's address: a server; without one the PostgreSQL that the settings name, or an SQLite file."""
+    """Return MLflow's tracking URI: a server, else a PostgreSQL or SQLite URL."""
     own = settings.mlflow_database_url or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
     return settings.tracking_url or own
 
 
-def how_to_look(settings: Settings) -> str:
-    """Return where a person sees what MLflow holds: an address, or a command."""
+def where_to_view(settings: Settings) -> str:
+    """Return where to view MLflow: an address, or a command."""
     url = tracking_url(settings)
     return url if url.startswith("http") else f"mlflow ui --backend-store-uri {without_password(url)}"
 
 
 def _is_own(settings: Settings) -> bool:
-    """Tell whether no other server than that of `make up` is in use."""
+    """Return whether the server of `make up`, or no server, is in use."""
     return not settings.tracking_url or settings.tracking_url == running_url(settings, "mlflow")
 
 
 def tracking_identity(settings: Settings) -> str:
-    """Return what stays the same while MLflow's address changes: our own server reads our own database."""
+    """Return a name of the tracking store that does not depend on its port.
+
+    The server of `make up` has the name of its database.
+    """
     if settings.tracking_url and not _is_own(settings):
-        return urls.shown(settings.tracking_url)
+        return urls.redact(settings.tracking_url)
     own = settings.mlflow_database_url
     return without_password(own) if own else str(settings.home / "mlflow")
 
 
 def connect(settings: Settings) -> "MlflowClient":
-    """Return a client of MLflow's tracking server, or of the SQLite file below var/."""
+    """Return a client of MLflow's tracking server, or of its database."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whoever calls says it, without a traceback
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # callers report errors, without a traceback
     (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     url = tracking_url(settings)
     mlflow.set_tracking_uri(url)
@@ -62,7 +66,10 @@ def connect(settings: Settings) -> "MlflowClient":
 
 
 def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> str:
-    """Return the experiment's id, made if need be; its artifacts never land in the current folder."""
+    """Return the id of a preset's experiment, and create it if it is missing.
+
+    Its artifacts never go to the current folder.
+    """
     name = "clep-dg-demo" if preset == "demo" else "clep-dg"
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -74,12 +81,12 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
 
 
 def front_page(url: str) -> str:
-    """Return the address of a server's list of experiments."""
+    """Return the URL of a server's list of experiments."""
     return f"{url.rstrip('/')}/#/experiments?{CLASSIC}"
 
 
 def run_page(url: str, experiment: str, run_id: str, artifact: str = "") -> str | None:
-    """Return the address of a run's page, or of one of its artifacts there; None where no server shows it."""
+    """Return the URL of a run's page, or its artifact; None without a server."""
     if not url.startswith("http"):
         return None
     page = f"{url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
@@ -87,17 +94,17 @@ def run_page(url: str, experiment: str, run_id: str, artifact: str = "") -> str 
 
 
 def end_killed_runs(client: "MlflowClient", store: Store) -> None:
-    """End the MLflow runs of runs that were killed, or whose end MLflow was not there to hear."""
-    for name in liveness.ended_untold(store.root / "runs"):
+    """End the MLflow runs of flow runs that ended without a report to MLflow."""
+    for name in liveness.unreported(store.root / "runs"):
         experiments = [found.experiment_id for found in client.search_experiments()]
-        mine = f"tags.run = '{name}' and attributes.status = 'RUNNING'"
-        for run in client.search_runs(experiments, mine, max_results=10_000):
+        unfinished = f"tags.run = '{name}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs(experiments, unfinished, max_results=10_000):
             client.set_terminated(run.info.run_id, "KILLED")
-        liveness.told(store.root / "runs", name)
+        liveness.mark_reported(store.root / "runs", name)
 
 
 def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping[str, Record], store: Store) -> None:
-    """Log the corpora that a stage reads as dataset inputs, with their digests."""
+    """Log the corpora that a stage reads as dataset inputs with digests."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     inputs = []
@@ -118,41 +125,54 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
         client.log_inputs(run_id, inputs)
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values as one level of dotted names."""
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested values to dotted names."""
     if not prefix:
         value = plain(value)
     if not isinstance(value, dict):
         return {prefix: value}
-    return {n: v for key, item in value.items() for n, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+    return {n: v for key, item in value.items() for n, v in flatten(item, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def log_params(client: "MlflowClient", run_id: str, values: Mapping[str, Any]) -> None:
-    """Log nested values as a run's params."""
+    """Log nested values as params of a run."""
     from mlflow.entities import Param
 
-    params = [Param(metric_name(name), str(value)[:6000]) for name, value in flat(values).items()]
+    params = [Param(metric_name(name), str(value)[:6000]) for name, value in flatten(values).items()]
     for start in range(0, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])
 
 
+def log_points(client: "MlflowClient", run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
+    """Log metrics (name, value, step) of a run."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for start in range(0, len(points), 900):
+        batch = [Metric(name, value, now, step) for name, value, step in points[start : start + 900]]
+        client.log_batch(run_id, metrics=batch)
+
+
 def metric_name(name: str) -> str:
-    """Return a name with MLflow's characters only."""
+    """Replace the characters of a name that MLflow refuses."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)[:250]
 
 
-def shown(value: Any) -> str:
-    """Return a tag's text."""
+def format_tag(value: Any) -> str:
+    """Return a tag's value as text."""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
-    """Return (stage, tags) of every registered version of ours that has an alias; none where MLflow was never used."""
+    """Return (stage, tags) of the registered versions that have an alias.
+
+    The list is empty where MLflow was never used.
+    """
     if not settings.tracking_url and not (settings.home / "mlflow" / "mlflow.db").exists():
         return []
     client, found, token = connect(settings), list[tuple[str, dict[str, str]]](), None

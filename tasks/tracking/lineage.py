@@ -1,4 +1,4 @@
-"""What a node's place in the graph says: fold, row and seeds, the CLEP behind a classifier, licences, the commit."""
+"""Derive the fold, seeds, corpora and licences of a node from the graph."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifie
 def fold_tags(node: Node) -> dict[str, str]:
     """Return fold, row, variant of CLEP and seeds of a node's name.
 
-    "<fold>.<row>.<seeds>" of a classifier, otherwise "<fold>.<variant of CLEP, or nothing>.<seed>.<what>.<seed>".
+    A classifier's name is "<fold>.<row>.<seeds>"; others are "<fold>[.<variant of CLEP>].<seed>.<what>.<seed>".
     """
     if node.stage not in FOLD_STAGES:
         return {}
@@ -36,34 +36,34 @@ def seeds_of(node: Node, kind: str) -> list[int]:
 
 
 def first_seed(node: Node) -> str:
-    """Return the seed, "c0.l0", that alone may be champion in an evaluation."""
+    """Return an evaluation's first seed, as "c0.l0"; only it can be champion."""
     return f"c{min(seeds_of(node, 'c'))}.l{min(seeds_of(node, 'l'))}"
 
 
 def clep_id(node: Node) -> str:
-    """Return the id of the CLEP whose audio embeddings a classifier learns from or is applied to."""
+    """Return the id of the CLEP whose audio embeddings a classifier reads."""
     ref = next(ref for name, ref in node.inputs.items() if name.startswith("audio/"))
     return "clep/" + ref.removeprefix("audio_embeddings/").rsplit(".", 1)[0]
 
 
 def licences_of(node: Node, records: Mapping[str, Record]) -> str:
-    """Return the licences of the corpora that an output was learnt from."""
+    """Return the licences of the corpora that an output was trained on."""
     return "; ".join(f"{corpus}: {load_card(corpus).licence}" for corpus in corpora_of(node, records)) or "none"
 
 
 def incomplete(node: Node, records: Mapping[str, Record]) -> str:
-    """Return how the corpora that an output was learnt from differ from their cards; "no" where none does."""
+    """Return how the training corpora differ from their cards, or "no"."""
     from clepdg.dataset.validate import copy_differences
 
     found = {}
     for corpus in corpora_of(node, records):
         if record := records.get(f"index/{corpus}"):
             found[corpus] = ", ".join(copy_differences(record.figures, load_card(corpus)))
-    return "; ".join(f"{corpus}: {said}" for corpus, said in found.items() if said) or "no"
+    return "; ".join(f"{corpus}: {difference}" for corpus, difference in found.items() if difference) or "no"
 
 
 def corpora_of(node: Node, records: Mapping[str, Record]) -> list[str]:
-    """Return the corpora that an output was learnt from, found through its inputs."""
+    """Return the corpora that an output was trained on, through its inputs."""
     corpora: set[str] = set()
     waiting, seen = list(node.needs), set[str]()
     while waiting:
@@ -77,7 +77,7 @@ def corpora_of(node: Node, records: Mapping[str, Record]) -> list[str]:
         elif stage == "clep":
             inputs = records[node_id].inputs
             corpora |= {name.removeprefix("index/") for name in inputs if name.startswith("index/")}
-            waiting += [  # weights mixed with the backbone's: whose
+            waiting += [  # a CLEP that was mixed with the backbone: add the original
                 other
                 for other, record in records.items()
                 if other.startswith("clep/") and record.digests["content"] == inputs.get("clep")
@@ -88,7 +88,7 @@ def corpora_of(node: Node, records: Mapping[str, Record]) -> list[str]:
 
 
 def git_commit() -> str:
-    """Return the checkout's commit, with "-dirty" where files differ; "unknown" outside a checkout."""
+    """Return the checkout's commit, "-dirty" with changed files, or "unknown"."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

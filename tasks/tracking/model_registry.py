@@ -1,4 +1,4 @@
-"""MLflow's registered models: a version per stage key, the champion among them, and how a classifier is loaded."""
+"""Register a model version per stage key in MLflow, and load classifiers."""
 
 import time
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ CHAMPION = "champion"
 
 
 def model_name(stage: str, preset: str) -> str:
-    """Return the registered model's name; the demo's are apart, so that they never become anybody's champion."""
+    """Return a registered model's name; the demo has models of its own."""
     return ("demo-" if preset == "demo" else "") + MODELS[stage]
 
 
@@ -45,12 +45,12 @@ def register(
     preset: str,
     run: str,
 ) -> dict[str, Any]:
-    """Register one version per stage key, however often it is repeated; return its name and number.
+    """Register an output once; return its model's name and version.
 
     Args:
-        records: node id -> record of what it was made from.
-        run_id: MLflow's run of the stage.
-        run: name of the run of the flow, kept with the version.
+        records: node id -> record of the nodes before it.
+        run_id: MLflow run of the stage.
+        run: name of the flow run, stored as a tag of the version.
     """
     name = model_name(record.stage, preset)
     found = _version_of(client, name, record.key)
@@ -73,7 +73,7 @@ def _log_model(
     records: Mapping[str, Record],
     run_id: str,
 ) -> str:
-    """Log what a version holds, and return its address: the model's files, or where they lie in the store."""
+    """Log a version's files, or their place in the store; return its address."""
     tags = fold_tags(node)
     whole = tags.get("fold") == SUPERVISED and "variant" not in tags
     servable = record.stage == "classifier" and whole and tags.get("row") == MAIN_ROW
@@ -89,7 +89,7 @@ def _log_model(
         folder = store.local(record.stage, record.key)
         for name in record.files:
             client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
-    else:  # a leave-out or variant CLEP is recorded by digest and place, not copied: there are many
+    else:  # leave-out and variant CLEPs are too many to copy: log where they are
         pointer = {
             "store": store.url,
             "stage": record.stage,
@@ -111,7 +111,7 @@ def _ensure_model(client: "MlflowClient", name: str, stage: str, preset: str) ->
 
 
 def set_champion(client: "MlflowClient", name: str, number: int, why: str) -> None:
-    """Move the alias to a version, and write the reason and the time on it."""
+    """Move the alias to a version, and tag it with the reason and the time."""
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     client.set_model_version_tag(name, str(number), "champion_why", why)
     client.set_model_version_tag(name, str(number), "champion_since", since)
@@ -119,16 +119,19 @@ def set_champion(client: "MlflowClient", name: str, number: int, why: str) -> No
 
 
 def first_run(preset: str) -> str:
-    """Return what to do where a preset has no registered classifier."""
+    """Return advice for a preset without a registered classifier."""
     demo = "" if preset == "demo" else "; for the demo's classifier add --preset demo"
     return f"run the pipeline first (clep-dg run --preset {preset}){demo}"
 
 
 def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
-    """Load the champion among the registered classifiers, or another one by its number or alias.
+    """Load the champion of the registered classifiers, or another version.
+
+    Args:
+        version: number or alias of a version; None: the champion.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it does not exist, or can't be served.
     """
     name = model_name("classifier", preset)
     do = first_run(preset)
@@ -145,7 +148,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
         where = f"{name}, {version or CHAMPION}"
         if "MLmodel" in str(error):
             raise ConfigError(
-                "This version holds a head alone, no model that can be served.",
+                "This version has a head only and can't be served.",
                 expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
                 where=where,
                 do=f"clep-dg compare --preset {preset} lists the versions",

@@ -1,4 +1,7 @@
-"""What MLflow loads as the classifier: CLEP's audio tower and a head. Runs with clepdg alone, without this project."""
+"""Classify emotions as an MLflow model: CLEP's audio tower and a head.
+
+It needs only the package clepdg, which is logged with the model.
+"""
 
 import base64
 import binascii
@@ -11,15 +14,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
-ASKED = (
+EXPECTED = (
     "each row needs `path` (an audio file), `audio` (a file's bytes; base64 in JSON), or `samples` and `sample_rate`"
 )
 
 
 class EmotionClassifier(PythonModel):  # type: ignore[misc]
-    """Audio to emotion and probabilities."""
+    """Predicts emotions and their probabilities from audio."""
 
-    _skip_type_hint_validation = True  # or MLflow warns at every load that it has no hints, which can't say our table
+    _skip_type_hint_validation = True  # else MLflow warns at every load: type hints can't describe our table
 
     def load_context(self, context: Any) -> None:
         """Load CLEP and the head from the logged artifacts."""
@@ -33,16 +36,16 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
         """Return a table with `emotion` and one column of probabilities per label.
 
         Args:
-            model_input: a table, or list of records, with either `path` (an audio file), `audio` (a file's bytes), or
+            model_input: a table, or a list of records, with either `path` (an audio file), `audio` (a file's bytes), or
                 `samples` (T values in [-1, 1]) and `sample_rate` (Hz).
 
         Raises:
-            MlflowException: there is no row, or a row is not audio; the message names the row.
+            MlflowException: there is no row, or a row has no valid audio; the message names the row.
         """
         import pandas as pd
 
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
-        if not len(table):  # a signature drops the columns that it does not know
+        if not len(table):  # MLflow drops columns that are not in the signature
             raise _refused("There is nothing to classify")
         waveforms = [_waveform(number, row.to_dict()) for number, (_, row) in enumerate(table.iterrows())]
         probabilities = self.head.probabilities(self.clap.encode_waveforms(waveforms).cpu().numpy())
@@ -60,22 +63,22 @@ def _waveform(number: int, row: Mapping[Any, Any]) -> tuple[Any, int]:
     given = {name: value for name, value in row.items() if np.ndim(value) or value == value and value is not None}
     if "samples" in given and "sample_rate" in given:
         samples, rate = np.asarray(given["samples"], dtype=np.float32), int(given["sample_rate"])
-        heard = samples if samples.ndim == 1 and rate > 0 else np.zeros(0, np.float32)
+        waveform = samples if samples.ndim == 1 and rate > 0 else np.zeros(0, np.float32)
     elif "audio" in given or "path" in given:
         try:
             read, rate = decode(_bytes(given["audio"]) if "audio" in given else Path(given["path"]))
         except ClepError as error:
             raise _refused(f"Row {number} is not audio ({' '.join(str(error).split())})") from error
-        heard = to_mono(read)
+        waveform = to_mono(read)
     else:
-        raise _refused(f"Row {number} holds no audio (columns with values: {', '.join(map(str, given)) or 'none'})")
-    if not heard.size or not np.isfinite(heard).all():
-        raise _refused(f"Row {number} holds no samples, or some that are not finite")
-    return heard, rate
+        raise _refused(f"Row {number} has no audio (columns with values: {', '.join(map(str, given)) or 'none'})")
+    if not waveform.size or not np.isfinite(waveform).all():
+        raise _refused(f"Row {number} has no samples, or some that are not finite")
+    return waveform, rate
 
 
 def _bytes(audio: str | bytes) -> bytes:
-    """Return a file's bytes: in JSON they arrive as base64, which no audio file is."""
+    """Return a file's bytes, which JSON requests send as base64."""
     try:
         return base64.b64decode(audio, validate=True)
     except (binascii.Error, ValueError):
@@ -83,7 +86,7 @@ def _bytes(audio: str | bytes) -> bytes:
 
 
 def _refused(what: str) -> MlflowException:
-    return MlflowException(f"{what}: {ASKED}.", INVALID_PARAMETER_VALUE)
+    return MlflowException(f"{what}: {EXPECTED}.", INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(EmotionClassifier())

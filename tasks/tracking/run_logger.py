@@ -1,12 +1,11 @@
-"""MLflow: one run per computed stage under the flow's parent run, and what they bring into the registered models.
+"""Log a flow run and its stages to MLflow, and register their models.
 
-After MLflow accepted an output, mlflow.json is written beside it, so that an up-to-date run never imports mlflow, and
-what was missed while a server was down is made up by the next run.
+Each computed stage has an MLflow run under the flow's parent run. mlflow.json beside a stored output marks it as
+registered: a run that computes nothing never imports mlflow, and registers outputs that an unavailable server missed.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,46 +14,46 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from clepdg.config.folds import SUPERVISED
-from clepdg.config.rows import MAIN_ROW
-from clepdg.errors import StoreError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from tasks.engine.node import Node
 from tasks.host import liveness
 from tasks.host.settings import Settings
-from tasks.tracking import compare
+from tasks.tracking.champion import tag_classifiers
 from tasks.tracking.client import (
     connect,
     end_killed_runs,
     experiment_id,
     first_line,
-    flat,
-    how_to_look,
+    flatten,
     log_inputs,
     log_params,
+    log_points,
     metric_name,
     run_page,
-    shown,
     tracking_identity,
     tracking_url,
+    where_to_view,
 )
-from tasks.tracking.lineage import first_seed, fold_tags, git_commit
+from tasks.tracking.lineage import fold_tags, git_commit
+from tasks.tracking.marker import MARKER, read_marker, write_marker
 from tasks.tracking.model_cards import FLOW, run_description
-from tasks.tracking.model_registry import CHAMPION, MODELS, register, set_champion
+from tasks.tracking.model_registry import MODELS, register
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("clepdg")
 
-MARKER = "mlflow.json"
-AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's codes of a server that does not answer
+UNAVAILABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's error codes of a server that does not answer
 
 
 @dataclass
-class Registry:
-    """What one flow run tells MLflow. Nothing is imported or opened before the first stage that was computed."""
+class RunLogger:
+    """Logs a flow run to MLflow, and connects with the first computed stage.
+
+    Errors of MLflow are logged and noted, and never fail a stage.
+    """
 
     settings: Settings
     preset: str
@@ -66,28 +65,28 @@ class Registry:
     _threads: threading.RLock = field(default_factory=threading.RLock)
     _experiment: str = ""
     _down: bool = False
-    _untold: list[str] = field(default_factory=list)
-    _made_up: int = 0
-    _runs: dict[str, str | None] = field(default_factory=dict)  # key of what MLflow has -> its run
+    _failures: list[str] = field(default_factory=list)
+    _registered_late: int = 0
+    _runs: dict[str, str | None] = field(default_factory=dict)  # key of a registered output -> its MLflow run
 
     @property
     def url(self) -> str:
-        """Where a person sees what MLflow holds."""
-        return how_to_look(self.settings)
+        """Return where to view MLflow: an address, or a command."""
+        return where_to_view(self.settings)
 
     @cached_property
     def identity(self) -> str:
-        """Where the accepted outputs are registered, whatever the address."""
+        """Return a name of the tracking store that does not depend on its address."""
         return tracking_identity(self.settings)
 
     def notes(self) -> list[str]:
-        """Return what a person should know: what MLflow did not take, and what it was told of belatedly."""
+        """Return messages about failed and late registrations."""
         notes = []
-        if self._untold:
-            first = f"MLflow did not take {self._untold[0]}"
-            notes.append(f"{first}. The same command makes up what is missing, once MLflow answers.")
-        if self._made_up:
-            notes.append(f"MLflow was told of what it had missed before (outputs: {self._made_up}).")
+        if self._failures:
+            first = f"MLflow did not accept {self._failures[0]}"
+            notes.append(f"{first}. Once MLflow answers, run the same command again: it registers what is missing.")
+        if self._registered_late:
+            notes.append(f"Outputs of earlier runs were registered in MLflow: {self._registered_late}.")
         return notes
 
     @cached_property
@@ -97,13 +96,13 @@ class Registry:
         return FileLock(folder / "mlflow", thread_local=False)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one run at a time look what MLflow has and add what is missing: two would both add it."""
+    def _exclusive(self) -> Iterator[None]:
+        """Lock registration against other runs, which would add the same versions."""
         with self._threads, self._processes:
             yield
 
     def client(self) -> "MlflowClient":
-        """Return the client, connected; the first call opens the experiment and the parent run."""
+        """Return the connected client; the first call starts the parent run."""
         with self._threads:
             if self._client is None:
                 self._open()
@@ -111,7 +110,7 @@ class Registry:
             return client
 
     def _open(self) -> None:
-        with self._alone():
+        with self._exclusive():
             opened = connect(self.settings)
             self.tags = {**self.tags, "git_commit": git_commit()}
             end_killed_runs(opened, self.store)
@@ -120,104 +119,95 @@ class Registry:
             log_params(opened, run.info.run_id, self.parameters)
             self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
 
-    def _missed(self, what: str, error: Exception) -> None:
-        """Say what MLflow did not take; if it is away, leave it alone for the rest of the run."""
-        ours = isinstance(error, TypeError | KeyError | AttributeError | IndexError)
-        self._down = not ours and getattr(error, "error_code", "INTERNAL_ERROR") in AWAY
-        self._untold.append(f"{what}: {first_line(error)}")
-        log.warning("MLflow did not take %s; the next run makes up what is missing: %s", what, first_line(error))
+    def _failed(self, what: str, error: Exception) -> None:
+        """Note and log an error; if MLflow does not answer, stop logging to it."""
+        is_bug = isinstance(error, TypeError | KeyError | AttributeError | IndexError)
+        self._down = not is_bug and getattr(error, "error_code", "INTERNAL_ERROR") in UNAVAILABLE
+        self._failures.append(f"{what}: {first_line(error)}")
+        log.warning("MLflow did not accept %s; the next run registers what is missing: %s", what, first_line(error))
 
     def start(self, node: Node, key: str) -> str | None:
-        """Open the MLflow run of a stage that is being computed; None if MLflow does not answer."""
+        """Start the MLflow run of a stage; return its id, or None on an error."""
         if self._down:
             return None
         try:
             with self._threads:
                 client = self.client()
-                tags = {
-                    **self.tags,
-                    "mlflow.parentRunId": str(self.parent),
-                    "stage": node.stage,
-                    "name": node.name,
-                    "stage_key": key,
-                    "mlflow.note.content": run_description(node.stage),
-                    **fold_tags(node),
-                }
+                tags = {**self.tags, **fold_tags(node), "stage": node.stage, "name": node.name, "stage_key": key}
+                tags |= {"mlflow.parentRunId": str(self.parent), "mlflow.note.content": run_description(node.stage)}
                 run = client.create_run(self._experiment, run_name=f"{node.stage} {node.name}", tags=tags)
-                log_params(client, run.info.run_id, flat(node.config))
+                log_params(client, run.info.run_id, flatten(node.config))
                 return str(run.info.run_id)
-        except Exception as error:  # MLflow raises many kinds; none of them may cost a training
-            self._missed(f"the start of {node.id}", error)
+        except Exception as error:  # MLflow raises many types; none of them may fail a training
+            self._failed(f"the start of {node.id}", error)
             return None
 
     def log_metrics(self, run_id: str | None, points: list[tuple[str, float, int]]) -> None:
-        """Record metrics (name, value, step) of a stage's run."""
+        """Log metrics (name, value, step) of a stage's run."""
         if run_id is None or not points or self._down:
             return
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
         try:
             with self._threads:
-                for start in range(0, len(points), 900):
-                    batch = [Metric(name, value, now, step) for name, value, step in points[start : start + 900]]
-                    self.client().log_batch(run_id, metrics=batch)
+                log_points(self.client(), run_id, points)
         except Exception as error:
-            self._missed("metrics", error)
+            self._failed("metrics", error)
 
     def fail(self, run_id: str | None, error: BaseException) -> None:
-        """End a stage's run as failed, or as killed where the whole run was stopped."""
+        """End a stage's run as FAILED, or KILLED if the flow run was stopped."""
         if run_id is not None and not self._down:
             try:
                 with self._threads:
                     self.client().set_tag(run_id, "error", str(error)[:4000])
                     self.client().set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
             except Exception as second:
-                self._missed("a failure", second)
+                self._failed("a failure", second)
 
     def finish(self, node: Node, record: Record, records: Mapping[str, Record], run_id: str | None) -> None:
-        """Record a stage's output and register its model, unless MLflow already has it."""
+        """Log a stage's output and register its model, unless MLflow has it."""
         if self._down:
             return
-        if run_id is None and self.accepted(record):
+        if run_id is None and self.is_registered(record):
             return
         try:
-            with self._alone():
-                if run_id is None and self.accepted(record):
+            with self._exclusive():
+                if run_id is None and self.is_registered(record):
                     return
-                made_up = run_id is None
+                late = run_id is None
                 run_id = run_id or self.start(node, record.key)
                 if run_id is None:
                     return
-                client = self.client()
-                log_inputs(client, run_id, node, records, self.store)
-                figures = {
-                    name: value for name, value in flat(record.figures).items() if isinstance(value, int | float)
-                }
-                self.log_metrics(run_id, [(metric_name(n), float(v), 0) for n, v in figures.items()])
-                for name, value in record.digests.items():
-                    client.set_tag(run_id, f"digest.{name}", value)
-                facts: dict[str, Any] = {"tracking": self.identity, "run_id": run_id, "experiment": self._experiment}
-                if record.stage in MODELS:
-                    run = self.tags.get("run", "-")
-                    facts |= register(client, self.store, node, record, records, run_id, preset=self.preset, run=run)
-                if record.stage == "evaluate":
-                    self._tag_classifiers(client, node, record, records)
-                if record.stage in ("index", "evaluate", "report"):
-                    for path in sorted(self.store.local(record.stage, record.key).iterdir()):
-                        if path.name not in ("stage.json", MARKER):
-                            client.log_artifact(run_id, str(path))
-                client.set_terminated(run_id, "FINISHED")
-                self.store.documents.write(self.store.beside(record, MARKER), facts)
+                marker = self._log_output(node, record, records, run_id)
+                self.client().set_terminated(run_id, "FINISHED")
+                write_marker(self.store, record, marker)
                 self._runs[record.key] = run_id
-                self._made_up += made_up
+                self._registered_late += late
         except Exception as error:
-            self._missed(node.id, error)
+            self._failed(node.id, error)
+
+    def _log_output(self, node: Node, record: Record, records: Mapping[str, Record], run_id: str) -> dict[str, Any]:
+        """Log an output's inputs, metrics, model and artifacts; return its marker."""
+        client = self.client()
+        log_inputs(client, run_id, node, records, self.store)
+        figures = [(n, v) for n, v in flatten(record.figures).items() if isinstance(v, int | float)]
+        self.log_metrics(run_id, [(metric_name(name), float(value), 0) for name, value in figures])
+        for name, value in record.digests.items():
+            client.set_tag(run_id, f"digest.{name}", value)
+        marker: dict[str, Any] = {"tracking": self.identity, "run_id": run_id, "experiment": self._experiment}
+        if record.stage in MODELS:
+            run = self.tags.get("run", "-")
+            marker |= register(client, self.store, node, record, records, run_id, preset=self.preset, run=run)
+        if record.stage == "evaluate":
+            tag_classifiers(client, self.store, node, record, records, self.log_metrics)
+        if record.stage in ("index", "evaluate", "report"):
+            for path in sorted(self.store.local(record.stage, record.key).iterdir()):
+                if path.name not in ("stage.json", MARKER):
+                    client.log_artifact(run_id, str(path))
+        return marker
 
     def page(self, stage: str = "", key: str = "", artifact: str = "") -> str | None:
-        """Return the address of the page of the run that computed an output, or of an artifact of it.
+        """Return the URL of the MLflow page of an output's run, or its artifact.
 
-        Without a stage, that of this run, if it opened one. None where no server shows it.
+        Without a stage: of this flow run. None where there is no page.
         """
         url = tracking_url(self.settings)
         if not stage:
@@ -228,8 +218,8 @@ class Registry:
             return None
         return run_page(url, marker["experiment"], marker["run_id"], artifact)
 
-    def accepted(self, record: Record) -> bool:
-        """Tell whether MLflow has an output; what it was found to have is not looked up again."""
+    def is_registered(self, record: Record) -> bool:
+        """Return whether MLflow has an output; a positive result is cached."""
         if record.key in self._runs:
             return True
         marker = read_marker(self.store, record)
@@ -238,62 +228,19 @@ class Registry:
         self._runs[record.key] = marker.get("run_id")
         return True
 
-    def _tag_classifiers(
-        self, client: "MlflowClient", node: Node, record: Record, records: Mapping[str, Record]
-    ) -> None:
-        """Give each classifier's version its headline metrics, and let the eligible one contend for champion."""
-        for name, ref in node.inputs.items():
-            if not name.startswith("classifier/"):
-                continue
-            marker = read_marker(self.store, records[ref])
-            row, _, seed = name.removeprefix("classifier/").partition(".")
-            if marker is None or "version" not in marker:
-                continue
-            tags = {
-                **record.figures["headline"].get(row, {}),
-                "test_digest": record.digests["test"],
-                "evaluate_key": record.key,
-            }
-            figures = [(n, float(v), 0) for n, v in tags.items() if isinstance(v, int | float)]
-            self.log_metrics(marker["run_id"], figures)
-            for tag, value in tags.items():
-                client.set_model_version_tag(marker["model"], marker["version"], tag, shown(value))
-            if (node.name, row) == (SUPERVISED, MAIN_ROW) and seed == first_seed(node):
-                self._contend(client, marker["model"], int(marker["version"]))
-
-    def _contend(self, client: "MlflowClient", name: str, number: int) -> None:
-        """Make a version champion if there is none, or if it beats the champion on the same test utterances."""
-        champion = client.get_registered_model(name).aliases.get(CHAMPION)
-        if champion is None:
-            set_champion(client, name, number, "the first version")
-        elif int(champion) != number:
-            new, old = (client.get_model_version(name, str(n)).tags for n in (number, champion))
-            difference = compare.paired_difference(self.store, new, old)
-            if compare.convinces(difference):
-                why = f"UAR {compare.shown_difference(difference)} against version {champion}"
-                set_champion(client, name, number, why)
-
     def close(self, stages: Mapping[str, Mapping[str, Any]], status: str) -> None:
-        """End the parent run, if one was opened, with the list of all stages and the runs that computed them."""
+        """End the parent run, if it was started, and log stages.json.
+
+        The file lists all stages with the MLflow runs that computed them.
+        """
         if self._client is None or self.parent is None:
-            liveness.told(self.store.root / "runs", self.tags["run"])
+            liveness.mark_reported(self.store.root / "runs", self.tags["run"])
             return
         try:
-            linked = {
-                node_id: {**facts, "mlflow_run": self._runs.get(facts.get("key") or "")}
-                for node_id, facts in stages.items()
-            }
+            runs = {name: {"mlflow_run": self._runs.get(facts.get("key") or "")} for name, facts in stages.items()}
+            linked = {name: {**facts, **runs[name]} for name, facts in stages.items()}
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
-            liveness.told(self.store.root / "runs", self.tags["run"])
+            liveness.mark_reported(self.store.root / "runs", self.tags["run"])
         except Exception as error:
-            self._missed("the end of the run", error)
-
-
-def read_marker(store: Store, record: Record) -> dict[str, Any] | None:
-    """Return what MLflow accepted of an output: tracking, run_id, and model and version if it is registered."""
-    try:
-        marker = store.documents.read(store.beside(record, MARKER))
-        return marker if isinstance(marker, dict) else None
-    except StoreError:
-        return None
+            self._failed("the end of the run", error)

@@ -1,4 +1,4 @@
-"""The registered classifier as an MLflow pyfunc from code: audio in, emotion and probabilities out. No pickle."""
+"""Save classifiers as MLflow models from code, without pickles."""
 
 import json
 import warnings
@@ -27,11 +27,18 @@ REQUIREMENTS = (
 
 
 def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
-    """Write the head and CLEP's model folder as one servable MLflow model into a folder."""
+    """Save a head and its CLEP as one MLflow model that can be served.
+
+    Args:
+        folder: where the model goes.
+        head: folder of the classifier stage's output.
+        clep: folder of the CLEP stage's output.
+        key: the classifier's stage key, stored as metadata.
+    """
     import mlflow
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example")  # the signature says what a request holds
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature describes requests
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(SCRIPT),
@@ -44,15 +51,18 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
 
 
 def _signature(labels: list[str]) -> Any:
-    """Return what a request may hold (one of path, audio, or samples with sample_rate) and what an answer holds."""
+    """Return the signature of requests and responses.
+
+    A request has path, audio, or samples with sample_rate.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array
 
-    asked = {"path": DataType.string, "audio": DataType.binary, "samples": Array(DataType.double)}
-    asked["sample_rate"] = DataType.long
-    answered = {"emotion": DataType.string, **dict.fromkeys(labels, DataType.double)}
+    inputs = {"path": DataType.string, "audio": DataType.binary, "samples": Array(DataType.double)}
+    inputs["sample_rate"] = DataType.long
+    outputs = {"emotion": DataType.string, **dict.fromkeys(labels, DataType.double)}
     return ModelSignature(
-        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in asked.items()]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in answered.items()]),
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs.items()]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in outputs.items()]),
     )

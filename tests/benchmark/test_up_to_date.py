@@ -57,16 +57,16 @@ if sys.argv[2] == "measure":
         time.sleep(8)
         start = time.perf_counter(); empty_tasks(count); peer.append(time.perf_counter() - start)
     loaded = sorted({"torch", "mlflow", "transformers"} & set(sys.modules))
-    from clepdg.store import plain
-    from flows import checks
-    from tasks import runs
-    from tasks.settings import load_settings
-    from tasks.stages import decide
+    from clepdg.hashing import plain
+    from flows.run.plan import make_plan
+    from tasks.engine import run_history
+    from tasks.engine.node import decide
+    from tasks.host.settings import load_settings
     store = load_settings().open_store()
     start = time.perf_counter()
-    config, nodes = checks.plan(runs.last_arguments(store))
-    last, records = functools.cache(lambda: runs.last_keys(store, plain(config))), {}
-    for node in nodes:
+    plan = make_plan(run_history.last_arguments(store))
+    last, records = functools.cache(lambda: run_history.last_keys(store, plain(plan.config))), {}
+    for node in plan.nodes:
         records[node.id] = decide(node, records, store, last).record
     keys = time.perf_counter() - start
     assert all(records.values())

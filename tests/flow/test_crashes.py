@@ -1,4 +1,4 @@
-"""Protects what Prefect is told of killed runs: theirs end as Crashed with their tasks; a living run is left alone."""
+"""Protects Prefect's states of killed runs: they and their tasks end as Crashed; running ones are left alone."""
 
 from uuid import UUID, uuid4
 
@@ -39,20 +39,20 @@ def states(client, flow_run: UUID, task_run: UUID) -> tuple[str, str]:
 
 
 def killed(flow_run: UUID) -> None:
-    """Leave what a run leaves that was killed: a lock's file that nobody holds."""
+    """Write a lock file that no process holds, as a killed run leaves it."""
     folder = prefect_crashes._folder(load_settings())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{flow_run}.lock").touch()
 
 
-def test_a_killed_run_ends_as_crashed_and_a_living_one_goes_on(client):
+def test_a_killed_run_ends_as_crashed_and_a_running_one_continues(client):
     settings, dead, other = load_settings(), running(client), running(client)
-    with prefect_crashes.alive(settings, str(other[0])):
+    with prefect_crashes.run_lock(settings, str(other[0])):
         killed(dead[0])
-        assert prefect_crashes.tell_crashed(settings, api()) == [str(dead[0])]
+        assert prefect_crashes.report_crashed(settings, api()) == [str(dead[0])]
         assert states(client, *dead) == ("CRASHED", "CRASHED")
         assert states(client, *other) == ("RUNNING", "RUNNING")
-    assert prefect_crashes.tell_crashed(settings, api()) == []
+    assert prefect_crashes.report_crashed(settings, api()) == []
 
 
 def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client):
@@ -62,15 +62,15 @@ def test_how_a_run_ended_is_never_changed_and_an_unknown_one_is_forgotten(client
     client.set_flow_run_state(flow_run, Completed(), force=True)
     for name in (flow_run, uuid4()):
         killed(name)
-    assert len(prefect_crashes.tell_crashed(settings, api())) == 2
+    assert len(prefect_crashes.report_crashed(settings, api())) == 2
     assert states(client, flow_run, task_run) == ("COMPLETED", "CRASHED")
-    assert prefect_crashes.tell_crashed(settings, api()) == []
+    assert prefect_crashes.report_crashed(settings, api()) == []
 
 
-def test_a_server_that_is_away_is_told_later(client, caplog):
+def test_a_server_that_is_away_gets_the_state_later(client, caplog):
     settings, dead = load_settings(), running(client)
     killed(dead[0])
-    prefect_crashes.tell_crashed(settings, "http://127.0.0.1:1/api")
-    assert "could not be told" in caplog.text
-    assert prefect_crashes.tell_crashed(settings, api()) == [str(dead[0])]
+    prefect_crashes.report_crashed(settings, "http://127.0.0.1:1/api")
+    assert "Could not mark killed runs as crashed" in caplog.text
+    assert prefect_crashes.report_crashed(settings, api()) == [str(dead[0])]
     assert states(client, *dead) == ("CRASHED", "CRASHED")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tasks.engine.worker import Child
+from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import load_settings
 from tasks.tracking import client as tracking
 from tests.flow.small import SMALL
@@ -65,7 +65,7 @@ def children() -> list[psutil.Process]:
 def kill_one(monkeypatch):
     """Kill the child of the first CLEP that comes past a step, once."""
     killed: list[str] = []
-    compute = Child.compute
+    compute = WorkerProcess.compute
 
     def watched(self, function, work, **options):
         def progress(done, total):
@@ -77,7 +77,7 @@ def kill_one(monkeypatch):
             work = replace(work, reporting=replace(work.reporting, progress=progress))
         return compute(self, function, work, **options)
 
-    monkeypatch.setattr(Child, "compute", watched)
+    monkeypatch.setattr(WorkerProcess, "compute", watched)
     monkeypatch.setenv("CLEPDG_CHECKPOINT_SECONDS", "0")
     return killed
 
@@ -115,7 +115,7 @@ def test_a_training_that_runs_out_of_time_is_gone_on_with(one_device, two_device
 
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     monkeypatch.setenv("CLEPDG_TRAINING_SECONDS", "0")
-    with pytest.raises(StagesFailed, match="training's time is up") as failed:
+    with pytest.raises(StagesFailed, match="training's time limit is reached") as failed:
         run()
     assert str(failed.value).startswith("3 of ")  # each fold's CLEP; all that does not need one is done
     assert "run the same command again" in str(failed.value)

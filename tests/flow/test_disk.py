@@ -176,7 +176,7 @@ def test_a_read_only_store_is_refused_before_anything_runs(disk, on_disk, capsys
     monkeypatch.setenv("CLEPDG_STORE", str(tmp_path / "elsewhere"))
     with pytest.raises(SystemExit):
         main(["run", "--preset", "demo"])
-    assert "The state can't be written" in capsys.readouterr().err
+    assert "The folder of logs and databases can't be written" in capsys.readouterr().err
     monkeypatch.delenv("CLEPDG_STORE")
     main(["status", "--preset", "demo"])
     assert ": 0 of " in capsys.readouterr().out

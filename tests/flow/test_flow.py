@@ -358,6 +358,7 @@ def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
 
 
 def test_compare_and_promote(trees, stood):
+    from tasks.tracking import champion as promotion
     from tasks.tracking import compare
 
     settings = load_settings()
@@ -379,13 +380,14 @@ def test_compare_and_promote(trees, stood):
     assert "ignores speakers" in block  # few speakers: such a difference promotes nobody by itself
     assert "setting classifier.steps" in block
     with pytest.raises(ConfigError, match="can't be the champion"):
-        compare.promote(settings, "open", next(v.number for v in versions if v.place[1] == "majority"), "no")
+        promotion.promote(settings, "open", next(v.number for v in versions if v.place[1] == "majority"), "no")
     with pytest.raises(ConfigError, match="no such version"):
-        compare.promote(settings, "open", 9999, "no")
-    assert f"version {newest.number} is the champion now" in compare.promote(settings, "open", newest.number, "better")
-    assert "is the champion already" in compare.promote(settings, "open", newest.number, "again")
+        promotion.promote(settings, "open", 9999, "no")
+    said = promotion.promote(settings, "open", newest.number, "better")
+    assert f"version {newest.number} is the champion now" in said
+    assert "is the champion already" in promotion.promote(settings, "open", newest.number, "again")
     with pytest.raises(ConfigError, match="needs a reason"):
-        compare.promote(settings, "open", champion.number, "  ")
+        promotion.promote(settings, "open", champion.number, "  ")
     after = {v.number: v for v in compare.read_versions(mlflow_client(), "open")}
     assert after[newest.number].champion
     assert after[newest.number].tags["champion_why"] == "better"
@@ -403,7 +405,7 @@ def test_lineage_leads_from_a_version_to_the_corpora(trees, stood):
     assert all(len(digest) == 64 for digest in digests.values())
 
 
-def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplog):
+def test_what_a_broken_mlflow_missed_is_registered_later(trees, stood, monkeypatch, caplog):
     def down(self):
         raise ConnectionError("MLflow went away")
 
@@ -411,7 +413,7 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
         broken.setattr(run_logger.RunLogger, "client", down)
         told = run(trees, {"classifier.steps": 11})
     assert "MLflow went away" in caplog.text
-    assert [note for note in told["notes"] if "MLflow did not take" in note and "went away" in note]
+    assert [note for note in told["notes"] if "MLflow did not accept" in note and "went away" in note]
     log = last_log()
     keys = {f["key"] for n, f in log.items() if n.startswith("classifier/") and f["outcome"] == "Completed"}
     assert keys
@@ -424,4 +426,4 @@ def test_what_a_broken_mlflow_missed_is_made_up(trees, stood, monkeypatch, caplo
     result = run(trees, {"classifier.steps": 11})
     assert result["computed"] == 0
     assert keys <= registered()
-    assert [note for note in result["notes"] if "MLflow was told of what it had missed" in note]
+    assert [note for note in result["notes"] if "registered in MLflow" in note]

@@ -101,7 +101,7 @@ def without_a_server(home: Path, port: int) -> None:
     from tasks.tracking import client as tracking
 
     settings = load_settings()
-    assert SECRET not in tracking.how_to_look(settings) + tracking.tracking_identity(settings)
+    assert SECRET not in tracking.where_to_view(settings) + tracking.tracking_identity(settings)
     client = tracking.connect(settings)
     experiment = client.get_experiment_by_name("clep-dg-demo")
     assert experiment.artifact_location == (home / "mlflow" / "artifacts-demo").as_uri()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tasks.admin import services
+from tasks.admin.prefect_server import prefect_command
 from tasks.host import processes
 from tasks.host.settings import load_settings
 
@@ -41,7 +42,7 @@ def serve(home) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         log = home / "server.log"
         with log.open("ab") as out:
             environment = {**os.environ, **processes.environment(load_settings()), "PREFECT_UI_ENABLED": "0"}
-            started.append(subprocess.Popen(services._prefect_command(port), stdout=out, stderr=out, env=environment))
+            started.append(subprocess.Popen(prefect_command(port), stdout=out, stderr=out, env=environment))
         processes.wait_for("Prefect's server", f"http://127.0.0.1:{port}/api/health", started[-1], log)
         return started[-1]
 

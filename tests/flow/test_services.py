@@ -16,6 +16,7 @@ import yaml
 from clepdg import hashing
 from clepdg.errors import ClepError
 from tasks.admin import services
+from tasks.admin.prefect_server import prefect_for_one_run
 from tasks.host import processes
 from tasks.host.settings import PROJECT, load_settings
 
@@ -243,7 +244,7 @@ def test_a_server_that_can_not_start_says_why(home, monkeypatch):
     monkeypatch.setattr(
         services, "_prefect_command", lambda port: [sys.executable, "-c", "raise SystemExit('no luck')"]
     )
-    with pytest.raises(ClepError, match="no luck"), services.prefect_for_one_run(load_settings()):
+    with pytest.raises(ClepError, match="no luck"), prefect_for_one_run(load_settings()):
         pass
 
 

@@ -122,10 +122,10 @@ def test_every_way_to_give_audio_gives_the_same_answer(loaded, speech, expected)
         ([{"audio": b"no audio"}], "Row 0 is not audio"),
         ([{"audio": "not base64!"}], "Row 0 is not audio"),
         ([{"path": "nowhere.wav"}], "Row 0 is not audio"),
-        ([{"samples": [], "sample_rate": 16000}], "Row 0 holds no samples"),
+        ([{"samples": [], "sample_rate": 16000}], "Row 0 has no samples"),
         ([{"samples": [0.1, float("nan")], "sample_rate": 16000}], "not finite"),
-        ([{"samples": [0.1, 0.2], "sample_rate": 0}], "Row 0 holds no samples"),
-        ([{"samples": [0.1, 0.2]}], "Row 0 holds no audio"),
+        ([{"samples": [0.1, 0.2], "sample_rate": 0}], "Row 0 has no samples"),
+        ([{"samples": [0.1, 0.2]}], "Row 0 has no audio"),
     ],
 )
 def test_what_is_no_audio_is_refused_in_one_message(loaded, rows, what):

@@ -84,7 +84,7 @@ def test_wrong_archives_are_all_named_at_once(capsys):
     Path("page.zip").write_text("<html>Not found</html>")
     Path("empty").mkdir()
     text = complaint(capsys, *REAL, "--source", "ravdess=page.zip", "--source", "tess=empty")
-    assert "2 things must be mended" in text
+    assert "2 things must be fixed" in text
     assert all(word in text for word in ("page.zip", "neither a folder nor an archive", "empty"))
 
 
@@ -184,7 +184,7 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     asked = ("status", "--corpora", "savee", "--until", "index", "--source", source)
     main(asked)
     said = capsys.readouterr().out
-    assert "refused: savee is not what its card says. got: " in said and "utterances: 56, not 480" in said
+    assert "refused: savee differs from its card. got: " in said and "utterances: 56, not 480" in said
     assert "1 of 2 stages are up to date" in said
     main([*asked, "--allow-partial"])
     assert "2 of 2 stages are up to date" in capsys.readouterr().out

@@ -177,7 +177,7 @@ def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenize
     from clepdg.models.files import sha256
     from clepdg.store.documents import Documents
     from tasks.engine.node import Work
-    from tasks.host.preflight import check_backbone
+    from tasks.host.model_checks import check_backbone
     from tasks.stages.models import compute_backbone
     from tests.rehearsal.hub import Hub, Repository
 

@@ -18,10 +18,10 @@ from clepdg.models.tensors import load_tensors
 from clepdg.store.documents import Documents
 from clepdg.training import distributed
 from tasks.engine.node import Work
-from tasks.engine.worker import Child
+from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import PROJECT
 from tests.unit import stage_functions
-from tests.unit.test_children import gone
+from tests.unit.test_worker import gone
 
 CONFIG = replace(demo().clep, epochs=1, steps_per_epoch=2, batch_size=8, clip_norm=1e9)
 TRAININGS = {
@@ -34,7 +34,7 @@ TRAININGS = {
 
 @pytest.fixture(scope="module")
 def child():
-    child = Child()
+    child = WorkerProcess()
     yield child
     child.end()
 
@@ -121,7 +121,7 @@ def test_ranks_end_with_equal_weights(trained):
 def test_ranks_that_ran_out_of_time_go_on_bit_for_bit(child, trained, utterances, tmp_path):
     only = {"dropout": TRAININGS["dropout"]}
     job = work(tmp_path, "train", trainings=only, utterances=utterances, checkpointing=Checkpointing(limit_seconds=0.0))
-    with pytest.raises(ClepError, match="time is up") as error:
+    with pytest.raises(ClepError, match="time limit is reached") as error:
         child.compute(stage_functions.on_two, job)
     assert "step 1 of 2" in str(error.value)
     child.compute(stage_functions.on_two, work(tmp_path, "train", trainings=only, utterances=utterances))
@@ -165,7 +165,7 @@ def test_ranks_die_with_a_killed_child_and_when_it_is_stopped(tmp_path):
         child.close()
 
     for name, end, message in (("killed", kill, "signal 9"), ("stopped", close, "was stopped")):
-        child = Child()
+        child = WorkerProcess()
         thread = threading.Thread(target=end)
         thread.start()
         with pytest.raises(ClepError, match=message):
@@ -178,10 +178,10 @@ def test_ranks_die_with_a_killed_child_and_when_it_is_stopped(tmp_path):
 def test_ranks_die_with_a_killed_run(tmp_path):
     driver = f"""
 from pathlib import Path
-from tasks.children import Child
+from tasks.engine.worker import WorkerProcess
 from tests.unit import stage_functions
 from tests.unit.test_ranks import work
-Child().compute(stage_functions.on_two, work(Path({str(tmp_path)!r}), "sleep"))
+WorkerProcess().compute(stage_functions.on_two, work(Path({str(tmp_path)!r}), "sleep"))
 """
     run = subprocess.Popen([sys.executable, "-c", driver], cwd=PROJECT, env={**os.environ, "PYTHONPATH": "."})
     try:

@@ -96,7 +96,7 @@ def test_a_password_in_the_file_is_refused_and_not_repeated(url, home, monkeypat
     monkeypatch.setenv("CLEPDG_MLFLOW_DATABASE_URL", url)
     settings = load_settings()
     assert settings.mlflow_database_url == url == client.tracking_url(settings)
-    assert "secret" not in client.how_to_look(settings) + client.tracking_identity(settings)
+    assert "secret" not in client.where_to_view(settings) + client.tracking_identity(settings)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql+asyncpg://me@db/x", "db:5432/x", "postgresql://me:s@db"])
@@ -111,7 +111,7 @@ def test_a_server_that_is_set_comes_before_a_database(monkeypatch):
     monkeypatch.setenv("CLEPDG_MLFLOW_DATABASE_URL", "postgresql://me@db/x")
     monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://127.0.0.1:1")
     assert client.tracking_identity(load_settings()) == "http://127.0.0.1:1"
-    assert client.how_to_look(load_settings()) == "http://127.0.0.1:1"
+    assert client.where_to_view(load_settings()) == "http://127.0.0.1:1"
 
 
 def test_a_database_that_can_not_be_used_is_named():

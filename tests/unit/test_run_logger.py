@@ -1,4 +1,4 @@
-"""Protects what two runs at once tell MLflow of one output: one run, one version, one marker."""
+"""Protects registration by two runs at once: one MLflow run, one version, one marker."""
 
 import contextlib
 import threading
@@ -10,7 +10,8 @@ from tasks.engine.node import Computed, Node
 from tasks.host.settings import Settings
 from tasks.tracking import model_registry
 from tasks.tracking.client import connect
-from tasks.tracking.run_logger import MARKER, Registry
+from tasks.tracking.marker import MARKER
+from tasks.tracking.run_logger import RunLogger
 
 
 def nothing(work):
@@ -37,15 +38,15 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
             both.wait(timeout=2)  # where nothing keeps them apart, both find none
         return found
 
-    def tell(name: str) -> str:
-        told = Registry(settings=settings, preset="open", store=store, parameters={}, tags={"run": name})
-        told.client()
-        told.finish(node, record, {node.id: record}, None)
-        return str(told.parent)
+    def register(name: str) -> str:
+        logger = RunLogger(settings=settings, preset="open", store=store, parameters={}, tags={"run": name})
+        logger.client()
+        logger.finish(node, record, {node.id: record}, None)
+        return str(logger.parent)
 
     monkeypatch.setattr(model_registry, "_version_of", look_together)
     with ThreadPoolExecutor(2) as pool:
-        assert len(set(pool.map(tell, ("first", "second")))) == 2
+        assert len(set(pool.map(register, ("first", "second")))) == 2
     assert (store.local("acpt", "k") / MARKER).is_file()
     assert [v.tags["stage_key"] for v in client.search_model_versions("name = 'clep-dg-acpt'")] == ["k"]
     experiment = client.get_experiment_by_name("clep-dg")

@@ -1,4 +1,4 @@
-"""Protects the running of one stage: reuse, reasons that a person can read, damage, and failures that leave nothing."""
+"""Protects the execution of a stage: reuse, readable reasons, damage, and failures that leave nothing."""
 
 import contextlib
 import errno
@@ -82,7 +82,7 @@ class World:
 
 def test_the_second_run_reuses_all(world):
     assert world.run() == {"source": "new", "index": "new", "shard": "new"}
-    assert world.run() == {"source": stages.STANDS, "index": stages.STANDS, "shard": stages.STANDS}
+    assert world.run() == {"source": stages.UNCHANGED, "index": stages.UNCHANGED, "shard": stages.UNCHANGED}
     assert world.calls == []
 
 
@@ -90,7 +90,7 @@ def test_a_changed_setting_is_named_and_only_what_depends_on_it_runs(world):
     world.run()
     world.config["index"] = {"upper": True}
     assert world.run() == {
-        "source": stages.STANDS,
+        "source": stages.UNCHANGED,
         "index": "config upper False -> True",
         "shard": "input index changed",
     }
@@ -99,7 +99,7 @@ def test_a_changed_setting_is_named_and_only_what_depends_on_it_runs(world):
 def test_equal_results_stop_the_change(world):
     world.run()
     world.config["source"]["noise"] = 1  # in the key, but not in what comes out
-    assert world.run() == {"source": "config noise 0 -> 1", "index": stages.STANDS, "shard": stages.STANDS}
+    assert world.run() == {"source": "config noise 0 -> 1", "index": stages.UNCHANGED, "shard": stages.UNCHANGED}
     assert world.calls == ["source"]
 
 
@@ -108,7 +108,7 @@ def test_going_back_reuses_what_was_there(world):
     world.config["index"] = {"upper": True}
     world.run()
     world.config["index"] = {"upper": False}
-    assert set(world.run().values()) == {stages.STANDS}
+    assert set(world.run().values()) == {stages.UNCHANGED}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_damaged_output_is_redone_and_what_follows_is_reused(world, damage, reas
     damage(world.folder("index"))
     reasons = world.run()
     assert reason in reasons.pop("index")
-    assert set(reasons.values()) == {stages.STANDS}
+    assert set(reasons.values()) == {stages.UNCHANGED}
     assert world.calls == ["index"]
 
 
@@ -133,13 +133,13 @@ def test_a_deleted_output_is_not_called_new(world):
 
     world.run()
     shutil.rmtree(world.folder("index"))
-    assert world.run() == {"source": stages.STANDS, "index": "its output was deleted", "shard": stages.STANDS}
+    assert world.run() == {"source": stages.UNCHANGED, "index": "its output was deleted", "shard": stages.UNCHANGED}
 
 
 def test_redo_computes_again(world):
     world.run()
     reasons = world.run(redo=frozenset({"index"}))
-    assert reasons == {"source": stages.STANDS, "index": "asked to be computed again", "shard": stages.STANDS}
+    assert reasons == {"source": stages.UNCHANGED, "index": "to be computed again (--redo)", "shard": stages.UNCHANGED}
 
 
 def test_a_raised_version_is_named(world, monkeypatch):

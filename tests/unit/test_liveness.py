@@ -1,4 +1,4 @@
-"""Protects the order of runs and what is known of their lives, whatever the clock does and however they end."""
+"""Protects the order of runs, and that killed runs are found, whatever the clock says."""
 
 import subprocess
 import sys
@@ -57,13 +57,13 @@ def test_a_file_that_is_no_run_does_not_disturb_the_order(store, monkeypatch):
     assert start(store, monkeypatch, 0).startswith("19700101T000000-")
 
 
-def test_a_living_run_is_left_alone_and_a_killed_one_is_known(store):
+def test_a_running_run_is_left_alone_and_a_killed_one_is_found(store):
     folder = store.root / "runs"
     code = f"""
 import os
 from pathlib import Path
-from tasks import living
-lock = living.hold(Path({str(folder)!r}), "theirs")
+from tasks.host import liveness
+lock = liveness.hold(Path({str(folder)!r}), "theirs")
 print("held", flush=True)
 input()
 """
@@ -71,15 +71,15 @@ input()
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         with liveness.hold(folder, "mine"):
-            assert liveness.ended_untold(folder) == []
-        liveness.told(folder, "mine")
-        assert liveness.ended_untold(folder) == []
+            assert liveness.unreported(folder) == []
+        liveness.mark_reported(folder, "mine")
+        assert liveness.unreported(folder) == []
     finally:
         process.kill()
         process.wait(30)
-    assert liveness.ended_untold(folder) == ["theirs"]
-    liveness.told(folder, "theirs")
-    assert liveness.ended_untold(folder) == []
+    assert liveness.unreported(folder) == ["theirs"]
+    liveness.mark_reported(folder, "theirs")
+    assert liveness.unreported(folder) == []
 
 
 def test_a_store_that_can_not_be_written_is_named(store):

@@ -1,4 +1,4 @@
-"""Protects who becomes champion by itself: only a difference over speakers that lies wholly above 0."""
+"""Protects automatic champions: only a difference over speakers that lies wholly above 0 counts."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from clepdg.config.schema import EvaluateConfig
 from clepdg.evaluation.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
-from tasks.tracking.compare import convinces, paired_difference, paired_differences
+from tasks.tracking.paired_differences import is_improvement, paired_difference, paired_differences
 
 LABELS = ("angry", "happy", "neutral", "sad")
 
@@ -27,12 +27,12 @@ def difference(low, high, method):
         (-0.2, -0.1, BOOTSTRAP, False),
     ],
 )
-def test_only_an_interval_over_speakers_above_zero_convinces(low, high, method, expected):
-    assert convinces(difference(low, high, method)) is expected
+def test_only_an_interval_over_speakers_above_zero_is_an_improvement(low, high, method, expected):
+    assert is_improvement(difference(low, high, method)) is expected
 
 
-def test_another_test_set_never_convinces():
-    assert not convinces("not on the same test utterances")
+def test_a_difference_on_another_test_set_is_no_improvement():
+    assert not is_improvement("not on the same test utterances")
 
 
 @pytest.fixture
@@ -85,10 +85,10 @@ def test_the_difference_is_paired_and_signed(store):
     found = paired_difference(store, tags("good"), tags("half"))
     assert found.method == BOOTSTRAP
     assert 0.2 < found.low < found.value < found.high < 0.6
-    assert convinces(found)
+    assert is_improvement(found)
     reverse = paired_difference(store, tags("half"), tags("good"))
     assert reverse.value == pytest.approx(-found.value)
-    assert not convinces(reverse)
+    assert not is_improvement(reverse)
 
 
 def test_all_metrics_share_the_resamples(store):

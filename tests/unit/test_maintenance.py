@@ -1,4 +1,4 @@
-"""Protects the care of a store: verify finds every altered byte, gc removes nothing that anybody reaches."""
+"""Protects a store's maintenance: verify finds every altered byte, gc removes no output that is in use."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Protects stages in child processes: what they report arrives, their errors come back, and none outlives its run."""
+"""Protects worker processes: reports and errors reach the parent, and no worker outlives its run."""
 
 import contextlib
 import logging
@@ -18,14 +18,14 @@ from clepdg.store.documents import Documents
 from clepdg.store.opening import open_store
 from tasks.engine import execute
 from tasks.engine.node import Node, Work, decide
-from tasks.engine.worker import Child
+from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import PROJECT, Settings
 from tests.unit import stage_functions
 
 
 @pytest.fixture
 def child():
-    child = Child()
+    child = WorkerProcess()
     yield child
     child.end()
 
@@ -49,7 +49,7 @@ def make(tmp_path):
 
 
 def pid_of(folder, seconds=60.0):
-    """Return the pid of a stage that says it by a file."""
+    """Return the pid of a stage that writes it as a file's name."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for path in folder.glob("pid-*"):
@@ -114,7 +114,7 @@ def test_a_killed_child_is_one_clear_error_and_the_next_stage_gets_a_new_one(chi
     with pytest.raises(ClepError, match=r"The training process was killed \(signal 9\)") as error:
         child.compute(stage_functions.die, make())
     assert "last words" in str(error.value)
-    assert "goes on from its last checkpoint" in str(error.value)
+    assert "continues from the last checkpoint" in str(error.value)
     with pytest.raises(ClepError, match="exit code 3"):
         child.compute(stage_functions.leave, make())
     assert child.compute(stage_functions.talk, make()).digests == {"content": "x"}
@@ -123,7 +123,7 @@ def test_a_killed_child_is_one_clear_error_and_the_next_stage_gets_a_new_one(chi
 @pytest.mark.parametrize("function", [stage_functions.sleep, stage_functions.ignore_and_sleep])
 def test_a_child_that_hangs_is_ended(child, make, tmp_path, function):
     with pytest.raises(ClepError, match="hangs"):
-        child.compute(function, make(), patience=1.0)
+        child.compute(function, make(), patience=2.0)
     assert gone(pid_of(tmp_path))
 
 
@@ -157,15 +157,15 @@ def test_a_report_that_fails_ends_the_child(child, make, tmp_path):
 def test_a_child_dies_with_its_parent(tmp_path, number):
     driver = f"""
 from pathlib import Path
-from clepdg.documents import Documents
-from clepdg.reporting import Reporting
-from tasks.children import Child
-from tasks.stages import Work
+from clepdg.callbacks import Reporting
+from clepdg.store.documents import Documents
+from tasks.engine.node import Work
+from tasks.engine.worker import WorkerProcess
 from tests.unit import stage_functions
 folder = Path({str(tmp_path)!r})
 work = Work(config={{}}, folder=folder, inputs={{}}, records={{}}, previous=None, pins=Documents(folder),
             device="cpu", workers=1, reporting=Reporting())
-Child().compute(stage_functions.ignore_and_sleep, work)
+WorkerProcess().compute(stage_functions.ignore_and_sleep, work)
 """
     parent = subprocess.Popen([sys.executable, "-c", driver], cwd=PROJECT)
     try:
@@ -194,7 +194,7 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
         {},
         store,
         settings,
-        child=child,
+        worker=child,
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
     )
 
@@ -211,6 +211,6 @@ def test_a_stage_in_a_child_is_committed_and_a_killed_one_holds_nothing(tmp_path
 
 
 def test_the_time_limit_holds_for_a_training_that_hangs_in_a_child(tmp_path, child, monkeypatch):
-    monkeypatch.setattr(execute, "STARTING_SECONDS", 0.5)
+    monkeypatch.setattr(execute, "EXTRA_SECONDS", 0.5)
     with pytest.raises(ClepError, match="hangs"):
         one_stage(tmp_path, stage_functions.sleep, child, training_seconds=0.5)

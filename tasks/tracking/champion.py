@@ -1,0 +1,99 @@
+"""Choose the champion among the registered versions of a classifier."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from clepdg.config.folds import SUPERVISED
+from clepdg.config.rows import MAIN_ROW
+from clepdg.errors import ConfigError
+from clepdg.store.record import Record
+from clepdg.store.store import Store
+from tasks.engine.node import Node
+from tasks.host.settings import Settings
+from tasks.tracking.client import connect, format_tag
+from tasks.tracking.compare import read_versions
+from tasks.tracking.lineage import first_seed
+from tasks.tracking.marker import read_marker
+from tasks.tracking.model_registry import CHAMPION, model_name, set_champion
+from tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def tag_classifiers(
+    client: "MlflowClient",
+    store: Store,
+    node: Node,
+    record: Record,
+    records: Mapping[str, Record],
+    log_metrics: Callable[[str, list[tuple[str, float, int]]], None],
+) -> None:
+    """Tag each evaluated classifier with its metrics, and update the champion.
+
+    Args:
+        node: an evaluation.
+        record: its record.
+        records: node id -> record of its inputs.
+        log_metrics: called with an MLflow run and its metrics (name, value, step).
+    """
+    for name, ref in node.inputs.items():
+        if not name.startswith("classifier/"):
+            continue
+        marker = read_marker(store, records[ref])
+        row, _, seed = name.removeprefix("classifier/").partition(".")
+        if marker is None or "version" not in marker:
+            continue
+        tags = {
+            **record.figures["headline"].get(row, {}),
+            "test_digest": record.digests["test"],
+            "evaluate_key": record.key,
+        }
+        figures = [(n, float(v), 0) for n, v in tags.items() if isinstance(v, int | float)]
+        log_metrics(marker["run_id"], figures)
+        for tag, value in tags.items():
+            client.set_model_version_tag(marker["model"], marker["version"], tag, format_tag(value))
+        if (node.name, row) == (SUPERVISED, MAIN_ROW) and seed == first_seed(node):
+            _challenge(client, store, marker["model"], int(marker["version"]))
+
+
+def _challenge(client: "MlflowClient", store: Store, name: str, number: int) -> None:
+    """Make a version champion if there is none, or if it is an improvement.
+
+    The two are compared only on the same test utterances.
+    """
+    champion = client.get_registered_model(name).aliases.get(CHAMPION)
+    if champion is None:
+        set_champion(client, name, number, "the first version")
+    elif int(champion) != number:
+        new, old = (client.get_model_version(name, str(n)).tags for n in (number, champion))
+        difference = paired_difference(store, new, old)
+        if is_improvement(difference):
+            why = f"UAR {format_difference(difference)} against version {champion}"
+            set_champion(client, name, number, why)
+
+
+def promote(settings: Settings, preset: str, number: int, why: str) -> str:
+    """Make a version the champion, keep the reason, and return a message.
+
+    Raises:
+        ConfigError: there is no reason or no such version, or its row and fold can't be champion.
+    """
+    if not why.strip():
+        raise ConfigError("A champion needs a reason, which is stored with it.", do='--why "checked by ear"')
+    client = connect(settings)
+    versions = {version.number: version for version in read_versions(client, preset)}
+    eligible = [n for n, version in versions.items() if version.place[:2] == (SUPERVISED, MAIN_ROW)]
+    if number not in eligible:
+        raise ConfigError(
+            "This version can't be the champion." if number in versions else "There is no such version.",
+            got=f"version {number}" + (f" ({', '.join(versions[number].place)})" if number in versions else ""),
+            expected=eligible,
+            where=f"{model_name('classifier', preset)}, fold {SUPERVISED}, row {MAIN_ROW}",
+        )
+    before = next((version.number for version in versions.values() if version.champion), None)
+    if number == before:
+        return f"version {number} is the champion already"
+    set_champion(client, model_name("classifier", preset), number, why.strip())
+    unknown = "" if "uar" in versions[number].tags else f"; it is {NOT_EVALUATED}"
+    return f"version {number} is the champion now" + (f"; it was version {before}" if before else "") + unknown
