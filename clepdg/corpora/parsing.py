@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.audio.io import AUDIO_SUFFIXES
+from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.errors import CorpusError
 
 LFS_POINTER: Final = b"version https://git-lfs"  # the start of a git lfs pointer

@@ -45,7 +45,7 @@ def probe_file(path: Path, sha256: str | None, config: IndexConfig) -> Probe | s
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
             refused = _placeholder(head) or _truncated(file)
-        return refused or _inspect_samples(*decode(path), sha256 or digest_file(path), config)
+        return refused or _measure(*decode(path), sha256 or digest_file(path), config)
     except FileNotFoundError:
         return "its file is missing"
     except OSError as error:
@@ -85,7 +85,8 @@ def _truncated(file: IO[bytes]) -> str | None:
     return None
 
 
-def _inspect_samples(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
+def find_fault(samples: Waveform, rate: int, config: IndexConfig) -> str | None:
+    """Return why decoded samples (T, C) can't be used, or None."""
     if not len(samples):
         return "holds no samples"
     if not np.isfinite(samples).all():
@@ -95,10 +96,21 @@ def _inspect_samples(samples: Waveform, rate: int, sha256: str, config: IndexCon
         return f"too short: {seconds:.3f} s, at least {config.min_seconds} s"
     if seconds > config.max_seconds:
         return f"too long: {seconds:.1f} s, at most {config.max_seconds} s"
-    # Of the mono mix that shards hold, since opposite channels cancel; about the mean, since an offset is silent.
+    return f"silent: rms below {config.silence_rms}" if _rms(to_mono(samples)) < config.silence_rms else None
+
+
+def _rms(mono: Waveform) -> float:
+    """Return the rms of the mono mix (T,) about its mean.
+
+    Opposite channels cancel in the mix, as in shards; a constant offset is silent.
+    """
+    return float(np.std(mono, dtype=np.float64))
+
+
+def _measure(samples: Waveform, rate: int, sha256: str, config: IndexConfig) -> Probe | str:
+    if fault := find_fault(samples, rate, config):
+        return fault
     mono = to_mono(samples)
-    if (rms := float(np.std(mono, dtype=np.float64))) < config.silence_rms:
-        return f"silent: rms below {config.silence_rms}"
     notes = ["stereo"] if samples.shape[1] > 1 else []
     if np.mean(np.abs(samples) >= FULL_SCALE) > config.clipped_share:
         notes.append("clipped")
@@ -110,6 +122,6 @@ def _inspect_samples(samples: Waveform, rate: int, sha256: str, config: IndexCon
         num_samples=len(samples),
         sha256=sha256,
         notes=tuple(notes),
-        rms_db=round(20 * math.log10(rms), 2),
+        rms_db=round(20 * math.log10(_rms(mono)), 2),
         sound=sound,
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from clepdg import hashing
-from clepdg.audio.io import AUDIO_SUFFIXES
+from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.config.manifests import find
 from clepdg.corpora.cards import Address, Card, is_sum
 from clepdg.download import http_client, object_store

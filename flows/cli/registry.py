@@ -77,26 +77,19 @@ def check_audio(files: Sequence[Path]) -> None:
     Raises:
         ClepError: a file is missing, is not audio, is empty, too short or silent, or holds samples that are not finite.
     """
-    import numpy as np
-
-    from clepdg.audio.io import decode, to_mono
+    from clepdg.audio.io import decode
     from clepdg.config.schema import IndexConfig
+    from clepdg.dataset.probe import find_fault
     from clepdg.errors import IndexingError
 
-    faults, usable = [], IndexConfig()
+    faults, usable = [], IndexConfig(max_seconds=1e9)  # recordings of any length
     for path in files:
         try:
             samples, rate = decode(path)
         except IndexingError as error:
             faults.append(f"{path}: {'no such file' if not path.exists() else 'a folder' if path.is_dir() else error}")
             continue
-        if not len(samples):
-            faults.append(f"{path}: empty")
-        elif not np.isfinite(samples).all():
-            faults.append(f"{path}: samples that are not finite")
-        elif len(samples) < usable.min_seconds * rate:
-            faults.append(f"{path}: shorter than {usable.min_seconds} s")
-        elif np.sqrt(np.mean(np.square(to_mono(samples), dtype=np.float64))) < usable.silence_rms:
-            faults.append(f"{path}: silent")
+        if fault := find_fault(samples, rate, usable):
+            faults.append(f"{path}: {fault}")
     if faults:
         raise IndexingError("Some files can't be used.\n- " + "\n- ".join(faults))

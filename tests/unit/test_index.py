@@ -484,5 +484,5 @@ def test_real_speech_is_indexed(
 
 
 def test_importing_the_index_is_cheap() -> None:
-    code = "import sys, clepdg.index; print({'pandas', 'pyarrow', 'soundfile', 'scipy', 'torch'} & set(sys.modules))"
+    code = "import sys, clepdg.dataset.index; print({'pandas', 'pyarrow', 'soundfile', 'scipy', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -84,7 +84,7 @@ def plain(server: Server, **answer: Any) -> Address:
         ({"etag": f'"{OTHER}"'}, {"sha256": SHA256, "bytes": SIZE}, "says no hash (bytes as in the card)", True),
         ({}, {}, f"says no hash (nothing to compare in the card; it reports bytes {SIZE})", True),
         ({}, {"bytes": 5}, f"differs: bytes 5 -> {SIZE}", False),
-        ({"etag": None, "length": False}, {"bytes": 5}, "says no hash (nothing to compare in the card; it says", True),
+        ({"etag": None, "length": False}, {"bytes": 5}, "says no hash (nothing to compare in the card; it reports", True),
         ({"status": 404}, {}, "not reachable: HTTP 404", False),
         ({"status": 401}, {}, "not reachable: HTTP 401", False),
         ({"status": 503, "headers": {"Retry-After": "60"}}, {}, "not reachable: HTTP 503, asks to wait 60 s", False),
@@ -429,7 +429,7 @@ def test_all_are_asked_side_by_side_in_order_and_none_holds_up_the_others() -> N
 def two(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Let two corpora of the user's own stand for those of preset open, each with one archive."""
     server.serve({"one.zip": ARCHIVE, "two.zip": ARCHIVE})
-    head = (Path(fetching.__file__).parents[1] / "data_manifests/emodb.toml").read_text().partition("[[sources]]")[0]
+    head = (Path(fetching.__file__).parents[2] / "data_manifests/emodb.toml").read_text().partition("[[sources]]")[0]
     (tmp_path / "cards").mkdir()
     for name in ("one", "two"):
         source = f'[[sources]]\nurl = "{server.base}{name}.zip"\nbytes = {SIZE}\n'

@@ -599,7 +599,7 @@ def test_too_large_a_download_stops_early(server: Server, tmp_path: Path) -> Non
 
 def test_corrupt_download_without_checksum_is_read_anew_next_time(server: Server, tmp_path: Path) -> None:
     server.answers = [Answer(body=flipped(100_000)), Answer()]
-    with pytest.raises(SourceError, match="(?s)downloaded for ravdess.*corrupt.*03-01.wav.*where: http"):
+    with pytest.raises(SourceError, match="(?s)download of ravdess.*corrupt.*03-01.wav.*where: http"):
         fetch(CARD, server.url, tmp_path / "out")
     assert_nothing_whole(tmp_path / "out")
     fetch(CARD, server.url, tmp_path / "out")

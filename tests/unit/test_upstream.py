@@ -14,7 +14,7 @@ from clepdg.download import fetch as fetching
 from clepdg.download import lockfile, upstream
 from clepdg.store.documents import Documents
 from tests.unit.servers import ARCHIVE, Answer, Server
-from tests.unit.test_remote import FILES, SPEECH, dataverse, listed, manifests, publish  # noqa: F401
+from tests.unit.test_remote import FILES, SPEECH, dataverse, listed, own_manifests, publish  # noqa: F401
 
 CARD = replace(load_card("emodb"), sources=())
 RIGHT = sha256(ARCHIVE).hexdigest()
