@@ -1,15 +1,17 @@
 """Presets as functions that return a full configuration, and dotted overrides of any of its settings."""
 
+import contextlib
 import dataclasses
-import difflib
+import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from clepdg.config.model_pins import pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
+from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
 
 
@@ -109,17 +111,10 @@ def _override(node: Any, path: list[str], value: Any, name: str) -> Any:
     head, rest = path[0], path[1:]
     nested = head in hints and is_dataclass(getattr(node, head))
     if head not in hints or head == "preset" or bool(rest) != nested:
-        valid = option_names()
-        close = difflib.get_close_matches(name, valid, n=3)
-        raise ConfigError(
-            "There is no such setting.",
-            got=name,
-            expected=valid,
-            do=f"did you mean {' or '.join(close)}?" if close else None,
-        )
+        raise unknown(name, option_names())
     if nested:
         return replace(node, **{head: _override(getattr(node, head), rest, value, name)})
-    return replace(node, **{head: _convert(value, hints[head], name)})
+    return replace(node, **{head: _read(value, hints[head])})
 
 
 def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
@@ -134,43 +129,26 @@ def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
     return tuple(names)
 
 
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    """Return value as the field's type; text from a command line is read as that type."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    wrong = ConfigError("A setting has the wrong type or value.", got=repr(value), expected=_show(hint), where=name)
-    if origin is Literal:
-        if value not in options:
-            raise wrong
-        return value
-    if origin is tuple:
+def _read(value: Any, hint: Any) -> Any:
+    """Return text as a value of a field's type; return what is not of that type as it is, for the schema to refuse."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise wrong
-        return tuple(_convert(item, options[0], name) for item in items)
-    if options and type(None) in options:  # X | None
-        if value is None or value in ("none", "None", "null"):
-            return None
-        return _convert(value, next(option for option in options if option is not type(None)), name)
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        if value not in ("true", "false"):
-            raise wrong
-        return value == "true"
-    if hint is str:
-        if not isinstance(value, str):
-            raise wrong
-        return value
-    try:
+        return tuple(_read(item, options[0]) for item in items) if isinstance(items, list | tuple) else value
+    if type(None) in options:  # X | None
+        return None if value in (None, "none", "None", "null") else _read(value, options[0])
+    if hint is bool and isinstance(value, str):
+        return {"true": True, "false": False}.get(value, value)
+    return _number(value, hint) if hint in (int, float) and not isinstance(value, bool) else value
+
+
+def _number(value: Any, kind: type) -> Any:
+    """Return a number, or what is none as it is; 1e3 is a whole number, 1.5 and nan are not."""
+    if kind is int:
+        with contextlib.suppress(TypeError, ValueError):
+            return int(value) if isinstance(value, str) else operator.index(value)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = float(value)
-        if isinstance(value, bool) or (hint is int and not number.is_integer()) or number != number:
-            raise wrong
-        return hint(number)
-    except (TypeError, ValueError):
-        raise wrong from None
-
-
-def _show(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+        if number == number and (kind is float or number.is_integer()):
+            return kind(number)
+    return value

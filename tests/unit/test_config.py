@@ -1,10 +1,15 @@
 """Protects the configuration: METHOD's defaults, dotted overrides, and errors that list what is valid."""
 
+import pickle
+from dataclasses import asdict, fields, is_dataclass, replace
+
 import pytest
 
 from clepdg.config.model_pins import LAION_REPOSITORY, pinned_revision
 from clepdg.config.presets import PRESETS, build, faithful_acpt, option_names
+from clepdg.config.schema import ClepConfig, Config, EncoderConfig, IndexConfig, ShardConfig, TextConfig
 from clepdg.errors import ConfigError
+from clepdg.hashing import plain
 
 
 def test_presets_are_what_they_say():
@@ -42,6 +47,11 @@ def test_a_pinned_revision_stays_with_its_name():
     ("name", "text", "value"),
     [
         ("clep.epochs", "15", 15),
+        ("clep.epochs", "1e1", 10),
+        ("clep.epochs", 15.0, 15),
+        ("clep_seeds", "9007199254740993", (9007199254740993,)),  # a float holds no such number
+        ("acpt.temperature", 1, 1.0),
+        ("encoder.name", "none", None),
         ("clep.learning_rate", "1e-3", 1e-3),
         ("clep.train_text_encoder", "true", True),
         ("shard.band_limit_hz", "none", None),
@@ -115,3 +125,52 @@ def test_unknown_preset_lists_the_presets():
 def test_demo_keeps_to_micro():
     with pytest.raises(ConfigError, match="micro"):
         build("demo", backbone="laion/clap-htsat-unfused")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (ClepConfig, {"epochs": 0}, "got: 0\n  expected: at least 1\n  where: clep.epochs"),
+        (ClepConfig, {"lora_rank": 65}, "got: 65\n  expected: 0 to 64\n  where: clep.lora_rank"),
+        (ClepConfig, {"soft_share": 1.0}, "expected: between 0 and 1\n  where: clep.soft_share"),
+        (ClepConfig, {"warmup_share": 1.0}, "expected: from 0 to below 1\n  where: clep.warmup_share"),
+        (ClepConfig, {"weight_decay": float("nan")}, "got: nan\n  expected: a finite number"),
+        (ClepConfig, {"epochs": "1"}, "got: '1'\n  expected: a whole number\n  where: clep.epochs"),
+        (ClepConfig, {"epochs": True}, "got: True\n  expected: a whole number"),
+        (ClepConfig, {"augment": 1}, "got: 1\n  expected: true or false"),
+        (ClepConfig, {"target": "word"}, "got: 'word'\n  expected: emotion, instance, attribute, soft"),
+        (ClepConfig, {"epoch": 1}, "did you mean clep.epochs"),
+        (ShardConfig, {"band_limit_hz": 999}, "got: 999\n  expected: 1000 to 24000, or none"),
+        (ShardConfig, {"band_limit_hz": "x"}, "expected: a whole number, or none"),
+        (IndexConfig, {"min_seconds": 70.0}, "got: 60.0\n  expected: above index.min_seconds\n  where: index.max_sec"),
+        (
+            EncoderConfig,
+            {"revision": "abc"},
+            "expected: none, since encoder.name is not set\n  where: encoder.revision",
+        ),
+        (TextConfig, {"content_templates": ("{emotion}", 1)}, "got: 1\n  expected: text"),
+        (TextConfig, {"content_templates": "{emotion}"}, "expected: a list of texts"),
+        (Config, {"preset": "demo"}, "A setting is missing.\n  where: corpora"),
+        (Config, {"preset": "demo", "corpora": ()}, "got: ()\n  expected: at least one, none twice\n  where: corpora"),
+    ],
+)
+def test_a_value_is_checked_when_it_is_made(kind, values, message):
+    with pytest.raises(ConfigError) as caught:
+        kind(**values)
+    assert message in str(caught.value)
+    assert "pydantic" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    assert caught.value.__suppress_context__
+
+
+def test_settings_are_plain_frozen_dataclasses():
+    config = build("demo")
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert hash(config) == hash(build("demo"))
+    assert list(asdict(config)) == [item.name for item in fields(config)]
+    assert plain(config)["clep"]["templates"] == list(config.clep.templates)
+    assert all(is_dataclass(getattr(config, name)) for name in ("clep", "text"))
+    assert replace(config.text, content_templates=["{emotion}"]).content_templates == ("{emotion}",)
+    with pytest.raises(ConfigError, match="at least 2"):
+        replace(config.clep, batch_size=1)
+    with pytest.raises(AttributeError):
+        config.clep.epochs = 3
