@@ -1,21 +1,21 @@
-"""How metrics and progress leave the library: as calls, so that it knows no tracker and no screen."""
+"""Callbacks of long computations: metrics, progress, checkpoint times."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all or 0 where unknown) of the step under way
+Progress = Callable[[int, int], None]  # (done, total; 0 where unknown) of the current step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpointing:
-    """How often a training is saved, and how long it may run.
+    """Checkpoint interval and time limit of a training.
 
     Attributes:
-        checkpoint_seconds: between two checkpoints; 0: one after every step.
-        limit_seconds: after so long a training is saved and fails, to be gone on with later; None: no limit.
-        clock: seconds that never jump.
+        checkpoint_seconds: time between two checkpoints; 0: after every step.
+        limit_seconds: after this time, training saves a checkpoint and raises; None: no limit.
+        clock: a monotonic clock in seconds.
     """
 
     checkpoint_seconds: float = 60.0
@@ -27,23 +27,23 @@ DEFAULT_CHECKPOINTING: Final = Checkpointing()
 
 
 class LogMetrics(Protocol):
-    """How metrics leave the library."""
+    """A function that records metrics."""
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at a step."""
 
 
 def no_metrics(metrics: Mapping[str, float], step: int) -> None:
-    """Drop metrics."""
+    """Discard metrics."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Show nothing."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reporting:
-    """Where metrics and progress of a stage go."""
+    """The functions that receive a stage's metrics and progress."""
 
     log_metrics: LogMetrics = no_metrics
-    progress: Callable[[int, int], None] = no_progress
+    progress: Progress = no_progress

@@ -1,4 +1,4 @@
-"""Canonical emotions, and the label sets that evaluations use."""
+"""Canonical emotions and the label sets of the evaluation."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ EMOTIONS: Final = (
     "contemptuous",
 )
 
-# label set -> {canonical emotion: label}. An emotion that is not a key is counted, not evaluated.
+# label set -> {canonical emotion: label}; utterances of other emotions are counted but not evaluated
 LABEL_SETS: Final[dict[str, dict[str, str]]] = {
     "4": {"angry": "angry", "happy": "happy", "excited": "happy", "neutral": "neutral", "sad": "sad"},
     "6": {
@@ -33,12 +33,12 @@ LABEL_SETS: Final[dict[str, dict[str, str]]] = {
 
 
 def labels(label_set: str) -> tuple[str, ...]:
-    """Return the labels of a label set in their fixed order (N,)."""
+    """Return the labels (N,) of a label set, in their fixed order."""
     return tuple(dict.fromkeys(LABEL_SETS[label_set].values()))
 
 
 def alike(emotion: str) -> tuple[str, ...]:
-    """Return the emotions that some label set gives the same label as this one, itself included."""
+    """Return the emotions that share a label with this one in any label set, itself included."""
     same = {emotion}
     for mapping in LABEL_SETS.values():
         same |= {other for other, label in mapping.items() if label == mapping.get(emotion)}

@@ -1,4 +1,4 @@
-"""Random generators that are a pure function of what they are for."""
+"""Canonical JSON, digests, stage keys, JSON files, and seeded random generators."""
 
 import hashlib
 import json
@@ -7,20 +7,21 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import StoreError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 NOT_FINITE: Final = "clep-dg verify finds damaged outputs; a training that diverged needs a lower learning rate"
-
-
-JSON_BYTES: Final = 1 << 28  # a larger file is not one of ours: 200,000 files' sums take a tenth of it
+JSON_BYTES: Final = 1 << 28  # the largest JSON file that is read; the checksums of 200,000 files take a tenth of it
 
 
 def canonical(value: Any) -> str:
-    """Return canonical JSON: sorted keys, no spaces; dataclasses as objects, tuples as arrays.
+    """Return a value's canonical JSON: sorted keys, no spaces.
+
+    Dataclasses become objects, tuples become arrays.
 
     Raises:
         StoreError: a number is not finite.
@@ -35,7 +36,7 @@ def canonical(value: Any) -> str:
 
 
 def _not_finite(value: Any, name: str = "") -> Iterator[str]:
-    """Yield the dotted names of numbers that are not finite, with the numbers."""
+    """Yield the dotted names and values of numbers that are not finite."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from _not_finite(item, f"{name}.{key}" if name else str(key))
@@ -44,7 +45,7 @@ def _not_finite(value: Any, name: str = "") -> Iterator[str]:
 
 
 def plain(value: Any) -> Any:
-    """Return the value as JSON would give it back (dataclasses as dicts, tuples as lists)."""
+    """Return a value as JSON types: dataclasses as dicts, tuples as lists."""
     return json.loads(canonical(value))
 
 
@@ -62,7 +63,7 @@ def digest(value: Any) -> str:
 
 
 def digest_lines(lines: Iterable[Any]) -> str:
-    """Return one sha256 over the canonical JSON of many values, in order and in constant memory."""
+    """Return the sha256 of values' canonical JSON, in order, in constant memory."""
     total = hashlib.sha256()
     for line in lines:
         total.update(canonical(line).encode() + b"\n")
@@ -76,19 +77,22 @@ def digest_file(path: Path) -> str:
 
 
 def stage_key(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the key of a stage's output: sha256 of [stage, version, config, {input name: content digest}]."""
+    """Return the key of a stage's output.
+
+    It is the sha256 of [stage, version, config, {input name: content digest}].
+    """
     return digest([stage, version, config, dict(inputs)])
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return a value as the JSON that the store's files hold."""
+    """Return a value as indented JSON, the format of the store's files."""
     return json.dumps(plain(value), indent=1, sort_keys=True).encode()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, whole: write aside, flush to disk, rename.
+    """Write a JSON file atomically: write a temporary file, flush it, rename it.
 
-    Several may write at once: each does so under a name of its own, and the last one stands.
+    Processes may write the same file at once: the last one wins.
     """
     aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.writing")
     try:
@@ -103,15 +107,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return what JSON of unknown origin says.
+    """Parse JSON of unknown origin.
 
     Raises:
-        ValueError: it is none, holds NaN, or is nested too deep.
+        ValueError: the data is not JSON, holds NaN, or is nested too deeply.
     """
     try:
         return json.loads(data, parse_constant=_refuse)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def _refuse(name: str) -> Any:
@@ -119,11 +123,11 @@ def _refuse(name: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file of unknown origin says.
+    """Read a JSON file of unknown origin.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is too large, no JSON, or nested too deep.
+        OSError: the file can't be read.
+        ValueError: the file is larger than `JSON_BYTES`, not JSON, or nested too deeply.
     """
     size = path.stat().st_size
     if size > JSON_BYTES:
@@ -132,10 +136,12 @@ def read_json(path: Path) -> Any:
 
 
 def inside(name: object) -> bool:
-    """Tell whether a value is a relative path in POSIX form that names something inside its folder."""
+    """Return whether a value is a relative POSIX path that stays in its folder."""
     return isinstance(name, str) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
-def generator(*purpose: Any) -> np.random.Generator:
-    """Seed a generator by plain values, for example ("room", "test", 3)."""
+def generator(*purpose: Any) -> "np.random.Generator":
+    """Return a random generator seeded by plain values, for example ("room", "test", 3)."""
+    import numpy as np
+
     return np.random.default_rng(int(digest(purpose)[:16], 16))

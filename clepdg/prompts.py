@@ -1,13 +1,13 @@
-"""Words: emotion words, caption templates, and acoustic contexts in words.
+"""Prompt texts: emotion words, caption templates, acoustic contexts.
 
-Every word used here is in micro's fixed word list (`vocabulary`), so that a changed list changes micro's digest.
+The micro backbone's vocabulary is all words used here, so changing them changes its digest.
 """
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
-# {emotion} is filled with one of an emotion's words. The first is the word that class prompts use.
+# Words that replace {emotion}; class prompts use the first.
 EMOTION_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "angry": ("angry", "furious", "irritated"),
     "happy": ("happy", "joyful", "cheerful"),
@@ -23,8 +23,8 @@ EMOTION_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "contemptuous": ("contemptuous", "scornful", "disdainful"),
 }
 
-# Captions are sampled per utterance from these: with one fixed caption per class, the targets "instance" (unmasked) and
-# "emotion" are the same loss.
+# Captions are sampled from these for each utterance: with one fixed caption per class, the targets "instance" and
+# "emotion" would be the same loss (without a mask).
 CAPTION_TEMPLATES: Final = (
     "a person speaking in a tone that is {emotion}",
     "{emotion} speech",
@@ -61,7 +61,7 @@ HANDWRITTEN_CONTEXTS: Final = (
     "an old radio",
 )
 
-# Condition -> the hand-written context that names it; what micro-context is pretrained to hear, and what is looked for.
+# Condition -> the hand-written context that names it; micro-context is pretrained on these pairs.
 CONTEXT_OF: Final[dict[str, str]] = {
     "clean": "a quiet studio",
     "white": "white noise",
@@ -73,14 +73,14 @@ CONTEXT_OF: Final[dict[str, str]] = {
     "room-short": "a small room",
     "room-long": "a reverberant hall",
 }
-ENVIRONMENT_TEMPLATES: Final = (  # they name no emotion
+ENVIRONMENT_TEMPLATES: Final = (  # without an emotion
     CONTEXT_TEMPLATE,
     "a person speaking, recorded in {context}",
     "a voice in {context}",
     "someone talks in {context}",
 )
 
-# Fluent but about nothing that is heard: a rival of acoustic contexts, as many as HANDWRITTEN_CONTEXTS.
+# Contexts without an acoustic meaning: a control for acoustic contexts, as many as HANDWRITTEN_CONTEXTS.
 NONACOUSTIC_CONTEXTS: Final = (
     "a red kitchen",
     "a blue sweater",
@@ -100,18 +100,18 @@ NONACOUSTIC_CONTEXTS: Final = (
     "a pair of gloves",
 )
 
-# What captions say of a speaker and an utterance beside the emotion: attribute -> value -> phrase.
+# Phrases that captions may add about speaker and utterance: attribute -> value -> phrase.
 ATTRIBUTE_PHRASES: Final[dict[str, dict[str, str]]] = {
     "gender": {"female": "female voice", "male": "male voice"},
     "pitch": {"low": "low pitch", "medium": "medium pitch", "high": "high pitch"},
     "pace": {"slow": "slow pace", "moderate": "moderate pace", "fast": "fast pace"},
 }
 
-PLACEHOLDER: Final = "x"  # one token in micro's and in RoBERTa's vocabulary; context vectors replace its embeddings
+PLACEHOLDER: Final = "x"  # one token in the vocabularies of micro and RoBERTa; context vectors replace its embeddings
 
 
 def fill(template: str, word: str) -> str:
-    """Put an emotion's word into a template: "a {emotion} tone" becomes "an angry tone"."""
+    """Fill a template with an emotion word: "a {emotion} tone" becomes "an angry tone"."""
     article = r"\1n" if word[:1].lower() in "aeiou" else r"\1"
     return re.sub(r"\b([Aa])(?= \{emotion\})", article, template).replace("{emotion}", word)
 
@@ -122,27 +122,27 @@ def class_word(emotion: str) -> str:
 
 
 def class_prompts(emotions: tuple[str, ...], templates: tuple[str, ...]) -> list[list[str]]:
-    """Return the prompts (N, J): every template filled with every emotion's class word."""
+    """Return the prompts (N, J): every emotion's class word in every template."""
     return [[fill(template, class_word(emotion)) for template in templates] for emotion in emotions]
 
 
 def captions(emotion: str, templates: tuple[str, ...]) -> list[str]:
-    """Return all captions of an emotion: every template with every one of its words."""
+    """Return all captions of an emotion: each of its words in every template."""
     return [fill(template, word) for template in templates for word in EMOTION_WORDS[emotion]]
 
 
 def words(text: str) -> list[str]:
-    """Split a text into micro's words: lower case, commas as words."""
+    """Split a text into lower-case words; commas are words too."""
     return text.lower().replace(",", " , ").split()
 
 
 def unknown_words(texts: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return the words of texts that a word list does not hold, sorted."""
+    """Return the words of texts that are missing in a word list, sorted."""
     return sorted({word for text in texts for word in words(text)} - {*known})
 
 
 def vocabulary() -> list[str]:
-    """Return micro's fixed word list, sorted: all words of this module."""
+    """Return the micro backbone's vocabulary: all words of this module, sorted."""
     texts = [
         *CAPTION_TEMPLATES,
         CONTENT_TEMPLATE,

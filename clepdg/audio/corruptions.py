@@ -1,9 +1,9 @@
-"""Corruptions: what a microphone, a room or a line does to speech, for the evaluation and for training.
+"""Corrupt speech by rooms, noises and channels, for evaluation and training.
 
 A condition is "clean" or parts joined by "+", applied in this order: a room ("room-short"), a noise at an SNR over
-active speech ("babble-10dB"), a channel ("telephone" or "clipping"). It is applied at 16 kHz before windowing; length
-and RMS are kept, and the direct sound stays where it was. What is drawn is a function of the condition (whatever its
-SNR) and the utterance's id, so every row hears the same. Training hears other kinds of noise, and other rooms.
+active speech ("babble-10dB"), a channel ("telephone" or "clipping"). It is applied at 16 kHz before windowing; length,
+RMS and the time of the direct sound stay the same. The random draws depend only on the condition without its SNR and on
+the utterance's id, so all rows get the same audio. Training uses other kinds of noise and other rooms.
 """
 
 import io
@@ -25,7 +25,7 @@ SNRS: Final = (20, 15, 10, 5, 0)  # dB, over active speech
 CLIPPED_SHARE: Final = 0.1  # of the samples
 LINE_HZ: Final = (300.0, 3400.0)
 CHANNELS: Final = ("telephone", "clipping")
-LOUDEST: Final = 60  # dB, either way: beyond it 16 bits hold nothing of the weaker one
+MAX_SNR: Final = 60  # dB; beyond +-60 dB, 16 bits hold nothing of the weaker signal
 SWEEP_NAME: Final = "sweep"
 SWEEP: Final = (
     *(f"{noise}-{snr}dB" for noise in (*GENERATED, "babble") for snr in SNRS),
@@ -36,7 +36,7 @@ SWEEP: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What is done to an utterance; snr is in dB."""
+    """A corruption of an utterance; snr is in dB."""
 
     name: str
     room: str | None = None
@@ -46,20 +46,20 @@ class Condition:
 
     @property
     def uses_babble(self) -> bool:
-        """Whether it is made of what speakers of the source corpora say."""
+        """Whether the noise is babble, which needs speech of the source corpora."""
         return self.noise == "babble"
 
     @property
     def family(self) -> str:
-        """The condition without its SNR: one curve of a picture."""
+        """The condition's name without its SNR; conditions of a family form one curve."""
         return re.sub(r"--?\d+dB", "", self.name)
 
 
 def parse(name: str) -> Condition:
-    """Return the condition of a name, such as "pink-10dB", "room-long" or "room-short+babble-5dB+telephone".
+    """Parse a condition such as "room-long" or "room-short+babble-5dB+telephone".
 
     Raises:
-        ConfigError: there is no such condition; the message lists what there is.
+        ConfigError: there is no such condition; the message lists the known ones.
     """
     room = "|".join(rooms.BANDS)
     pattern = rf"(?:room-({room}))?\+?(?:({'|'.join(NOISES)})-(-?\d+)dB)?\+?({'|'.join(CHANNELS)})?"
@@ -74,61 +74,68 @@ def parse(name: str) -> Condition:
             got=name,
             expected=(CLEAN, SWEEP_NAME, *SWEEP, f"{OWN}-10dB", "a room + a noise"),
         )
-    if abs(snr := int(found[3] or 0)) > LOUDEST:
-        raise ConfigError("No such SNR is heard.", got=name, expected=f"{-LOUDEST} to {LOUDEST} dB")
+    if abs(snr := int(found[3] or 0)) > MAX_SNR:
+        raise ConfigError("The SNR is out of range.", got=name, expected=f"{-MAX_SNR} to {MAX_SNR} dB")
     return Condition(name=name, room=found[1], noise=found[2], snr=float(snr), channel=found[4])
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """Return the conditions that a run hears beside clean, in their order; "sweep" stands for all of SWEEP.
+    """Parse a run's conditions besides clean, in order; "sweep" stands for all of SWEEP.
 
     Raises:
-        ConfigError: there is no such condition, or clean is named.
+        ConfigError: there is no such condition, or one is clean.
     """
     spelt = [each for name in names for each in (SWEEP if name == SWEEP_NAME else (name,))]
     found = [parse(name) for name in dict.fromkeys(spelt)]
     if CLEAN in spelt:
-        raise ConfigError("clean is always heard: name the other conditions.", got=names, where="evaluate.conditions")
+        raise ConfigError(
+            "clean is always evaluated: name only other conditions.", got=names, where="evaluate.conditions"
+        )
     return found
 
 
 def corrupt(
     waveform: Waveform, rate: int, utterance_id: str, condition: Condition, recordings: Sequence[Waveform] = ()
 ) -> Waveform:
-    """Return an utterance (T,), recorded at `rate` Hz, as it sounds at 16 kHz in a condition.
+    """Resample an utterance (T,) at `rate` Hz to 16 kHz and corrupt it by a condition.
 
     Args:
-        recordings: at 16 kHz: what a babble's talkers say, or the user's own noises.
+        recordings: waveforms at 16 kHz: speech for babble, or the user's own noises.
 
     Raises:
-        ConfigError: the noise is made of recordings, and there is none.
+        ConfigError: the noise needs recordings, and there are none.
     """
     waveform = resample(waveform, rate, RATE)
     rng = generator("corruption", condition.family, utterance_id)
-    heard = waveform
+    changed = waveform
     if condition.room:
-        heard = in_room(heard, "test", condition.room, int(rng.integers(rooms.IN_BANK)))
+        changed = in_room(changed, "test", condition.room, int(rng.integers(rooms.ROOMS_PER_BAND)))
     if condition.noise:
-        heard = add_noise(heard, make_noise(condition.noise, len(heard), recordings, rng), condition.snr)
+        changed = add_noise(changed, make_noise(condition.noise, len(changed), recordings, rng), condition.snr)
     if condition.channel:
-        heard = telephone(heard) if condition.channel == "telephone" else clip(heard)
-    return match_rms(waveform, heard)
+        changed = telephone(changed) if condition.channel == "telephone" else clip(changed)
+    return match_rms(waveform, changed)
 
 
 def augment(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Return an utterance (T,) as training hears it: at 16 kHz, in a room or not, in a noise or not, at 0 to 20 dB."""
+    """Resample an utterance (T,) to 16 kHz; add a room and a noise, each by chance.
+
+    The SNR is 0 to 20 dB.
+    """
     waveform = resample(waveform, rate, RATE)
-    heard = waveform
+    changed = waveform
     if rng.random() < 0.5:
-        heard = in_room(heard, "training", str(rng.choice(list(rooms.BANDS))), int(rng.integers(rooms.IN_BANK)))
+        changed = in_room(
+            changed, "training", str(rng.choice(list(rooms.BANDS))), int(rng.integers(rooms.ROOMS_PER_BAND))
+        )
     if rng.random() < 0.75:
-        noise = COLOURS[str(rng.choice(TRAINING_NOISES))](len(heard), rng)
-        heard = add_noise(heard, noise, float(rng.uniform(0, 20)))
-    return match_rms(waveform, heard)
+        noise = COLOURS[str(rng.choice(TRAINING_NOISES))](len(changed), rng)
+        changed = add_noise(changed, noise, float(rng.uniform(0, 20)))
+    return match_rms(waveform, changed)
 
 
 def in_room(waveform: Waveform, bank: str, band: str, number: int) -> Waveform:
-    """Return a waveform (T,) as it arrives in a room: its direct sound in place, its tail cut at T."""
+    """Convolve a waveform (T,) with a room's impulse response; keep T samples."""
     from scipy.signal import fftconvolve
 
     response = rooms.impulse_response(bank, band, number)
@@ -136,7 +143,7 @@ def in_room(waveform: Waveform, bank: str, band: str, number: int) -> Waveform:
 
 
 def add_noise(waveform: Waveform, noise: Waveform, snr: float) -> Waveform:
-    """Add a noise (T,) so that active speech is `snr` dB above it."""
+    """Add a noise (T,) at `snr` dB below active speech."""
     speech, power = active_power(waveform), float(np.mean(np.square(noise, dtype=np.float64)))
     if speech <= 0 or power <= 0:
         return waveform
@@ -145,7 +152,10 @@ def add_noise(waveform: Waveform, noise: Waveform, snr: float) -> Waveform:
 
 
 def telephone(waveform: Waveform) -> Waveform:
-    """Return a waveform (T,) at 16 kHz after a telephone line: 300 to 3,400 Hz, 8 kHz, G.711 mu-law."""
+    """Pass a waveform (T,) at 16 kHz through a telephone line.
+
+    300 to 3,400 Hz, sampled at 8 kHz, G.711 mu-law.
+    """
     import soundfile
     from scipy.signal import butter, sosfiltfilt
 
@@ -160,12 +170,12 @@ def telephone(waveform: Waveform) -> Waveform:
 
 
 def clip(waveform: Waveform) -> Waveform:
-    """Return a waveform (T,) whose loudest tenth of samples is cut off."""
+    """Clip the loudest tenth of the samples of a waveform (T,)."""
     limit = float(np.quantile(np.abs(waveform), 1 - CLIPPED_SHARE))
     return np.clip(waveform, -limit, limit)
 
 
-def match_rms(waveform: Waveform, heard: Waveform) -> Waveform:
-    """Return what is heard (T,) at the RMS of the waveform (T,)."""
-    before, after = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (waveform, heard))
-    return float32(heard * (before / after)) if after > 0 else heard
+def match_rms(waveform: Waveform, changed: Waveform) -> Waveform:
+    """Scale a changed waveform (T,) to the RMS of the original (T,)."""
+    before, after = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (waveform, changed))
+    return float32(changed * (before / after)) if after > 0 else changed

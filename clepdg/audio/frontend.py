@@ -1,3 +1,8 @@
+"""Front ends: turn waveforms into windows and log-mel spectrograms.
+
+Shapes: T samples, B batch, W windows of one utterance. Only `log_mel` and its kin need torch.
+"""
+
 import math
 from dataclasses import dataclass, replace
 from functools import cache
@@ -6,19 +11,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clepdg.audio.io import Waveform, resample
+
 if TYPE_CHECKING:
     import torch
-from clepdg.audio.io import Waveform, resample
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
-    """Waveform to log-mel spectrogram; saved with the model that was trained on it.
+    """Settings of the log-mel spectrogram, saved with the model trained on it.
 
     Attributes:
-        fill: how a short waveform reaches `seconds`: "repeatpad" (a whole number of repeats, then zeros: LAION) or
-            "repeat" (repeats, then cut).
-        normalise: subtract the mean and divide by the standard deviation of each spectrogram.
+        fill: how a short waveform is padded: "repeatpad" (whole repeats, then zeros; LAION) or "repeat" (repeats, then
+            cut).
+        normalise: standardise each spectrogram by its mean and standard deviation.
     """
 
     sample_rate: int  # Hz
@@ -34,22 +40,20 @@ class FrontEnd:
 
     @property
     def samples(self) -> int:
-        """Samples of one window."""
+        """Number of samples in a window."""
         return round(self.seconds * self.sample_rate)
 
 
 LAION_FRONT_END = FrontEnd(
     sample_rate=48000, hop=480, frames=1001, high_hz=14000.0, seconds=10.0, fill="repeatpad", normalise=False
 )
-
-
 MICRO_FRONT_END = FrontEnd(
     sample_rate=16000, hop=250, frames=256, high_hz=8000.0, seconds=4.0, fill="repeat", normalise=True
 )
 
 
 def pad(waveform: Waveform, front_end: FrontEnd) -> Waveform:
-    """Bring a waveform (T,) of at most one window to exactly one window."""
+    """Pad a waveform (T,) of at most one window to one window (samples,)."""
     size = front_end.samples
     if front_end.fill == "repeat":
         return np.resize(waveform, size)
@@ -58,9 +62,9 @@ def pad(waveform: Waveform, front_end: FrontEnd) -> Waveform:
 
 
 def windows(waveform: Waveform, rate: int, front_end: FrontEnd) -> Waveform:
-    """Return the windows (W, samples) that an evaluation hears of a waveform (T,).
+    """Split a waveform (T,) into half-overlapping windows (W, samples).
 
-    They hop by half a window; the last one ends where the waveform ends.
+    The last window ends where the waveform ends.
     """
     waveform = resample(waveform, rate, front_end.sample_rate)
     size = front_end.samples
@@ -71,10 +75,14 @@ def windows(waveform: Waveform, rate: int, front_end: FrontEnd) -> Waveform:
 
 
 def crop(waveform: Waveform, rate: int, front_end: FrontEnd, draw: float) -> Waveform:
-    """Return the one window (samples,) that a training step hears; draw in [0, 1) places it in a long waveform."""
+    """Crop or pad a waveform (T,) to one window (samples,), for a training step.
+
+    Args:
+        draw: in [0, 1): the position of the crop in a long waveform.
+    """
     size = front_end.samples
     needed = math.ceil(size * rate / front_end.sample_rate) + 1
-    if len(waveform) > needed:  # cut before resampling: an hour of audio costs no more than a window
+    if len(waveform) > needed:  # cut before resampling, which is slow for long waveforms
         start = int(draw * (len(waveform) - needed))
         waveform = waveform[start : start + needed]
     waveform = resample(waveform, rate, front_end.sample_rate)[:size]
@@ -99,10 +107,10 @@ def mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rat
 
 
 def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
-    """Return the log-mel spectrograms (B, 1, frames, mels) in dB of waveforms (B, samples), on their device.
+    """Return log-mel spectrograms (B, 1, frames, mels) in dB of waveforms (B, samples).
 
-    Periodic Hann window, centred frames, reflected edges, power 2, Slaney scale and norm, 10 log10(max(x, 1e-10)):
-    what LAION CLAP was trained with (transformers' ClapFeatureExtractor is the oracle).
+    As in LAION CLAP's training: periodic Hann window, centred frames, reflected edges, power 2, Slaney scale and norm,
+    10 log10(max(x, 1e-10)). Tests compare it with transformers' ClapFeatureExtractor.
     """
     import torch
 
@@ -125,7 +133,10 @@ def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
 
 
 def log_mel_statistics(waveform: Waveform, rate: int, front_end: FrontEnd = MICRO_FRONT_END) -> NDArray[np.float32]:
-    """Return the floor's features (4 * mels,): mean, std, delta std and 90th percentile over time of the log-mels."""
+    """Return log-mel statistics (4 * mels,) of a waveform (T,).
+
+    Mean, standard deviation, standard deviation of differences, and 90th percentile, over time.
+    """
     import torch
 
     waveform = resample(waveform, rate, front_end.sample_rate)

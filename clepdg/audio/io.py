@@ -1,36 +1,25 @@
-"""Audio: decode, resample, FLAC, and the front ends that turn waveforms into log-mel spectrograms.
+"""Decode, resample and encode audio.
 
-Shapes: T samples, C channels, B batch, W windows of one utterance. No torch is needed but for `log_mel`.
+Shapes: T samples, C channels.
 """
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clepdg.audio.formats import VIDEO_SUFFIXES
 from clepdg.errors import IndexingError
 
-if TYPE_CHECKING:
-    pass
-
-from typing import Final
-
-AUDIO_SUFFIXES: Final = frozenset(
-    {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".mp4"}
-)
-
-
 Waveform = NDArray[np.float32]
-VIDEO_SUFFIXES = (".mp4", ".m4a", ".aac")
 
 
 def decode(source: Path | bytes) -> tuple[Waveform, int]:
     """Decode an audio file or its bytes.
 
     Returns:
-        Samples (T, C), float32 in [-1, 1] (a float file may exceed that or hold NaN), and the rate in Hz.
+        Samples (T, C), float32 in [-1, 1] (float files may exceed that or hold NaN), and the rate in Hz.
 
     Raises:
         IndexingError: the file can't be decoded as audio.
@@ -49,7 +38,7 @@ def decode(source: Path | bytes) -> tuple[Waveform, int]:
 
 
 def _decode_av(path: Path) -> tuple[Waveform, int]:
-    """Decode the first audio stream of a container that libsndfile does not know; the video is not decoded."""
+    """Decode the first audio stream of a container that libsndfile can't read."""
     import av
 
     try:
@@ -61,7 +50,7 @@ def _decode_av(path: Path) -> tuple[Waveform, int]:
             frames = [part for frame in container.decode(stream) for part in converter.resample(frame)]
             frames += converter.resample(None)
             if not frames:
-                raise IndexingError("not readable as audio: the audio stream holds nothing")
+                raise IndexingError("not readable as audio: the audio stream is empty")
             samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
             return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -69,12 +58,12 @@ def _decode_av(path: Path) -> tuple[Waveform, int]:
 
 
 def to_mono(samples: Waveform) -> Waveform:
-    """Average the channels of samples (T, C); return (T,)."""
+    """Average the channels of samples (T, C) to a waveform (T,)."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
 def resample(waveform: Waveform, rate: int, target_rate: int) -> Waveform:
-    """Resample a waveform (T,) with soxr's high quality; the identity where the rates are equal."""
+    """Resample a waveform (T,) with soxr's high quality, unless the rates are equal."""
     if rate == target_rate:
         return waveform
     import soxr
@@ -84,7 +73,7 @@ def resample(waveform: Waveform, rate: int, target_rate: int) -> Waveform:
 
 
 def to_pcm(waveform: Waveform) -> NDArray[np.int16]:
-    """Quantise a waveform in [-1, 1] to 16 bit; what lies outside is clipped."""
+    """Quantise a waveform (T,) to 16 bits; values outside [-1, 1] are clipped."""
     return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype(np.int16)
 
 

@@ -1,4 +1,4 @@
-"""Noises: made, recorded by the user, or spoken by the talkers of a babble; all at 16 kHz."""
+"""Noises at 16 kHz: generated, recorded by the user, or babble of talkers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,21 +6,25 @@ from typing import Any, Final
 
 import numpy as np
 
-from clepdg.audio.io import AUDIO_SUFFIXES, Waveform, decode, resample, to_mono
+from clepdg.audio.formats import AUDIO_SUFFIXES
+from clepdg.audio.io import Waveform, decode, resample, to_mono
 from clepdg.errors import ConfigError
 
 RATE: Final = 16000  # Hz
 TALKERS: Final = 6  # voices of a babble
 FRAME: Final = 320  # samples: 20 ms
-ACTIVE_DB: Final = 30.0  # frames that are not weaker than the loud ones by more are speech
+ACTIVE_DB: Final = 30.0  # frames weaker than the loud ones by more than this are not speech
 GENERATED: Final = ("white", "pink", "hum")
-OWN: Final = "own"  # from files that the user names
+OWN: Final = "own"  # recordings of the user
 NOISES: Final = (*GENERATED, "babble", OWN)
-TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # none of the evaluation's
+TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # other than the evaluation's
 
 
 def active_power(waveform: Waveform) -> float:
-    """Return the mean power of the 20-ms frames that are speech: within 30 dB of the 95th percentile of their power."""
+    """Return the mean power of the active 20-ms frames of a waveform (T,).
+
+    Active frames lie within 30 dB of the 95th percentile of the frames' power.
+    """
     whole = len(waveform) // FRAME * FRAME
     if whole == 0:
         return float(np.mean(np.square(waveform, dtype=np.float64)))
@@ -29,10 +33,10 @@ def active_power(waveform: Waveform) -> float:
 
 
 def find_noises(folder: str | None) -> list[Path]:
-    """Return the recordings below the folder of noise "own", by name.
+    """Find the audio files below the folder of noise "own", sorted by path.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: no folder is given, or it holds none.
     """
     below = Path(folder).expanduser().rglob("*") if folder else []
     paths = sorted(path for path in below if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
@@ -47,29 +51,33 @@ def find_noises(folder: str | None) -> list[Path]:
 
 
 def read_noises(folder: str) -> list[Waveform]:
-    """Return the recordings (T,) at 16 kHz of noise "own".
+    """Read the recordings of noise "own" as waveforms (T,) at 16 kHz.
 
     Raises:
         ConfigError: there are none.
-        IndexingError: one can't be read.
+        IndexingError: a file can't be decoded.
     """
-    heard = []
+    recordings = []
     for path in find_noises(folder):
         samples, rate = decode(path)
-        heard.append(resample(to_mono(samples), rate, RATE))
-    return heard
+        recordings.append(resample(to_mono(samples), rate, RATE))
+    return recordings
 
 
 def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:
-    """Return a noise (T,) at 16 kHz of a kind of NOISES.
+    """Return a noise (length,) at 16 kHz.
+
+    Args:
+        kind: one of NOISES.
+        recordings: waveforms at 16 kHz, for "babble" and "own".
 
     Raises:
-        ConfigError: it is made of recordings, and there is none.
+        ConfigError: the kind needs recordings, and there are none.
     """
     if kind in COLOURS:
         return COLOURS[kind](length, rng)
     if not recordings:
-        raise ConfigError("This noise is made of recordings, and there is none.", got=kind)
+        raise ConfigError("This noise needs recordings, and there are none.", got=kind)
     if kind == OWN:
         return _excerpt(recordings[int(rng.integers(len(recordings)))], length, rng)
     voices = rng.choice(len(recordings), size=TALKERS, replace=len(recordings) < TALKERS)
@@ -78,20 +86,23 @@ def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.r
 
 
 def _excerpt(recording: Waveform, length: int, rng: np.random.Generator) -> Waveform:
-    """Return `length` samples of a recording from a random place on, going round at its end."""
+    """Return `length` samples of a recording from a random start, wrapping around."""
     start = int(rng.integers(len(recording)))
     return np.resize(np.roll(recording, -start), length)
 
 
 def _coloured(length: int, rng: np.random.Generator, slope: float) -> Waveform:
-    """Return a noise (T,) whose power falls by f^-slope above 20 Hz: 1 is pink, 2 brown, -1 blue."""
+    """Return noise (length,) with power f^-slope above 20 Hz: 1 pink, 2 brown, -1 blue."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
     return float32(np.fft.irfft(spectrum * frequency ** (-slope / 2), length))
 
 
 def _hum(length: int, rng: np.random.Generator) -> Waveform:
-    """Return a mains hum (T,): 50 or 60 Hz and its harmonics up to 1 kHz, falling by 1/k, in random phases."""
+    """Return a mains hum (length,): 50 or 60 Hz and harmonics up to 1 kHz.
+
+    Amplitudes fall by 1/k; phases are random.
+    """
     mains = float(rng.choice([50.0, 60.0]))
     k = np.arange(1, int(1000 / mains) + 1)[:, None]
     phases = rng.uniform(0, 2 * np.pi, k.shape)
@@ -100,14 +111,14 @@ def _hum(length: int, rng: np.random.Generator) -> Waveform:
 
 
 def _rumble(length: int, rng: np.random.Generator) -> Waveform:
-    """Return the noise of an engine (T,): brown, swelling and fading a few times a second."""
+    """Return engine noise (length,): brown, modulated at 2 to 8 Hz."""
     time, speed, phase = np.arange(length) / RATE, rng.uniform(2, 8), rng.uniform(0, 2 * np.pi)
     swell = 1 + 0.8 * np.sin(2 * np.pi * speed * time + phase)
     return float32(_coloured(length, rng, 2.0) * swell)
 
 
 def float32(values: Any) -> Waveform:
-    """Return samples (T,) as waveforms are kept."""
+    """Convert samples (T,) to float32."""
     narrowed: Waveform = np.asarray(values, np.float32)
     return narrowed
 

@@ -1,7 +1,7 @@
-"""Rooms: banks of impulse responses by reverberation time, from pyroomacoustics' image sources.
+"""Simulated room impulse responses, by reverberation time (pyroomacoustics).
 
-A bank is fixed: a room is a function of the bank's name, its band and its number alone. Sabine's and Eyring's formulas
-miss the decay of a shoebox, so a room is measured, and drawn again until it lies within its band.
+A room is a pure function of its bank, band and number. Sabine's and Eyring's formulas do not predict the decay of a
+shoebox, so the reverberation time is measured, and rooms are drawn until one lies in its band.
 """
 
 import math
@@ -21,24 +21,24 @@ BANDS: Final[dict[str, tuple[float, float]]] = {
     "medium": (0.5, 1.0),
     "long": (1.0, 1.5),
 }  # RT60, s
-IN_BANK: Final = 30  # rooms of each band
-SIZES: Final = {  # least and most length, width and height in m
+ROOMS_PER_BAND: Final = 30
+SIZES: Final = {  # smallest and largest (length, width, height) in m
     "short": ((2.5, 2.5, 2.3), (6.0, 5.0, 3.0)),
     "medium": ((5.0, 4.0, 2.6), (10.0, 8.0, 4.0)),
     "long": ((8.0, 7.0, 4.0), (16.0, 14.0, 8.0)),
 }
-MOST_REFLECTIONS: Final = 60  # of one image source
-WALL: Final = 0.5  # m between a wall and whoever speaks or listens
+MAX_REFLECTIONS: Final = 60  # of one image source
+WALL: Final = 0.5  # least distance in m of source and microphone from the walls
 
 
 @cache
 def impulse_response(bank: str, band: str, number: int) -> "Waveform":
-    """Return the impulse response (T,) of a room at 16 kHz, from its direct sound on.
+    """Return a room's impulse response (T,) at 16 kHz, from its direct sound on.
 
     Args:
-        bank: "test" or "training": no room is in both.
-        band: key of BANDS.
-        number: 0 ... 29.
+        bank: "test" or "training", which share no room.
+        band: a key of BANDS.
+        number: 0 ... ROOMS_PER_BAND - 1.
     """
     from pyroomacoustics.experimental import measure_rt60
 
@@ -56,9 +56,9 @@ def _draw(rng: np.random.Generator, band: str) -> "Waveform":
     low, high = BANDS[band]
     size = rng.uniform(*SIZES[band])
     surface = 2 * (size[0] * size[1] + size[0] * size[2] + size[1] * size[2])
-    wanted = rng.uniform(0.6 * low, 0.9 * high)  # most ring longer than Eyring's formula says
+    wanted = rng.uniform(0.6 * low, 0.9 * high)  # most rooms have a longer RT60 than Eyring's formula predicts
     absorption = float(np.clip(1 - math.exp(-0.161 * size.prod() / (surface * wanted)), 0.05, 0.95))
-    reflections = min(MOST_REFLECTIONS, math.ceil(pra.constants.get("c") * high / size.min() / 2))
+    reflections = min(MAX_REFLECTIONS, math.ceil(pra.constants.get("c") * high / size.min() / 2))
     room = pra.ShoeBox(size, fs=RATE, materials=pra.Material(absorption), max_order=reflections)
     speaker, listener = rng.uniform(WALL, size - WALL), rng.uniform(WALL, size - WALL)
     room.add_source(speaker)

@@ -1,3 +1,8 @@
+"""Audio embeddings of utterances: compute, save, load, select.
+
+Shapes: B batch, U utterances, D joint embedding, T samples.
+"""
+
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ AUDIO = {"embeddings": ("float32", 2)}
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEmbeddings:
-    """Embeddings (U, D) of utterances by a model, in the shards' order."""
+    """A model's embeddings (U, D) of utterances, in the shards' order."""
 
     utterance_ids: tuple[str, ...]
     embeddings: NDArray[np.float32]
@@ -32,15 +37,15 @@ class AudioEmbeddings:
 
 
 def load_audio_embeddings(folder: Path) -> AudioEmbeddings:
-    """Read what AudioEmbeddings.save wrote.
+    """Read embeddings that `AudioEmbeddings.save` wrote.
 
     Raises:
-        StoreError: the folder holds none, or its parts do not fit together.
+        StoreError: the folder holds none, or its files do not fit together.
     """
     path = folder / "audio_embeddings.safetensors"
     names, embeddings = read_names(folder / "utterances.json"), load_tensors(path, AUDIO)["embeddings"].numpy()
     if len(names) != len(embeddings):
-        raise unreadable(f"{len(embeddings)} embeddings", path, f"{len(names)}, one an utterance")
+        raise unreadable(f"{len(embeddings)} embeddings", path, f"{len(names)}, one per utterance")
     return AudioEmbeddings(utterance_ids=names, embeddings=embeddings)
 
 
@@ -48,7 +53,7 @@ Embed = Callable[[Sequence[tuple[Waveform, int]]], NDArray[np.float32]]  # wavef
 
 
 def batched(function: Callable[[Waveform, int], NDArray[np.float32]]) -> Embed:
-    """Return what embeds a batch of waveforms by a function of one."""
+    """Turn a function of one waveform into a function of a batch."""
     return lambda batch: np.stack([function(waveform, rate) for waveform, rate in batch])
 
 
@@ -59,7 +64,12 @@ def build_audio_embeddings(
     reporting: Reporting,
     batch_size: int = 32,
 ) -> AudioEmbeddings:
-    """Embed utterances (id, waveform (T,), rate in Hz)."""
+    """Embed utterances batch by batch.
+
+    Args:
+        utterances: ids, waveforms (T,) and rates in Hz.
+        total: number of utterances, for progress.
+    """
     names: list[str] = []
     parts: list[NDArray[np.float32]] = []
     batch: list[tuple[Waveform, int]] = []
@@ -80,7 +90,7 @@ def build_audio_embeddings(
 
 
 def select(embeddings: Sequence[AudioEmbeddings], utterance_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Return the embeddings (U, D) of the given utterances, in their order, from those of several corpora."""
+    """Select utterances' embeddings (U, D), in order, from those of several corpora."""
     place = {name: row for row, name in enumerate(name for part in embeddings for name in part.utterance_ids)}
     every: NDArray[np.float32] = np.concatenate([part.embeddings for part in embeddings])
     return every[[place[name] for name in utterance_ids]]

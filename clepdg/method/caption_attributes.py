@@ -1,7 +1,7 @@
-"""What captions of target `attribute` say beside the emotion: gender, and thirds of pitch and pace.
+"""Caption attributes besides the emotion: gender, and thirds of pitch and pace.
 
-The thirds are those of the source corpora's training utterances, which are all that is ever looked at here: of pitch
-within each gender, of pace over all whose transcript is known.
+Captions of target `attribute` use them. The thirds are computed from the source corpora's training utterances alone: of
+pitch within each gender, of pace over all utterances with a transcript.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0
 FRAME_SECONDS, HOP_SECONDS = 0.05, 0.02
-VOICED = 0.5  # of a frame's energy that comes back after a period
-LOUD_DB = 25.0  # a frame that is weaker than the loudest by more is not looked at
-Attributes = dict[str, str]  # attribute -> value, for what is known of an utterance
+VOICED = 0.5  # least autocorrelation at the period of a voiced frame
+LOUD_DB = 25.0  # frames weaker than the loudest by more than this are ignored
+Attributes = dict[str, str]  # attribute -> value; unknown attributes are left out
 
 
 def pitch_hz(waveform: Waveform, rate: int) -> float | None:
-    """Return the median pitch in Hz of the voiced frames of a waveform (T,); None where none is voiced.
+    """Return the median pitch in Hz of a waveform's voiced frames; None if there are none.
 
-    The period is the first peak of the autocorrelation that is nearly as high as its highest: a later one as high
-    would be two periods. The window's own autocorrelation is divided out (Boersma, IFA Proceedings 17, 1993).
+    The period is the first peak of the autocorrelation that is nearly as high as the highest one: a later peak may be
+    a multiple of the period. The window's own autocorrelation is divided out (Boersma, IFA Proceedings 17, 1993).
     """
     size, hop = int(FRAME_SECONDS * rate), int(HOP_SECONDS * rate)
     if len(waveform) < size:
@@ -54,7 +54,7 @@ def _autocorrelation(frames: Any, shape: int) -> Any:
 
 
 def _period(correlation: Any) -> float | None:
-    """Return where the first high peak of a row of correlations lies, between its samples; None: not voiced."""
+    """Return the interpolated lag of the first high peak; None if not voiced."""
     inner = correlation[1:-1]
     peaks = 1 + np.flatnonzero((inner >= correlation[:-2]) & (inner > correlation[2:]))
     if not peaks.size or correlation[peaks].max() < VOICED:
@@ -66,10 +66,10 @@ def _period(correlation: Any) -> float | None:
 
 
 def measure_attributes(train: "pd.DataFrame") -> list[Attributes]:
-    """Return what is known of each training utterance.
+    """Return the known attributes of each training utterance.
 
     Args:
-        train: gender, transcript, num_samples, sample_rate, and where the audio lies: folder, tar, offset, bytes.
+        train: gender, transcript, num_samples, sample_rate, and the audio's place: folder, tar, offset, bytes.
     """
     pitches, paces = [], []
     for row in train.to_dict("records"):
@@ -91,7 +91,11 @@ def measure_attributes(train: "pd.DataFrame") -> list[Attributes]:
 
 
 def thirds(values: Sequence[float | None], groups: Sequence[str | None], names: tuple[str, ...]) -> list[str | None]:
-    """Return the third (lowest, middle, highest) in which each value lies among those of its group; None for None."""
+    """Return the name of the third of each value within its group; None for None.
+
+    Args:
+        names: of the lowest, middle and highest third.
+    """
     found: list[str | None] = [None] * len(values)
     for group in set(groups):
         mine = [place for place, value in enumerate(values) if groups[place] == group and value is not None]
@@ -106,10 +110,10 @@ def thirds(values: Sequence[float | None], groups: Sequence[str | None], names: 
 def draw_captions(
     texts: Sequence[str], known: Sequence[Attributes], rng: np.random.Generator
 ) -> tuple[list[str], Tensor]:
-    """Let captions (B,) of the emotions say some of their utterances' attributes too, each by chance.
+    """Add attributes of the utterances to emotion captions (B,), each with probability 0.5.
 
     Returns:
-        The captions, and (B, B): whether all that caption j says of attributes is known to be so of utterance i.
+        The captions, and (B, B): whether all attributes in caption j are known to be true of utterance i.
     """
     said = [{name: value for name, value in own.items() if rng.random() < 0.5} for own in known]
     phrases = prompts.ATTRIBUTE_PHRASES

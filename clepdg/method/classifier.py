@@ -62,7 +62,7 @@ def fit_text(
 
     Args:
         n: N.
-        new: a label that no training utterance has, left out of the mean; None: there is none.
+        new: index of a label that is known by its word alone and left out of the mean; None: there is none.
         sets: (R,) set number of each row, -1: the row is in every set. Training passes over the sets in turn. None: all
             rows are one set.
 

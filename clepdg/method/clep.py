@@ -1,7 +1,8 @@
-"""CLEP: CLAP fine-tuned on emotional speech by a supervised contrastive loss (CLEP-DG, arXiv 2507.04048).
+"""CLEP: fine-tune CLAP on emotional speech with a supervised contrastive loss.
 
-Shapes: B batch, D joint embedding, N emotions, J templates. The paper's body is not public; the loss is this
-project's choice (its README says so): soft targets by emotion, plus a prototype term.
+CLEP-DG, arXiv 2507.04048. The paper's full text is not public, so the loss is this project's choice, as the README
+says: soft targets by emotion, plus a prototype term. Shapes: B batch, R ranks, D joint embedding, N emotions,
+J templates.
 """
 
 import math
@@ -49,7 +50,13 @@ Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, wavef
 
 
 def zero_shot_uar(clap: Clap, text: TextFeatures, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
-    """Return CLEP's selection score: zero-shot UAR by prompt ensemble, no centring, over all given utterances."""
+    """Return the zero-shot UAR of utterances, by which CLEP's epoch is selected.
+
+    It uses the prompt ensemble, without centring.
+
+    Args:
+        emotion_index: (U,) emotion of each utterance.
+    """
     clap.model.eval()
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
@@ -72,18 +79,19 @@ def fit(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
-    """Fine-tune clap in place and leave it at its best checkpoint by zero-shot UAR on source validation.
+    """Fine-tune clap in place; keep the epoch with the best zero-shot validation UAR.
 
     Args:
-        utterances: source train and validation: utterance_id, corpus, emotion, split, folder, tar, offset, bytes.
-        emotions: the sources' canonical emotions (N,).
-        folder: where checkpoints go.
+        utterances: of the source corpora's training and validation splits: utterance_id, corpus, emotion, split,
+            folder, tar, offset, bytes.
+        emotions: the source corpora's canonical emotions (N,).
+        folder: where checkpoints are saved.
 
     Returns:
-        Figures: the validation UAR of every epoch, the chosen epoch, utterances.
+        Metrics: the validation UAR of every epoch, the best epoch, the numbers of utterances, the logit scale.
 
     Raises:
-        ClepError: no training or validation utterances, too few for the ranks, or training diverged.
+        ClepError: there are no training or validation utterances, or too few for the ranks, or training diverged.
     """
     utterances = utterances[utterances.emotion.isin(emotions)].sort_values("utterance_id").reset_index(drop=True)
     train = utterances[utterances.split == "train"].reset_index(drop=True)
@@ -92,7 +100,7 @@ def fit(
         raise ClepError("CLEP needs training and validation utterances.", got=utterances.split.value_counts().to_dict())
     if min(config.batch_size, len(train)) % distributed.world_size():
         raise ClepError(
-            "There are too few training utterances for a batch that its ranks can share equally.",
+            "There are too few training utterances to split a batch equally among the ranks.",
             got=f"{len(train)} utterances, {distributed.world_size()} ranks",
             expected=f"{config.batch_size}, clep.batch_size",
         )
@@ -115,7 +123,7 @@ def fit(
     steps = config.epochs * config.steps_per_epoch
     pool = ThreadPoolExecutor(1)
     if distributed.rank() == 0 and not is_complete(folder / BEST) and is_complete(folder / CHECKPOINT):
-        if read_checkpoint_facts(folder / CHECKPOINT).get("memory"):  # it would go on without the best
+        if read_checkpoint_facts(folder / CHECKPOINT).get("memory"):  # without the best epoch it can't be resumed
             (folder / CHECKPOINT).unlink()
     distributed.barrier()
 
@@ -148,7 +156,9 @@ def fit(
         }
 
     def clamp() -> None:
-        with torch.no_grad():  # in place: a clamp inside forward has zero gradient beyond the limit, and sticks
+        with (
+            torch.no_grad()
+        ):  # in place: a clamp in the forward pass has no gradient beyond the limit, so the scale would stay there
             clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
 
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
@@ -197,7 +207,7 @@ def fit(
 
 
 def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
-    """Set the audio BatchNorm's statistics once from source-training audio (for a model from scratch)."""
+    """Compute the audio BatchNorm's statistics from at most `most` training utterances."""
     chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
     cut = np.stack([crop(*_waveform(row), clap.front_end, 0.5) for row in _rows(chosen)])
     mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
@@ -207,7 +217,7 @@ def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
 
 
 def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callable[[int], Batch]:
-    """Return a function like load that also loads the next step's batch in the pool; the batches are the same."""
+    """Return a function like `load` that also loads the next step's batch in the pool."""
     waiting: dict[int, Future[Batch]] = {}
 
     def ready(step: int) -> Batch:

@@ -1,7 +1,7 @@
-"""The contrastive loss of CLEP and the sampler that feeds it.
+"""CLEP's contrastive loss, its targets, and the batch sampler.
 
-Shapes: B pairs of utterance and caption. The paper's body is not public; the loss is this project's choice: targets by
-emotion (supervised contrastive), or the pair alone as CLAP itself.
+Shapes: B pairs of utterance and caption, N emotions. The paper's full text is not public, so the loss is this project's
+choice: targets by emotion (supervised contrastive), or the pairs alone, as in CLAP.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,16 @@ def targets(
     similarity: Tensor | None = None,
     share: float = 0.1,
 ) -> Tensor:
-    """Return Q (B, B), rows summing to 1: which captions each utterance should match.
+    """Return the target distribution Q (B, B) over captions for each utterance.
 
     Args:
         emotions: (B,) emotion index of each pair.
-        kind: "instance": its own caption. "emotion": all captions of its emotion, equally. "attribute": those of them
-            that are true of it. "soft": (1 - share) of "emotion" and `share` of what is similar, whatever the emotion.
-        true: of "attribute": (B, B), whether caption j says nothing that is not so of utterance i; its own is true.
-        similarity: of "soft": (N, N) of emotions, over the temperature; its softmax over the batch is the share.
+        kind: "instance": the utterance's own caption. "emotion": all captions of its emotion, equally. "attribute":
+            those of them that are true of it. "soft": (1 - share) of "emotion", and `share` by similarity.
+        true: for "attribute": (B, B), whether all attributes in caption j are true of utterance i; the diagonal is
+            True.
+        similarity: for "soft": (N, N) of emotions, divided by the temperature; its softmax over the batch is used.
+        share: weight of the similarity in "soft".
     """
     if kind == "instance":
         return torch.eye(len(emotions), device=emotions.device)
@@ -43,9 +45,12 @@ def targets(
 
 
 def contrastive_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the symmetric cross-entropy of logits (B, B) against Q, and its floor, the targets' mean entropy.
+    """Return the symmetric cross-entropy of logits L (B, B) against Q (B, B), and its minimum.
 
-    1/2 [CE(L, Q) + CE(L^T, rownorm(Q^T))]. mask (B, B) marks pairs that count neither as match nor as negative.
+    The loss is 1/2 [CE(L, Q) + CE(L^T, rownorm(Q^T))]; its minimum is the targets' mean entropy.
+
+    Args:
+        mask: (B, B), pairs that are neither positives nor negatives.
     """
     if mask is not None:
         logits = logits.masked_fill(mask, -torch.inf)
@@ -58,10 +63,12 @@ def contrastive_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None)
 
 
 def draw_batch(groups: Sequence[Sequence[np.ndarray]], seed: int, step: int, size: int) -> np.ndarray:
-    """Draw the utterances (B,) of a step: uniform corpus, then emotion, then utterance; none twice.
+    """Draw the positions (B,) of a step's utterances, without repetition.
+
+    A corpus is drawn uniformly, then an emotion, then an utterance.
 
     Args:
-        groups: per corpus, per emotion it has, the utterances' positions.
+        groups: per corpus and emotion, the utterances' positions.
     """
     rng = np.random.default_rng([seed, step])
     total = sum(len(emotion) for corpus in groups for emotion in corpus)
@@ -74,7 +81,7 @@ def draw_batch(groups: Sequence[Sequence[np.ndarray]], seed: int, step: int, siz
 
 
 def equal_captions(captions: Sequence[str]) -> Tensor:
-    """Return (B, B): pairs whose captions are equal although they are not the same pair."""
+    """Return the mask (B, B) of different pairs with equal captions."""
     names = np.array(captions)
     equal = torch.from_numpy(names[:, None] == names[None, :])
     return equal & ~torch.eye(len(captions), dtype=torch.bool)

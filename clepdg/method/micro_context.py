@@ -1,9 +1,9 @@
-"""micro-context, the positive control: a micro CLAP that has learnt which words name which acoustics.
+"""Pretrain micro-context, a micro CLAP that knows context words: a positive control.
 
-CLAP itself was pretrained on captioned sounds, so words such as "a reverberant hall" stand near such audio. Here
-source-training utterances are heard in generated environments, under captions that name the environment and no emotion.
-Some environments are left out, so that an evaluation can tell what carries over to words never heard with their sound.
-It tests the mechanism of acoustic contexts, not the claim that text alone is enough.
+CLAP was pretrained on captioned sounds, so phrases such as "a reverberant hall" lie near such audio. The micro backbone
+was not, so it is pretrained on source-training utterances in simulated environments, with captions that name the
+environment and no emotion. Some environments are left out, to measure the transfer to words without audio in
+pretraining. This tests the mechanism of acoustic contexts, not the claim that text alone is enough.
 
 Shapes: B batch, D joint embedding, E environments.
 """
@@ -39,23 +39,25 @@ if TYPE_CHECKING:
 ROOM: Final = "room-"
 SNR: Final = (0.0, 20.0)  # dB
 WARMUP_SHARE: Final = 0.3
-VALIDATED: Final = 128  # utterances, each in every environment
+VALIDATION_UTTERANCES: Final = 128  # each in every environment
 
 
 def in_environment(
     waveform: Waveform, rate: int, environment: str, talk: Sequence[Waveform], rng: np.random.Generator
 ) -> Waveform:
-    """Return an utterance (T,) at 16 kHz in an environment: the evaluation's kinds of noise, but rooms of its own.
+    """Resample an utterance (T,) to 16 kHz and put it into an environment.
+
+    The kinds of noise are the evaluation's; the rooms are not.
 
     Args:
-        environment: key of prompts.CONTEXT_OF.
-        talk: what a babble's speakers say, at 16 kHz.
+        environment: a key of prompts.CONTEXT_OF.
+        talk: speech for babble, at 16 kHz.
     """
     waveform = resample(waveform, rate, noises.RATE)
     if environment == corruptions.CLEAN:
         return waveform
     if environment.startswith(ROOM):
-        number = int(rng.integers(rooms.IN_BANK))
+        number = int(rng.integers(rooms.ROOMS_PER_BAND))
         changed = corruptions.in_room(waveform, "training", environment.removeprefix(ROOM), number)
     elif environment in corruptions.CHANNELS:
         changed = corruptions.telephone(waveform) if environment == "telephone" else corruptions.clip(waveform)
@@ -75,18 +77,19 @@ def pretrain(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
-    """Teach clap, in place, which words name which environment; both its encoders learn.
+    """Train both encoders of clap, in place, to match environments with context words.
 
     Args:
-        utterances: source train and validation: corpus, split, folder, tar, offset, bytes.
-        talk: source-training utterances at 16 kHz.
-        folder: where checkpoints go.
+        utterances: of the source corpora's training and validation splits: corpus, split, folder, tar, offset, bytes.
+        talk: source-training utterances at 16 kHz, for babble.
+        folder: where checkpoints are saved.
 
     Returns:
-        Figures: zero-shot accuracy over the environments on source validation, of those heard and those left out.
+        Metrics: zero-shot accuracy of the environment on source validation, for environments used in training
+        ("heard") and for those left out.
 
     Raises:
-        ClepError: no training or validation utterances, or training diverged.
+        ClepError: there are no training or validation utterances, or training diverged.
     """
     train, validation = (utterances[utterances.split == s].reset_index(drop=True) for s in ("train", "validation"))
     if train.empty or validation.empty:
@@ -105,7 +108,7 @@ def pretrain(
     def draw(step: int) -> Batch:
         batch = draw_batch(groups, config.seed, step, config.batch_size)
         rng = generator("environment", config.seed, step)
-        heard = rng.integers(len(environments), size=len(batch))
+        drawn = rng.integers(len(environments), size=len(batch))
         cut = [
             crop(
                 in_environment(*_waveform(train, n), environments[e], talk, rng),
@@ -113,24 +116,24 @@ def pretrain(
                 clap.front_end,
                 rng.random(),
             )
-            for n, e in zip(batch, heard, strict=True)
+            for n, e in zip(batch, drawn, strict=True)
         ]
-        return heard, torch.from_numpy(np.stack(cut))
+        return drawn, torch.from_numpy(np.stack(cut))
 
     load = prefetch(pool, draw, config.steps)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         clap.model.train()
         norm.eval()
-        heard, waveforms = load(step)
+        drawn, waveforms = load(step)
         rng = generator("caption", config.seed, step)
         captions = [
             str(rng.choice(prompts.ENVIRONMENT_TEMPLATES)).format(context=prompts.CONTEXT_OF[environments[e]])
-            for e in heard
+            for e in drawn
         ]
         audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
         logits = clap.logit_scale.exp() * audio @ clap.encode_text(captions).T
-        contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(heard).to(clap.device), "emotion"))
+        contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(drawn).to(clap.device), "emotion"))
         return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
 
     def clamp() -> None:
@@ -166,15 +169,18 @@ def pretrain(
 def environment_accuracy(
     clap: Clap, utterances: "pd.DataFrame", talk: Sequence[Waveform], seed: int
 ) -> dict[str, float]:
-    """Return environment -> share of utterances heard in it whose nearest of all E contexts is its own."""
+    """Return environment -> zero-shot accuracy on utterances in that environment.
+
+    An utterance is classified by the nearest of all E contexts.
+    """
     texts = [[t.format(context=c) for t in prompts.ENVIRONMENT_TEMPLATES] for c in prompts.CONTEXT_OF.values()]
     classes = F.normalize(torch.stack([clap.encode_text(row).mean(dim=0) for row in texts]), dim=1)  # (E, D)
-    chosen = np.linspace(0, len(utterances) - 1, min(VALIDATED, len(utterances))).astype(int)
+    chosen = np.linspace(0, len(utterances) - 1, min(VALIDATION_UTTERANCES, len(utterances))).astype(int)
     found = {}
     for number, environment in enumerate(prompts.CONTEXT_OF):
         rng = generator("validation", seed, environment)
-        heard = [(in_environment(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
-        nearest = (clap.encode_waveforms(heard) @ classes.T).argmax(dim=1)
+        placed = [(in_environment(*_waveform(utterances, n), environment, talk, rng), noises.RATE) for n in chosen]
+        nearest = (clap.encode_waveforms(placed) @ classes.T).argmax(dim=1)
         found[environment] = float((nearest == number).float().mean())
     return found
 

@@ -1,4 +1,4 @@
-"""What of a CLAP learns when it becomes CLEP, and at which rate; the rest is frozen and in eval."""
+"""The parameters that CLEP trains, with their learning rates; the rest is frozen."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from clepdg.models.clap import Clap
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
-    """Choose what is trained and return the optimiser's groups; the rest is frozen: no gradient, no group.
+    """Freeze all parameters but the trained ones; return the optimiser's groups.
 
-    Both projections and one logit scale are trained, the encoders as the configuration says; adapters of the audio
-    encoder stand in for its weights and learn at the projections' rate.
-    The audio BatchNorm stays as it is, statistics and affine. No decay on biases, norms and the scale.
+    The configuration chooses the trained encoders and whether the text projection is trained; the audio projection and
+    one logit scale always are. Adapters replace the audio encoder's weights and have the projections' learning rate.
+    The audio BatchNorm is frozen. Biases, norms and the scale have no weight decay.
     """
     model = clap.model
     model.requires_grad_(False)
@@ -48,7 +48,7 @@ def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
 
 
 def train_mode(clap: Clap, config: ClepConfig) -> None:
-    """Put what is trained into training mode; frozen encoders and the audio BatchNorm stay in eval."""
+    """Set trained parts to training mode; frozen encoders and the audio BatchNorm to eval."""
     clap.model.train()
     if not config.train_audio_encoder:
         clap.model.audio_model.eval()

@@ -1,6 +1,6 @@
-"""Text embeddings (what the classifier learns from) and audio embeddings (what it is applied to).
+"""Text embeddings of labels in contexts, on which classifiers are trained.
 
-Shapes: N labels, K contexts, J templates, D joint embedding, R rows of text embeddings, U utterances.
+Shapes: N labels, K contexts, J templates, M soft tokens, H text hidden size, D joint embedding, R rows.
 """
 
 import json
@@ -32,10 +32,12 @@ TEXT = {
 
 @dataclass(frozen=True, kw_only=True)
 class TextEmbeddings:
-    """Normalised text embeddings (R, D), and the label (R,) and context (R,) of each; context -1: none.
+    """Normalised text embeddings (R, D) with their labels and contexts.
 
     Attributes:
-        content: c_n (N, D), the labels in the content template: where contexts move them from.
+        label_index: (R,) position among the labels.
+        context_index: (R,) number of the context; -1: none.
+        content: c_n (N, D), the labels in the content template.
     """
 
     labels: tuple[str, ...]
@@ -46,7 +48,7 @@ class TextEmbeddings:
 
     @property
     def shifts(self) -> Tensor:
-        """u_kn - c_n (K N, D): what every context does to every label."""
+        """u_kn - c_n (K N, D): the shift of every label by every context."""
         joint = self.context_index >= 0
         return self.embeddings[joint] - self.content[self.label_index[joint]]
 
@@ -64,10 +66,10 @@ class TextEmbeddings:
 
 
 def load_text_embeddings(folder: Path) -> TextEmbeddings:
-    """Read what TextEmbeddings.save wrote.
+    """Read embeddings that `TextEmbeddings.save` wrote.
 
     Raises:
-        StoreError: the folder holds none, or its parts do not fit together.
+        StoreError: the folder holds none, or its files do not fit together.
     """
     path = folder / "text_embeddings.safetensors"
     names, tensors = read_names(folder / "labels.json"), load_tensors(path, TEXT)
@@ -85,15 +87,15 @@ def build_text_embeddings(
     content_template: str = prompts.CONTENT_TEMPLATE,
     joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
-    """Embed the label set's words: content templates (N J rows), then every context with every label (K N rows).
+    """Embed labels in the content templates (N J rows), then in contexts (K N rows).
 
     Args:
+        contexts: context vectors (K, M, H), or contexts in words; may be empty.
         content_template: of c_n, the labels without a context.
-        joint_template: of u_kn, labels with contexts: the one that the contexts were learnt in.
-        contexts: context vectors (K, M, H), contexts in words, or nothing.
+        joint_template: of u_kn, the labels with contexts; the template that the context vectors were trained in.
 
     Raises:
-        BackboneError: a word that the backbone does not know.
+        BackboneError: a prompt holds a word that the backbone does not know.
     """
     clap.model.eval()
     names = labels(config.label_set)
@@ -125,10 +127,10 @@ def build_noise_embeddings(
     seed: int,
     joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
-    """Embed the content templates (N J rows), and noise in place of contexts (K N rows), matched in norm.
+    """Embed labels in the content templates (N J rows), then with noise (K N rows).
 
-    For every context k and label n, the content embedding c_n is moved in a random direction along the sphere, so far
-    that it lies exactly |u_kn - c_n| from where it was: what contexts do, but for where they point.
+    For every context k and label n, the content embedding c_n is moved along the sphere in a random direction, by the
+    distance |u_kn - c_n|: shifts as long as those of the contexts, in random directions.
 
     Args:
         contexts: context vectors (K, M, H) whose u_kn are matched.
@@ -148,10 +150,10 @@ def build_noise_embeddings(
 
 
 def redraw_contexts(vectors: Tensor, seed: int, sets: int) -> Tensor:
-    """Draw sets of contexts (sets K, M, H) from the distribution of context vectors (K, M, H), set after set.
+    """Draw sets of contexts (sets K, M, H) from the distribution of vectors (K, M, H).
 
-    Every value is drawn with the mean and standard deviation that its token and dimension have over the K contexts. A
-    set is a function of (seed, its number) alone.
+    Every token and dimension has the mean and standard deviation of the K contexts. A set depends only on the seed and
+    its number.
     """
     mean, std = vectors.mean(dim=0), vectors.std(dim=0)
     drawn = []

@@ -1,4 +1,4 @@
-"""CLEP's text side: features of captions and class prompts.
+"""Text features of captions and class prompts for CLEP.
 
 Shapes: B batch, D joint embedding, N emotions, J templates.
 """
@@ -15,7 +15,7 @@ from clepdg.models.clap import Clap
 
 
 class TextFeatures:
-    """Text features of captions and class prompts; a frozen text encoder's pooled output is computed once."""
+    """Encodes captions and class prompts; caches the output of a frozen text encoder."""
 
     def __init__(self, clap: Clap, emotions: tuple[str, ...], config: ClepConfig) -> None:
         self.clap = clap
@@ -29,13 +29,13 @@ class TextFeatures:
             self.cache = dict(zip(texts, torch.cat(pooled), strict=True))
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return text features (B, D); every distinct text is encoded once."""
+        """Return text features (B, D); equal texts are encoded once."""
         distinct = list(dict.fromkeys(texts))
         if self.cache is None:
             encoded = self.clap.encode_text(distinct)
         else:
             for text in distinct:
-                if text not in self.cache:  # alone: beside others it would be padded, and differ in the last bit
+                if text not in self.cache:  # one at a time: padding would change the last bit
                     with torch.no_grad():
                         self.cache[text] = self.clap.pool_text(**self.clap.tokenize([text]))[0]
             encoded = self.clap.project_text(torch.stack([self.cache[text] for text in distinct]))
@@ -51,7 +51,7 @@ class TextFeatures:
 
     @torch.no_grad()
     def similarity(self) -> Tensor:
-        """Return the cosines (N, N) of the class prototypes as they are now."""
+        """Return the cosine similarities (N, N) of the current class prototypes."""
         self.clap.model.eval()
         _, prototypes = self.with_prototypes([])
         return prototypes @ prototypes.T

@@ -1,4 +1,4 @@
-"""Low-rank adapters in CLEP's audio encoder (LoRA: Hu et al., ICLR 2022), by peft; merged at the end."""
+"""Interpolate weights; add low-rank adapters (LoRA, Hu et al., ICLR 2022) and merge them."""
 
 from typing import Any
 
@@ -7,12 +7,14 @@ import torch
 from clepdg.models.clap import Clap
 from clepdg.training.loop import step_seed
 
+LINEAR = r".*layers\..*\.(query|key|value|dense)"  # the linear layers of the Swin blocks
+
 
 @torch.no_grad()
 def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
-    """Move clep's weights in place to clap_share of clap's and the rest of its own; 0 leaves it, 1 makes it clap.
+    """Set clep's weights to clap_share * clap + (1 - clap_share) * clep, in place.
 
-    Counters, which are no weights, stay clep's.
+    Integer counters stay clep's.
     """
     start = clap.model.state_dict()
     for name, tensor in clep.model.state_dict().items():
@@ -20,13 +22,10 @@ def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
             tensor.copy_(clap_share * start[name].to(tensor.device) + (1 - clap_share) * tensor)
 
 
-LINEAR = r".*layers\..*\.(query|key|value|dense)"  # of the Swin blocks' attention and feed-forward parts
-
-
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
-    """Put adapters into the audio encoder in place, and return what merges them; at first they change nothing.
+    """Add adapters to the audio encoder in place; return them for `merge_adapters`.
 
-    Their first weights are drawn from the seed.
+    Their initial weights depend on the seed and leave the encoder's output unchanged.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -37,5 +36,5 @@ def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
 
 
 def merge_adapters(adapters: Any) -> None:
-    """Add what the adapters learnt to the weights they stand beside, in place: the model is a plain one again."""
+    """Merge adapters into the encoder's weights in place, and remove them."""
     adapters.merge_and_unload()

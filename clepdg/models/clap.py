@@ -1,7 +1,7 @@
-"""CLAP: one class over transformers' ClapModel for every backbone; load, encode audio and text, save.
+"""CLAP model, tokenizer and front end: load, encode audio and text, save.
 
 Shapes: B batch, D joint embedding (512 for LAION, 128 for micro), H text hidden size (768, 128), L tokens.
-A model folder holds config.json, model.safetensors, the tokenizer and front_end.json: all that is needed to run alone.
+A model folder holds config.json, model.safetensors, the tokenizer and front_end.json, and is loaded from these alone.
 """
 
 import hashlib
@@ -29,23 +29,23 @@ FRONT_END = "front_end.json"
 
 
 class Clap:
-    """A CLAP model with its tokenizer and front end."""
+    """A CLAP model (transformers' ClapModel) with its tokenizer and front end."""
 
     def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.front_end = front_end
-        tokenizer.padding_side = "right"  # with left padding, inputs_embeds would get other positions than input_ids
+        tokenizer.padding_side = "right"  # left padding would give inputs_embeds other positions than input_ids
 
     @property
     def device(self) -> torch.device:
-        """The device that the weights lie on."""
+        """The device of the weights."""
         device: torch.device = self.model.logit_scale_a.device
         return device
 
     @property
     def logit_scale(self) -> torch.nn.Parameter:
-        """The one trained logit scale, in log space."""
+        """The trained logit scale, in log space."""
         scale: torch.nn.Parameter = self.model.logit_scale_a
         return scale
 
@@ -59,7 +59,7 @@ class Clap:
         """Return input_ids and attention_mask (B, L), padded on the right, on the model's device.
 
         Raises:
-            BackboneError: a word that a fixed word list does not hold, or a text longer than the model reads.
+            BackboneError: a text holds words outside a fixed vocabulary, or is too long for the model.
         """
         if self.tokenizer.unk_token is None:
             if unknown := prompts.unknown_words(texts, self.tokenizer.get_vocab()):
@@ -83,26 +83,31 @@ class Clap:
         return self.tokenizer.unk_token is None
 
     def pool_text(self, attention_mask: Tensor, **tokens: Tensor) -> Tensor:
-        """Return the text encoder's pooled output (B, H) for input_ids (B, L) or inputs_embeds (B, L, H)."""
+        """Return the pooled text (B, H) of input_ids (B, L) or inputs_embeds (B, L, H)."""
         pooled: Tensor = self.model.text_model(attention_mask=attention_mask, **tokens).pooler_output
         return pooled
 
     def project_text(self, pooled: Tensor) -> Tensor:
-        """Return normalised text features (B, D) of pooled text (B, H)."""
+        """Project pooled text (B, H) to normalised text features (B, D)."""
         return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Return normalised text features (B, D)."""
+        """Encode texts as normalised text features (B, D)."""
         return self.project_text(self.pool_text(**self.tokenize(texts)))
 
     def encode_log_mel(self, log_mels: Tensor) -> Tensor:
-        """Return normalised audio features (B, D) of log-mel spectrograms (B, 1, frames, mels)."""
+        """Encode log-mels (B, 1, frames, mels) as normalised audio features (B, D)."""
         pooled = self.model.audio_model(input_features=log_mels).pooler_output
         return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
     @torch.no_grad()
     def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
-        """Return normalised audio features (B, D) of waveforms ((T,), rate in Hz): the mean over each one's windows."""
+        """Encode waveforms as normalised audio features (B, D): means over their windows.
+
+        Args:
+            waveforms: B pairs of a waveform (T,) and its rate in Hz.
+            batch_size: number of windows encoded at once.
+        """
         cut = [windows(waveform, rate, self.front_end) for waveform, rate in waveforms]
         flat = torch.from_numpy(np.concatenate(cut)).to(self.device)
         features = torch.cat(
@@ -112,7 +117,7 @@ class Clap:
         return F.normalize(torch.stack(means), dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write a model folder; the one trained logit scale goes to both of ClapModel's."""
+        """Write a model folder, with the logit scale as both of ClapModel's scales."""
         with torch.no_grad():
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +126,7 @@ class Clap:
         (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
 
     def digest(self) -> str:
-        """Return the digest of what the model computes: weights, vocabulary and front end."""
+        """Return a digest of weights, vocabulary and front end."""
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
         front_end = json.dumps(asdict(self.front_end), sort_keys=True)
         parts = [digest_tensors(self.model.state_dict()), vocabulary, front_end]
@@ -129,7 +134,10 @@ class Clap:
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer without what transformers notes of how it was loaded: equal models are equal bytes."""
+    """Write a tokenizer without transformers' notes on how it was loaded.
+
+    So equal models have equal bytes.
+    """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     said = json.loads(path.read_text())
@@ -138,14 +146,16 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
-    """Load a model folder of this project, or a transformers CLAP folder.
+    """Load a CLAP from a model folder of this project or of transformers.
 
     Args:
-        folder: config.json, a tokenizer, and weights: safetensors, else pytorch_model.bin (read as tensors alone).
-        allow_unknown: read pickled weights whose bytes no pin names.
+        folder: holds config.json, a tokenizer, and weights: safetensors or pytorch_model.bin (only its tensors are
+            read).
+        allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
 
     Raises:
-        BackboneError: weights or tokenizer are missing, not finite, or do not fit together, or are an unknown pickle.
+        BackboneError: weights or tokenizer are missing or do not fit together, or the weights are not finite or an
+            unknown pickle.
     """
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
@@ -166,7 +176,7 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
     missing = set(info["missing_keys"])
     if missing:
         raise BackboneError(
-            "The backbone's weights are not those of a whole CLAP model.",
+            "The backbone's weights are incomplete.",
             got=f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}",
             where=where,
         )

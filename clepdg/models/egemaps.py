@@ -1,7 +1,7 @@
-"""eGeMAPS: 88 functionals of acoustic features made for voice research (Eyben et al., IEEE TAC 2016), by openSMILE.
+"""eGeMAPS: 88 acoustic functionals for voice research, computed by openSMILE.
 
-openSMILE is free for research and other non-commercial purposes only, so it is no dependency: whoever may use it
-installs the extra `egemaps`.
+Eyben et al., IEEE TAC 2016. openSMILE is free for research and other non-commercial use only, so it is not a
+dependency but the extra `egemaps`.
 """
 
 from functools import cache
@@ -15,21 +15,21 @@ from clepdg.audio.io import Waveform
 from clepdg.errors import ConfigError
 
 FEATURES: Final = 88
-SHORTEST: Final = 0.1  # s; openSMILE gives no numbers for less than about half of it
+SHORTEST: Final = 0.1  # s; openSMILE returns no values below about half of it
 
 
 def require() -> None:
-    """Raise where openSMILE is not installed.
+    """Check that openSMILE is installed.
 
     Raises:
-        ConfigError: it is not; the message names the extra and the licence.
+        ConfigError: openSMILE is not installed; the message names the extra and the licence.
     """
     if find_spec("opensmile") is None:
         raise ConfigError(
             "Row egemaps needs openSMILE, which is not installed.",
             expected="research or other non-commercial use: openSMILE's licence allows no other without a contract",
             where="rows",
-            do="pip install 'clep-dg[egemaps]' if your use is such; or leave the row out",
+            do="pip install 'clep-dg[egemaps]' if the licence allows your use; or leave the row out",
         )
 
 
@@ -43,7 +43,10 @@ def _smile() -> Any:
 
 
 def functionals(waveform: Waveform, rate: int) -> NDArray[np.float32]:
-    """Return eGeMAPSv02's functionals (88,) of a waveform (T,); one of less than 0.1 s is repeated."""
+    """Return the eGeMAPSv02 functionals (88,) of a waveform (T,) at `rate` Hz.
+
+    Waveforms shorter than 0.1 s are repeated.
+    """
     require()
     if len(waveform) < SHORTEST * rate:
         waveform = np.resize(waveform, round(SHORTEST * rate))

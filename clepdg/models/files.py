@@ -1,7 +1,7 @@
-"""Which files make a model, and which pickled weights may be read.
+"""Choose the files of a model, and check whether pickled weights may be read.
 
-Weights in safetensors are preferred. Pickled ones are read as tensors alone (clepdg.pickles), and only where their
-bytes are known or the user allows it.
+Weights in safetensors are preferred. Of pickled weights only the tensors are read (clepdg.models.pickles), and only if
+their sha256 is known or the user allows it.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ TOKENIZER: Final = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either
 FRONT_END: Final = (("preprocessor_config.json",),)
 ALLOW: Final = "--allow-pickle-weights (a deployment's parameter allow_pickle_weights)"
 
-Choose = Callable[[Collection[str]], list[str]]  # names of a repository's files -> the ones wanted, weights last
+Choose = Callable[[Collection[str]], list[str]]  # names of a repository's files -> the chosen ones, weights last
 
 
 def model_files(beside: tuple[tuple[str, ...], ...]) -> Choose:
-    """Return a function that chooses a model's files: what is small, then the weights, safetensors if there are any.
+    """Return a function that chooses a model's files, weights last.
 
     Args:
-        beside: sets of files of which one must be there whole, such as TOKENIZER.
+        beside: sets of files, such as TOKENIZER, of which one must be complete.
     """
 
     def choose(names: Collection[str]) -> list[str]:
@@ -37,7 +37,7 @@ def model_files(beside: tuple[tuple[str, ...], ...]) -> Choose:
         missing += [] if any(here.issuperset(each) for each in beside) else [" and ".join(beside[0])]
         if missing or main is None:
             missing += [] if main else ["weights (model.safetensors or pytorch_model.bin, whole or in parts)"]
-            raise BackboneError("The model is not whole.", got=f"no {', no '.join(missing)}")
+            raise BackboneError("The model is incomplete.", got=f"no {', no '.join(missing)}")
         small = sorted(name for name in here if name.endswith((".json", ".txt")) and name not in (*SAFE, *PICKLED))
         if not main.endswith(".json"):
             return [*small, main]
@@ -48,7 +48,7 @@ def model_files(beside: tuple[tuple[str, ...], ...]) -> Choose:
 
 
 def file_named(name: str) -> Choose:
-    """Return a function that chooses one file."""
+    """Return a function that chooses the file of this name."""
 
     def choose(names: Collection[str]) -> list[str]:
         if name not in names:
@@ -67,10 +67,10 @@ def tokenizer_files(names: Collection[str]) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Return the names of a model folder's weights: safetensors where there are any, else pickles.
+    """Return the names of a model folder's weight files, safetensors if there are any.
 
     Raises:
-        BackboneError: there are none, or an index names files that are not there or lie elsewhere.
+        BackboneError: there are none, or an index names files that are missing or outside the folder.
     """
     names = {path.name for path in folder.iterdir() if path.is_file()}
     main = next((name for name in (*SAFE, *PICKLED) if name in names), None)
@@ -91,21 +91,25 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def is_pickled(files: Collection[str]) -> bool:
-    """Return whether weights are pickles."""
+    """Return whether weight files are pickles."""
     return any(name.endswith((".bin", ".pt")) for name in files)
 
 
 def check_pickles(where: object, sums: Collection[str | None], *, allow: bool) -> None:
-    """Raise where pickled weights are neither known by their sha256 nor allowed by the user."""
+    """Check that pickled weights are known by their sha256 or allowed by the user.
+
+    Raises:
+        BackboneError: they are neither.
+    """
     known = {sha256 for pin in pins().values() for _, sha256 in pin.files.values()} - {None}
     if not allow and not set(sums) <= known:
         raise BackboneError(
-            "The weights are a pickle (.bin) whose bytes are not known here.",
+            "The weights are a pickle (.bin) that is not in the list of known models.",
             got=[f"sha256 {each}" for each in sums if each not in known],
             expected="safetensors, or the published file of a known model",
             where=where,
-            do=f"if you trust who made it, add {ALLOW}. It is read as tensors alone (torch's weights_only), and what "
-            "asks for anything else is refused; a flaw in that reader could still let a hostile file run code",
+            do=f"if you trust its author, add {ALLOW}. Only tensors are read (torch's weights_only), and files with "
+            "other objects are refused; a flaw in that reader could still let a hostile file run code",
         )
 
 

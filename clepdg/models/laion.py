@@ -1,7 +1,7 @@
-"""LAION's own CLAP checkpoints (.pt) as a model folder, which transformers' ClapModel loads as well.
+"""Convert LAION's CLAP checkpoints (.pt) to model folders for transformers' ClapModel.
 
-Unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687). laion_clap is
-the oracle: the same samples and token ids give the same embeddings. A .pt file is a pickle: clepdg.pickles reads it.
+Supported are unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687).
+Tests compare the embeddings with those of laion_clap. A .pt file is a pickle, which clepdg.models.pickles reads.
 """
 
 import json
@@ -22,13 +22,13 @@ from clepdg.models.files import TOKENIZER
 from clepdg.models.pickles import read_tensors
 
 EXPECTED: Final = "an unfused HTSAT-tiny or HTSAT-base with a RoBERTa text tower, as laion_clap saves it"
-HTSAT: Final = {96: ("HTSAT-tiny", [2, 2, 6, 2]), 128: ("HTSAT-base", [2, 2, 12, 2])}  # by width: name, depths
-MOST: Final = {"words": 50265, "layers": 12}  # RoBERTa-base's; the other sizes are ClapTextConfig's defaults
+HTSAT: Final = {96: ("HTSAT-tiny", [2, 2, 6, 2]), 128: ("HTSAT-base", [2, 2, 12, 2])}  # width -> name, depths
+MAX_TEXT: Final = {"words": 50265, "layers": 12}  # RoBERTa-base; the other sizes are ClapTextConfig's defaults
 
 _WORDS: Final = "text_branch.embeddings.word_embeddings.weight"
 _PATCHES: Final = "audio_branch.patch_embed.proj.weight"
 _FILTERS: Final = "audio_branch.logmel_extractor.melW"
-# What the embeddings do not go through, and the constants that ClapModel computes itself.
+# Tensors that the embeddings do not depend on, and constants that ClapModel computes itself.
 _UNUSED: Final = re.compile(
     r"audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|(audio|text)_transform\."
     r"|text_branch\.embeddings\.(position_ids|token_type_ids)$|audio_branch\..*\.(attn_mask|relative_position_index)$"
@@ -50,13 +50,13 @@ _RENAMED: Final = (
 
 
 def load_checkpoint(checkpoint: Path, tokenizer: Path) -> Clap:
-    """Load LAION's checkpoint as a CLAP.
+    """Load a LAION checkpoint as a CLAP.
 
     Args:
-        tokenizer: a folder with roberta-base's tokenizer, which a checkpoint does not hold.
+        tokenizer: a folder with roberta-base's tokenizer, which checkpoints do not hold.
 
     Raises:
-        BackboneError: the file is not such a checkpoint, or the tokenizer can't be had or does not fit.
+        BackboneError: the file is not such a checkpoint, or the tokenizer can't be loaded or does not fit.
     """
     state = read_checkpoint(checkpoint)
     config = _config(state, checkpoint)
@@ -66,13 +66,13 @@ def load_checkpoint(checkpoint: Path, tokenizer: Path) -> Clap:
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path) -> Clap:
-    """Write LAION's checkpoint as a model folder `out`, and return what it loads as.
+    """Convert a LAION checkpoint to a model folder `out`; return the loaded model.
 
     Raises:
-        BackboneError: out is there already or can't be written, or as `load_checkpoint` does. Nothing is left behind.
+        BackboneError: `out` exists or can't be written, or `load_checkpoint` fails. No files are left behind.
     """
     if out.exists():
-        raise BackboneError("The folder to write is there already.", got=out, do="name another one, or remove it")
+        raise BackboneError("The folder to write exists already.", got=out, do="name another one, or remove it")
     loaded = load_checkpoint(checkpoint, tokenizer)
     from safetensors import SafetensorError
 
@@ -80,7 +80,7 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path) -> Clap:
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        loaded.model.save_pretrained(aside)  # both of LAION's logit scales, where Clap.save has one
+        loaded.model.save_pretrained(aside)  # keeps both of LAION's logit scales, unlike Clap.save
         loaded.tokenizer.save_pretrained(aside)
         (aside / FRONT_END).write_text(json.dumps(asdict(LAION_FRONT_END), indent=1, sort_keys=True))
         clap = load_clap(aside)
@@ -93,10 +93,12 @@ def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path) -> Clap:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors by LAION's names, without the prefix `module.` of distributed training.
+    """Read a checkpoint's tensors by LAION's names.
+
+    The prefix `module.` of distributed training is removed.
 
     Raises:
-        BackboneError: there is no such file, or as `read_tensors` does.
+        BackboneError: there is no such file, or `read_tensors` fails.
     """
     if not path.is_file():
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
@@ -104,7 +106,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return LAION's tensors by ClapModel's names, float32; query, key and value apart; unused ones left out."""
+    """Convert LAION's tensors to ClapModel's names, in float32.
+
+    Query, key and value are split; unused tensors are left out.
+    """
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if _UNUSED.match(name):
@@ -113,7 +118,7 @@ def convert_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = re.sub(pattern, replacement, name)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if ".qkv." in name:
-            pieces = tensor.reshape(tensor.shape or (1,)).tensor_split(3)  # always three; loading tells of odd shapes
+            pieces = tensor.reshape(tensor.shape or (1,)).tensor_split(3)  # wrong shapes fail when the model is loaded
             for part, piece in zip(("query", "key", "value"), pieces, strict=True):
                 converted[name.replace(".qkv.", f".{part}.")] = piece.clone()
         else:
@@ -126,9 +131,11 @@ def _load_tokenizer(folder: Path) -> Any:
 
     try:
         if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER):
-            raise FileNotFoundError("the folder does not hold a tokenizer's files")  # transformers would make one up
+            raise FileNotFoundError(
+                "the folder does not hold a tokenizer's files"
+            )  # transformers would create an empty one
         return RobertaTokenizerFast.from_pretrained(str(folder))
-    except Exception as error:  # files of another kind fail in many ways
+    except Exception as error:  # other files fail in many ways
         raise BackboneError(
             "The tokenizer can't be loaded; LAION's checkpoints hold none.",
             got=" ".join(str(error).split())[:300],
@@ -152,7 +159,7 @@ def _check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
 
 
 def _config(state: Mapping[str, Tensor], path: Path) -> Any:
-    """Return the ClapConfig of a checkpoint, read from its names and shapes."""
+    """Return the ClapConfig of a checkpoint, inferred from its names and shapes."""
     from transformers import ClapConfig
 
     def refuse(what: str) -> BackboneError:
@@ -171,11 +178,11 @@ def _config(state: Mapping[str, Tensor], path: Path) -> Any:
     if width not in HTSAT:
         raise refuse(f"an HTSAT of width {width}")
     layers = len({name.split(".")[3] for name in state if name.startswith("text_branch.encoder.layer.")})
-    # Checked before a model is built, which takes memory for whatever sizes it is told.
-    if not 0 < layers <= MOST["layers"] or not 5 <= words <= MOST["words"]:
-        raise refuse(f"a text tower of {layers} layers and {words} words; RoBERTa's has at most {MOST}")
+    # Checked before a model is built, which allocates memory for these sizes.
+    if not 0 < layers <= MAX_TEXT["layers"] or not 5 <= words <= MAX_TEXT["words"]:
+        raise refuse(f"a text tower of {layers} layers and {words} words; RoBERTa's has at most {MAX_TEXT}")
     if rows("text_branch.embeddings.token_type_embeddings.weight") != 1:
-        raise refuse("a text tower that is no RoBERTa: it has several token types")
+        raise refuse("a text tower that is not RoBERTa: it has several token types")
     if _FILTERS in state:
         front_end = LAION_FRONT_END
         ours = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
@@ -213,6 +220,6 @@ def _build(config: Any, state: Mapping[str, Tensor], path: Path) -> Any:
         got = f"values that are not finite, for example in {odd[:3]}"
     if odd:
         raise BackboneError(
-            "The checkpoint's tensors are not those of a whole CLAP.", got=got, expected=EXPECTED, where=path
+            "The checkpoint's tensors are not those of a complete CLAP.", got=got, expected=EXPECTED, where=path
         )
     return model

@@ -10,7 +10,11 @@ from clepdg.models.pickles import read_tensors
 
 
 def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") -> tuple[Any, dict[str, Any]]:
-    """Load a folder's model by transformers' class `kind`; return it and transformers' loading facts.
+    """Load a folder's model; return it and transformers' loading information.
+
+    Args:
+        allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
+        kind: the name of a model class of transformers.
 
     Raises:
         BackboneError: there are no weights, or they are an unknown pickle.
@@ -33,5 +37,5 @@ def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") 
         )
     model, info = loaded
     for tensor in [*model.parameters(), *model.buffers()]:
-        tensor.data = tensor.data.clone()  # mapped files lie at odd addresses, where vectorised sums round otherwise
+        tensor.data = tensor.data.clone()  # memory-mapped tensors are not aligned, which changes the rounding of sums
     return model, info

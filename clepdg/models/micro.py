@@ -10,7 +10,11 @@ from clepdg.models.clap import Clap
 
 
 def build_micro(seed: int, *, device: str = "cpu") -> Clap:
-    """Build the micro backbone: a random 2.8-million-parameter CLAP with a fixed word list and no pretraining."""
+    """Build the micro backbone: 2.8 million random parameters, a fixed vocabulary.
+
+    Args:
+        seed: of the initial weights.
+    """
     from transformers import ClapConfig, ClapModel
 
     tokenizer = _word_tokenizer(prompts.vocabulary())

@@ -1,7 +1,7 @@
-"""Tensors from a pickle (.bin, .pt), and nothing else: no other object of a file is ever made.
+"""Read tensors, and nothing else, from pickled weights (.bin, .pt).
 
-torch.load with weights_only refuses what is no tensor, number, text or plain container. The checks around it refuse
-files that would take much more memory than they have bytes.
+torch.load with weights_only refuses everything but tensors, numbers, text and plain containers. The checks around it
+refuse files that would take much more memory than their size.
 """
 
 import re
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from clepdg.errors import BackboneError
 
-PICKLE_BYTES: Final = 4_000_000  # the most that names and shapes take; a whole training's state takes 0.5 MB
+PICKLE_BYTES: Final = 4_000_000  # the limit of names and shapes; a full training state takes 0.5 MB
 NUMPY_NUMBERS: Final = ("dtype", "core.multiarray.scalar", "_core.multiarray.scalar")
 
 
 class _Nothing:
-    """Stands for the numpy numbers that checkpoints keep beside the weights; numpy itself is never called."""
+    """Replaces numpy numbers that checkpoints hold; numpy itself is never called."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -28,13 +28,14 @@ class _Nothing:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file's tensors by name, mapped from the disk where its format allows that.
+    """Read a file's tensors by name, memory-mapped where the format allows it.
 
-    A training's checkpoint may keep them under "state_dict".
+    A training checkpoint may hold them under "state_dict".
 
     Raises:
-        BackboneError: it is not a whole file of torch's, holds other objects than tensors and plain containers (those
-            are refused before they are made), no tensors by name, or tensors that are not dense or larger than it.
+        BackboneError: the file is damaged or not of torch, holds other objects than tensors and plain containers (they
+            are refused before they are created), holds no tensors by name, or tensors that are not dense or larger than
+            the file.
     """
     names: Any = [_Nothing, *((_Nothing, f"numpy.{name}") for name in NUMPY_NUMBERS)]
     try:
@@ -43,14 +44,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except BackboneError:
         raise
-    except Exception as error:  # a broken or hostile file fails in whatever way it likes
+    except Exception as error:  # broken or hostile files fail in many ways
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise BackboneError(
-            "The checkpoint can't be read as weights alone.",
-            got=f"it asks for {named[1]}, which is no tensor" if named else "damaged, not whole, or no file of torch's",
+            "The checkpoint can't be read as weights only.",
+            got=f"it holds {named[1]}, which is no tensor" if named else "damaged, incomplete, or not a file of torch",
             expected="a file of torch.save that holds tensors, numbers and text",
             where=path,
-            do="download it again from where its authors publish it; never load it in another way",
+            do="download it again from its authors' site; never load it in another way",
         ) from None
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
@@ -61,7 +62,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise where reading a file would take much more memory than it has bytes."""
+    """Refuse files whose reading would take much more memory than their size."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -72,11 +73,11 @@ def _check_archive(path: Path) -> None:
         got = f"more than {PICKLE_BYTES} bytes of names and shapes"
     else:
         return
-    raise BackboneError("The checkpoint is not as torch.save writes it.", got=got, where=path)
+    raise BackboneError("The checkpoint is not a file of torch.save.", got=got, where=path)
 
 
 def _check_dense(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise where tensors are not plain arrays of their own: expanded, sparse, or the same bytes under many names."""
+    """Refuse tensors that are expanded, sparse, or share their bytes."""
     odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_meta or t.is_quantized or t.is_complex()]
     taken = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if odd or taken > path.stat().st_size:

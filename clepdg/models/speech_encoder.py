@@ -1,7 +1,7 @@
-"""Speech encoders of transformers (WavLM, HuBERT, wav2vec 2.0, data2vec, Whisper, ...): a rival that hears no words.
+"""Speech encoders of transformers (WavLM, HuBERT, wav2vec 2.0, Whisper, ...).
 
-Shapes: T samples, F frames, D the encoder's hidden size. A model folder holds config.json, *.safetensors and
-preprocessor_config.json.
+They are baselines without a text encoder. Shapes: T samples, F frames, D the encoder's hidden size. A model folder
+holds config.json, weights and preprocessor_config.json.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from clepdg.errors import BackboneError
 from clepdg.models.loading import load_weights
 from clepdg.models.tensors import check_finite, digest_tensors
 
-SHORTEST = 400  # samples at 16 kHz: what one frame of wav2vec 2.0 and its kin hears
-UNUSED = {"masked_spec_embed"}  # stands for masked frames in pretraining: fine-tuned models often lack it
+MIN_SAMPLES = 400  # at 16 kHz: the receptive field of one frame of wav2vec 2.0
+UNUSED = {"masked_spec_embed"}  # replaces masked frames in pretraining; fine-tuned models often lack it
 
 
 class SpeechEncoder:
@@ -32,15 +32,15 @@ class SpeechEncoder:
 
     @torch.no_grad()
     def encode(self, waveform: Waveform, rate: int) -> NDArray[np.float32]:
-        """Return the mean (D,) over time of the last hidden state (F, D) of a waveform (T,).
+        """Encode a waveform (T,) as the mean (D,) over time of the last hidden state.
 
-        One utterance at a time and without padding: encoders with group norm over time (wav2vec 2.0 base and its kin)
-        hear padding in spite of a mask. Where the front end pads by itself (Whisper: to 30 s), padded frames are left
-        out, and what is longer is heard in parts.
+        Utterances are encoded one at a time, without padding: padding changes the output of encoders with group norm
+        over time (such as wav2vec 2.0 base) despite a mask. Where the front end pads by itself (Whisper: to 30 s),
+        padded frames are left out, and longer audio is encoded in parts.
         """
         waveform = resample(waveform, rate, self.extractor.sampling_rate)
-        if len(waveform) < SHORTEST:
-            waveform = np.resize(waveform, SHORTEST)
+        if len(waveform) < MIN_SAMPLES:
+            waveform = np.resize(waveform, MIN_SAMPLES)
         encoder = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
         size = getattr(self.extractor, "n_samples", None) or len(waveform)
         kept: list[torch.Tensor] = []
@@ -52,8 +52,8 @@ class SpeechEncoder:
                 return_tensors="pt",
             ).to(self.model.device)
             hidden = encoder(**inputs).last_hidden_state[0]  # (F, D)
-            heard = inputs["attention_mask"][0].float().mean().item()
-            kept.append(hidden[: math.ceil(round(heard * len(hidden), 3))])
+            share = inputs["attention_mask"][0].float().mean().item()
+            kept.append(hidden[: math.ceil(round(share * len(hidden), 3))])
         mean: NDArray[np.float32] = torch.cat(kept).float().mean(dim=0).cpu().numpy()
         return mean
 
@@ -64,7 +64,7 @@ class SpeechEncoder:
         self.extractor.save_pretrained(folder)
 
     def digest(self) -> str:
-        """Return the digest of what the encoder computes: weights, architecture and front end."""
+        """Return a digest of weights, architecture and front end."""
         origin = ("_name_or_path", "transformers_version", "dtype", "architectures")
         settings = [
             {name: value for name, value in part.to_dict().items() if name not in origin}
@@ -75,14 +75,14 @@ class SpeechEncoder:
 
 
 def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> SpeechEncoder:
-    """Load a speech encoder of transformers from its folder.
+    """Load a speech encoder of transformers from a folder.
 
     Args:
-        allow_unknown: read pickled weights whose bytes no pin names.
+        allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
 
     Raises:
-        BackboneError: it is no whole speech encoder, its weights are not finite or an unknown pickle, or it brings code
-            of its own.
+        BackboneError: the model is incomplete or no speech encoder, its weights are not finite or an unknown pickle, or
+            it needs code of its own.
     """
     from safetensors import SafetensorError
     from transformers import AutoFeatureExtractor
@@ -101,7 +101,7 @@ def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool
     missing = sorted(name for name in info["missing_keys"] if name.rpartition(".")[2] not in UNUSED)
     if missing:
         raise BackboneError(
-            "The speech encoder's weights are not whole.",
+            "The speech encoder's weights are incomplete.",
             got=f"{len(missing)} tensors missing, for example {missing[:3]}",
             where=where,
         )
@@ -109,11 +109,11 @@ def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool
     encoder = SpeechEncoder(model.to(device).eval(), extractor)
     try:
         encoder.encode(np.sin(np.arange(8000), dtype=np.float32), 16000)
-    except Exception as error:  # a model of another kind fails in whatever way it likes
+    except Exception as error:  # models of other kinds fail in many ways
         raise BackboneError(
-            "This model is no speech encoder: it does not hear half a second of a tone.",
+            "This model is not a speech encoder: it can't encode half a second of a tone.",
             got=f"{type(model).__name__}: {' '.join(str(error).split())[:200]}",
-            expected="a model that takes audio and gives a last hidden state",
+            expected="a model that takes audio and returns a last hidden state",
             where=where,
         ) from error
     return encoder

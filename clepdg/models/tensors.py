@@ -1,4 +1,7 @@
-"""Tensors on disk: safetensors only, never pickle; equal tensors give equal bytes and equal digests."""
+"""Save, load, check and digest tensors, in safetensors only, never pickle.
+
+Equal tensors give equal bytes and equal digests.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
-    """Write tensors in name order, without metadata (more than one key of it is written in random order)."""
+    """Write tensors to a safetensors file, in name order.
+
+    Metadata is left out, since its keys would be written in random order.
+    """
     from safetensors.torch import save_file
 
     save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
@@ -23,22 +29,23 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None
     """Read a safetensors file onto the CPU.
 
     Args:
-        shapes: name -> (dtype, such as float32; number of dimensions) of all that it has to hold; None: anything.
+        shapes: name -> (dtype, such as float32; number of dimensions) of the expected tensors; None: not checked.
 
     Raises:
-        StoreError: it is missing, not a whole safetensors file, or holds other tensors, or numbers that are not finite.
+        StoreError: the file is missing, not safetensors or damaged, or holds other tensors or values that are not
+            finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        # A file mapped into memory lies at odd addresses, where vectorised sums round otherwise: copies are aligned.
+        # Memory-mapped tensors are not aligned, which changes the rounding of sums; copies are.
         tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise StoreError("A file of tensors can't be read.", got=error, where=path) from error
     found = {name: (str(tensor.dtype).removeprefix("torch."), tensor.dim()) for name, tensor in tensors.items()}
     if shapes is not None and found != dict(shapes):
-        raise StoreError("A file of tensors holds others than it should.", got=found, expected=dict(shapes), where=path)
+        raise StoreError("A file of tensors holds unexpected tensors.", got=found, expected=dict(shapes), where=path)
     wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if wrong:
         raise StoreError("A file of tensors holds numbers that are not finite.", got=wrong, where=path, do=NOT_FINITE)
@@ -46,10 +53,10 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[str, int]] | None = None
 
 
 def check_finite(tensors: Mapping[str, "torch.Tensor"], where: object) -> None:
-    """Raise where a model's weights hold NaN or infinite values, by the tensors' names.
+    """Check that a model's weights are finite.
 
     Raises:
-        BackboneError: they do.
+        BackboneError: tensors hold NaN or infinite values; the message names them.
     """
     wrong = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if wrong:
@@ -58,12 +65,12 @@ def check_finite(tensors: Mapping[str, "torch.Tensor"], where: object) -> None:
             got=f"{len(wrong)} tensors: {', '.join(sorted(wrong)[:5])}",
             expected="finite numbers",
             where=where,
-            do="download the model again; if it stays so, its training failed",
+            do="download the model again; if they are still not finite, its training failed",
         )
 
 
 def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
-    """Return a sha256 over name, dtype, shape and bytes of every tensor, in name order."""
+    """Return the sha256 of all tensors' names, dtypes, shapes and bytes, in name order."""
     import torch
 
     total = hashlib.sha256()

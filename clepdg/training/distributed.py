@@ -1,10 +1,10 @@
-"""Several ranks that train as one: the batch is shared out, features are gathered, gradients are averaged.
+"""Data-parallel training: split the batch, gather features, average gradients.
 
 Shapes: B global batch, R ranks, D joint embedding. Every rank encodes B/R utterances and computes the loss of the whole
-batch; what is trained follows the mean of the ranks' losses. With one rank every function here does nothing.
+batch; the parameters follow the mean of the ranks' losses. With one rank, every function here does nothing.
 
-Gradients are averaged here and not by torch's DistributedDataParallel: that one sorts its buckets anew after its first
-step, so that with three ranks or more a resumed training would sum in another order than an uninterrupted one.
+Gradients are averaged here, not by torch's DistributedDataParallel, which reorders its buckets after its first step:
+with three or more ranks, a resumed training would sum in another order than an uninterrupted one.
 """
 
 import os
@@ -18,15 +18,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-BUCKET_ELEMENTS: Final = 1 << 24  # 64 MB of float32: what is copied to be averaged at once
-PATIENCE: Final = timedelta(minutes=10)  # a rank that others wait for longer is lost
+BUCKET_ELEMENTS: Final = 1 << 24  # 64 MB of float32, averaged in one call
+TIMEOUT: Final = timedelta(minutes=10)  # then the other ranks give a rank up
 
 
 def start(rank: int, ranks: int, device: str, rendezvous: Path) -> None:
-    """Join the ranks, over the loopback interface alone: gloo on a CPU, NCCL on GPUs.
+    """Join the process group over the loopback interface: gloo on a CPU, NCCL on GPUs.
 
     Args:
-        rendezvous: a file that does not exist before the first rank makes it; no port is opened for it.
+        rendezvous: a file that the first rank creates; it must not exist before. No port is opened for it.
     """
     loopback = "lo" if sys.platform == "linux" else "lo0"
     os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
@@ -34,11 +34,11 @@ def start(rank: int, ranks: int, device: str, rendezvous: Path) -> None:
     if gpu:
         torch.cuda.set_device(device)
     store = dist.FileStore(str(rendezvous), ranks)  # type: ignore[attr-defined]
-    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
+    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks, timeout=TIMEOUT)
 
 
 def stop() -> None:
-    """Leave the ranks."""
+    """Leave the process group."""
     dist.destroy_process_group()
 
 
@@ -47,22 +47,22 @@ def _initialised() -> bool:
 
 
 def rank() -> int:
-    """Return this process's number among the ranks; the first, 0, writes files and reports."""
+    """Return this process's rank; rank 0 writes files and reports."""
     return dist.get_rank() if _initialised() else 0
 
 
 def world_size() -> int:
-    """Return how many ranks there are."""
+    """Return the number of ranks."""
     return dist.get_world_size() if _initialised() else 1
 
 
 def rank_slice(count: int) -> slice:
-    """Return this rank's part of so many things in order."""
+    """Return this rank's slice of `count` items."""
     return slice(count * rank() // world_size(), count * (rank() + 1) // world_size())
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenation over ranks; backward sums every rank's gradient of this rank's part."""
+    """Concatenation over ranks; backward sums the ranks' gradients of this rank's part."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
@@ -73,12 +73,12 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         gradient = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)  # a sum of R losses' gradients; averaging the parameters' divides by R
+        dist.all_reduce(gradient)  # the sum over R losses; average_gradients divides by R
         return gradient[rank_slice(len(gradient))]
 
 
 def gather(features: Tensor) -> Tensor:
-    """Return the features (B, D) of the whole batch, in its order, from every rank's (B/R, D), with gradients."""
+    """Gather every rank's features (B/R, D) into the batch's (B, D), with gradients."""
     if world_size() == 1:
         return features
     gathered: Tensor = _Gather.apply(features)  # type: ignore[no-untyped-call]
@@ -86,7 +86,10 @@ def gather(features: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace every gradient by its mean over ranks, in an order that depends on the parameters alone."""
+    """Replace every gradient by its mean over ranks.
+
+    The order of summation depends on the parameters alone.
+    """
     if world_size() == 1:
         return
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
@@ -111,7 +114,7 @@ def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def gather_lists(part: list[int]) -> list[int]:
-    """Return the ranks' lists of numbers as one, in their order."""
+    """Concatenate the ranks' lists, in the ranks' order."""
     if world_size() == 1:
         return part
     parts: list[list[int]] = [[] for _ in range(world_size())]
@@ -120,6 +123,6 @@ def gather_lists(part: list[int]) -> list[int]:
 
 
 def barrier() -> None:
-    """Return when every rank is here."""
+    """Wait for all ranks."""
     if world_size() > 1:
         dist.barrier()

@@ -1,8 +1,8 @@
-"""The one training loop: seeds, schedules, checkpoints.
+"""Training loop: seeds, schedules, checkpoints.
 
-What step s does is a pure function of (seed, s) and the weights: the batch is drawn from (seed, s), and torch's
-generators are seeded from (seed, s, rank) before each step. So a checkpoint is step + weights + optimiser, and a
-resumed run equals an uninterrupted one bit for bit.
+Step s is a pure function of (seed, s) and the weights: the batch is drawn from (seed, s), and torch's generators are
+seeded from (seed, s, rank) before each step. So a checkpoint is step, weights and optimiser state, and a resumed run
+equals an uninterrupted one bit for bit.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from clepdg.training import distributed
 
 log = logging.getLogger("clepdg")
 
-CHECKPOINT = "training.resume"  # the store drops *.resume when it commits
+CHECKPOINT = "training.resume"  # the store removes *.resume when it commits
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
@@ -35,7 +35,7 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 
 def warmup_cosine(step: int, steps: int, warmup_share: float) -> float:
-    """Return the learning rate's factor in (0, 1] at a step: linear warm-up, then half a cosine down to near 0."""
+    """Return the learning-rate factor in (0, 1] of linear warm-up and cosine decay."""
     warmup = max(1, round(warmup_share * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -44,17 +44,20 @@ def warmup_cosine(step: int, steps: int, warmup_share: float) -> float:
 
 @dataclass
 class Training:
-    """One training: what is trained and how a step goes.
+    """A training run.
 
     Attributes:
-        tensors: name -> tensor that training changes; in the checkpoint, in the optimiser's order.
-        loss: the loss and metrics of a step.
-        checkpointing: when to save, and when to stop; the first rank's clock counts.
-        checkpoint_multiple: it is saved and stopped only at multiples of so many steps.
-        schedule: learning-rate factor of a step.
-        after_step: called after the optimiser's step (clamps).
-        at: called with the number of steps done, at multiples of `every`; returns what the checkpoint must remember.
-        memory: what `at` returned last; restored from the checkpoint.
+        tensors: name -> tensor that training changes, in the optimiser's order; saved in the checkpoint.
+        loss: returns the loss and metrics of a step.
+        steps: number of steps.
+        folder: where checkpoints are saved.
+        checkpointing: when to save and when to stop, by the first rank's clock.
+        checkpoint_multiple: training saves and stops only after multiples of this number of steps.
+        schedule: returns the learning-rate factor of a step.
+        after_step: called after the optimiser's step, for example to clamp parameters.
+        validate: called with the number of steps done and `memory` every `validate_every` steps; returns the new
+            `memory`.
+        memory: JSON that `validate` keeps between calls; saved in the checkpoint.
     """
 
     tensors: Mapping[str, Tensor]
@@ -74,10 +77,10 @@ class Training:
     reporting: Reporting = field(default_factory=Reporting)
 
     def run(self) -> dict[str, Any]:
-        """Train from the last checkpoint, or from the start, to the end; return the memory.
+        """Train from the last checkpoint, or from the start; return `memory`.
 
         Raises:
-            ClepError: the loss is not finite, or the time is up; then a checkpoint was saved.
+            ClepError: the loss is not finite, or the time limit is reached (a checkpoint is saved before).
             StoreError: a checkpoint can't be written.
         """
         rates = [group["lr"] for group in self.optimiser.param_groups]
@@ -112,7 +115,11 @@ class Training:
         return self.memory
 
     def _save_if_due(self, done: int, started: float, saved: float) -> float:
-        """Save if it is time to, and return when that was last; raise when the training's own time is up."""
+        """Save a checkpoint if one is due; return when the last one was saved.
+
+        Raises:
+            ClepError: the time limit is reached.
+        """
         now, limit = self.checkpointing.clock(), self.checkpointing.limit_seconds
         over = limit is not None and now - started >= limit
         if over or now - saved >= self.checkpointing.checkpoint_seconds:
@@ -120,10 +127,10 @@ class Training:
             saved = self.checkpointing.clock()
         if over:
             raise ClepError(
-                "The training's time is up.",
+                "The training's time limit is reached.",
                 got=f"{now - started:.0f} s, at step {done} of {self.steps}",
                 expected=f"at most training_seconds, {limit:g} s",
-                do="run the same command again: it goes on from this step; or raise training_seconds",
+                do="run the same command again, which resumes from this step; or raise training_seconds",
             )
         return saved
 
@@ -139,9 +146,9 @@ class Training:
         path = self.folder / CHECKPOINT
         complete = distributed.rank() == 0 and is_complete(path)
         if complete and not self._fits(load_tensors(path), read_checkpoint_facts(path)):
-            log.warning("A checkpoint is another training's, so this one begins anew: %s", path)
+            log.warning("A checkpoint belongs to another training, so this one starts over: %s", path)
             path.unlink()
-        distributed.barrier()  # the first rank removes what is not wanted
+        distributed.barrier()  # the first rank removes a checkpoint that does not fit
         if not path.exists():
             return 0
         tensors, facts = load_tensors(path), read_checkpoint_facts(path)
@@ -159,7 +166,7 @@ class Training:
         return int(facts["done"])
 
     def _fits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
-        """Tell whether a checkpoint can be this training's: its tensors by name and shape, its step."""
+        """Return whether a checkpoint fits this training: tensor names, shapes and step."""
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         weights = {f"tensor.{name}": tensor.shape for name, tensor in self.tensors.items()}
         found = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimiser.")}
@@ -175,10 +182,13 @@ class Training:
 
 
 def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts as one file that is either the old one or the new one, is_complete.
+    """Write tensors and metadata to one file, atomically.
+
+    Args:
+        facts: JSON values.
 
     Raises:
-        StoreError: the disk is full or can't be written.
+        StoreError: the disk is full or not writable.
     """
     from safetensors.torch import save
 
@@ -195,12 +205,12 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        do = "make room and run the same command again: training goes on from the checkpoint before"
+        do = "free disk space and run the same command again: training resumes from the previous checkpoint"
         raise StoreError("A checkpoint can't be written.", got=error, where=path, do=do) from error
 
 
 def is_complete(path: Path) -> bool:
-    """Tell whether a file of save_atomically is there and whole; one that is not is removed: training begins anew."""
+    """Return whether a checkpoint exists and is readable; remove a damaged one."""
     if not path.exists():
         return False
     try:
@@ -208,17 +218,17 @@ def is_complete(path: Path) -> bool:
     except StoreError as error:  # after a power cut, for instance
         if isinstance(error.__cause__, OSError):
             raise
-        log.warning("A checkpoint is damaged, so training begins anew: %s: %s", path, error.__cause__)
+        log.warning("A checkpoint is damaged, so training starts over: %s: %s", path, error.__cause__)
         path.unlink(missing_ok=True)
         return False
     return True
 
 
 def read_checkpoint_facts(path: Path) -> dict[str, Any]:
-    """Return the facts beside the tensors of a file of save_atomically.
+    """Read the facts of a file that `save_atomically` wrote.
 
     Raises:
-        StoreError: there are none.
+        StoreError: the file can't be read or holds none.
     """
     from safetensors import SafetensorError, safe_open
 

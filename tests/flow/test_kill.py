@@ -32,7 +32,7 @@ OVERRIDES = {
 
 DRIVER = """
 import json, os, signal, sys
-from clepdg import training
+from clepdg.training import loop as training
 from clepdg.store import Store
 from flows.clep_dg import clep_dg
 

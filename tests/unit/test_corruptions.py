@@ -117,7 +117,7 @@ def test_training_and_evaluation_share_neither_noises_nor_rooms():
     ids=["evaluation", "training", "micro-context"],
 )
 def test_evaluation_is_in_rooms_of_its_bank_and_training_in_rooms_of_the_other(bank, hear, monkeypatch):
-    monkeypatch.setattr(rooms, "IN_BANK", 4)  # few, since drawing a room takes time
+    monkeypatch.setattr(rooms, "ROOMS_PER_BAND", 4)  # few, since drawing a room takes time
     monkeypatch.setattr(rooms, "BANDS", {"short": rooms.BANDS["short"]})
     monkeypatch.setattr(corruptions, "add_noise", lambda waveform, noise, snr: waveform)
     click = np.zeros(RATE, np.float32)
@@ -179,7 +179,7 @@ def test_a_babble_is_made_of_the_recordings_alone(speech, talkers):
     with_voices, without = (corrupt(speech, RATE, "c/1", parse("babble-0dB"), r) for r in (talkers, silent))
     np.testing.assert_allclose(without, speech, atol=1e-6)
     assert np.abs(with_voices - speech).max() > 0.01
-    with pytest.raises(ConfigError, match="made of recordings"):
+    with pytest.raises(ConfigError, match="needs recordings"):
         corrupt(speech, RATE, "c/1", parse("babble-0dB"))
 
 

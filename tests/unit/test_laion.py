@@ -164,7 +164,7 @@ def test_the_command_says_what_to_run_next(checkpoint, tokenizer, tmp_path, caps
     main(["import-laion", str(checkpoint), str(out), "--tokenizer", str(tokenizer)])
     assert f"clep-dg run --backbone '{out}'" in capsys.readouterr().out
     assert load_clap(out).front_end == LAION_FRONT_END
-    assert "there already" in complaint(capsys, checkpoint, out, tokenizer)
+    assert "exists already" in complaint(capsys, checkpoint, out, tokenizer)
 
 
 def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenizer, tmp_path, monkeypatch):
@@ -331,7 +331,7 @@ PATCHES, TYPES = "audio_branch.patch_embed.proj.weight", "text_branch.embeddings
         (lambda s: s.update({"audio_branch.patch_embed.fusion_model.x": torch.ones(1)}), "fusion"),
         (lambda s: s.pop(PATCHES), "no HTSAT audio encoder"),
         (lambda s: s.update({PATCHES: torch.ones(256, 1, 4, 4)}), "HTSAT of width 256"),
-        (lambda s: s.update({TYPES: torch.ones(2, 768)}), "no RoBERTa"),
+        (lambda s: s.update({TYPES: torch.ones(2, 768)}), "not RoBERTa"),
         (lambda s: s.update({"audio_branch.logmel_extractor.melW": torch.ones(513, 64)}), "mel filters"),
         (lambda s: s.pop("text_projection.0.weight"), "text_projection.linear1.weight"),
         (lambda s: s.update({"text_projection.0.weight": torch.ones(3, 3)}), "size mismatch"),

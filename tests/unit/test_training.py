@@ -68,7 +68,7 @@ def test_when_the_time_is_up_it_is_saved_and_fails_and_the_same_command_goes_on(
             break
         except ClepError as error:
             reached.append(read_checkpoint_facts(tmp_path / "broken" / CHECKPOINT)["done"])
-            assert str(error).startswith("The training's time is up.")
+            assert str(error).startswith("The training's time limit is reached.")
             assert f"step {reached[-1]} of 10" in str(error)
             assert "run the same command again" in str(error)
     assert reached == [4, 8]
@@ -101,7 +101,7 @@ def test_another_trainings_checkpoint_is_told_of_and_it_begins_anew(harm, facts,
     loop.save_atomically(path, tensors, {**said, **facts})
     weight, run = make(tmp_path / "broken", ticking(1000))
     run.run()
-    assert "another training's" in caplog.text
+    assert "belongs to another training" in caplog.text
     assert torch.equal(weight, whole)
 
 
