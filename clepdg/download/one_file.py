@@ -81,7 +81,7 @@ def download(
                 if failures == ATTEMPTS or not isinstance(error, TemporaryError | httpx.TransportError):
                     raise SourceError(
                         f"{card.name} could not be downloaded.",
-                        got=f"{type(error).__name__.strip('_')}: {error}",
+                        got=f"{type(error).__name__}: {error}",
                         where=redact_with_mirror(address.url),
                         do=f"run again later, {_size(part)} bytes are kept; or {manual_download(card)}",
                     ) from error

@@ -1,4 +1,4 @@
-"""A local HTTP server that serves ranges, breaks, stalls, lies and corrupts, as it is told."""
+"""A local HTTP server that serves ranges, breaks, stalls, lies and corrupts on request."""
 
 import io
 import random

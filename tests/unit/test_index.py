@@ -297,7 +297,9 @@ def test_a_speaker_of_the_split_who_is_not_there_is_refused_in_a_whole_copy_and_
     card = replace(CARD_OF_ROOT, split=replace(CARD.split, validation=("02",), test=("03", "o1")))
     figures = build(root, card)[2]
     assert figures["absent"] == ["o1"]
-    assert "split names speakers who are not there (check the spelling): o1" in refusal(figures, card, allow_partial=False)
+    assert "split names speakers who are not there (check the spelling): o1" in refusal(
+        figures, card, allow_partial=False
+    )
     check(figures, card, allow_partial=True)
     assert "who are not there (check the spelling): o1" in caplog.text
 
@@ -305,11 +307,11 @@ def test_a_speaker_of_the_split_who_is_not_there_is_refused_in_a_whole_copy_and_
 def test_files_that_are_not_the_published_ones_are_refused_in_a_whole_copy(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifests = tmp_path_factory.mktemp("manifests")
-    monkeypatch.setattr(manifests, "MANIFESTS", manifests)
+    folder = tmp_path_factory.mktemp("manifests")
+    monkeypatch.setattr("clepdg.config.manifests.MANIFESTS", folder)
     sums = {path.relative_to(root).as_posix(): digest_file(path) for path in root.rglob("*.wav")}
     rows = [f"{Path(path).name},1,{value}" for path, value in sums.items()]
-    (manifests / "files.csv").write_text("\n".join(["path,bytes,sha256", *rows]))
+    (folder / "files.csv").write_text("\n".join(["path,bytes,sha256", *rows]))
     card = replace(CARD_OF_ROOT, sources=(Address(url="http://127.0.0.1:1/", files="files.csv"),))
     figures = build_index(root, sums, card, IndexConfig())[2]
     assert figures["published"] == {"listed": 12, "altered": 0}
@@ -484,5 +486,6 @@ def test_real_speech_is_indexed(
 
 
 def test_importing_the_index_is_cheap() -> None:
-    code = "import sys, clepdg.dataset.index; print({'pandas', 'pyarrow', 'soundfile', 'scipy', 'torch'} & set(sys.modules))"
+    heavy = "{'pandas', 'pyarrow', 'soundfile', 'scipy', 'torch'}"
+    code = f"import sys, clepdg.dataset.index; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

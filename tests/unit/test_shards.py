@@ -75,14 +75,14 @@ PARENT = """
 import sys
 from pathlib import Path
 import pandas as pd
-from clepdg import sharding
-from clepdg.config import ShardConfig
+from clepdg.config.schema import ShardConfig
+from clepdg.dataset import shard_writer
 
 def main():
-    sharding.FEW = 1
+    shard_writer.FEW = 1
     utterances = pd.read_json(sys.argv[3])
-    sharding.write_shards(Path(sys.argv[1]), Path(sys.argv[2]), utterances, ShardConfig(), workers=2,
-                          progress=lambda done, total: (print(done, flush=True), sys.stdin.read()))
+    shard_writer.write_shards(Path(sys.argv[1]), Path(sys.argv[2]), utterances, ShardConfig(), workers=2,
+                              progress=lambda done, total: (print(done, flush=True), sys.stdin.read()))
 
 if __name__ == "__main__":
     main()

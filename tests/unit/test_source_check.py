@@ -84,7 +84,12 @@ def plain(server: Server, **answer: Any) -> Address:
         ({"etag": f'"{OTHER}"'}, {"sha256": SHA256, "bytes": SIZE}, "says no hash (bytes as in the card)", True),
         ({}, {}, f"says no hash (nothing to compare in the card; it reports bytes {SIZE})", True),
         ({}, {"bytes": 5}, f"differs: bytes 5 -> {SIZE}", False),
-        ({"etag": None, "length": False}, {"bytes": 5}, "says no hash (nothing to compare in the card; it reports", True),
+        (
+            {"etag": None, "length": False},
+            {"bytes": 5},
+            "says no hash (nothing to compare in the card; it reports",
+            True,
+        ),
         ({"status": 404}, {}, "not reachable: HTTP 404", False),
         ({"status": 401}, {}, "not reachable: HTTP 401", False),
         ({"status": 503, "headers": {"Retry-After": "60"}}, {}, "not reachable: HTTP 503, asks to wait 60 s", False),
