@@ -49,7 +49,7 @@ def look(run: Run, nodes: list[Node]) -> None:
         if decision.record is not None:
             run.standing[node.id], records[node.id] = decision, decision.record
             run.registry.is_registered(decision.record)
-            run.log.uses(node.id, decision.record.key, "Reused")
+            run.log.record_stage(node.id, decision.record.key, "Reused")
 
 
 def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:

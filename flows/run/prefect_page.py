@@ -17,10 +17,10 @@ from flows.run.progress import describe, since_first
 from tasks.engine.node import Node, split_id
 from tasks.engine.run_history import RunLog
 from tasks.tracking.client import front_page
-from tasks.tracking.run_logger import RunLogger
+from tasks.tracking.run_logger import MlflowLogger
 
 
-def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: RunLogger) -> str:
+def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: MlflowLogger) -> str:
     """Return the page as markdown.
 
     Args:
@@ -41,7 +41,7 @@ def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry
     return "\n\n".join(lines)
 
 
-def _mlflow(registry: RunLogger) -> str:
+def _mlflow(registry: MlflowLogger) -> str:
     if not registry.url.startswith("http"):
         run = f", run `{registry.parent}`" if registry.parent else ""
         return f"MLflow: `{registry.url}`{run}"
@@ -52,7 +52,7 @@ def _mlflow(registry: RunLogger) -> str:
     return f"MLflow: [{registry.url}]({front_page(registry.url)}); {why}"
 
 
-def _output(node_id: str, key: str, store: Store, registry: RunLogger) -> str:
+def _output(node_id: str, key: str, store: Store, registry: MlflowLogger) -> str:
     stage, name = split_id(node_id)
     page = registry.page(stage, key)
     return f"- {f'[{stage} {name}]({page})' if page else f'{stage} {name}'}: `{store.local(stage, key)}`"
@@ -101,7 +101,7 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
     return update
 
 
-def run_artifacts(run: RunLog, store: Store, registry: RunLogger) -> None:
+def run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
     """Leave the decisions, the links and the results of a run that ended."""
     try:
         _run_artifacts(run, store, registry)
@@ -113,7 +113,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _run_artifacts(run: RunLog, store: Store, registry: RunLogger) -> None:
+def _run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     stages = run.stages

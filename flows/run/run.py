@@ -25,7 +25,7 @@ from tasks.engine.node import Decision, Node, Outcome
 from tasks.engine.run_history import RunLog
 from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import Settings
-from tasks.tracking.run_logger import RunLogger
+from tasks.tracking.run_logger import MlflowLogger
 
 
 class StagesFailed(ClepError):
@@ -43,7 +43,7 @@ class Run:
     settings: Settings
     store: Store
     log: RunLog
-    registry: RunLogger
+    registry: MlflowLogger
     redo: frozenset[str]
     show: "Show"
     last: Callable[[], dict[str, str]]
@@ -62,7 +62,7 @@ class Run:
 
         @contextmanager
         def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
-            self.log.uses(node.id, decision.key or "", run_history.RUNNING)
+            self.log.record_stage(node.id, decision.key or "", run_history.RUNNING)
             run_id = self.registry.start(node, decision.key or "")
             opened.append(run_id)
             points: list[tuple[str, float, int]] = []
@@ -103,7 +103,7 @@ class Run:
         )
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         if outcome.reused:
-            self.log.uses(node.id, outcome.record.key, "Reused")
+            self.log.record_stage(node.id, outcome.record.key, "Reused")
         self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
         return outcome
 
@@ -164,7 +164,7 @@ def open_run(plan: Plan, settings: Settings, asked: refresh.Asked) -> Run:
     arguments, config = plan.arguments, plain(plan.config)
     store = settings.open_store()
     log = run_history.start(store, arguments, config, part=_is_part(), notes=asked.lines)
-    registry = RunLogger(
+    registry = MlflowLogger(
         settings=settings,
         preset=arguments.preset,
         store=store,

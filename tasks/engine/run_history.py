@@ -91,8 +91,8 @@ class RunLog:
             except StoreError as error:
                 log.warning("The run's file can't be written: %s", error)
 
-    def uses(self, node_id: str, key: str, outcome: str) -> None:
-        """Record a stage's output at once, so that `clep-dg gc` keeps it.
+    def record_stage(self, node_id: str, key: str, outcome: str) -> None:
+        """Record a stage's key at once, so that `clep-dg gc` keeps its output.
 
         Nothing is written before the first computed stage: a run that only reuses outputs ends within moments.
         """

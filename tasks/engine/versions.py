@@ -25,8 +25,8 @@ VERSIONS: Final[dict[str, int]] = {
     "text_embeddings": 3,
     "audio_embeddings": 2,
     "classifier": 2,
-    "evaluate": 9,
-    "report": 9,
+    "evaluate": 10,
+    "report": 10,
 }
 
 _TRAINED: Final = ("backbone", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")

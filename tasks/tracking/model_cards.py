@@ -48,9 +48,9 @@ def experiment_description(preset: str) -> str:
     """Return the description of a preset's experiment."""
     demo = " This is the demo on synthetic speech; scores say nothing about real voices." if preset == "demo" else ""
     return (
-        "CLEP-DG: speech emotion recognition that generalises across corpora. Each run of the flow has a run with a "
-        "nested run per computed stage. Classifiers have the metrics of their evaluation (uar, low, high, war): filter "
-        "runs by the tag stage, and compare them." + demo
+        "CLEP-DG: speech emotion recognition that generalises across corpora. Each run of the flow is a run here, with "
+        "a nested run per computed stage. Runs of classifiers have their evaluation's metrics (uar, low, high, war): "
+        "filter by the tag stage to compare them." + demo
     )
 
 
@@ -62,9 +62,7 @@ def run_description(stage: str) -> str:
 def model_description(stage: str, preset: str, name: str) -> str:
     """Return a registered model's description."""
     demo = (
-        "\n\nThis is a model of the demo, trained on synthetic speech: it is of no use for real voices."
-        if preset == "demo"
-        else ""
+        "\n\nThis demo model is trained on synthetic speech; do not use it for real voices." if preset == "demo" else ""
     )
     serve = f"\n\n**Serving.**\n\n{SERVE.format(name=name)}" if stage == "classifier" else ""
     return f"{WHAT[stage]}\n\n**Use.** {USE[stage]}{serve}\n\n**Limits.** {LIMITS}{demo}"
@@ -79,7 +77,7 @@ def version_description(node: Node, record: Record, tags: Mapping[str, str]) -> 
             f"{WHAT[record.stage]} This version: {place}.",
             f"**Data and licences.** {tags['licences']}. Differences from the complete corpora: "
             f"{tags['differs_from_whole_corpora']}.",
-            f"**Training figures.** {figures or 'none'}",
+            f"**Training metrics.** {figures or 'none'}",
             f"**Limits.** {LIMITS}",
             f"Stage key `{record.key}`, content digest `{record.digests['content']}`; settings: params of the run.",
         ]

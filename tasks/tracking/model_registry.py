@@ -12,7 +12,7 @@ from clepdg.errors import ConfigError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from tasks.engine.node import Node
-from tasks.host.settings import Settings
+from tasks.host.settings import Settings, load_settings
 from tasks.tracking.client import connect, first_line
 from tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
 from tasks.tracking.model_cards import model_description, version_description
@@ -157,3 +157,13 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
         raise ConfigError(
             "There is no such registered classifier.", got=first_line(error), where=where, do=do
         ) from error
+
+
+def registered_parts(version: str, preset: str) -> tuple[Any, Any]:
+    """Return the CLEP and the head of a registered classifier, for clepdg.load_classifier.
+
+    Raises:
+        ConfigError: it does not exist, or can't be served.
+    """
+    model = load_classifier(load_settings(), preset, version).unwrap_python_model()
+    return model.clap, model.head

@@ -37,7 +37,7 @@ def paired_differences(
 
     from clepdg.evaluation.cells import LEFT_OUT
     from clepdg.evaluation.intervals import paired
-    from clepdg.evaluation.predictions import COLUMNS, read_answers
+    from clepdg.evaluation.predictions import COLUMNS, to_arrays
     from clepdg.store.readers import read_frame
 
     if "test_digest" not in new or "test_digest" not in old:
@@ -53,7 +53,7 @@ def paired_differences(
         chosen = (table.row == tags["row"]) & (table.seed == tags["seed"]) & (table.split == "test")
         chosen &= table.condition == CLEAN
         settings = record.config["evaluate"]
-        parts.append(read_answers(table[chosen], labels(record.config["label_set"])))
+        parts.append(to_arrays(table[chosen], labels(record.config["label_set"])))
     a, b = parts
     keep = np.bincount(a.truth, minlength=a.probabilities.shape[-1]) >= LEFT_OUT
     options = {name: settings[name] for name in ("resamples", "confidence")}

@@ -49,7 +49,7 @@ UNAVAILABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's error co
 
 
 @dataclass
-class RunLogger:
+class MlflowLogger:
     """Logs a flow run to MLflow, and connects with the first computed stage.
 
     Errors of MLflow are logged and noted, and never fail a stage.

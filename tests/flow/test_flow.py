@@ -410,7 +410,7 @@ def test_what_a_broken_mlflow_missed_is_registered_later(trees, stood, monkeypat
         raise ConnectionError("MLflow went away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(run_logger.RunLogger, "client", down)
+        broken.setattr(run_logger.MlflowLogger, "client", down)
         told = run(trees, {"classifier.steps": 11})
     assert "MLflow went away" in caplog.text
     assert [note for note in told["notes"] if "MLflow did not accept" in note and "went away" in note]

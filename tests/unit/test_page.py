@@ -7,7 +7,7 @@ from clepdg.store.record import Record
 from flows.run.prefect_page import results_page
 from tasks.host.settings import Settings
 from tasks.tracking.marker import MARKER
-from tasks.tracking.run_logger import RunLogger
+from tasks.tracking.run_logger import MlflowLogger
 
 SERVER = "http://127.0.0.1:5000"
 ML = "?workflowType=machine_learning"
@@ -26,7 +26,7 @@ def store(tmp_path):
 
 def page(store, tmp_path, stages, url=SERVER, **known):
     settings = Settings(home=tmp_path, store=str(store.root), tracking_url=url, device="cpu", workers=1)
-    registry = RunLogger(settings=settings, preset="demo", store=store, parameters={}, **known)
+    registry = MlflowLogger(settings=settings, preset="demo", store=store, parameters={}, **known)
     return results_page(stages, store, registry)
 
 

@@ -11,7 +11,7 @@ from tasks.host.settings import Settings
 from tasks.tracking import model_registry
 from tasks.tracking.client import connect
 from tasks.tracking.marker import MARKER
-from tasks.tracking.run_logger import RunLogger
+from tasks.tracking.run_logger import MlflowLogger
 
 
 def nothing(work):
@@ -39,7 +39,7 @@ def test_two_runs_at_once_register_an_output_once(tmp_path, monkeypatch):
         return found
 
     def register(name: str) -> str:
-        logger = RunLogger(settings=settings, preset="open", store=store, parameters={}, tags={"run": name})
+        logger = MlflowLogger(settings=settings, preset="open", store=store, parameters={}, tags={"run": name})
         logger.client()
         logger.finish(node, record, {node.id: record}, None)
         return str(logger.parent)
