@@ -5,11 +5,11 @@ clep.epochs.
 """
 
 import copy
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,10 @@ from clepdg.config.schema import (
     ClassifierConfig,
     ClepConfig,
     ComputeConfig,
-    IndexConfig,
-    ShardConfig,
-    SyntheticConfig,
     TextConfig,
 )
 from clepdg.emotions import EMOTIONS, LABEL_SETS, labels
+from clepdg.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,40 +59,11 @@ def load_corpus(
     >>> load_corpus("synthetic-1", utterances=16).split.value_counts().to_dict()
     {'train': 8, 'test': 8, 'validation': 4}
     """
-    from clepdg.corpora import synthetic
-    from clepdg.corpora.cards import load_card
-    from clepdg.dataset import index, shard_writer, shards, validate
-    from clepdg.download import fetch
-    from clepdg.download import source as sources
-    from clepdg.hashing import digest, plain
+    from clepdg.method.prepare_corpus import prepare_corpus
 
-    card, given = load_card(name), None if source is None else str(source)
-    made = SyntheticConfig(**settings) if card.acoustics else None
-    state = plain(made) if made else sources.identify(card, given)
     root = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="clepdg-"))
-    place = root / f"{name}-{digest([state, plain(IndexConfig()), plain(ShardConfig())])[:12]}"
-    if not place.is_dir():
-        aside = place.with_suffix(".partial")
-        if made:
-            shutil.rmtree(aside, ignore_errors=True)
-            card = synthetic.with_size(card, made)
-            synthetic.write(card, made, aside / "source" / sources.TREE)
-            sources.list_tree(aside / "source")
-        else:
-            fetch.fetch(card, given, aside / "source")
-        files, tree = sources.read_files(aside / "source"), sources.root(aside / "source", given)
-        sums = dict(zip(files.path, files.sha256, strict=True))
-        utterances, quarantine, figures = index.build_index(tree, sums, card, IndexConfig())
-        validate.check(figures, card, allow_partial=allow_partial, place=str(aside))
-        for part in ("index", "shard"):
-            (aside / part).mkdir(exist_ok=True)
-        index.write_index(aside / "index", utterances, quarantine)
-        shard_writer.write_shards(aside / "shard", tree, utterances, ShardConfig())
-        aside.rename(place)
-    utterances = index.read_utterances(place / "index")
-    offsets = shards.read_offsets(place / "shard")
-    offsets = offsets.drop(columns=["split", "raw_label", "sample_rate", "num_samples"])
-    return utterances.merge(offsets, on="utterance_id", validate="one_to_one").assign(folder=str(place / "shard"))
+    given = None if source is None else str(source)
+    return prepare_corpus(name, given, root, allow_partial=allow_partial, settings=settings)
 
 
 def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pickle_weights: bool = False) -> "Clap":
@@ -217,13 +186,25 @@ def fit_classifier(
     return EmotionClassifier(clep, replace(head, log_temperature=temperature))
 
 
-def load_classifier(folder: str | Path) -> "EmotionClassifier":
-    """Load a classifier's folder, as EmotionClassifier.save or MLflow's artifacts hold it (folders clep and head)."""
+def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "EmotionClassifier":
+    """Load a classifier: its folder (of EmotionClassifier.save), or a registered version by number or alias.
+
+    Args:
+        preset: whose registered classifiers are meant.
+
+    Raises:
+        ClepError: the folder is not whole, or there is no such version.
+    """
     from clepdg.method.emotion_classifier import EmotionClassifier
     from clepdg.method.heads import load_head
     from clepdg.models.clap import load_clap as load
 
-    return EmotionClassifier(load(Path(folder) / "clep"), load_head(Path(folder) / "head"))
+    folder = Path(name)
+    if (folder / "head").is_dir():
+        return EmotionClassifier(load(folder / "clep"), load_head(folder / "head"))
+    for registry in entry_points(group="clepdg.registry"):  # this library knows no tracker: an installed one answers
+        return EmotionClassifier(*registry.load()(str(name), preset))
+    raise ConfigError("There is no such classifier.", got=name, expected="a folder with clep and head")
 
 
 def results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFrame]":

@@ -78,10 +78,22 @@ def test_a_saved_classifier_predicts_the_same(model, speech, tmp_path):
 
 def test_a_corpus_is_read_again_from_its_folder(speech, tmp_path, monkeypatch):
     folder = next(iter(speech.folder)).rsplit("/", 2)[0]
-    monkeypatch.setattr("clepdg.dataset.index.build_index", None)
+    monkeypatch.setattr("clepdg.dataset.index.build_index", None)  # would be called to make it anew
     pd.testing.assert_frame_equal(clepdg.load_corpus("synthetic-1", folder=folder, utterances=16), speech)
 
 
 def test_results_without_a_run_say_so(tmp_path):
     with pytest.raises(ConfigError, match="No such run"):
         clepdg.results("demo", store=tmp_path)
+
+
+def test_a_name_is_asked_of_the_registry_that_is_installed(model, monkeypatch):
+    class Registry:
+        def load(self):
+            return lambda version, preset: {("champion", "demo"): (model.clap, model.head)}[version, preset]
+
+    monkeypatch.setattr(api, "entry_points", lambda group: [Registry()] if group == "clepdg.registry" else [])
+    assert clepdg.load_classifier(preset="demo").head is model.head
+    monkeypatch.setattr(api, "entry_points", lambda group: [])
+    with pytest.raises(ConfigError, match="no such classifier"):
+        clepdg.load_classifier("champion")

@@ -1,0 +1,57 @@
+"""Download, index and shard a corpus outside of a run, for a notebook."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clepdg.config.schema import IndexConfig, ShardConfig, SyntheticConfig
+from clepdg.corpora import synthetic
+from clepdg.corpora.cards import load_card
+from clepdg.dataset import index, shard_writer, shards, validate
+from clepdg.download import fetch
+from clepdg.download import source as sources
+from clepdg.hashing import digest, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def prepare_corpus(
+    name: str, given: str | None, root: Path, *, allow_partial: bool, settings: Mapping[str, Any]
+) -> "pd.DataFrame":
+    """Return the utterances of a corpus and where their audio is, from root if an earlier call left them there.
+
+    Args:
+        given: the user's own source; None: the card's addresses.
+        root: gets a folder for this corpus, source and settings; it is complete or not there.
+        settings: of SyntheticConfig, for a synthetic corpus.
+
+    Raises:
+        ClepError: there is no such corpus, its source can't be had, or it is not what its card says.
+    """
+    card = load_card(name)
+    generated = SyntheticConfig(**settings) if card.acoustics else None
+    state = plain(generated) if generated else sources.identify(card, given)
+    place = root / f"{name}-{digest([state, plain(IndexConfig()), plain(ShardConfig())])[:12]}"
+    if not place.is_dir():
+        partial = place.with_suffix(".partial")
+        if generated:
+            shutil.rmtree(partial, ignore_errors=True)
+            card = synthetic.with_size(card, generated)
+            synthetic.write(card, generated, partial / "source" / sources.TREE)
+            sources.list_tree(partial / "source")
+        else:
+            fetch.fetch(card, given, partial / "source")
+        files, tree = sources.read_files(partial / "source"), sources.root(partial / "source", given)
+        sums = dict(zip(files.path, files.sha256, strict=True))
+        utterances, quarantine, figures = index.build_index(tree, sums, card, IndexConfig())
+        validate.check(figures, card, allow_partial=allow_partial, place=str(partial))
+        for part in ("index", "shard"):
+            (partial / part).mkdir(exist_ok=True)
+        index.write_index(partial / "index", utterances, quarantine)
+        shard_writer.write_shards(partial / "shard", tree, utterances, ShardConfig())
+        partial.rename(place)
+    utterances = index.read_utterances(place / "index")
+    offsets = shards.read_offsets(place / "shard").drop(columns=["split", "raw_label", "sample_rate", "num_samples"])
+    return utterances.merge(offsets, on="utterance_id", validate="one_to_one").assign(folder=str(place / "shard"))
