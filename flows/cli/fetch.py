@@ -17,12 +17,13 @@ from filelock import FileLock, Timeout
 from clepdg.config.presets import PRESETS
 from clepdg.corpora import CORPORA
 from clepdg.corpora.cards import load_card
-from clepdg.corpora.parsing import Finding, Spoken
+from clepdg.corpora.parsing import Finding, Utterance
 from clepdg.download import fetch as fetching
 from clepdg.download import source
-from clepdg.download.check import ask, models
 from clepdg.download.check import cards as card_check
-from clepdg.download.urls import by_hand
+from clepdg.download.check import models
+from clepdg.download.check.jobs import Checked, Job, run_jobs
+from clepdg.download.urls import manual_download
 from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
 from clepdg.hashing import write_json
 from flows.cli.terminal import bar
@@ -30,7 +31,7 @@ from tasks.host.settings import Settings
 
 SOURCE: Final = ".source.json"
 # What `clep-dg fetch --check` asks beside corpora, where none are named
-CHECKS: list[Callable[[], list[ask.Job]]] = [models.jobs]
+CHECKS: list[Callable[[], list[Job]]] = [models.jobs]
 
 log = logging.getLogger("clepdg")
 
@@ -62,7 +63,7 @@ def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settin
     faults, there = list[str](), list[str]()
     for corpus in corpora:
         try:
-            with source.os_errors(folder):
+            with source.translate_os_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / f".{corpus}.lock", timeout=0):
                     if (folder / corpus).exists():
@@ -82,7 +83,7 @@ def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settin
     return there
 
 
-def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[ask.Checked]:
+def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[Checked]:
     """Check every address of corpora; yield one line for each.
 
     Args:
@@ -98,7 +99,7 @@ def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[ask.Che
         what = "Corpora without an address can't be checked: they are generated, or have to be asked for."
         raise ConfigError(what, got=silent, do="name others with --corpora")
     jobs = card_check.jobs(cards, settings.open_store().documents)
-    return ask.run([*jobs, *(job for check in CHECKS if corpora is None for job in check())])
+    return run_jobs([*jobs, *(job for check in CHECKS if corpora is None for job in check())])
 
 
 def _require_same(corpus: str, folder: Path, given: str | None) -> None:
@@ -108,7 +109,7 @@ def _require_same(corpus: str, folder: Path, given: str | None) -> None:
         came = json.loads((folder / f"{corpus}{SOURCE}").read_text())
     if given is None and came.get("kind") != "card":
         return  # no source is named: what is there will do
-    if came != source.state(load_card(corpus), given):
+    if came != source.identify(load_card(corpus), given):
         raise SourceError(
             f"{corpus} is there already, from another source.",
             got=given or "the card's addresses",
@@ -126,14 +127,14 @@ def _look(corpus: str, tree: Path, where: object) -> None:
     """
     card = load_card(corpus)
     items = list(CORPORA[card.grammar](tree))
-    found, expected = sum(isinstance(item, Spoken) for item in items), card.expected.utterances
+    found, expected = sum(isinstance(item, Utterance) for item in items), card.expected.utterances
     if not found:
         raise CorpusError(
             f"{corpus} holds no utterance.",
             got=[f"{item.path}: {item.reason}" for item in items if isinstance(item, Finding)][:3] or "no audio file",
             expected=f"{expected or 'the'} utterances of {card.title}",
             where=where,
-            do=f"look whether this is the corpus; {by_hand(card)}",
+            do=f"look whether this is the corpus; {manual_download(card)}",
         )
     if expected not in (None, found):
         log.warning("%s is not whole: %d utterances by its files' names, its card has %d", corpus, found, expected)
@@ -141,7 +142,7 @@ def _look(corpus: str, tree: Path, where: object) -> None:
 
 def _bring(corpus: str, folder: Path, given: str | None, settings: Settings) -> None:
     place, aside = folder / corpus, folder / f".{corpus}.partial"
-    came = source.state(load_card(corpus), given)
+    came = source.identify(load_card(corpus), given)
     with bar("source", corpus) as progress:
         pins = settings.open_store().documents
         fetching.fetch(load_card(corpus), given, aside, pins=pins, progress=progress)
