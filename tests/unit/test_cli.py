@@ -115,7 +115,7 @@ def test_files_that_can_not_be_heard_are_all_named(capsys):
         ("empty", "empty"),
         ("nan", "finite"),
         ("silent", "silent"),
-        ("short", "shorter"),
+        ("short", "too short"),
     ):
         line = next(line for line in text.splitlines() if f"{name}.wav" in line)
         assert reason in line
