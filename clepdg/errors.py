@@ -1,4 +1,4 @@
-"""Every error that a user can cause or mend.
+"""Errors that a user can cause or fix.
 
 ClepError
 ├── ConfigError (also a ValueError)   a setting, preset, stage or corpus name that is not valid
@@ -7,10 +7,13 @@ ClepError
 ├── IndexingError                     utterances that can't be used
 ├── ShardError                        a shard or its table is broken
 ├── StoreError                        the store can't be read or written
+│   └── StoreAway                     the store can't be reached
 └── BackboneError                     model weights, tokenizer or front end
 """
 
-from typing import Any, Final
+from collections.abc import Iterable
+from copy import copy
+from typing import Any, Final, Self
 
 SHOWN_FAULTS: Final = 20
 
@@ -21,26 +24,69 @@ def some(faults: list[str]) -> list[str]:
     return faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else [])
 
 
+def _texts(value: Any) -> str | tuple[str, ...] | None:
+    if value is None:
+        return None
+    return tuple(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+
+
+def _shown(value: str | tuple[str, ...]) -> str:
+    """Return a field's value: several in one line, or one a line where commas would run into one another."""
+    if isinstance(value, str):
+        return f" {value}"
+    if len(value) > 1 and any("," in each or "\n" in each for each in value):
+        return "".join(f"\n    {each}" for each in value)
+    return f" {', '.join(value)}"
+
+
 class ClepError(Exception):
-    """Base of all errors of this project: says what, what was got, what was expected, where and what to do.
+    """Base of this project's errors: its fields, and the text that shows them, one fault a line.
 
     Args:
         what: one sentence that stands alone.
-        got: the offending value.
+        got: the offending value, or a list of them.
         expected: the valid values, or what would have been right.
         where: the file, setting or stage.
         do: what the user can do about it.
+        children: the faults that it consists of, as errors or their texts.
     """
 
     def __init__(
-        self, what: str, *, got: Any = None, expected: Any = None, where: Any = None, do: str | None = None
+        self,
+        what: str,
+        *,
+        got: Any = None,
+        expected: Any = None,
+        where: Any = None,
+        do: str | None = None,
+        children: Iterable["ClepError | str"] = (),
     ) -> None:
-        parts = [what]
-        for name, value in (("got", got), ("expected", expected), ("where", where), ("do", do)):
-            if value is not None:
-                text = ", ".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
-                parts.append(f"{name}: {text}")
-        super().__init__("\n  ".join(parts))
+        super().__init__(what)
+        self.what, self.do = what, do
+        self.got, self.expected, self.where = _texts(got), _texts(expected), _texts(where)  # texts can be pickled
+        self.children = [child if isinstance(child, ClepError) else ClepError(child) for child in children]
+
+    def __str__(self) -> str:
+        """Return the text: the sentence, then the fields and the children, one a line."""
+        return self._text(do=True)
+
+    @property
+    def reason(self) -> str:
+        """Return the text in one line, without what to do."""
+        return " ".join(self._text(do=False).split())
+
+    def labelled(self, label: str) -> Self:
+        """Return the error with the name of what failed before its sentence: "ravdess: ..."."""
+        error = copy(self)
+        error.what = f"{label}: {self.what}"
+        error.args = (error.what,)
+        return error
+
+    def _text(self, *, do: bool) -> str:
+        fields = {"got": self.got, "expected": self.expected, "where": self.where, "do": self.do if do else None}
+        lines = [f"  {name}:{_shown(value)}" for name, value in fields.items() if value is not None]
+        children = [child._text(do=do).replace("\n- ", "\n  - ") for child in self.children]
+        return "\n".join([self.what, *lines, *(f"- {child}" for child in children)])
 
 
 class ConfigError(ClepError, ValueError):
@@ -68,7 +114,7 @@ class StoreError(ClepError):
 
 
 class StoreAway(StoreError):
-    """The store can't be reached: no other stage would fare better."""
+    """The store can't be reached: every other stage would fail too."""
 
 
 class BackboneError(ClepError):
