@@ -27,9 +27,8 @@ from clepdg.errors import ClepError
 from clepdg.evaluation.metrics import confusion, uar
 from clepdg.method import caption_attributes
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
-from clepdg.method.parameter_groups import train_mode, trainable_groups
 from clepdg.method.text_features import TextFeatures
-from clepdg.method.weights import add_adapters, merge_adapters
+from clepdg.method.weights import add_adapters, merge_adapters, train_mode, trainable_groups
 from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed

@@ -1,25 +1,68 @@
-"""Interpolate weights; add low-rank adapters (LoRA, Hu et al., ICLR 2022) and merge them."""
+"""CLEP's weights: trained parameter groups, low-rank adapters (LoRA), interpolation.
+
+LoRA: Hu et al., ICLR 2022.
+"""
 
 from typing import Any
 
 import torch
 
+from clepdg.config.schema import ClepConfig
 from clepdg.models.clap import Clap
 from clepdg.training.loop import step_seed
 
 LINEAR = r".*layers\..*\.(query|key|value|dense)"  # the linear layers of the Swin blocks
 
 
-@torch.no_grad()
-def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
-    """Set clep's weights to clap_share * clap + (1 - clap_share) * clep, in place.
+def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
+    """Freeze all parameters but the trained ones; return the optimiser's groups.
 
-    Integer counters stay clep's.
+    The configuration chooses the trained encoders and whether the text projection is trained; the audio projection and
+    one logit scale always are. Adapters replace the audio encoder's weights and have the projections' learning rate.
+    The audio BatchNorm is frozen. Biases, norms and the scale have no weight decay.
     """
-    start = clap.model.state_dict()
-    for name, tensor in clep.model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(clap_share * start[name].to(tensor.device) + (1 - clap_share) * tensor)
+    model = clap.model
+    model.requires_grad_(False)
+    whole_audio = config.train_audio_encoder and not config.lora_rank
+    encoders = [
+        *([model.audio_model] if whole_audio else []),
+        *([model.text_model] if config.train_text_encoder else []),
+    ]
+    projections = [model.audio_projection, *([model.text_projection] if config.train_text_projection else [])]
+    adapted = [model.audio_model] if config.lora_rank else []
+    groups: list[dict[str, Any]] = []
+    for modules, part, rate in (
+        (encoders, "", config.learning_rate),
+        (projections, "", config.projection_learning_rate),
+        (adapted, "lora_", config.projection_learning_rate),
+    ):
+        kept = [
+            parameter
+            for module in modules
+            for name, parameter in module.named_parameters()
+            if "batch_norm" not in name and part in name
+        ]
+        for parameters, decay in (
+            ([p for p in kept if p.ndim >= 2], config.weight_decay),
+            ([p for p in kept if p.ndim < 2], 0.0),
+        ):
+            if parameters:
+                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    groups.append({"params": [clap.logit_scale], "lr": config.logit_scale_learning_rate, "weight_decay": 0.0})
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
+    return groups
+
+
+def train_mode(clap: Clap, config: ClepConfig) -> None:
+    """Set trained parts to training mode; frozen encoders and the audio BatchNorm to eval."""
+    clap.model.train()
+    if not config.train_audio_encoder:
+        clap.model.audio_model.eval()
+    if not config.train_text_encoder:
+        clap.model.text_model.eval()
+    clap.model.audio_model.audio_encoder.batch_norm.eval()
 
 
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
@@ -38,3 +81,15 @@ def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
 def merge_adapters(adapters: Any) -> None:
     """Merge adapters into the encoder's weights in place, and remove them."""
     adapters.merge_and_unload()
+
+
+@torch.no_grad()
+def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
+    """Set clep's weights to clap_share * clap + (1 - clap_share) * clep, in place.
+
+    Integer counters stay clep's.
+    """
+    start = clap.model.state_dict()
+    for name, tensor in clep.model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(clap_share * start[name].to(tensor.device) + (1 - clap_share) * tensor)

@@ -18,7 +18,7 @@ from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig, TextConfig
 from clepdg.emotions import labels
 from clepdg.errors import ClepError
-from clepdg.method import acpt, audio_embeddings, classifier, clep, parameter_groups, text_embeddings
+from clepdg.method import acpt, audio_embeddings, classifier, clep, text_embeddings, weights
 from clepdg.method.text_features import TextFeatures
 from clepdg.models.clap import Clap, load_clap
 from clepdg.training.loop import save_atomically
@@ -162,7 +162,7 @@ def selection_speed(m: "Measure") -> None:
     text = TextFeatures(clap, EMOTIONS, ClepConfig())
     index = few.emotion.map({emotion: n for n, emotion in enumerate(EMOTIONS)}).to_numpy()
     m.per_second("validation", len(few), lambda: clep.zero_shot_uar(clap, text, few, index))
-    parameter_groups.trainable_groups(clap, ClepConfig())
+    weights.trainable_groups(clap, ClepConfig())
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
     m.rate("best_seconds", m.timed(lambda: save_atomically(m.folder / "best", trained, {})))
     folder = m.new_folder()

@@ -10,7 +10,7 @@ import torch
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import demo
 from clepdg.config.schema import ClepConfig, ComputeConfig
-from clepdg.method import clep, parameter_groups, text_features
+from clepdg.method import clep, text_features, weights
 
 EMOTIONS = ("angry", "sad")
 CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
@@ -38,12 +38,12 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
     for train_text in (True, False):
         config = replace(CONFIG, train_text_encoder=train_text)
         clap = micro_factory()
-        groups = parameter_groups.trainable_groups(clap, config)
+        groups = weights.trainable_groups(clap, config)
         grouped = [id(p) for group in groups for p in group["params"]]
         trainable = {id(p): name for name, p in clap.model.named_parameters() if p.requires_grad}
         assert len(grouped) == len(set(grouped))
         assert set(grouped) == set(trainable)
-        parameter_groups.train_mode(clap, config)
+        weights.train_mode(clap, config)
         text = text_features.TextFeatures(clap, EMOTIONS, config)
         audio = clap.encode_log_mel(torch.randn(2, 1, 256, 64))
         captions, prototypes = text.with_prototypes(["angry speech", "sad speech"])
@@ -57,7 +57,7 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
 
 def test_frozen_text_encoder_and_batch_norm_stay_in_eval(micro_factory):
     clap = micro_factory()
-    parameter_groups.train_mode(clap, replace(CONFIG, train_text_encoder=False))
+    weights.train_mode(clap, replace(CONFIG, train_text_encoder=False))
     assert not any(module.training for module in clap.model.text_model.modules())
     assert not clap.model.audio_model.audio_encoder.batch_norm.training
     assert clap.model.audio_model.training
