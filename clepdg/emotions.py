@@ -38,7 +38,10 @@ def labels(label_set: str) -> tuple[str, ...]:
 
 
 def alike(emotion: str) -> tuple[str, ...]:
-    """Return the emotions that share a label with this one in any label set, itself included."""
+    """Return the emotions with the same label in some label set.
+
+    The emotion itself is included.
+    """
     same = {emotion}
     for mapping in LABEL_SETS.values():
         same |= {other for other, label in mapping.items() if label == mapping.get(emotion)}

@@ -1,4 +1,4 @@
-"""Canonical JSON, digests, stage keys, JSON files, and seeded random generators."""
+"""Canonical JSON, digests, stage keys and seeded generators."""
 
 import hashlib
 import json
@@ -63,7 +63,10 @@ def digest(value: Any) -> str:
 
 
 def digest_lines(lines: Iterable[Any]) -> str:
-    """Return the sha256 of values' canonical JSON, in order, in constant memory."""
+    """Return the sha256 of values' canonical JSON, in order.
+
+    Memory is constant.
+    """
     total = hashlib.sha256()
     for line in lines:
         total.update(canonical(line).encode() + b"\n")
@@ -90,9 +93,9 @@ def json_bytes(value: Any) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: write a temporary file, flush it, rename it.
+    """Write a JSON file atomically.
 
-    Processes may write the same file at once: the last one wins.
+    It writes a temporary file, flushes it and renames it. Processes may write the same file at once: the last one wins.
     """
     aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.writing")
     try:
@@ -136,12 +139,12 @@ def read_json(path: Path) -> Any:
 
 
 def inside(name: object) -> bool:
-    """Return whether a value is a relative POSIX path that stays in its folder."""
+    """Return whether a value is a relative POSIX path inside its folder."""
     return isinstance(name, str) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def generator(*purpose: Any) -> "np.random.Generator":
-    """Return a random generator seeded by plain values, for example ("room", "test", 3)."""
+    """Return a generator seeded by values, such as ("room", "test", 3)."""
     import numpy as np
 
     return np.random.default_rng(int(digest(purpose)[:16], 16))

@@ -111,7 +111,10 @@ PLACEHOLDER: Final = "x"  # one token in the vocabularies of micro and RoBERTa; 
 
 
 def fill(template: str, word: str) -> str:
-    """Fill a template with an emotion word: "a {emotion} tone" becomes "an angry tone"."""
+    """Fill a template with an emotion word.
+
+    "a {emotion} tone" becomes "an angry tone".
+    """
     article = r"\1n" if word[:1].lower() in "aeiou" else r"\1"
     return re.sub(r"\b([Aa])(?= \{emotion\})", article, template).replace("{emotion}", word)
 
@@ -142,7 +145,10 @@ def unknown_words(texts: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Return the micro backbone's vocabulary: all words of this module, sorted."""
+    """Return the micro backbone's vocabulary, sorted.
+
+    It is all words of this module.
+    """
     texts = [
         *CAPTION_TEMPLATES,
         CONTENT_TEMPLATE,

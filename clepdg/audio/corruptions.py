@@ -1,4 +1,4 @@
-"""Corrupt speech by rooms, noises and channels, for evaluation and training.
+"""Corrupt speech by rooms, noises and channels.
 
 A condition is "clean" or parts joined by "+", applied in this order: a room ("room-short"), a noise at an SNR over
 active speech ("babble-10dB"), a channel ("telephone" or "clipping"). It is applied at 16 kHz before windowing; length,
@@ -46,17 +46,17 @@ class Condition:
 
     @property
     def uses_babble(self) -> bool:
-        """Whether the noise is babble, which needs speech of the source corpora."""
+        """True if the noise is babble, which needs recordings of speech."""
         return self.noise == "babble"
 
     @property
     def family(self) -> str:
-        """The condition's name without its SNR; conditions of a family form one curve."""
+        """The condition's name without its SNR, shared by one curve."""
         return re.sub(r"--?\d+dB", "", self.name)
 
 
 def parse(name: str) -> Condition:
-    """Parse a condition such as "room-long" or "room-short+babble-5dB+telephone".
+    """Parse a condition, such as "room-short+babble-5dB+telephone".
 
     Raises:
         ConfigError: there is no such condition; the message lists the known ones.
@@ -80,7 +80,9 @@ def parse(name: str) -> Condition:
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """Parse a run's conditions besides clean, in order; "sweep" stands for all of SWEEP.
+    """Parse a run's conditions besides clean.
+
+    "sweep" stands for all of SWEEP.
 
     Raises:
         ConfigError: there is no such condition, or one is clean.
@@ -97,7 +99,7 @@ def conditions(names: Sequence[str]) -> list[Condition]:
 def corrupt(
     waveform: Waveform, rate: int, utterance_id: str, condition: Condition, recordings: Sequence[Waveform] = ()
 ) -> Waveform:
-    """Resample an utterance (T,) at `rate` Hz to 16 kHz and corrupt it by a condition.
+    """Resample an utterance (T,) to 16 kHz and corrupt it.
 
     Args:
         recordings: waveforms at 16 kHz: speech for babble, or the user's own noises.
@@ -118,7 +120,7 @@ def corrupt(
 
 
 def augment(waveform: Waveform, rate: int, rng: np.random.Generator) -> Waveform:
-    """Resample an utterance (T,) to 16 kHz; add a room and a noise, each by chance.
+    """Resample to 16 kHz; add a room and a noise, each by chance.
 
     The SNR is 0 to 20 dB.
     """

@@ -75,7 +75,7 @@ def windows(waveform: Waveform, rate: int, front_end: FrontEnd) -> Waveform:
 
 
 def crop(waveform: Waveform, rate: int, front_end: FrontEnd, draw: float) -> Waveform:
-    """Crop or pad a waveform (T,) to one window (samples,), for a training step.
+    """Crop or pad a waveform (T,) to one window (samples,).
 
     Args:
         draw: in [0, 1): the position of the crop in a long waveform.
@@ -107,10 +107,11 @@ def mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rat
 
 
 def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
-    """Return log-mel spectrograms (B, 1, frames, mels) in dB of waveforms (B, samples).
+    """Return log-mels (B, 1, frames, mels) in dB of waveforms.
 
-    As in LAION CLAP's training: periodic Hann window, centred frames, reflected edges, power 2, Slaney scale and norm,
-    10 log10(max(x, 1e-10)). Tests compare it with transformers' ClapFeatureExtractor.
+    Waveforms are (B, samples); the result is on their device. As in LAION CLAP's training: periodic Hann window,
+    centred frames, reflected edges, power 2, Slaney scale and norm, 10 log10(max(x, 1e-10)). Tests compare it with
+    transformers' ClapFeatureExtractor.
     """
     import torch
 

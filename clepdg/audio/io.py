@@ -63,7 +63,7 @@ def to_mono(samples: Waveform) -> Waveform:
 
 
 def resample(waveform: Waveform, rate: int, target_rate: int) -> Waveform:
-    """Resample a waveform (T,) with soxr's high quality, unless the rates are equal."""
+    """Resample a waveform (T,) with soxr's high quality."""
     if rate == target_rate:
         return waveform
     import soxr

@@ -86,13 +86,16 @@ def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.r
 
 
 def _excerpt(recording: Waveform, length: int, rng: np.random.Generator) -> Waveform:
-    """Return `length` samples of a recording from a random start, wrapping around."""
+    """Return `length` samples from a random start, wrapping around."""
     start = int(rng.integers(len(recording)))
     return np.resize(np.roll(recording, -start), length)
 
 
 def _coloured(length: int, rng: np.random.Generator, slope: float) -> Waveform:
-    """Return noise (length,) with power f^-slope above 20 Hz: 1 pink, 2 brown, -1 blue."""
+    """Return noise (length,) with power f^-slope above 20 Hz.
+
+    Slope 1 is pink, 2 brown, -1 blue.
+    """
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
     return float32(np.fft.irfft(spectrum * frequency ** (-slope / 2), length))

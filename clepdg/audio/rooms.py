@@ -1,7 +1,8 @@
-"""Simulated room impulse responses, by reverberation time (pyroomacoustics).
+"""Simulated room impulse responses, by reverberation time.
 
-A room is a pure function of its bank, band and number. Sabine's and Eyring's formulas do not predict the decay of a
-shoebox, so the reverberation time is measured, and rooms are drawn until one lies in its band.
+They are computed by pyroomacoustics. A room is a pure function of its bank, band and number. Sabine's and Eyring's
+formulas do not predict the decay of a shoebox, so the reverberation time is measured, and rooms are drawn until one
+lies in its band.
 """
 
 import math
@@ -33,7 +34,9 @@ WALL: Final = 0.5  # least distance in m of source and microphone from the walls
 
 @cache
 def impulse_response(bank: str, band: str, number: int) -> "Waveform":
-    """Return a room's impulse response (T,) at 16 kHz, from its direct sound on.
+    """Return a room's impulse response (T,) at 16 kHz.
+
+    It starts with the direct sound.
 
     Args:
         bank: "test" or "training", which share no room.

@@ -1,8 +1,9 @@
-"""ACPT: acoustic context prompt tuning from text alone (CLEP-DG, arXiv 2507.04048).
+"""ACPT: acoustic context prompt tuning, from text alone.
 
-K context vectors V (K, M, H) replace the words after "recorded in". A diversity loss drives them apart; a content loss
-keeps the emotion in the joint prompt. The losses are those of PromptStyler (Cho et al., ICCV 2023, arXiv 2307.15199),
-on which its public re-implementations agree. Both encoders are frozen and in eval mode; only V is trained.
+CLEP-DG, arXiv 2507.04048. K context vectors V (K, M, H) replace the words after "recorded in". A diversity loss drives
+them apart; a content loss keeps the emotion in the joint prompt. The losses are those of PromptStyler (Cho et al., ICCV
+2023, arXiv 2307.15199), on which its public re-implementations agree. Both encoders are frozen and in eval mode; only V
+is trained.
 
 Shapes: K contexts, k of them in a step, M soft tokens, H text hidden size, N emotions, D joint embedding, L tokens.
 """
@@ -28,7 +29,9 @@ from clepdg.training.loop import Training
 
 
 def diversity_loss(contexts: Tensor, others: Tensor, own: Tensor | None = None) -> Tensor:
-    """Return the mean |e_k . e_j| of contexts (k, D) and detached others (K, D).
+    """Return the mean |e_k . e_j| of contexts (k, D) and others (K, D).
+
+    The others are detached.
 
     Args:
         own: (k,) row of each context among the others, which is left out of the mean; None: the others hold none of
@@ -43,7 +46,9 @@ def diversity_loss(contexts: Tensor, others: Tensor, own: Tensor | None = None) 
 
 
 def content_loss(joint: Tensor, content: Tensor, temperature: float) -> Tensor:
-    """Return the mean over k of -(1/N) sum_m log softmax_n(u_km . c_n / tau)[m].
+    """Return the cross-entropy of joint prompts against their emotions.
+
+    It is -(1/N) sum_m log softmax_n(u_km . c_n / tau)[m], averaged over k.
 
     Args:
         joint: u (k, N, D), the features of the joint prompts.
@@ -72,7 +77,7 @@ def initial_vectors(clap: Clap, config: AcptConfig, seed: int) -> Tensor:
 
 
 def word_ids(clap: Clap) -> list[int]:
-    """Return the ids of whole words, without emotion words and the placeholder.
+    """Return the ids of whole words, except emotions and placeholder.
 
     Byte-level vocabularies mark the start of a word by "\u0120"; if no token has the mark, every token is a word.
     """
@@ -97,7 +102,7 @@ def fit(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Train context vectors V (K, M, H) on text; return them and their metrics.
+    """Train context vectors V (K, M, H); return them and their metrics.
 
     Args:
         emotions: the source corpora's canonical emotions (N,).
@@ -189,7 +194,7 @@ def _faithful_plan(config: AcptConfig, vectors: list[torch.nn.Parameter], encode
 def context_figures(
     clap: Clap, vectors: Tensor, context_prompts: ContextPrompts, joint_prompts: ContextPrompts, content: Tensor
 ) -> dict[str, float]:
-    """Measure the contexts' spread, agreement with emotions, and distance from words.
+    """Measure the spread of contexts and their fit to emotions and words.
 
     Returns:
         Metrics of the context features e (K, D) and joint features u (K, N, D); "nearest_caption_cosine_of_captions"

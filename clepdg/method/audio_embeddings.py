@@ -29,7 +29,10 @@ class AudioEmbeddings:
     embeddings: NDArray[np.float32]
 
     def save(self, folder: Path) -> str:
-        """Write audio_embeddings.safetensors and utterances.json; return the content digest."""
+        """Write embeddings and utterance ids; return the content digest.
+
+        The files are audio_embeddings.safetensors and utterances.json.
+        """
         tensors = {"embeddings": torch.from_numpy(self.embeddings)}
         save_tensors(folder / "audio_embeddings.safetensors", tensors)
         (folder / "utterances.json").write_text(json.dumps(self.utterance_ids))
@@ -90,7 +93,7 @@ def build_audio_embeddings(
 
 
 def select(embeddings: Sequence[AudioEmbeddings], utterance_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Select utterances' embeddings (U, D), in order, from those of several corpora."""
+    """Select utterances' embeddings (U, D), in order, from all corpora."""
     place = {name: row for row, name in enumerate(name for part in embeddings for name in part.utterance_ids)}
     every: NDArray[np.float32] = np.concatenate([part.embeddings for part in embeddings])
     return every[[place[name] for name in utterance_ids]]

@@ -1,4 +1,4 @@
-"""Caption attributes besides the emotion: gender, and thirds of pitch and pace.
+"""Measure gender, pitch and pace of utterances for captions.
 
 Captions of target `attribute` use them. The thirds are computed from the source corpora's training utterances alone: of
 pitch within each gender, of pace over all utterances with a transcript.
@@ -27,10 +27,11 @@ Attributes = dict[str, str]  # attribute -> value; unknown attributes are left o
 
 
 def pitch_hz(waveform: Waveform, rate: int) -> float | None:
-    """Return the median pitch in Hz of a waveform's voiced frames; None if there are none.
+    """Return the median pitch of the voiced frames of a waveform, in Hz.
 
-    The period is the first peak of the autocorrelation that is nearly as high as the highest one: a later peak may be
-    a multiple of the period. The window's own autocorrelation is divided out (Boersma, IFA Proceedings 17, 1993).
+    None if no frame is voiced. The period is the first peak of the autocorrelation that is nearly as high as the
+    highest one: a later peak may be a multiple of the period. The window's own autocorrelation is divided out (Boersma,
+    IFA Proceedings 17, 1993).
     """
     size, hop = int(FRAME_SECONDS * rate), int(HOP_SECONDS * rate)
     if len(waveform) < size:
@@ -91,7 +92,9 @@ def measure_attributes(train: "pd.DataFrame") -> list[Attributes]:
 
 
 def thirds(values: Sequence[float | None], groups: Sequence[str | None], names: tuple[str, ...]) -> list[str | None]:
-    """Return the name of the third of each value within its group; None for None.
+    """Return the third of each value within its group, by name.
+
+    None stays None.
 
     Args:
         names: of the lowest, middle and highest third.
@@ -110,7 +113,7 @@ def thirds(values: Sequence[float | None], groups: Sequence[str | None], names: 
 def draw_captions(
     texts: Sequence[str], known: Sequence[Attributes], rng: np.random.Generator
 ) -> tuple[list[str], Tensor]:
-    """Add attributes of the utterances to emotion captions (B,), each with probability 0.5.
+    """Add attributes to captions (B,), each with probability 0.5.
 
     Returns:
         The captions, and (B, B): whether all attributes in caption j are known to be true of utterance i.

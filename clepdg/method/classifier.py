@@ -23,10 +23,10 @@ MAX_LOG_TEMPERATURE = math.log(100.0)
 
 
 def arcface_logits(cosine: Tensor, y: Tensor, scale: float, margin: float) -> Tensor:
-    """Return ArcFace logits (R, N) of cosines (R, N) for labels y (R,) (CVPR 2019).
+    """Return ArcFace logits (R, N) of cosines (R, N), labels y (R,).
 
     phi = cos(theta + m), but cos - m sin m if theta + m exceeds pi: otherwise the loss falls again beyond pi and
-    training collapses (Deng et al.). Cosines are clamped away from +-1, where the sine has no gradient.
+    training collapses (Deng et al., CVPR 2019). Cosines are clamped away from +-1, where the sine has no gradient.
     """
     cosine = cosine.float().clamp(-1 + 1e-6, 1 - 1e-6)
     sine = torch.sqrt(1 - cosine.square())
@@ -129,7 +129,10 @@ def source_mean(
 
 
 def balanced_weights(label_index: NDArray[np.int64], corpora: Sequence[str]) -> NDArray[np.float64]:
-    """Return weights (U,) that balance corpora, and classes within each; they sum to 1."""
+    """Return weights (U,) that balance corpora and their classes.
+
+    They sum to 1.
+    """
     names = np.asarray(corpora)
     w = np.zeros(len(names))
     for corpus in set(corpora):
@@ -142,7 +145,7 @@ def balanced_weights(label_index: NDArray[np.int64], corpora: Sequence[str]) -> 
 
 
 def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.int64], corpora: Sequence[str]) -> float:
-    """Return the log T in [0, ln 100] that minimises the NLL, balanced by corpus and class.
+    """Return the log T in [0, ln 100] that minimises the balanced NLL.
 
     Args:
         embeddings: (U, D) of the source corpora's validation utterances.
@@ -164,7 +167,9 @@ def fit_temperature(head: Head, embeddings: NDArray[np.float32], y: NDArray[np.i
 
 
 def fit_audio(x: NDArray[np.float32], y: NDArray[np.int64], names: tuple[str, ...]) -> Head:
-    """Fit a logistic regression on standardised audio embeddings (U, D) with labels y (U,).
+    """Fit a logistic regression on embeddings x (U, D), labels y (U,).
+
+    The embeddings are standardised.
 
     Raises:
         ClepError: y holds fewer than two labels.

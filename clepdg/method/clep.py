@@ -1,4 +1,4 @@
-"""CLEP: fine-tune CLAP on emotional speech with a supervised contrastive loss.
+"""CLEP: fine-tune CLAP on emotional speech, contrastively.
 
 CLEP-DG, arXiv 2507.04048. The paper's full text is not public, so the loss is this project's choice, as the README
 says: soft targets by emotion, plus a prototype term. Shapes: B batch, R ranks, D joint embedding, N emotions,
@@ -49,7 +49,7 @@ Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, wavef
 
 
 def zero_shot_uar(clap: Clap, text: TextFeatures, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
-    """Return the zero-shot UAR of utterances, by which CLEP's epoch is selected.
+    """Return the zero-shot UAR of utterances, CLEP's selection score.
 
     It uses the prompt ensemble, without centring.
 
@@ -78,7 +78,7 @@ def fit(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
-    """Fine-tune clap in place; keep the epoch with the best zero-shot validation UAR.
+    """Fine-tune clap in place; keep the epoch with the best zero-shot UAR.
 
     Args:
         utterances: of the source corpora's training and validation splits: utterance_id, corpus, emotion, split,
@@ -206,7 +206,7 @@ def fit(
 
 
 def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
-    """Compute the audio BatchNorm's statistics from at most `most` training utterances."""
+    """Compute the audio BatchNorm's statistics from training audio."""
     chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
     cut = np.stack([crop(*_waveform(row), clap.front_end, 0.5) for row in _rows(chosen)])
     mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
@@ -216,7 +216,7 @@ def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
 
 
 def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callable[[int], Batch]:
-    """Return a function like `load` that also loads the next step's batch in the pool."""
+    """Return a loader that loads the next step's batch in the pool."""
     waiting: dict[int, Future[Batch]] = {}
 
     def ready(step: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Measure how far context words change a model's text features, on fixed texts.
+"""Measure how far context words change a model's text features.
 
 u_kn are hand-written contexts k with canonical emotions n in the joint template; c_n are the emotions in the content
 template. CLEP pulls an utterance towards every caption of its emotion, so it may learn to ignore context words. The
@@ -15,10 +15,10 @@ from clepdg.models.clap import Clap
 
 @torch.no_grad()
 def context_effect(clap: Clap) -> dict[str, float]:
-    """Return context_shift (mean |u_kn - c_n|), context_variance_share and context_effective_rank.
+    """Return the contexts' shift, variance share and effective rank.
 
-    The variance share is the part of the variance of u_kn within emotions, which contexts cause. The rank is
-    exp(entropy of the normalised singular values) of {u_kn - c_n}.
+    The shift is the mean |u_kn - c_n|. The variance share is the part of the variance of u_kn within emotions, which
+    contexts cause. The rank is exp(entropy of the normalised singular values) of {u_kn - c_n}.
     """
     clap.model.eval()
     words = [prompts.class_word(emotion) for emotion in EMOTIONS]
@@ -41,7 +41,7 @@ def context_effect(clap: Clap) -> dict[str, float]:
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """Return exp(entropy of the normalised singular values) of a matrix (R, D)."""
+    """Return exp(entropy of the normalised singular values) of (R, D)."""
     singular = torch.linalg.svdvals(matrix.double())
     share = singular / singular.sum().clamp_min(1e-12)
     return float(torch.exp(-torch.xlogy(share, share).sum()))

@@ -14,7 +14,7 @@ from clepdg.models.clap import Clap
 
 
 class ContextPrompts:
-    """Prompts with M placeholder tokens, whose embeddings context vectors replace.
+    """Prompts whose M placeholder tokens context vectors replace.
 
     Args:
         texts: P prompts with "{context}"; for example one per emotion.
@@ -43,7 +43,14 @@ class ContextPrompts:
             self.embedded = clap.word_embeddings(ids)  # (P, L, H)
 
     def encode(self, vectors: Tensor) -> Tensor:
-        """Return normalised text features (k, P, D) of context vectors (k, M, H) in every prompt."""
+        """Encode context vectors in every prompt as features (k, P, D).
+
+        Args:
+            vectors: (k, M, H).
+
+        Returns:
+            Normalised text features.
+        """
         k, (p, length) = len(vectors), self.mask.shape
         inputs = torch.where(self.slots[None, :, :, None], vectors[:, self.order], self.embedded[None])  # (k, P, L, H)
         pooled = self.clap.pool_text(
@@ -59,7 +66,7 @@ def _placeholder_id(clap: Clap) -> int:
 
 @torch.no_grad()
 def encode_all(encoder: ContextPrompts, vectors: Sequence[Tensor]) -> Tensor:
-    """Return the features (K, D) of all contexts in the encoder's first prompt."""
+    """Encode all contexts in the first prompt as features (K, D)."""
     return torch.cat([encoder.encode(torch.stack(list(part)))[:, 0] for part in chunks(vectors)])
 
 

@@ -20,7 +20,9 @@ def targets(
     similarity: Tensor | None = None,
     share: float = 0.1,
 ) -> Tensor:
-    """Return the target distribution Q (B, B) over captions for each utterance.
+    """Return the targets Q (B, B): captions that utterances match.
+
+    Rows are distributions over the captions.
 
     Args:
         emotions: (B,) emotion index of each pair.
@@ -45,9 +47,10 @@ def targets(
 
 
 def contrastive_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the symmetric cross-entropy of logits L (B, B) against Q (B, B), and its minimum.
+    """Return the symmetric contrastive loss and its minimum.
 
-    The loss is 1/2 [CE(L, Q) + CE(L^T, rownorm(Q^T))]; its minimum is the targets' mean entropy.
+    L is (B, B) logits, Q (B, B) targets. The loss is 1/2 [CE(L, Q) + CE(L^T, rownorm(Q^T))]; its minimum is the
+    targets' mean entropy.
 
     Args:
         mask: (B, B), pairs that are neither positives nor negatives.

@@ -1,4 +1,4 @@
-"""Linear classifier heads on audio embeddings: prediction, saving and loading.
+"""Linear classifier heads on audio embeddings.
 
 Shapes: U utterances, D joint embedding, N labels. Every row of the results table is one `Head`.
 """
@@ -24,7 +24,9 @@ TENSORS = {"weight": ("float32", 2), "bias": ("float32", 1), "mean": ("float32",
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A linear head: T n(x - mean) n(W)^T if cosine, else x W^T + b, of x (U, D).
+    """A linear classifier of embeddings x (U, D).
+
+    Its logits are T n(x - mean) n(W)^T if cosine, else x W^T + b.
 
     Attributes:
         weight: W (N, D).
@@ -92,7 +94,7 @@ def drop_label(head: Head, label: str) -> Head:
 
 
 def majority(y: NDArray[np.int64], names: tuple[str, ...], dimension: int) -> Head:
-    """Return a head that predicts the label frequencies of y (U,) for every utterance.
+    """Return a head that predicts the label frequencies of y (U,).
 
     Args:
         dimension: D.

@@ -1,4 +1,4 @@
-"""Pretrain micro-context, a micro CLAP that knows context words: a positive control.
+"""Pretrain micro-context, the positive control that knows contexts.
 
 CLAP was pretrained on captioned sounds, so phrases such as "a reverberant hall" lie near such audio. The micro backbone
 was not, so it is pretrained on source-training utterances in simulated environments, with captions that name the
@@ -77,7 +77,9 @@ def pretrain(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
 ) -> dict[str, Any]:
-    """Train both encoders of clap, in place, to match environments with context words.
+    """Train clap, in place, to match environments with context words.
+
+    Both encoders are trained.
 
     Args:
         utterances: of the source corpora's training and validation splits: corpus, split, folder, tar, offset, bytes.
@@ -169,7 +171,7 @@ def pretrain(
 def environment_accuracy(
     clap: Clap, utterances: "pd.DataFrame", talk: Sequence[Waveform], seed: int
 ) -> dict[str, float]:
-    """Return environment -> zero-shot accuracy on utterances in that environment.
+    """Return the zero-shot accuracy of each environment.
 
     An utterance is classified by the nearest of all E contexts.
     """

@@ -53,7 +53,10 @@ class TextEmbeddings:
         return self.embeddings[joint] - self.content[self.label_index[joint]]
 
     def save(self, folder: Path) -> str:
-        """Write text_embeddings.safetensors and labels.json; return the content digest."""
+        """Write embeddings and labels; return the content digest.
+
+        The files are text_embeddings.safetensors and labels.json.
+        """
         tensors = {
             "embeddings": self.embeddings,
             "label_index": self.label_index,
@@ -87,7 +90,7 @@ def build_text_embeddings(
     content_template: str = prompts.CONTENT_TEMPLATE,
     joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
-    """Embed labels in the content templates (N J rows), then in contexts (K N rows).
+    """Embed labels without contexts (N J rows) and with (K N rows).
 
     Args:
         contexts: context vectors (K, M, H), or contexts in words; may be empty.
@@ -127,7 +130,7 @@ def build_noise_embeddings(
     seed: int,
     joint_template: str = prompts.JOINT_TEMPLATE,
 ) -> TextEmbeddings:
-    """Embed labels in the content templates (N J rows), then with noise (K N rows).
+    """Embed labels without contexts (N J rows) and with noise (K N).
 
     For every context k and label n, the content embedding c_n is moved along the sphere in a random direction, by the
     distance |u_kn - c_n|: shifts as long as those of the contexts, in random directions.
@@ -150,7 +153,7 @@ def build_noise_embeddings(
 
 
 def redraw_contexts(vectors: Tensor, seed: int, sets: int) -> Tensor:
-    """Draw sets of contexts (sets K, M, H) from the distribution of vectors (K, M, H).
+    """Draw sets of contexts (sets K, M, H) like vectors (K, M, H).
 
     Every token and dimension has the mean and standard deviation of the K contexts. A set depends only on the seed and
     its number.

@@ -15,7 +15,10 @@ from clepdg.models.clap import Clap
 
 
 class TextFeatures:
-    """Encodes captions and class prompts; caches the output of a frozen text encoder."""
+    """Text features of captions and class prompts.
+
+    The output of a frozen text encoder is cached.
+    """
 
     def __init__(self, clap: Clap, emotions: tuple[str, ...], config: ClepConfig) -> None:
         self.clap = clap
@@ -43,7 +46,10 @@ class TextFeatures:
         return encoded[[place[text] for text in texts]]
 
     def with_prototypes(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return caption features (B, D) and class prototypes (N, D) = n(mean_j n(t_nj))."""
+        """Return caption features (B, D) and class prototypes (N, D).
+
+        The prototypes are n(mean_j n(t_nj)).
+        """
         shape = len(self.prompts), len(self.prompts[0])
         both = self.encode([*captions, *(text for row in self.prompts for text in row)])
         prototypes = both[len(captions) :].reshape(*shape, -1).mean(dim=1)

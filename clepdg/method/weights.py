@@ -1,4 +1,4 @@
-"""CLEP's weights: trained parameter groups, low-rank adapters (LoRA), interpolation.
+"""CLEP's weights: trained groups, LoRA adapters, interpolation.
 
 LoRA: Hu et al., ICLR 2022.
 """
@@ -15,7 +15,7 @@ LINEAR = r".*layers\..*\.(query|key|value|dense)"  # the linear layers of the Sw
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
-    """Freeze all parameters but the trained ones; return the optimiser's groups.
+    """Return the optimiser's groups; freeze all other parameters.
 
     The configuration chooses the trained encoders and whether the text projection is trained; the audio projection and
     one logit scale always are. Adapters replace the audio encoder's weights and have the projections' learning rate.
@@ -56,7 +56,10 @@ def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
 
 
 def train_mode(clap: Clap, config: ClepConfig) -> None:
-    """Set trained parts to training mode; frozen encoders and the audio BatchNorm to eval."""
+    """Set the trained parts to training mode.
+
+    Frozen encoders and the audio BatchNorm stay in eval mode.
+    """
     clap.model.train()
     if not config.train_audio_encoder:
         clap.model.audio_model.eval()
@@ -66,9 +69,12 @@ def train_mode(clap: Clap, config: ClepConfig) -> None:
 
 
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
-    """Add adapters to the audio encoder in place; return them for `merge_adapters`.
+    """Add LoRA adapters to the audio encoder in place.
 
     Their initial weights depend on the seed and leave the encoder's output unchanged.
+
+    Returns:
+        The adapters, for `merge_adapters`.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -85,9 +91,9 @@ def merge_adapters(adapters: Any) -> None:
 
 @torch.no_grad()
 def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
-    """Set clep's weights to clap_share * clap + (1 - clap_share) * clep, in place.
+    """Interpolate between the weights of clap and clep, in clep.
 
-    Integer counters stay clep's.
+    clep becomes clap_share * clap + (1 - clap_share) * clep. Integer counters stay clep's.
     """
     start = clap.model.state_dict()
     for name, tensor in clep.model.state_dict().items():

@@ -56,7 +56,7 @@ class Clap:
         return table
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return input_ids and attention_mask (B, L), padded on the right, on the model's device.
+        """Return input_ids and attention_mask (B, L), padded on the right.
 
         Raises:
             BackboneError: a text holds words outside a fixed vocabulary, or is too long for the model.
@@ -83,7 +83,12 @@ class Clap:
         return self.tokenizer.unk_token is None
 
     def pool_text(self, attention_mask: Tensor, **tokens: Tensor) -> Tensor:
-        """Return the pooled text (B, H) of input_ids (B, L) or inputs_embeds (B, L, H)."""
+        """Return the pooled text (B, H) of tokens or their embeddings.
+
+        Args:
+            attention_mask: (B, L).
+            tokens: input_ids (B, L) or inputs_embeds (B, L, H).
+        """
         pooled: Tensor = self.model.text_model(attention_mask=attention_mask, **tokens).pooler_output
         return pooled
 
@@ -96,13 +101,15 @@ class Clap:
         return self.project_text(self.pool_text(**self.tokenize(texts)))
 
     def encode_log_mel(self, log_mels: Tensor) -> Tensor:
-        """Encode log-mels (B, 1, frames, mels) as normalised audio features (B, D)."""
+        """Encode log-mels (B, 1, frames, mels) as audio features (B, D)."""
         pooled = self.model.audio_model(input_features=log_mels).pooler_output
         return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
     @torch.no_grad()
     def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
-        """Encode waveforms as normalised audio features (B, D): means over their windows.
+        """Encode waveforms as audio features (B, D), over their windows.
+
+        A feature is the normalised mean of the features of a waveform's windows.
 
         Args:
             waveforms: B pairs of a waveform (T,) and its rate in Hz.
@@ -117,7 +124,7 @@ class Clap:
         return F.normalize(torch.stack(means), dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write a model folder, with the logit scale as both of ClapModel's scales."""
+        """Write a model folder; both of its logit scales are the trained one."""
         with torch.no_grad():
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         folder.mkdir(parents=True, exist_ok=True)

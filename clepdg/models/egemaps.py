@@ -1,4 +1,4 @@
-"""eGeMAPS: 88 acoustic functionals for voice research, computed by openSMILE.
+"""eGeMAPS: 88 acoustic functionals, computed by openSMILE.
 
 Eyben et al., IEEE TAC 2016. openSMILE is free for research and other non-commercial use only, so it is not a
 dependency but the extra `egemaps`.

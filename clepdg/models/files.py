@@ -1,4 +1,4 @@
-"""Choose the files of a model, and check whether pickled weights may be read.
+"""Choose a model's files; check pickled weights.
 
 Weights in safetensors are preferred. Of pickled weights only the tensors are read (clepdg.models.pickles), and only if
 their sha256 is known or the user allows it.
@@ -67,7 +67,9 @@ def tokenizer_files(names: Collection[str]) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Return the names of a model folder's weight files, safetensors if there are any.
+    """Return the names of a folder's weight files.
+
+    Safetensors are preferred to pickles.
 
     Raises:
         BackboneError: there are none, or an index names files that are missing or outside the folder.
@@ -96,7 +98,9 @@ def is_pickled(files: Collection[str]) -> bool:
 
 
 def check_pickles(where: object, sums: Collection[str | None], *, allow: bool) -> None:
-    """Check that pickled weights are known by their sha256 or allowed by the user.
+    """Check that pickled weights are known or allowed by the user.
+
+    Known weights are those with the sha256 of a pinned model.
 
     Raises:
         BackboneError: they are neither.

@@ -1,4 +1,4 @@
-"""Convert LAION's CLAP checkpoints (.pt) to model folders for transformers' ClapModel.
+"""Convert LAION's CLAP checkpoints (.pt) to model folders.
 
 Supported are unfused HTSAT-tiny and HTSAT-base with a RoBERTa text tower (Wu et al., ICASSP 2023, arXiv 2211.06687).
 Tests compare the embeddings with those of laion_clap. A .pt file is a pickle, which clepdg.models.pickles reads.
@@ -66,7 +66,7 @@ def load_checkpoint(checkpoint: Path, tokenizer: Path) -> Clap:
 
 
 def import_checkpoint(checkpoint: Path, out: Path, tokenizer: Path) -> Clap:
-    """Convert a LAION checkpoint to a model folder `out`; return the loaded model.
+    """Convert a LAION checkpoint to a model folder; load it.
 
     Raises:
         BackboneError: `out` exists or can't be written, or `load_checkpoint` fails. No files are left behind.
@@ -159,7 +159,7 @@ def _check_tokenizer(tokenizer: Any, config: Any, folder: Path) -> None:
 
 
 def _config(state: Mapping[str, Tensor], path: Path) -> Any:
-    """Return the ClapConfig of a checkpoint, inferred from its names and shapes."""
+    """Infer a checkpoint's ClapConfig from its names and shapes."""
     from transformers import ClapConfig
 
     def refuse(what: str) -> BackboneError:

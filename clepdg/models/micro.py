@@ -1,4 +1,4 @@
-"""The micro backbone: a small, randomly initialised CLAP with a word-level tokenizer."""
+"""The micro backbone: a small CLAP with random weights."""
 
 from typing import Any
 
@@ -10,7 +10,9 @@ from clepdg.models.clap import Clap
 
 
 def build_micro(seed: int, *, device: str = "cpu") -> Clap:
-    """Build the micro backbone: 2.8 million random parameters, a fixed vocabulary.
+    """Build the micro backbone with random weights.
+
+    It has 2.8 million parameters and a fixed vocabulary.
 
     Args:
         seed: of the initial weights.

@@ -20,7 +20,7 @@ NUMPY_NUMBERS: Final = ("dtype", "core.multiarray.scalar", "_core.multiarray.sca
 
 
 class _Nothing:
-    """Replaces numpy numbers that checkpoints hold; numpy itself is never called."""
+    """Replaces numpy numbers in checkpoints; numpy is never called."""
 
     def __init__(self, *_: object) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Speech encoders of transformers (WavLM, HuBERT, wav2vec 2.0, Whisper, ...).
+"""Speech encoders of transformers: WavLM, HuBERT, Whisper and others.
 
 They are baselines without a text encoder. Shapes: T samples, F frames, D the encoder's hidden size. A model folder
 holds config.json, weights and preprocessor_config.json.
@@ -32,7 +32,7 @@ class SpeechEncoder:
 
     @torch.no_grad()
     def encode(self, waveform: Waveform, rate: int) -> NDArray[np.float32]:
-        """Encode a waveform (T,) as the mean (D,) over time of the last hidden state.
+        """Encode a waveform (T,) as its mean hidden state (D,) over time.
 
         Utterances are encoded one at a time, without padding: padding changes the output of encoders with group norm
         over time (such as wav2vec 2.0 base) despite a mask. Where the front end pads by itself (Whisper: to 30 s),

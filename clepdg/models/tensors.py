@@ -70,7 +70,7 @@ def check_finite(tensors: Mapping[str, "torch.Tensor"], where: object) -> None:
 
 
 def digest_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
-    """Return the sha256 of all tensors' names, dtypes, shapes and bytes, in name order."""
+    """Return the sha256 of tensors' names, dtypes, shapes and bytes."""
     import torch
 
     total = hashlib.sha256()

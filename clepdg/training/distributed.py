@@ -1,4 +1,4 @@
-"""Data-parallel training: split the batch, gather features, average gradients.
+"""Data-parallel training: gather features, average gradients.
 
 Shapes: B global batch, R ranks, D joint embedding. Every rank encodes B/R utterances and computes the loss of the whole
 batch; the parameters follow the mean of the ranks' losses. With one rank, every function here does nothing.
@@ -23,7 +23,9 @@ TIMEOUT: Final = timedelta(minutes=10)  # then the other ranks give a rank up
 
 
 def start(rank: int, ranks: int, device: str, rendezvous: Path) -> None:
-    """Join the process group over the loopback interface: gloo on a CPU, NCCL on GPUs.
+    """Join the process group over the loopback interface.
+
+    The backend is gloo on a CPU and NCCL on GPUs.
 
     Args:
         rendezvous: a file that the first rank creates; it must not exist before. No port is opened for it.
@@ -62,7 +64,7 @@ def rank_slice(count: int) -> slice:
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenation over ranks; backward sums the ranks' gradients of this rank's part."""
+    """Concatenate over ranks; backward sums the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
@@ -78,7 +80,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(features: Tensor) -> Tensor:
-    """Gather every rank's features (B/R, D) into the batch's (B, D), with gradients."""
+    """Gather every rank's features (B/R, D) as (B, D), with gradients."""
     if world_size() == 1:
         return features
     gathered: Tensor = _Gather.apply(features)  # type: ignore[no-untyped-call]

@@ -35,7 +35,10 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 
 def warmup_cosine(step: int, steps: int, warmup_share: float) -> float:
-    """Return the learning-rate factor in (0, 1] of linear warm-up and cosine decay."""
+    """Return the learning-rate factor of linear warm-up, then cosine.
+
+    It lies in (0, 1].
+    """
     warmup = max(1, round(warmup_share * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -166,7 +169,7 @@ class Training:
         return int(facts["done"])
 
     def _fits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:
-        """Return whether a checkpoint fits this training: tensor names, shapes and step."""
+        """Return whether a checkpoint has the right tensors and step."""
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         weights = {f"tensor.{name}": tensor.shape for name, tensor in self.tensors.items()}
         found = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith("optimiser.")}
@@ -210,7 +213,7 @@ def save_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 
 def is_complete(path: Path) -> bool:
-    """Return whether a checkpoint exists and is readable; remove a damaged one."""
+    """Return whether a checkpoint is readable; remove a damaged one."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Stages' functions for tests of child processes and ranks: a child imports them by their name."""
+"""Stage functions for tests of worker processes and ranks, which import them by name."""
 
 import errno
 import logging

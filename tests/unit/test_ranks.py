@@ -33,10 +33,10 @@ TRAININGS = {
 
 
 @pytest.fixture(scope="module")
-def child():
-    child = WorkerProcess()
-    yield child
-    child.end()
+def worker():
+    worker = WorkerProcess()
+    yield worker
+    worker.end()
 
 
 def work(folder, what, reporting=None, checkpointing=DEFAULT_CHECKPOINTING, **config):
@@ -69,7 +69,7 @@ def pids_of(folder, count, seconds=90.0):
 
 
 @pytest.fixture(scope="module")
-def trained(child, utterances, tmp_path_factory):
+def trained(worker, utterances, tmp_path_factory):
     """Train on two ranks, and in this process with the same, whole batch; return folders and reported metrics."""
     folders, metrics = {}, {"one": [], "two": []}
     for name, compute in (("one", stage_functions.train), ("two", stage_functions.on_two)):
@@ -77,7 +77,7 @@ def trained(child, utterances, tmp_path_factory):
         reporting = Reporting(log_metrics=lambda values, step, name=name: metrics[name].append((step, values)))
         job = work(folders[name], "train", reporting, trainings=TRAININGS, utterances=utterances)
         threads = torch.get_num_threads()
-        computed = compute(job) if name == "one" else child.compute(compute, job)
+        computed = compute(job) if name == "one" else worker.compute(compute, job)
         torch.set_num_threads(threads)
         metrics[f"{name} figures"] = computed.figures
     return folders, metrics
@@ -118,13 +118,13 @@ def test_ranks_end_with_equal_weights(trained):
         assert len(digests) == 1, name
 
 
-def test_ranks_that_ran_out_of_time_go_on_bit_for_bit(child, trained, utterances, tmp_path):
+def test_ranks_that_ran_out_of_time_go_on_bit_for_bit(worker, trained, utterances, tmp_path):
     only = {"dropout": TRAININGS["dropout"]}
     job = work(tmp_path, "train", trainings=only, utterances=utterances, checkpointing=Checkpointing(limit_seconds=0.0))
     with pytest.raises(ClepError, match="time limit is reached") as error:
-        child.compute(stage_functions.on_two, job)
+        worker.compute(stage_functions.on_two, job)
     assert "step 1 of 2" in str(error.value)
-    child.compute(stage_functions.on_two, work(tmp_path, "train", trainings=only, utterances=utterances))
+    worker.compute(stage_functions.on_two, work(tmp_path, "train", trainings=only, utterances=utterances))
     whole = trained[0]["two"]
     for rank in range(2):
         resumed = (tmp_path / "dropout" / f"digest-{rank}").read_text()
@@ -132,46 +132,46 @@ def test_ranks_that_ran_out_of_time_go_on_bit_for_bit(child, trained, utterances
     assert not list(tmp_path.glob("ranks-*"))
 
 
-def test_ranks_gather_in_order_the_first_reports_and_nothing_listens_to_others(child, tmp_path):
+def test_ranks_gather_in_order_the_first_reports_and_nothing_listens_to_others(worker, tmp_path):
     heard = []
     reporting = Reporting(progress=lambda done, total: heard.append((done, total)))
-    computed = child.compute(stage_functions.on_two, work(tmp_path, "meet", reporting))
+    computed = worker.compute(stage_functions.on_two, work(tmp_path, "meet", reporting))
     assert computed.figures["gathered"] == [1.0, 1.0, 2.0, 2.0]
     assert computed.digests["content"] == "[0, 1, 1]"
     assert heard == [(0, 2)]
     assert set(computed.figures["listening"]) <= {"127.0.0.1", "::1"}
 
 
-def test_a_rank_that_fails_ends_the_others_and_is_the_error(child, tmp_path):
+def test_a_rank_that_fails_ends_the_others_and_is_the_error(worker, tmp_path):
     with pytest.raises(ConfigError, match=r"^The second rank refuses\.$"):
-        child.compute(stage_functions.on_two, work(tmp_path, "quarrel"))
+        worker.compute(stage_functions.on_two, work(tmp_path, "quarrel"))
     assert all(gone(pid) for pid in pids_of(tmp_path, 2))
     with pytest.raises(ZeroDivisionError, match="a bug of the second rank"):
-        child.compute(stage_functions.on_two, work(tmp_path, "stumble"))
+        worker.compute(stage_functions.on_two, work(tmp_path, "stumble"))
 
 
-def test_a_killed_rank_ends_the_others_and_is_one_clear_error(child, tmp_path):
+def test_a_killed_rank_ends_the_others_and_is_one_clear_error(worker, tmp_path):
     with pytest.raises(ClepError, match=r"The training process was killed \(signal 9\)"):
-        child.compute(stage_functions.on_two, work(tmp_path, "lose"))
+        worker.compute(stage_functions.on_two, work(tmp_path, "lose"))
     assert all(gone(pid) for pid in pids_of(tmp_path, 2))
 
 
-def test_ranks_die_with_a_killed_child_and_when_it_is_stopped(tmp_path):
+def test_ranks_die_with_a_killed_worker_and_when_it_is_stopped(tmp_path):
     def kill():
         psutil.Process(pids_of(tmp_path / "killed", 2)[0]).parent().kill()
 
     def close():
         pids_of(tmp_path / "stopped", 2)
-        child.close()
+        worker.close()
 
     for name, end, message in (("killed", kill, "signal 9"), ("stopped", close, "was stopped")):
-        child = WorkerProcess()
+        worker = WorkerProcess()
         thread = threading.Thread(target=end)
         thread.start()
         with pytest.raises(ClepError, match=message):
-            child.compute(stage_functions.on_two, work(tmp_path / name, "sleep"))
+            worker.compute(stage_functions.on_two, work(tmp_path / name, "sleep"))
         thread.join()
-        child.end()
+        worker.end()
         assert all(gone(pid) for pid in pids_of(tmp_path / name, 2))
 
 
