@@ -226,7 +226,7 @@ def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monk
     assert sorted(path.name for path in (store.root / "clep").iterdir()) == ["locked.partial"]
 
 
-def test_gc_removes_attempts_that_do_not_stand_and_checkpoints_of_what_stands(store, settings, monkeypatch):
+def test_gc_removes_abandoned_attempts_and_checkpoints_of_finished_outputs(store, settings, monkeypatch):
     if not hasattr(store, "bucket"):
         pytest.skip("a folder has none")
     stands = commit(store, "k0")
@@ -278,7 +278,7 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
 
 
 def test_what_is_deleted_while_a_run_computes_is_computed_again(store, settings):
-    """It stood when the run began, and is read by a stage that comes later."""
+    """It is there when the run starts, and a later stage reads it."""
     again: list[str] = []
 
     def compute(work):
@@ -302,7 +302,7 @@ def test_what_is_deleted_while_a_run_computes_is_computed_again(store, settings)
 
 
 class AtOnce:
-    """What Prefect does with a task, at once."""
+    """Stands in for a Prefect task and runs it at once."""
 
     def __call__(self, title, node, decision, run, return_state=True):
         run.unquote().bring_up_to_date(node.unquote(), decision.unquote())

@@ -17,6 +17,7 @@ from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.documents import Documents
 from clepdg.store.opening import open_store
 from tasks.engine import execute
+from tasks.engine import worker as worker_module
 from tasks.engine.node import Node, Work, decide
 from tasks.engine.worker import WorkerProcess
 from tasks.host.settings import PROJECT, Settings
@@ -24,10 +25,10 @@ from tests.unit import stage_functions
 
 
 @pytest.fixture
-def child():
-    child = WorkerProcess()
-    yield child
-    child.end()
+def worker():
+    worker = WorkerProcess()
+    yield worker
+    worker.end()
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def gone(pid, seconds=30.0):
     return not psutil.pid_exists(pid)
 
 
-def test_all_that_a_stage_reports_arrives_in_the_thread_that_waits(child, make, caplog):
+def test_all_that_a_stage_reports_arrives_in_the_thread_that_waits(worker, make, caplog):
     caplog.set_level(logging.INFO)
     heard, threads = [], set()
 
@@ -73,7 +74,7 @@ def test_all_that_a_stage_reports_arrives_in_the_thread_that_waits(child, make, 
         threads.add(threading.get_ident())
 
     reporting = Reporting(log_metrics=log_metrics, progress=lambda done, total: heard.append((done, total)))
-    computed = child.compute(stage_functions.talk, make(reporting=reporting))
+    computed = worker.compute(stage_functions.talk, make(reporting=reporting))
     assert computed.digests == {"content": "x"}
     assert computed.figures["pid"] != os.getpid()
     assert computed.figures["device"] == "cpu:1"
@@ -89,72 +90,93 @@ def test_all_that_a_stage_reports_arrives_in_the_thread_that_waits(child, make, 
     assert any("a warning of Python" in message for _, message in said)
 
 
-def test_one_process_computes_stage_after_stage(child, make):
-    pids = {child.compute(stage_functions.talk, make(str(n))).figures["pid"] for n in range(3)}
+def test_one_process_computes_stage_after_stage(worker, make):
+    pids = {worker.compute(stage_functions.talk, make(str(n))).figures["pid"] for n in range(3)}
     assert len(pids) == 1
-    child.end()
+    worker.end()
     assert gone(pids.pop())
 
 
-def test_errors_come_back_as_they_were_raised(child, make):
+def test_errors_come_back_as_they_were_raised(worker, make):
     with pytest.raises(ConfigError) as refused:
-        child.compute(stage_functions.refuse, make())
+        worker.compute(stage_functions.refuse, make())
     assert str(refused.value) == "This is refused.\n  got: x\n  do: nothing"
     with pytest.raises(ZeroDivisionError) as bug:
-        child.compute(stage_functions.stumble, make())
-    assert "in stumble" in "".join(bug.value.__notes__)  # where it happened, in the child
+        worker.compute(stage_functions.stumble, make())
+    assert "in stumble" in "".join(bug.value.__notes__)  # where it happened, in the worker
     with pytest.raises(OSError, match="No space left") as full:
-        child.compute(stage_functions.fill, make())
+        worker.compute(stage_functions.fill, make())
     assert full.value.errno == 28
     with pytest.raises(RuntimeError, match="Unpicklable: 1 and 2"):
-        child.compute(stage_functions.fail_oddly, make())
+        worker.compute(stage_functions.fail_oddly, make())
 
 
-def test_a_killed_child_is_one_clear_error_and_the_next_stage_gets_a_new_one(child, make):
+def test_a_killed_worker_is_one_clear_error_and_the_next_stage_gets_a_new_one(worker, make):
     with pytest.raises(ClepError, match=r"The training process was killed \(signal 9\)") as error:
-        child.compute(stage_functions.die, make())
+        worker.compute(stage_functions.die, make())
     assert "last words" in str(error.value)
     assert "continues from the last checkpoint" in str(error.value)
     with pytest.raises(ClepError, match="exit code 3"):
-        child.compute(stage_functions.leave, make())
-    assert child.compute(stage_functions.talk, make()).digests == {"content": "x"}
+        worker.compute(stage_functions.leave, make())
+    assert worker.compute(stage_functions.talk, make()).digests == {"content": "x"}
 
 
 @pytest.mark.parametrize("function", [stage_functions.sleep, stage_functions.ignore_and_sleep])
-def test_a_child_that_hangs_is_ended(child, make, tmp_path, function):
+def test_a_worker_that_hangs_is_ended(worker, make, tmp_path, function):
     with pytest.raises(ClepError, match="hangs"):
-        child.compute(function, make(), patience=2.0)
+        worker.compute(function, make(), patience=2.0)
     assert gone(pid_of(tmp_path))
 
 
-def test_closing_from_another_thread_ends_the_child_for_good(child, make, tmp_path):
+class SlowToLoad:
+    """Takes a while to be unpickled, as imports do on a busy machine."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __reduce__(self):
+        return time.sleep, (self.seconds,)
+
+
+def test_patience_counts_from_the_first_message(worker, make):
+    computed = worker.compute(stage_functions.talk, make(slow=SlowToLoad(2.0)), patience=1.5)
+    assert computed.digests == {"content": "x"}
+
+
+def test_a_worker_that_never_starts_is_ended(worker, make, monkeypatch):
+    monkeypatch.setattr(worker_module, "START_SECONDS", 1.0)
+    with pytest.raises(ClepError, match="hangs"):
+        worker.compute(stage_functions.talk, make(slow=SlowToLoad(60.0)), patience=0.5)
+
+
+def test_closing_from_another_thread_ends_the_worker_for_good(worker, make, tmp_path):
     pids = []
 
     def stop():
         pids.append(pid_of(tmp_path))
-        child.close()
+        worker.close()
 
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(ClepError, match="was stopped"):
-        child.compute(stage_functions.sleep, make())
+        worker.compute(stage_functions.sleep, make())
     thread.join()
     assert gone(pids[0])
     with pytest.raises(ClepError, match="was stopped"):
-        child.compute(stage_functions.talk, make())
+        worker.compute(stage_functions.talk, make())
 
 
-def test_a_report_that_fails_ends_the_child(child, make, tmp_path):
+def test_a_report_that_fails_ends_the_worker(worker, make, tmp_path):
     def progress(done, total):
         raise ConnectionError("the server went away")
 
     with pytest.raises(ConnectionError):
-        child.compute(stage_functions.sleep, make(reporting=Reporting(progress=progress)))
+        worker.compute(stage_functions.sleep, make(reporting=Reporting(progress=progress)))
     assert gone(pid_of(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_child_dies_with_its_parent(tmp_path, number):
+def test_a_worker_dies_with_its_parent(tmp_path, number):
     driver = f"""
 from pathlib import Path
 from clepdg.callbacks import Reporting
@@ -176,7 +198,7 @@ WorkerProcess().compute(stage_functions.ignore_and_sleep, work)
     assert gone(pid)
 
 
-def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
+def one_stage(tmp_path, function, worker, device="cpu:1", training_seconds=None):
     """Run one torch stage in a store."""
     store = open_store(str(tmp_path / "store"))
     settings = Settings(
@@ -194,23 +216,23 @@ def one_stage(tmp_path, function, child, device="cpu:1", training_seconds=None):
         {},
         store,
         settings,
-        worker=child,
+        worker=worker,
         reporting=lambda node, decision: contextlib.nullcontext(Reporting()),
     )
 
 
-def test_a_stage_in_a_child_is_committed_and_a_killed_one_holds_nothing(tmp_path, child):
+def test_a_stage_in_a_worker_is_committed_and_a_killed_one_holds_nothing(tmp_path, worker):
     with pytest.raises(ClepError, match="signal 9"):
-        one_stage(tmp_path, stage_functions.die, child)
+        one_stage(tmp_path, stage_functions.die, worker)
     with pytest.raises(StoreError, match="what is done is kept"):
-        one_stage(tmp_path, stage_functions.fill, child)
-    done = one_stage(tmp_path, stage_functions.talk, child)  # neither the key's lock nor the device's is held
+        one_stage(tmp_path, stage_functions.fill, worker)
+    done = one_stage(tmp_path, stage_functions.talk, worker)  # neither the key's lock nor the device's is held
     assert done.record.digests == {"content": "x"}
     assert not list((tmp_path / "store").glob("*/*.partial"))
-    assert one_stage(tmp_path, stage_functions.die, child).reused
+    assert one_stage(tmp_path, stage_functions.die, worker).reused
 
 
-def test_the_time_limit_holds_for_a_training_that_hangs_in_a_child(tmp_path, child, monkeypatch):
+def test_the_time_limit_holds_for_a_training_that_hangs_in_a_worker(tmp_path, worker, monkeypatch):
     monkeypatch.setattr(execute, "EXTRA_SECONDS", 0.5)
     with pytest.raises(ClepError, match="hangs"):
-        one_stage(tmp_path, stage_functions.sleep, child, training_seconds=0.5)
+        one_stage(tmp_path, stage_functions.sleep, worker, training_seconds=0.5)
