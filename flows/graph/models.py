@@ -1,13 +1,14 @@
-"""The models that a run starts from, as nodes: the backbone, of all folds or of each, and a speech encoder."""
+"""Nodes of the models that a run starts from: the backbone, of all folds or of each, and a speech encoder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clepdg import prompts
 from clepdg.config.folds import Fold
-from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND
+from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
 from tasks.engine.node import Computed, Node
@@ -18,10 +19,52 @@ BACKBONES = (BACKBONE, FULL_BAND)  # the same weights
 STATISTICS = (LOG_MEL, EGEMAPS)  # of audio, by no model
 
 
-def shared_models(config: Config) -> dict[str, str | None]:
-    """Return the models that no fold changes, with their nodes: statistics of audio need none."""
-    shared: dict[str, str | None] = {**dict.fromkeys(STATISTICS), ENCODER: f"backbone/{ENCODER}"}
-    return shared if backbone_by_fold(config) else {**shared, **dict.fromkeys(BACKBONES, f"backbone/{BACKBONE}")}
+@dataclass(frozen=True)
+class Model:
+    """A model whose embeddings rows use, or statistics of audio in place of one.
+
+    Attributes:
+        name: in the names of nodes: "backbone", "leave-out-tess.c0".
+        node_id: id of its node; None: statistics of audio.
+        text_name: its name as the model of text embeddings.
+        full_band: it reads audio at the native rate.
+        fold: the fold that it belongs to; None: all folds share it.
+        variant: of CLEP.
+        seed: of CLEP: "c0".
+    """
+
+    name: str
+    node_id: str | None
+    text_name: str
+    full_band: bool = False
+    fold: str | None = None
+    variant: str = MAIN
+    seed: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the nodes that use this model."""
+        found = {"model": self.name, "fold": self.fold or "", "variant": self.variant, "seed": self.seed}
+        return {name: value for name, value in found.items() if value}
+
+
+def backbone_model(config: Config, kind: str, fold: Fold) -> Model:
+    """Return a fold's model of a kind other than CLEP: its own, or the one that all folds share."""
+    shared = shared_models(config)
+    if kind in shared:
+        return shared[kind]
+    node_id, text_name = f"backbone/{backbone_name(config, fold)}", f"{fold.name}.{BACKBONE}"
+    return Model(f"{fold.name}.{kind}", node_id, text_name, full_band=kind == FULL_BAND, fold=fold.name)
+
+
+def shared_models(config: Config) -> dict[str, Model]:
+    """Return kind -> model of the models that all folds share."""
+    shared = {kind: Model(kind, None, kind) for kind in STATISTICS}
+    shared[ENCODER] = Model(ENCODER, f"backbone/{ENCODER}", ENCODER)
+    if not backbone_by_fold(config):
+        for kind in BACKBONES:
+            shared[kind] = Model(kind, f"backbone/{BACKBONE}", BACKBONE, full_band=kind == FULL_BAND)
+    return shared
 
 
 def backbone_by_fold(config: Config) -> bool:
@@ -35,7 +78,7 @@ def backbone_name(config: Config, fold: Fold) -> str:
 
 
 def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: bool = False) -> Node:
-    """The CLAP to start from; a fold's own is pretrained on the audio of its sources."""
+    """Return the node of the CLAP to start from; a fold's own is pretrained on the audio of its sources."""
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
     inputs: dict[str, str] = {}
@@ -53,11 +96,12 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: 
         config=settings,
         inputs=inputs,
         state=state,
+        tags={"model": BACKBONE} | ({"fold": fold.name} if fold else {}),
     )
 
 
 def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:
-    """The speech encoder that a row is a probe on."""
+    """Return the node of the speech encoder, whose embeddings a row's probe learns from."""
     name, state = _weights(str(config.encoder.name))
     settings = {"name": name, "revision": config.encoder.revision}
     return Node(
@@ -66,6 +110,7 @@ def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:
         compute=_reading(models.compute_encoder, allow_pickle_weights),
         config=settings,
         state=state,
+        tags={"model": ENCODER},
     )
 
 

@@ -1,7 +1,7 @@
-"""The stages of a fold, each as a node: what it reads of the configuration, and what it depends on.
+"""Nodes of a fold's stages, with the settings that they read and the outputs that they depend on.
 
-Names say what a node is of: "leave-out-tess.c0" (fold and CLEP's seed), "leave-out-tess.frozen-text.c0" (of a variant
-of CLEP), and below it "leave-out-tess.c0.acpt.l0" (contexts and the later seed).
+Names are made of tags: "leave-out-tess.c0" (fold and CLEP's seed), "leave-out-tess.frozen-text.c0" (a variant of CLEP),
+"leave-out-tess.c0.acpt.l0" (contexts and the later seed). Nothing reads them back: a node has its tags beside its name.
 """
 
 from dataclasses import replace
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from clepdg.audio import corruptions, noise
 from clepdg.audio.corruptions import CLEAN, Condition
 from clepdg.config.folds import PAIR, Fold, kind
-from clepdg.config.rows import ACPT_VARIANTS, BACKBONE, CLEP_VARIANTS, CONTEXTS, ENCODER, FULL_BAND, MAIN, Row
+from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, ENCODER, MAIN, Row
 from clepdg.config.schema import ClassifierConfig, Config
 from clepdg.corpora import cards
 from clepdg.download import folders
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.hashing import digest
-from flows.graph.models import STATISTICS, backbone_name
+from flows.graph.models import STATISTICS, Model, backbone_name
 from tasks.engine.node import Node
 from tasks.stages import classifier as training
 from tasks.stages import embeddings, models
@@ -26,7 +26,7 @@ CLEP = "clep"
 
 
 class Head(NamedTuple):
-    """A row's head for one pair of seeds, and the model whose audio embeddings it is applied to."""
+    """A row's head for one pair of seeds, and the name of the model whose audio embeddings it classifies."""
 
     row: str
     seed: str
@@ -37,33 +37,34 @@ def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
     """Return the canonical emotions that the cards of a fold's sources name: never from target files.
 
     Args:
-        without: an emotion that is to be added by its word alone: neither it nor what shares its label is there.
+        without: an emotion that a row adds by its word alone: it and the emotions that share its label are left out.
     """
     named = {emotion for corpus in fold.sources for emotion in cards.load_card(corpus).emotions}
     excluded = alike(without) if without else ()
     return tuple(emotion for emotion in EMOTIONS if emotion in named and emotion not in excluded)
 
 
-def clep_name(fold: Fold, variant: str, seed: int) -> str:
-    """Return the name of a CLEP: "leave-out-tess.c0", and of a variant "leave-out-tess.frozen-text.c0"."""
-    return ".".join(part for part in (fold.name, variant, f"c{seed}") if part)
+def clep_model(fold: Fold, variant: str, seed: int) -> Model:
+    """Return a fold's CLEP: "leave-out-tess.c0", or of a variant "leave-out-tess.frozen-text.c0"."""
+    name = ".".join(part for part in (fold.name, variant, f"c{seed}") if part)
+    return Model(name, f"clep/{name}", name, fold=fold.name, variant=variant, seed=f"c{seed}")
 
 
 def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
-    """CLEP of a fold: reads train and validation of the sources, and nothing of a target that is left out.
+    """Return the nodes of a fold's CLEP, which learns from the sources' train and validation parts alone.
 
-    Where its weights are mixed with the backbone's, the CLEP that is mixed comes before it.
+    If its weights are interpolated with the backbone's, the node of the CLEP to interpolate comes first.
     """
     settings = CLEP_VARIANTS[variant](config.clep)
     trained = replace(settings, clap_share=0.0)
-    name = clep_name(fold, variant, seed)
+    whole = trainee = clep_model(fold, variant, seed)
     if settings.clap_share:
         pure = MAIN if trained == config.clep else "-".join(part for part in (variant, "trained") if part)
-        name = clep_name(fold, pure, seed)
+        trainee = clep_model(fold, pure, seed)
     emotions = fold_emotions(fold, settings.without_emotion)
     node = Node(
         stage="clep",
-        name=name,
+        name=trainee.name,
         compute=models.compute_clep,
         config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
         inputs={
@@ -72,25 +73,27 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
         },
         ranks=trained.ranks,
+        tags=trainee.tags,
     )
     if not settings.clap_share:
         return [node]
-    mixed = Node(
+    interpolated = Node(
         stage="clep",
-        name=clep_name(fold, variant, seed),
+        name=whole.name,
         compute=models.compute_interpolation,
         config={"clap_share": settings.clap_share, "compute": config.compute},
         inputs={"backbone": f"backbone/{backbone_name(config, fold)}", "clep": node.id},
+        tags=whole.tags,
     )
-    return [node, mixed]
+    return [node, interpolated]
 
 
-def acpt(config: Config, fold: Fold, variant: str, model: str, kind: str, seed: int) -> Node:
-    """Context vectors of a fold's CLEP: learnt, or made without training, as a variant of ACPT says."""
-    without = CLEP_VARIANTS[variant](config.clep).without_emotion
+def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node:
+    """Return the node of a CLEP's context vectors: learnt, or made without training, as the variant of ACPT says."""
+    without = CLEP_VARIANTS[model.variant](config.clep).without_emotion
     return Node(
         stage="acpt",
-        name=f"{model}.{kind}.l{seed}",
+        name=f"{model.name}.{kind}.l{seed}",
         compute=models.compute_acpt,
         config={
             "acpt": replace(config.acpt, **ACPT_VARIANTS[kind]),
@@ -98,19 +101,22 @@ def acpt(config: Config, fold: Fold, variant: str, model: str, kind: str, seed: 
             "emotions": fold_emotions(fold, without),
             "seed": seed,
         },
-        inputs={"clep": f"clep/{model}"},
+        inputs={"clep": str(model.node_id)},
+        tags={**model.tags, "contexts": kind, "seed": f"{model.seed}.l{seed}"},
     )
 
 
-def text_name(model: str, row: Row, seed: int | None) -> str:
+def text_name(model: Model, row: Row, seed: int | None) -> str:
     """Return the name of a row's text embeddings: model, contexts, and the later seed where it changes them."""
-    kind = row.contexts + ("-one-prompt" if row.one_prompt else "")
-    model = f"{model.removesuffix(FULL_BAND)}{BACKBONE}" if model.endswith(FULL_BAND) else model  # the same words
-    return f"{model}.{kind}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
+    return f"{model.text_name}.{_contexts_name(row)}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
 
 
-def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: int | None) -> Node:
-    """The label set's words, embedded by a model with one kind of contexts."""
+def _contexts_name(row: Row) -> str:
+    return row.contexts + ("-one-prompt" if row.one_prompt else "")
+
+
+def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) -> Node:
+    """Return the node of the label set's words, embedded by a model with one kind of contexts."""
     contexts, text = CONTEXTS[row.contexts], config.text
     settings: dict[str, Any] = {
         "label_set": text.label_set,
@@ -130,39 +136,45 @@ def text_embeddings(config: Config, model: str, model_id: str, row: Row, seed: i
         name=text_name(model, row, seed),
         compute=embeddings.compute_text_embeddings,
         config=settings,
-        inputs={"model": model_id, **({"acpt": f"acpt/{model}.{contexts.acpt}.l{seed}"} if contexts.acpt else {})},
+        inputs={
+            "model": str(model.node_id),
+            **({"acpt": f"acpt/{model.name}.{contexts.acpt}.l{seed}"} if contexts.acpt else {}),
+        },
+        tags={
+            **model.tags,
+            "model": model.text_name,
+            "contexts": _contexts_name(row),
+            **({"seed": f"{model.seed}.l{seed}"} if contexts.acpt else {}),
+        },
     )
 
 
 def audio_embeddings(
-    config: Config,
-    model: str,
-    model_id: str | None,
-    corpus: str,
-    heard: Condition | None = None,
-    fold: Fold | None = None,
+    config: Config, model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None
 ) -> Node:
-    """Every utterance of a corpus, embedded by a model: shared by all rows, and by all folds with that model.
+    """Return the node of a corpus's utterances, embedded by a model: all rows and folds with that model share it.
 
-    In a condition other than clean only the test part is heard. A babble's talkers are of the fold's sources.
+    In a condition other than clean only the test part is embedded. A babble's talkers are of the fold's sources.
     """
-    condition = heard.name if heard else CLEAN
-    settings: dict[str, Any] = {"condition": condition, "compute": config.compute}
-    shard = shard_name(corpus, full_band=model.endswith(FULL_BAND))
-    inputs = {"shard": f"shard/{shard}", **({"model": model_id} if model_id else {})}
+    name = condition.name if condition else CLEAN
+    settings: dict[str, Any] = {"condition": name, "compute": config.compute}
+    shard = shard_name(corpus, full_band=model.full_band)
+    fold = _talkers(fold, condition)
+    inputs = {"shard": f"shard/{shard}", **({"model": model.node_id} if model.node_id else {})}
     state: dict[str, str] = {}
     if fold:
         inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
-    if heard and heard.noise == noise.OWN:
+    if condition and condition.noise == noise.OWN:
         settings["noise_folder"] = config.evaluate.noise_folder
         state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
     return Node(
         stage="audio_embeddings",
-        name=audio_name(model, corpus, heard, fold),
+        name=audio_name(model, corpus, condition, fold),
         compute=embeddings.compute_audio_embeddings,
-        config={**settings, **({"model": model} if model in (*STATISTICS, ENCODER) else {})},
+        config={**settings, **({"model": model.name} if model.name in (*STATISTICS, ENCODER) else {})},
         inputs=inputs,
         state=state,
+        tags={**({"fold": fold.name} if fold else {}), **model.tags, "corpus": corpus, "condition": name},
     )
 
 
@@ -171,36 +183,40 @@ def shard_name(corpus: str, *, full_band: bool = False) -> str:
     return f"{corpus}.full-band" if full_band else corpus
 
 
-def audio_name(model: str, corpus: str, heard: Condition | None = None, fold: Fold | None = None) -> str:
-    """Return the name of a corpus's embeddings by a model, in a condition, for a fold where it decides the babble."""
-    of_fold = f"{fold.name}." if fold and not model.startswith(fold.name) else ""
-    return f"{of_fold}{model}.{corpus}" + (f".{heard.name}" if heard else "")
+def audio_name(model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> str:
+    """Return the name of a corpus's embeddings by a model, in a condition, of a fold where that decides the babble."""
+    fold = _talkers(fold, condition)
+    of_fold = f"{fold.name}." if fold and not model.fold else ""
+    return f"{of_fold}{model.name}.{corpus}" + (f".{condition.name}" if condition else "")
+
+
+def _talkers(fold: Fold | None, condition: Condition | None) -> Fold | None:
+    """Return the fold where a condition is made of its sources' speech, and so differs from fold to fold."""
+    return fold if condition and condition.uses_babble else None
 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
-    """Return the corruptions in which a fold is heard: pairs are heard clean."""
+    """Return the corruptions under which a fold is evaluated: pairs are evaluated on clean audio alone."""
     return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
 
 
-def hears(model: str, heard: Condition | None) -> bool:
-    """Tell whether a model hears a condition: corruptions are made at 16 kHz, where no full band is left."""
-    return heard is None or not model.endswith(FULL_BAND)
-
-
-def talkers(fold: Fold, heard: Condition) -> Fold | None:
-    """Return the fold, where a condition is made of what its sources' speakers say."""
-    return fold if heard.uses_babble else None
+def is_evaluated(model: Model, condition: Condition | None) -> bool:
+    """Return whether a model is evaluated under a condition: corruptions are at 16 kHz, which leaves no full band."""
+    return condition is None or not model.full_band
 
 
 def new_label(config: Config, row: Row) -> str | None:
-    """Return the label that a row adds by its word alone, if it does."""
+    """Return the label that a row adds by its word alone; None: it adds none."""
     without = CLEP_VARIANTS[row.variant](config.clep).without_emotion
     learns_words = row.model == CLEP and row.head in ("text", "prompts")
     return LABEL_SETS[config.text.label_set].get(without or "") if learns_words else None
 
 
-def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | None) -> Node:
-    """The head of one row: sees the sources' train and validation parts alone; a ceiling, the target's."""
+def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, later: int | None) -> Node:
+    """Return the node of a row's head, which learns from the sources' train and validation parts.
+
+    A ceiling's head learns from those of the target.
+    """
     settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
     text: dict[str, str] = {}
     if row.head in ("prompts", "text"):
@@ -208,7 +224,7 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | No
         if row.head == "prompts":  # no steps: of all settings it reads the centring alone
             chosen = ClassifierConfig(steps=0, centring=chosen.centring)
         settings |= {"classifier": chosen, "seed": later or 0}
-        text = {"text": f"text_embeddings/{text_name(head.model, row, later)}"}
+        text = {"text": f"text_embeddings/{text_name(model, row, later)}"}
         if CONTEXTS[row.contexts].how == "redrawn":
             settings |= {"redraws": config.text.redraws}
         if new := new_label(config, row):
@@ -224,4 +240,5 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, later: int | No
             **{f"audio/{corpus}": f"audio_embeddings/{head.model}.{corpus}" for corpus in corpora},
             **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in corpora},
         },
+        tags={"model": head.model, "fold": fold.name, "row": head.row, "seed": head.seed},
     )

@@ -23,9 +23,10 @@ from clepdg.errors import ConfigError, SourceError
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
-from flows.graph.fold import fold_nodes, looked_at_before
+from flows.graph.evaluation import compared_backbone
+from flows.graph.fold import fold_nodes
 from flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
-from flows.graph.nodes import audio_embeddings, hears, shard_name, text_embeddings
+from flows.graph.nodes import audio_embeddings, is_evaluated, shard_name, text_embeddings
 from flows.graph.titles import facts, title, untestable
 from tasks.engine.node import DATA_STAGES, STAGES, Node
 from tasks.stages import data
@@ -72,12 +73,18 @@ def graph(
         nodes.append(encoder(config, allow_pickle_weights=allow_pickle_weights))
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
-        nodes += [replace(node, fold=fold.name) for node in fold_nodes(config, fold, wanted)]
+        nodes += fold_nodes(config, fold, wanted)
     learnt = [node.id for node in nodes if node.stage in ("clep", "acpt")]
     models = [node.id for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
-    nodes.append(report(config, chosen, wanted, models))
+    nodes.append(_with_input_tags(report(config, chosen, wanted, models), nodes))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
+
+
+def _with_input_tags(node: Node, nodes: list[Node]) -> Node:
+    """Return a node that knows the tags of its inputs."""
+    tags = {other.id: other.tags for other in nodes}
+    return replace(node, input_tags={name: tags[ref] for name, ref in node.inputs.items()})
 
 
 def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
@@ -91,7 +98,7 @@ def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, st
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise SourceError("\n- ".join([f"{len(faults)} sources can't be had.", *map(str, faults)]))
+        raise SourceError(f"{len(faults)} sources can't be had.", children=faults)
     return nodes
 
 
@@ -110,6 +117,7 @@ def source(config: Config, corpus: str, sources: Mapping[str, str], states: Mapp
                 "acoustics": card.acoustics,
                 "sample_rate": card.expected.sample_rate,
             },
+            tags={"corpus": corpus},
         )
     return Node(
         stage="source",
@@ -117,6 +125,7 @@ def source(config: Config, corpus: str, sources: Mapping[str, str], states: Mapp
         compute=data.compute_source,
         config={"corpus": corpus, "given": given},
         state={"source": states.get(corpus) or digest(origin.identify(card, given))},
+        tags={"corpus": corpus},
     )
 
 
@@ -135,6 +144,7 @@ def index(config: Config, corpus: str) -> Node:
             **({"published": digest(sums)} if sums else {}),
         },
         inputs={"source": f"source/{corpus}"},
+        tags={"corpus": corpus},
     )
 
 
@@ -147,6 +157,7 @@ def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
         config={"shard": replace(config.shard, band_limit_hz=None) if full_band else config.shard},
         inputs={"index": f"index/{corpus}#audio"},
         uses={"source": f"source/{corpus}"},
+        tags={"corpus": corpus},
     )
 
 
@@ -159,7 +170,7 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
         from clepdg.corpora import synthetic
         from clepdg.dataset import validate
 
-        card = load_card(node.name)
+        card = load_card(node.tags["corpus"])
         card = synthetic.with_size(card, config.synthetic) if card.acoustics else card
         validate.check(record.figures, card, allow_partial=allow_partial, place=place)
 
@@ -167,24 +178,24 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
 
 
 def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> list[Node]:
-    """What no fold changes: text and audio embeddings of the backbone, and all that is made without CLEP."""
-    models = {row.model for row in wanted.values()}
+    """Return the nodes that no fold changes: text and audio embeddings of the models that all folds share."""
     own = shared_models(config)
     nodes = [
-        text_embeddings(config, row.model, f"backbone/{BACKBONE}", row, None)
+        text_embeddings(config, own[row.model], row, None)
         for row in wanted.values()
         if row.model in BACKBONES and row.model in own and row.head == "prompts"
     ]
-    if any(looked_at_before(config, fold, wanted) == BACKBONE for fold in chosen):
-        nodes.append(text_embeddings(config, BACKBONE, f"backbone/{BACKBONE}", wanted[context_geometry.IN_WORDS], None))
-    heard = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
+    if BACKBONE in own and any(compared_backbone(config, fold, wanted) for fold in chosen):
+        nodes.append(text_embeddings(config, own[BACKBONE], wanted[context_geometry.IN_WORDS], None))
+    conditions = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
+    used = {row.model for row in wanted.values()}
     nodes += [
-        audio_embeddings(config, model, own[model], corpus, condition)
-        for model in own
-        if model in models
-        for condition, corpus in product(heard, config.corpora)
-        if condition is None or (corpus in targets and hears(model, condition))
+        audio_embeddings(config, model, corpus, condition)
+        for name, model in own.items()
+        if name in used
+        for condition, corpus in product(conditions, config.corpora)
+        if condition is None or (corpus in targets and is_evaluated(model, condition))
     ]
     return list({node.id: node for node in nodes}.values())
 

@@ -85,9 +85,9 @@ def parts(plan: Plan, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
     The corpus of a data part stands in one fold of its own: no data stage reads which others there are.
     """
     nodes, config, arguments = list(nodes), plan.config, plan.arguments
-    names = {node.name.partition(".")[0] for node in nodes if node.stage in DATA_STAGES}
+    stale_corpora = {node.tags["corpus"] for node in nodes if node.stage in DATA_STAGES}
     found: dict[str, Arguments] = {}
-    for corpus in (corpus for corpus in config.corpora if corpus in names):
+    for corpus in (corpus for corpus in config.corpora if corpus in stale_corpora):
         found[corpus] = replace(
             arguments,
             corpora=(corpus,),
@@ -96,9 +96,9 @@ def parts(plan: Plan, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
             until=_first(arguments.until, "shard"),
             overrides={**arguments.overrides, "protocols": "supervised"},
         )
-    stems = {node.name.partition(".")[0] for node in nodes if node.stage not in DATA_STAGES}
+    stale_folds = {node.fold for node in nodes}
     for fold in folds(config.corpora, config.protocols, arguments.folds):
-        if fold.name in stems:
+        if fold.name in stale_folds:
             found[fold.name] = replace(arguments, folds=(fold.name,), until=_first(arguments.until, "evaluate"))
     return {name: parameters(part) for name, part in found.items()}
 

@@ -12,7 +12,7 @@ from clepdg.store.layout import Item
 from clepdg.store.record import OTHER_FORMAT, Record
 from clepdg.store.store import Store
 from tasks.engine import run_history
-from tasks.engine.node import STAGES
+from tasks.engine.node import STAGES, split_id
 from tasks.host.settings import Settings
 
 RUNS = 10  # the number of last runs whose outputs are kept
@@ -143,7 +143,7 @@ def reached_by_versions(store: Store, settings: Settings) -> Reached:
 
 
 def _keys(stages: dict[str, dict[str, str]]) -> Reached:
-    return {(node_id.partition("/")[0], facts["key"]) for node_id, facts in stages.items() if facts.get("key")}
+    return {(split_id(node_id)[0], facts["key"]) for node_id, facts in stages.items() if facts.get("key")}
 
 
 def describe(store: Store, item: Item) -> str:

@@ -112,6 +112,7 @@ def _compute(
             folder=folder,
             inputs=inputs,
             records={name: records[ref] for name, ref in refs.items()},
+            tags=node.input_tags,
             previous=store.at_hand(node.stage, decision.before) if decision.before else None,
             pins=store.documents,
             device=devices[0],

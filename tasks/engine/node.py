@@ -40,6 +40,7 @@ class Work:
         folder: where the output goes; *.resume files in it survive a kill.
         inputs: input name -> folder of that output.
         records: input name -> its record.
+        tags: input name -> tags of its node.
         previous: folder of this node's output in the last run, if this machine has it.
         pins: the store's documents; pins/<corpus>.json exists from the first download on, and outlives every output.
             None in a worker process of a run whose store is a bucket.
@@ -58,6 +59,7 @@ class Work:
     reporting: Reporting
     devices: tuple[str, ...] = ("cpu",)
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Node:
             called on every run, also for reused outputs.
         ranks: number of processes that compute it together.
         tags: corpus, fold, model, variant, contexts, condition, row and seed, as far as it has them; not in the key.
+        input_tags: input name -> tags of its node.
     """
 
     stage: str
@@ -85,6 +88,7 @@ class Node:
     accept: Callable[[Record, str], None] = lambda record, place: None
     ranks: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
+    input_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from clepdg.errors import StoreError
 from clepdg.hashing import canonical, inside
 from clepdg.store.store import Store
-from tasks.engine.node import DATA_STAGES
+from tasks.engine.node import DATA_STAGES, split_id
 
 log = logging.getLogger("clepdg")
 
@@ -161,7 +161,7 @@ def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
         alike = _kind(log["config"]) == _kind(config)
         for node_id, facts in log["stages"].items():
             known = facts.get("key") and facts.get("outcome") != RUNNING
-            if known and (alike or node_id.partition("/")[0] in DATA_STAGES):
+            if known and (alike or split_id(node_id)[0] in DATA_STAGES):
                 keys.setdefault(node_id, facts["key"])
     return keys
 

@@ -36,7 +36,11 @@ def compute_report(work: Work) -> Computed:
         **of.learnt_facts(predictions, names, resamples=options["resamples"], confidence=options["confidence"]),
         **of.acoustics_facts([read_frame(folder / FILE, ()) for folder in folders], work.config["never_heard"]),
         **of.model_facts(_model_figures(work)),
-        **of.diagnostics_facts((n.split(".")[-2], r.figures) for n, r in work.records.items() if n.startswith("acpt/")),
+        **of.diagnostics_facts(
+            (work.tags[name]["contexts"], record.figures)
+            for name, record in work.records.items()
+            if record.stage == "acpt"
+        ),
         "corpora": corpora,
     }
     facts["caption"] += of.caption_of_partial(corpora)
@@ -51,10 +55,10 @@ def compute_report(work: Work) -> Computed:
 def _model_figures(work: Work) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Yield the figures of the backbone and of every CLEP, by its variant's name."""
     for name, record in work.records.items():
-        if name.startswith("backbone/"):
+        if record.stage == "backbone":
             yield "backbone", record.figures
-        elif name.startswith("clep/"):
-            yield f"CLEP {' '.join(name.split('.')[1:-1])}".strip(), record.figures
+        elif record.stage == "clep":
+            yield f"CLEP {work.tags[name].get('variant', '')}".strip(), record.figures
 
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, Any]:

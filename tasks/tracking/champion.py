@@ -37,11 +37,8 @@ def tag_classifiers(
         records: node id -> record of its inputs.
         log_metrics: called with an MLflow run and its metrics (name, value, step).
     """
-    for name, ref in node.inputs.items():
-        if not name.startswith("classifier/"):
-            continue
-        marker = read_marker(store, records[ref])
-        row, _, seed = name.removeprefix("classifier/").partition(".")
+    for row, seed in ((head["row"], head["seed"]) for head in node.config["heads"]):
+        marker = read_marker(store, records[node.inputs[f"classifier/{row}.{seed}"]])
         if marker is None or "version" not in marker:
             continue
         tags = {

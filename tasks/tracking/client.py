@@ -10,7 +10,7 @@ from clepdg.download import urls
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import Node
+from tasks.engine.node import Node, split_id
 from tasks.host import liveness
 from tasks.host.processes import running_url
 from tasks.host.settings import Settings, without_password
@@ -110,7 +110,7 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
     inputs = []
     for ref in dict.fromkeys(node.inputs.values()):
         node_id, _, part = ref.partition("#")
-        stage, _, corpus = node_id.partition("/")
+        stage, corpus = split_id(node_id)
         if stage not in ("shard", "index"):
             continue
         record = records[node_id]

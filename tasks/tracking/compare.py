@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
-from tasks.engine.node import config_changes
+from tasks.engine.node import config_changes, split_id
 from tasks.host.settings import Settings
 from tasks.tracking.client import connect, first_line
 from tasks.tracking.model_registry import CHAMPION, first_run, model_name
@@ -153,7 +153,7 @@ def corpus_digests(store: Store, run: Mapping[str, Any]) -> dict[str, str]:
     """Return corpus -> digest of its files, for the content of a run's file."""
     digests = {}
     for node_id, facts in run["stages"].items():
-        stage, _, corpus = node_id.partition("/")
+        stage, corpus = split_id(node_id)
         record = store.previous(stage, facts["key"]) if stage == "source" and facts.get("key") else None
         if record:
             digests[corpus] = record.digests["content"]

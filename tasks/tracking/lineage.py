@@ -1,32 +1,19 @@
 """Derive the fold, seeds, corpora and licences of a node from the graph."""
 
-import re
 import subprocess
 from collections.abc import Mapping
 
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
-from tasks.engine.node import Node
+from tasks.engine.node import Node, split_id
 from tasks.host.settings import PROJECT
 
 FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifier", "evaluate")
 
 
 def fold_tags(node: Node) -> dict[str, str]:
-    """Return fold, row, variant of CLEP and seeds of a node's name.
-
-    A classifier's name is "<fold>.<row>.<seeds>"; others are "<fold>[.<variant of CLEP>].<seed>.<what>.<seed>".
-    """
-    if node.stage not in FOLD_STAGES:
-        return {}
-    fold, *rest = node.name.split(".")
-    seeds = [part for part in rest if re.fullmatch(r"-|[cl]\d+", part)]
-    tags = {"fold": fold, "seed": ".".join(seeds) or "-"}
-    if node.stage == "classifier":
-        return {**tags, "row": rest[0]}
-    of_clep = rest.index(seeds[0]) if seeds and seeds[0].startswith("c") else 0
-    of = [part for part in rest[of_clep:] if part not in seeds]
-    return {**tags, **({"variant": rest[0]} if of_clep else {}), **({"of": of[0]} if of else {})}
+    """Return the tags of a fold's node: fold, row, variant of CLEP, contexts, corpus, condition and seed."""
+    return {"seed": "-", **node.tags} if node.stage in FOLD_STAGES else {}
 
 
 def seeds_of(node: Node, kind: str) -> list[int]:
@@ -42,8 +29,7 @@ def first_seed(node: Node) -> str:
 
 def clep_id(node: Node) -> str:
     """Return the id of the CLEP whose audio embeddings a classifier reads."""
-    ref = next(ref for name, ref in node.inputs.items() if name.startswith("audio/"))
-    return "clep/" + ref.removeprefix("audio_embeddings/").rsplit(".", 1)[0]
+    return f"clep/{node.tags['model']}"
 
 
 def licences_of(node: Node, records: Mapping[str, Record]) -> str:
@@ -71,19 +57,17 @@ def corpora_of(node: Node, records: Mapping[str, Record]) -> list[str]:
         if node_id in seen or node_id not in records:
             continue
         seen.add(node_id)
-        stage, _, name = node_id.partition("/")
+        stage, name = split_id(node_id)
         if stage == "index":
             corpora.add(name)
-        elif stage == "clep":
+        elif stage in ("clep", "acpt"):
             inputs = records[node_id].inputs
-            corpora |= {name.removeprefix("index/") for name in inputs if name.startswith("index/")}
-            waiting += [  # a CLEP that was mixed with the backbone: add the original
+            corpora |= {split_id(name)[1] for name in inputs if split_id(name)[0] == "index"}
+            waiting += [  # the CLEP of contexts, or the one that was interpolated with the backbone
                 other
                 for other, record in records.items()
-                if other.startswith("clep/") and record.digests["content"] == inputs.get("clep")
+                if record.stage == "clep" and record.digests["content"] == inputs.get("clep")
             ]
-        elif stage == "acpt":
-            waiting.append("clep/" + name.rsplit(".", 2)[0])
     return sorted(corpora)
 
 

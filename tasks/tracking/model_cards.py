@@ -70,7 +70,7 @@ def model_description(stage: str, preset: str, name: str) -> str:
 
 def version_description(node: Node, record: Record, tags: Mapping[str, str]) -> str:
     """Return a model version's card: content, data, licences, figures, limits."""
-    place = ", ".join(f"{name} {tags[name]}" for name in ("fold", "row", "of", "seed") if name in tags)
+    place = ", ".join(f"{name} {tags[name]}" for name in ("model", "fold", "row", "contexts", "seed") if name in tags)
     figures = ", ".join(f"{name} {value}" for name, value in record.figures.items() if isinstance(value, int | float))
     return "\n\n".join(
         [

@@ -1,4 +1,4 @@
-"""Protects what a node's name says: fold, row, variant of CLEP and seeds, as MLflow's tags have them."""
+"""Protects the tags of a fold's nodes, as MLflow has them: fold, row, variant of CLEP, contexts, corpus and seeds."""
 
 import pytest
 
@@ -7,28 +7,46 @@ from flows.graph.pipeline import graph
 from tasks.tracking.lineage import clep_id, fold_tags
 
 NODES = {node.id: node for node in graph(build("demo", overrides={"rows": "all"}), {})}
+OF_CLEP = {"fold": "supervised", "model": "supervised.c0", "seed": "c0"}
+OF_LORA = {"fold": "supervised", "model": "supervised.lora.c0", "seed": "c0", "variant": "lora"}
 
 
 @pytest.mark.parametrize(
     ("node_id", "tags"),
     [
-        ("clep/supervised.c0", {"fold": "supervised", "seed": "c0"}),
-        ("clep/supervised.frozen-text.c0", {"fold": "supervised", "seed": "c0", "variant": "frozen-text"}),
-        ("acpt/supervised.c0.random.l0", {"fold": "supervised", "seed": "c0.l0", "of": "random"}),
+        ("clep/supervised.c0", OF_CLEP),
+        ("clep/supervised.lora.c0", OF_LORA),
+        ("acpt/supervised.c0.random.l0", {**OF_CLEP, "seed": "c0.l0", "contexts": "random"}),
+        ("text_embeddings/supervised.lora.c0.acpt.l0", {**OF_LORA, "seed": "c0.l0", "contexts": "acpt"}),
+        ("text_embeddings/supervised.c0.none", {**OF_CLEP, "contexts": "none"}),
+        ("text_embeddings/backbone.none", {"model": "backbone", "seed": "-", "contexts": "none"}),
+        ("audio_embeddings/supervised.c0.synthetic-1", {**OF_CLEP, "corpus": "synthetic-1", "condition": "clean"}),
         (
-            "text_embeddings/supervised.lora.c0.acpt.l0",
-            {"fold": "supervised", "seed": "c0.l0", "variant": "lora", "of": "acpt"},
+            "audio_embeddings/backbone-full-band.synthetic-1",
+            {"model": "backbone-full-band", "seed": "-", "corpus": "synthetic-1", "condition": "clean"},
         ),
-        ("text_embeddings/supervised.c0.none", {"fold": "supervised", "seed": "c0", "of": "none"}),
-        ("audio_embeddings/supervised.c0.synthetic-1", {"fold": "supervised", "seed": "c0", "of": "synthetic-1"}),
-        ("classifier/supervised.log-mel.-", {"fold": "supervised", "seed": "-", "row": "log-mel"}),
-        ("classifier/supervised.text-acpt.c0.l0", {"fold": "supervised", "seed": "c0.l0", "row": "text-acpt"}),
+        (
+            "classifier/supervised.log-mel.-",
+            {"fold": "supervised", "model": "log-mel", "seed": "-", "row": "log-mel"},
+        ),
+        ("classifier/supervised.text-acpt.c0.l0", {**OF_CLEP, "seed": "c0.l0", "row": "text-acpt"}),
         ("evaluate/supervised", {"fold": "supervised", "seed": "-"}),
         ("shard/synthetic-1", {}),
     ],
 )
-def test_tags_of_names(node_id, tags):
+def test_tags_of_nodes(node_id, tags):
     assert fold_tags(NODES[node_id]) == tags
+
+
+@pytest.mark.parametrize("stage", ["source", "index", "shard"])
+def test_a_data_stage_has_its_corpus(stage):
+    assert NODES[f"{stage}/synthetic-1"].tags == {"corpus": "synthetic-1"}
+
+
+def test_the_report_has_the_tags_of_its_models():
+    tags = NODES["report/report"].input_tags
+    assert tags["clep/supervised.lora.c0"]["variant"] == "lora"
+    assert tags["acpt/supervised.c0.random.l0"]["contexts"] == "random"
 
 
 def test_a_classifier_knows_its_clep():
