@@ -97,7 +97,10 @@ class Node:
 
     @property
     def fold(self) -> str | None:
-        """Return the fold that it belongs to; None: several folds share it. Folds do not depend on each other."""
+        """Return its fold, or None if folds share it.
+
+        Folds do not depend on each other.
+        """
         return self.tags.get("fold")
 
     @property

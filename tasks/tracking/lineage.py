@@ -12,7 +12,10 @@ FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifie
 
 
 def fold_tags(node: Node) -> dict[str, str]:
-    """Return the tags of a fold's node: fold, row, variant of CLEP, contexts, corpus, condition and seed."""
+    """Return the tags of a node that belongs to a fold, else none.
+
+    They are fold, row, model, variant, contexts, corpus, condition and seed, as far as the node has them.
+    """
     return {"seed": "-", **node.tags} if node.stage in FOLD_STAGES else {}
 
 

@@ -160,7 +160,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
 
 
 def registered_parts(version: str, preset: str) -> tuple[Any, Any]:
-    """Return the CLEP and the head of a registered classifier, for clepdg.load_classifier.
+    """Return the CLEP and the head of a registered classifier.
 
     Raises:
         ConfigError: it does not exist, or can't be served.
