@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import clepdg
 from clepdg.config.presets import PRESETS, option_names
 from clepdg.config.rows import ROWS
 from flows.cli.main import _parser
@@ -119,9 +120,10 @@ def test_every_deployment_is_documented_once() -> None:
     assert Counter({name: rows(f"clep-dg/{name}") for name in names}) == Counter(dict.fromkeys(names, 1))
 
 
-def test_every_command_and_make_target_is_documented_once() -> None:
+def test_every_command_function_and_make_target_is_documented_once() -> None:
     targets = re.findall(r"^(\w[\w-]*):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     names = [*(f"make {target}" for target in targets), *(f"clep-dg {command}" for command in COMMANDS)]
+    names += [f"clepdg.{function}" for function in clepdg.__all__]
     assert {name: rows(name) for name in names} == dict.fromkeys(names, 1)
 
 
