@@ -198,7 +198,7 @@ def test_the_kubernetes_example_can_be_deployed(project, prefect_server):
     finally:
         del os.environ["PREFECT_API_URL"]
     assert deployed["work_pool_name"] == "clep-dg-kubernetes"
-    assert deployed["job_variables"]["image"] == "clep-dg:0.1.0"
+    assert deployed["job_variables"]["image"] == "clep-dg:0.2.0"
     assert deployed["job_variables"]["env"]["CLEPDG_DEVICE"] == "cuda:0"
     assert deployed["concurrency_limit"] is None
     assert deployed["pull_steps"] == [

@@ -1,4 +1,4 @@
-"""The method's defaults are frozen: README's tables are of these, and of no others.
+"""The method's defaults are frozen: the tables of docs/results.md are of these, and of no others.
 
 Whoever changes one writes the record anew, `python -m tests.unit.test_frozen`, in a commit of its own, and computes the
 tables again after it. Settings are tuned on leave-one-source-out alone: on a fold's sources, one of them left out.
