@@ -1,8 +1,8 @@
 """CLEP: fine-tune CLAP on emotional speech, contrastively.
 
 CLEP-DG, arXiv 2507.04048. Only the paper's abstract could be read, so the loss is this project's choice, as
-docs/method.md says: soft targets by emotion, plus a prototype term. Shapes: B batch, R ranks, D joint embedding, N emotions,
-J templates.
+docs/method.md says: soft targets by emotion, plus a prototype term. Shapes: B batch, R ranks, D joint embedding,
+N emotions, J templates.
 """
 
 import math
