@@ -19,7 +19,7 @@ SHOWN_FAULTS: Final = 20
 
 
 def some(faults: list[str]) -> list[str]:
-    """Return the first of many faults for a message, and how many more there are."""
+    """Return the first faults for a message, and how many more there are."""
     more = len(faults) - SHOWN_FAULTS
     return faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else [])
 
@@ -31,7 +31,10 @@ def _texts(value: Any) -> str | tuple[str, ...] | None:
 
 
 def _shown(value: str | tuple[str, ...]) -> str:
-    """Return a field's value: several in one line, or one a line where commas would run into one another."""
+    """Return a field's value as text.
+
+    Several values stand in one line, or one a line if one of them holds a comma.
+    """
     if isinstance(value, str):
         return f" {value}"
     if len(value) > 1 and any("," in each or "\n" in each for each in value):
@@ -40,7 +43,7 @@ def _shown(value: str | tuple[str, ...]) -> str:
 
 
 class ClepError(Exception):
-    """Base of this project's errors: its fields, and the text that shows them, one fault a line.
+    """Base of this project's errors.
 
     Args:
         what: one sentence that stands alone.
@@ -48,7 +51,7 @@ class ClepError(Exception):
         expected: the valid values, or what would have been right.
         where: the file, setting or stage.
         do: what the user can do about it.
-        children: the faults that it consists of, as errors or their texts.
+        children: the faults that it consists of, each an error or its text.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class ClepError(Exception):
         self.children = [child if isinstance(child, ClepError) else ClepError(child) for child in children]
 
     def __str__(self) -> str:
-        """Return the text: the sentence, then the fields and the children, one a line."""
+        """Return the sentence, then the fields and the children, one a line."""
         return self._text(do=True)
 
     @property
@@ -76,7 +79,7 @@ class ClepError(Exception):
         return " ".join(self._text(do=False).split())
 
     def labelled(self, label: str) -> Self:
-        """Return the error with the name of what failed before its sentence: "ravdess: ..."."""
+        """Return a copy whose sentence begins with a label: "ravdess: ..."."""
         error = copy(self)
         error.what = f"{label}: {self.what}"
         error.args = (error.what,)
@@ -94,7 +97,7 @@ class ConfigError(ClepError, ValueError):
 
 
 class SourceError(ClepError):
-    """A source can't be reached, is not what it claims to be, or needs a licence."""
+    """A source can't be reached, is not as declared, or needs a licence."""
 
 
 class CorpusError(ClepError):
@@ -118,4 +121,4 @@ class StoreAway(StoreError):
 
 
 class BackboneError(ClepError):
-    """Model weights, tokenizer or front end are missing or do not fit together."""
+    """Model weights, tokenizer or front end are missing or do not fit."""

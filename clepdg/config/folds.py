@@ -1,3 +1,5 @@
+"""Folds of an evaluation: the source corpora of a training and its target corpora."""
+
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Final
@@ -6,24 +8,19 @@ from clepdg.config.schema import PROTOCOLS
 from clepdg.errors import ConfigError
 
 SUPERVISED: Final = "supervised"
-
-
-LEAVE_OUT: Final = "leave-out-"  # and the corpus
-
-
-PAIR: Final = "from-"  # and two corpora
-
-
+LEAVE_OUT: Final = "leave-out-"  # followed by the corpus
+PAIR: Final = "from-"  # followed by SOURCE-to-TARGET
 KINDS: Final = (SUPERVISED, LEAVE_OUT, PAIR)  # of folds, by how their names begin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One training on source corpora (their train and validation parts) and its target corpora.
+    """Source corpora of one training, and the targets it is evaluated on.
 
-    In `supervised` every corpus is source and target, and its test part is evaluated. In leave-out-<corpus> the target
-    is seen by the evaluation alone: its test part is the headline, the whole corpus a second column. from-<a>-to-<b>
-    learns from one corpus and is evaluated on another; what it trains is the same for every target.
+    Training uses the train and validation parts of the sources. In `supervised` every corpus is source and target, and
+    its test part is evaluated. In leave-out-<corpus> only the evaluation sees the target: its test part is the
+    headline, the whole corpus a second column. from-<a>-to-<b> trains on one corpus and is evaluated on another; its
+    models are the same for every target.
     """
 
     name: str
@@ -32,7 +29,7 @@ class Fold:
 
 
 def kind(fold: str) -> str:
-    """Return which of KINDS a fold of this name is; of an unknown name, one that leaves out no corpus there is."""
+    """Return which of KINDS a fold's name is of; LEAVE_OUT if unknown."""
     return next((begin for begin in KINDS if fold.startswith(begin)), LEAVE_OUT)
 
 
@@ -42,18 +39,18 @@ def pair(source: str, target: str) -> str:
 
 
 def order(fold: str) -> tuple[int, str]:
-    """Return what sorts the names of folds: by kind, then by name."""
+    """Return the sort key of a fold's name: its kind, then the name."""
     return (KINDS.index(kind(fold)), fold)
 
 
 def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str, ...] | None = None) -> list[Fold]:
-    """Return the folds of a run: supervised first, then one per corpus left out, then the pairs.
+    """Return the folds of a run: supervised, leave-one-out, then pairs.
 
     Args:
-        only: names of the folds that are wanted; None: all.
+        only: names of the wanted folds; None: all.
 
     Raises:
-        ConfigError: a fold of `only` does not exist, or leaving out is asked for with fewer than two corpora.
+        ConfigError: a fold of `only` does not exist, or a protocol needs at least two corpora.
     """
     supervised, leave_out, pairs = PROTOCOLS
     found: list[Fold] = []

@@ -1,4 +1,4 @@
-"""Where cards and tables lie: in data_manifests, or in a folder of the user's own."""
+"""Folders of cards and tables: data_manifests, and the user's own folder."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def folders() -> tuple[Path, ...]:
     """Return the folders of cards: the user's own, then data_manifests.
 
     Raises:
-        ConfigError: the user's own is not there.
+        ConfigError: the user's own folder does not exist.
     """
     named = os.environ.get(OWN)
     if not named:

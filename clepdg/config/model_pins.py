@@ -19,14 +19,16 @@ FUSION: Final = ("630k-fusion-best", "630k-audioset-fusion-best")
 
 @dataclass(frozen=True, kw_only=True)
 class Pin:
-    """A repository's commit, and (bytes, sha256) of its large files where they are known."""
+    """A repository's commit, and (bytes, sha256) of its large files if known."""
 
     revision: str
     files: dict[str, tuple[int | None, str | None]] = field(default_factory=dict)
 
 
 def pins() -> dict[str, Pin]:
-    """Read the pins of all repositories: the user's own (CLEPDG_CARDS) before those of data_manifests/models.csv.
+    """Read the pins of all repositories.
+
+    Pins in the user's own folder (CLEPDG_CARDS) override those of data_manifests/models.csv.
 
     Raises:
         ConfigError: a table can't be read.
@@ -53,18 +55,18 @@ def _read_pins(path: Path) -> dict[str, Pin]:
 
 
 def repository(name: str) -> str:
-    """Return the hub's repository of a backbone's name."""
+    """Return the hub repository of a backbone's name."""
     return LAION_REPOSITORY if name.startswith(LAION) else name
 
 
 def pinned_revision(name: str) -> str | None:
-    """Return the commit that a backbone's name is pinned to; None where there is no pin."""
+    """Return the commit that a backbone's name is pinned to, or None."""
     pin = pins().get(repository(name))
     return pin.revision if pin else None
 
 
 def laion_file(name: str) -> str:
-    """Return the file of one of LAION's own checkpoints, "laion:630k-audioset-best".
+    """Return the file of a checkpoint of LAION's, "laion:630k-audioset-best".
 
     Raises:
         BackboneError: there is no such checkpoint, or it is a fusion model.

@@ -1,4 +1,4 @@
-"""Presets as functions that return a full configuration, and dotted overrides of any of its settings."""
+"""Build a run's configuration from a preset and dotted overrides of its settings."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,15 @@ from clepdg.errors import ConfigError
 
 
 def faithful_acpt() -> AcptConfig:
-    """Return ACPT as PromptStyler's public re-implementations train it: one context after another."""
+    """Return ACPT as in public re-implementations of PromptStyler.
+
+    Contexts are trained one after another.
+    """
     return AcptConfig(method="faithful", tokens=1, epochs=100, learning_rate=0.002, temperature=1.0)
 
 
 def micro(config: Config) -> Config:
-    """Return the configuration with backbone micro and how it is trained: from scratch, on few utterances."""
+    """Return the configuration with backbone micro, trained from scratch."""
     return replace(
         config,
         backbone=BackboneConfig(name=MICRO, revision=None),
@@ -40,7 +43,10 @@ def micro(config: Config) -> Config:
 
 
 def micro_context(config: Config) -> Config:
-    """Return the configuration with the positive control: micro taught environments, its text encoder then frozen."""
+    """Return the configuration with backbone micro-context.
+
+    It is the positive control: micro is pretrained on environments, then its text encoder is frozen.
+    """
     trained = micro(config)
     return replace(
         trained,
@@ -53,7 +59,10 @@ MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micr
 
 
 def demo() -> Config:
-    """Five synthetic corpora, backbone micro, 4 emotions, both protocols: minutes on a CPU, no network."""
+    """Return a run of minutes on a CPU, without network.
+
+    It has five synthetic corpora, backbone micro, 4 emotions and both protocols.
+    """
     config = micro(Config(preset="demo", corpora=tuple(f"synthetic-{n}" for n in range(1, 6))))
     return replace(
         config,
@@ -63,7 +72,7 @@ def demo() -> Config:
 
 
 def open_corpora() -> Config:
-    """Return the run on the corpora that anyone can download, with LAION's CLAP."""
+    """Return the run on freely downloadable corpora with LAION's CLAP."""
     return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb", "meld"))
 
 
@@ -77,15 +86,15 @@ def build(
     corpora: tuple[str, ...] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Return the configuration of a run: a preset, its backbone and corpora, then dotted overrides.
+    """Return a preset's configuration with overrides applied.
 
     Args:
         backbone: "micro", "micro-context", a local folder, a Hugging Face name (with "@COMMIT", but for names that are
-            pinned here), or "laion:" and the name of one of LAION's own checkpoints; None: the preset's.
+            pinned here), or "laion:" and the name of a checkpoint of LAION's; None: the preset's.
         overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
 
     Raises:
-        ConfigError: an unknown preset or name (the valid ones are listed), a wrong type or a value out of range.
+        ConfigError: a preset or setting is unknown (the valid ones are listed), or a value is not valid.
     """
     if preset not in PRESETS:
         raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
@@ -118,7 +127,7 @@ def _override(node: Any, path: list[str], value: Any, name: str) -> Any:
 
 
 def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
-    """Return the dotted names of all settings that an override may change."""
+    """Return the dotted names of all settings that can be overridden."""
     names: list[str] = []
     hints = typing.get_type_hints(kind)
     for item in fields(kind):
@@ -130,7 +139,10 @@ def option_names(kind: type = Config, prefix: str = "") -> tuple[str, ...]:
 
 
 def _read(value: Any, hint: Any) -> Any:
-    """Return text as a value of a field's type; return what is not of that type as it is, for the schema to refuse."""
+    """Convert text to a field's type.
+
+    A value of another type stays as it is; the schema then refuses it.
+    """
     options = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
@@ -143,7 +155,10 @@ def _read(value: Any, hint: Any) -> Any:
 
 
 def _number(value: Any, kind: type) -> Any:
-    """Return a number, or what is none as it is; 1e3 is a whole number, 1.5 and nan are not."""
+    """Convert a value to a number; a value that is none stays as it is.
+
+    1e3 is a whole number, 1.5 is not; nan is no number.
+    """
     if kind is int:
         with contextlib.suppress(TypeError, ValueError):
             return int(value) if isinstance(value, str) else operator.index(value)

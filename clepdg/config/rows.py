@@ -1,4 +1,4 @@
-"""Folds and rows: who is trained on what, and which methods are compared."""
+"""Rows of the results table: the methods that are compared, and the variants of CLEP and ACPT they use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ CLEP_VARIANTS: Final[Mapping[str, Callable[[ClepConfig], ClepConfig]]] = {
     **{f"without-{emotion}": partial(replace, without_emotion=emotion) for emotion in EMOTIONS},
 }
 
-# What is made by the code of ACPT: settings of AcptConfig that differ.
+# Contexts that the code of ACPT computes: settings of AcptConfig that differ.
 ACPT_VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "acpt": {},
     "acpt-no-diversity": {"diversity_weight": 0.0},
@@ -38,12 +38,12 @@ ACPT_VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """Where a row's contexts come from.
+    """Source of a row's contexts.
 
     Attributes:
         words: the setting of TextConfig that lists them in words.
-        acpt: the name in ACPT_VARIANTS that makes them as vectors.
-        how: "given": as they are; "noise": none of them, but noise as far from the content embeddings as they are;
+        acpt: the name in ACPT_VARIANTS of the stage that computes them as vectors.
+        how: "given": as they are; "noise": in their place, noise at the same distance from the content embeddings;
             "redrawn": sets drawn from their distribution, another one each pass of the classifier.
     """
 
@@ -67,11 +67,11 @@ class Row:
     """One method of the results table.
 
     Attributes:
-        model: whose audio embeddings it is applied to: "clep", or a model that no fold changes.
-        head: how it is learnt: counting labels, logistic regression on audio, class prompts, or trained on text.
-        variant: of CLEP, a name of CLEP_VARIANTS.
-        contexts: which contexts its text embeddings hold, a name of CONTEXTS.
-        one_prompt: the first of the content templates stands for the ensemble of all.
+        model: the model of the audio embeddings: "clep", or one that is the same in all folds.
+        head: majority label, logistic regression on audio, class prompts, or a classifier trained on text.
+        variant: a name of CLEP_VARIANTS.
+        contexts: the contexts in its text embeddings, a name of CONTEXTS.
+        one_prompt: use the first content template instead of the ensemble of all.
         classifier: settings of ClassifierConfig that differ.
         ceiling: its head is learnt from the target's own labelled training part. Only in folds that leave it out.
     """
@@ -86,7 +86,10 @@ class Row:
     ceiling: bool = False
 
     def classifier_config(self, config: ClassifierConfig) -> ClassifierConfig:
-        """Return the settings of the row's classifier; class prompts are a head without steps."""
+        """Return the settings of the row's classifier.
+
+        Class prompts are a classifier of 0 steps.
+        """
         return replace(config, **{**({"steps": 0} if self.head == "prompts" else {}), **self.classifier})
 
 
@@ -98,7 +101,7 @@ _FLOORS: Final[Mapping[str, Row]] = {
     "log-mel": Row(title="floor: log-mel statistics + logistic regression", model="log-mel", head="logistic"),
 }
 BACKBONE: Final = "backbone"
-FULL_BAND: Final = "backbone-full-band"  # the backbone, hearing audio at its native rate
+FULL_BAND: Final = "backbone-full-band"  # the backbone on audio at its native rate
 EGEMAPS: Final = "egemaps"
 ENCODER: Final = "encoder"
 ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting
@@ -165,11 +168,12 @@ ROWS: Final[Mapping[str, Row]] = {
 
 
 def rows(names: tuple[str, ...] | None, encoder: str | None = None) -> dict[str, Row]:
-    """Return the wanted rows in the table's order: the core rows, every one ("all"), or those that are named.
+    """Return the wanted rows in the table's order.
 
     Args:
-        encoder: the speech encoder of row `encoder`, which is a core row where there is one. Row `egemaps` is there
-            only where it is named.
+        names: rows, or "all"; None: the core rows.
+        encoder: the speech encoder of row `encoder`, which is a core row if there is one. Row `egemaps` is included
+            only if it is named.
 
     Raises:
         ConfigError: a row does not exist, or has no encoder.

@@ -37,7 +37,7 @@ from clepdg.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """Synthetic corpora: how much speech to generate."""
+    """Size and seed of the synthetic corpora."""
 
     utterances: Annotated[int, Field(ge=16)] = 60  # per corpus
     seed: Seed = 0
@@ -45,7 +45,7 @@ class SyntheticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
-    """Which utterances are usable."""
+    """Limits of usable utterances."""
 
     min_seconds: Positive = 0.2  # shorter is an error
     max_seconds: float = 60.0  # longer is an error
@@ -59,7 +59,7 @@ class IndexConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """How audio is stored: FLAC 16 bit in tars."""
+    """Storage of audio: FLAC 16 bit in tars."""
 
     # audio is stored at twice this rate; None = native rate
     band_limit_hz: Annotated[int, Field(ge=1000, le=24000)] | None = 8000
@@ -72,7 +72,10 @@ MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which CLAP to start from: "micro", "micro-context", a folder, a Hugging Face name, or "laion:CHECKPOINT"."""
+    """The CLAP to start from.
+
+    Its name is "micro", "micro-context", a folder, a Hugging Face name, or "laion:CHECKPOINT".
+    """
 
     name: Name = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
@@ -81,19 +84,22 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Pretraining of micro-context: source-training audio in environments, under captions that name them."""
+    """Pretraining of micro-context.
+
+    It learns from source-training audio in environments, with captions that name them.
+    """
 
     steps: AtLeast1 = 300
     batch_size: AtLeast2 = 32
     learning_rate: Positive = 5e-4
-    # environments that are kept from it
+    # environments that are left out of pretraining
     left_out: Annotated[Texts, some_of(sorted({*prompts.CONTEXT_OF} - {"clean"}))] = ("hum", "room-short")
     seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Which speech encoder of transformers row `encoder` is a probe on; None: there is no such row."""
+    """The speech encoder of row `encoder`; None: there is no such row."""
 
     name: Name | None = None  # a local folder, or a Hugging Face name
     revision: str | None = None  # of a hub name
@@ -105,7 +111,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """What changes bytes without changing the method."""
+    """Settings that change numbers slightly, but not the method."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: AtLeast1 = 2  # torch threads on a CPU: sums differ in the last bit with another number
@@ -136,7 +142,7 @@ class ClepConfig:
     lora_rank: Annotated[int, Field(ge=0, le=64)] = 0
     clap_share: Share = 0.0  # of the backbone's weights in CLEP's, mixed after training (0.5: halfway)
     augment: bool = False  # training audio gets rooms and noises, of other kinds than the evaluation's
-    # its words and utterances are kept from CLEP, to be added by its word alone
+    # an emotion that CLEP is trained without, to be added by its word alone
     without_emotion: Annotated[str, check(EMOTIONS.__contains__, f"none, or one of {', '.join(EMOTIONS)}")] | None = (
         None
     )
@@ -176,7 +182,10 @@ class AcptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Text embeddings: what the classifier learns from. A label set first enters here."""
+    """Text embeddings, which the classifier learns from.
+
+    They are the first stage that depends on the label set.
+    """
 
     label_set: Annotated[str, one_of(LABEL_SETS)] = "4"
     content_templates: Annotated[Texts, emotion_templates(1, "one")] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
@@ -202,7 +211,7 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Evaluation: which rows, and how intervals are drawn."""
+    """Evaluation: intervals and acoustic conditions."""
 
     resamples: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
@@ -216,7 +225,7 @@ PROTOCOLS: Final = ("supervised", "leave-one-corpus-out", "pairs")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run: everything that decides what is computed."""
+    """Configuration of one run: all that its results depend on."""
 
     preset: str
     corpora: Annotated[Texts, check(lambda names: names and unique(names), "at least one, none twice")]

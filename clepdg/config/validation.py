@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(**options: Any) -> Callable[[type], type]:
-        """Return a decorator that makes a pydantic dataclass; options are those of dataclasses.dataclass.
+        """Return a decorator that makes a pydantic dataclass.
 
-        Its instances are checked whenever they are made, by dataclasses.replace too, and raise a ConfigError.
+        An instance with a value that is not valid raises a ConfigError, by dataclasses.replace too.
+
+        Args:
+            options: those of dataclasses.dataclass.
         """
 
         def decorate(kind: type) -> type:
@@ -86,7 +89,12 @@ def template(*fields: str) -> AfterValidator:
 
 
 def emotion_templates(least: int, number: str) -> AfterValidator:
-    """Return a validator of templates with one {emotion}; `number` is `least` in words."""
+    """Return a validator of a list of templates with one {emotion} each.
+
+    Args:
+        least: the smallest valid number of templates.
+        number: the same in words.
+    """
     return check(
         lambda texts: len(texts) >= least and all(has_fields(text, "emotion") for text in texts),
         f"at least {number}, each with one {{emotion}}",
@@ -94,12 +102,12 @@ def emotion_templates(least: int, number: str) -> AfterValidator:
 
 
 def are_phrases(texts: tuple[str, ...]) -> bool:
-    """Return whether these can be put into templates."""
+    """Return whether all texts can be put into templates."""
     return bool(texts) and all(text.strip() and not {*"{}"} & {*text} for text in texts)
 
 
 def are_seeds(*numbers: int) -> bool:
-    """Return whether these can be seeds of numpy's and torch's generators."""
+    """Return whether all numbers are seeds for numpy and torch."""
     return bool(numbers) and unique(numbers) and all(0 <= number < 1 << 63 for number in numbers)
 
 
@@ -119,25 +127,25 @@ Seeds = Annotated[tuple[int, ...], _TUPLE, check(lambda numbers: are_seeds(*numb
 
 
 def dotted(kind: type, name: str) -> str:
-    """Return a setting's dotted name: "clep.epochs" of ClepConfig, "corpora" of Config."""
+    """Return a setting's dotted name, such as "clep.epochs"."""
     section = kind.__name__.removesuffix("Config").lower()
     return f"{section}.{name}" if section else name
 
 
 def unknown(name: str, valid: tuple[str, ...]) -> ConfigError:
-    """Return the error that there is no setting of this name, with the nearest of the valid ones."""
+    """Return the error of an unknown setting, with the nearest valid ones."""
     close = difflib.get_close_matches(name, valid, n=3)
     do = f"did you mean {' or '.join(close)}?" if close else None
     return ConfigError("There is no such setting.", got=name, expected=valid, do=do)
 
 
 def out_of_range(kind: type, name: str, value: Any, expected: str) -> ConfigError:
-    """Return the error that a setting has the right type and no valid value."""
+    """Return the error of a setting whose value is out of range."""
     return ConfigError("A setting is out of range.", got=repr(value), expected=expected, where=dotted(kind, name))
 
 
 def _explain(kind: type, fault: Mapping[str, Any], values: Mapping[str, Any]) -> ClepError:
-    """Return a fault that pydantic found as the error of a setting."""
+    """Convert one of pydantic's errors to ours."""
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ClepError):  # of __post_init__
         return cause
@@ -178,7 +186,7 @@ def _range(hint: Any) -> str:
 
 
 def _limits(hint: Any) -> Iterator[tuple[str, float]]:
-    """Yield the ends of the range that a field's type has: ("ge", 0), ("lt", 1)."""
+    """Yield the limits in a field's type: ("ge", 0), ("lt", 1)."""
     for part in get_args(hint):
         if isinstance(part, FieldInfo):
             yield from ((end, getattr(limit, end)) for limit in part.metadata for end in LIMITS if hasattr(limit, end))
@@ -187,7 +195,11 @@ def _limits(hint: Any) -> Iterator[tuple[str, float]]:
 
 
 def _type(hint: Any, *, item: bool = False) -> str:
-    """Return a field's type in words; `item`: the type of one of its values."""
+    """Return a field's type in words.
+
+    Args:
+        item: return the type of one item of a list.
+    """
     if get_origin(hint) is Annotated:
         return _type(get_args(hint)[0], item=item)
     if get_origin(hint) is Literal:
