@@ -14,7 +14,7 @@ from clepdg.audio.corruptions import CLEAN
 from clepdg.config.folds import SUPERVISED, order
 from clepdg.evaluation import intervals, metrics
 from clepdg.evaluation.metrics import Bools, Floats
-from clepdg.evaluation.predictions import Answers, check, coded, read_answers
+from clepdg.evaluation.predictions import Predictions, check, coded, to_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def cells(
     for fold, target, part in _targets(predictions):
         corpora = sorted(part["corpus"].unique())
         by_condition = part.groupby(["row", "condition"])
-        tests = {key: read_answers(whole[whole["split"] == "test"], labels) for key, whole in by_condition}
+        tests = {key: to_arrays(whole[whole["split"] == "test"], labels) for key, whole in by_condition}
         for (row, condition), whole in by_condition:
             test = tests[row, condition]
             keep = np.bincount(test.truth, minlength=len(labels)) >= LEFT_OUT
@@ -87,9 +87,9 @@ def cells(
             cell |= _figures(test, labels, keep, resamples, confidence, seed)
             cell |= {"uar_whole": None, "n_whole": None, **dict.fromkeys(CORRUPTED)}
             if fold != "supervised" and condition == CLEAN:
-                answers = read_answers(whole, labels)
-                cell |= {"uar_whole": _uar(answers, keep), "n_whole": answers.truth.size}
-            others = [answers.predicted for (of, heard), answers in tests.items() if of == row and heard != CLEAN]
+                arrays = to_arrays(whole, labels)
+                cell |= {"uar_whole": _uar(arrays, keep), "n_whole": arrays.truth.size}
+            others = [arrays.predicted for (of, heard), arrays in tests.items() if of == row and heard != CLEAN]
             if others and condition == CLEAN:  # conditions are averaged like seeds
                 mean = _interval(replace(test, predicted=np.concatenate(others)), keep, resamples, confidence, seed)
                 cell |= dict(zip(CORRUPTED, (mean.value, mean.low, mean.high), strict=True))
@@ -129,8 +129,8 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
         counted = {name: part[name].nunique() for name in ("speaker", "cluster") if name in part}
         few = [name for name, count in counted.items() if count < intervals.JACKKNIFE_SPEAKERS]
         for speaker, own in part.groupby(few[0]) if few else ():
-            answers = read_answers(own, labels)
-            found.append({**where, "speaker": speaker, "uar": _uar(answers, keep), "n": answers.truth.size})
+            arrays = to_arrays(own, labels)
+            found.append({**where, "speaker": speaker, "uar": _uar(arrays, keep), "n": arrays.truth.size})
     return pd.DataFrame(found, columns=["fold", "target", "row", "condition", "speaker", "uar", "n"])
 
 
@@ -144,8 +144,8 @@ def _targets(predictions: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFr
             yield fold, POOLED, part
 
 
-def _uar(answers: Answers, keep: Bools) -> float:
-    counts = metrics.confusion(answers.truth, answers.predicted, len(keep))
+def _uar(arrays: Predictions, keep: Bools) -> float:
+    counts = metrics.confusion(arrays.truth, arrays.predicted, len(keep))
     return _mean(metrics.uar(counts, keep))
 
 
@@ -154,17 +154,17 @@ def _mean(values: Floats) -> float:
 
 
 def _figures(
-    answers: Answers,
+    arrays: Predictions,
     labels: tuple[str, ...],
     keep: Bools,
     resamples: int,
     confidence: float,
     seed: int,
 ) -> dict[str, Any]:
-    truth, predicted = answers.truth, answers.predicted
+    truth, predicted = arrays.truth, arrays.predicted
     counts = metrics.confusion(truth, predicted, len(labels))  # (S, N, N)
-    found = _interval(answers, keep, resamples, confidence, seed)
-    top = answers.probabilities.max(axis=-1, initial=0.0)
+    found = _interval(arrays, keep, resamples, confidence, seed)
+    top = arrays.probabilities.max(axis=-1, initial=0.0)
     eces = [metrics.ece(confident, hit) for confident, hit in zip(top, predicted == truth, strict=True)]
     recalls = metrics.recalls(counts.sum(axis=0))
     return {
@@ -175,11 +175,11 @@ def _figures(
         "redrawn": found.redrawn,
         "war": _mean(metrics.war(counts)),
         "macro_f1": _mean(metrics.macro_f1(counts, keep)),
-        "nll": _mean(metrics.nll(answers.probabilities, truth)),
+        "nll": _mean(metrics.nll(arrays.probabilities, truth)),
         "ece": _mean(np.array(eces)),
         "largest_share": max(metrics.largest_share(counts).tolist(), default=float("nan")),
         "n": truth.size,
-        "speakers": len(np.unique(answers.speakers)),
+        "speakers": len(np.unique(arrays.speakers)),
         "seeds": len(predicted),
         "chance": 1 / keep.sum() if keep.any() else np.nan,
         "labels": list(labels),
@@ -188,21 +188,21 @@ def _figures(
     }
 
 
-def _interval(answers: Answers, keep: Bools, resamples: int, confidence: float, seed: int) -> intervals.Interval:
+def _interval(arrays: Predictions, keep: Bools, resamples: int, confidence: float, seed: int) -> intervals.Interval:
     """Return UAR with its interval; NaN where no class is kept."""
     if not keep.any():
         return intervals.Interval(value=np.nan, low=np.nan, high=np.nan, method="none")
     return intervals.interval(
-        answers.truth, answers.predicted, answers.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
+        arrays.truth, arrays.predicted, arrays.clusters, keep, resamples=resamples, confidence=confidence, seed=seed
     )
 
 
-def _class_marks(answers: Answers, labels: tuple[str, ...]) -> list[str]:
+def _class_marks(arrays: Predictions, labels: tuple[str, ...]) -> list[str]:
     without, few = [], []
-    several = len(np.unique(answers.speakers)) > 1  # where there is one speaker, that is said once, of the cell
+    several = len(np.unique(arrays.speakers)) > 1  # where there is one speaker, that is said once, of the cell
     for number, label in enumerate(labels):
-        own = answers.truth == number
-        n, speakers = int(own.sum()), len(np.unique(answers.speakers[own]))
+        own = arrays.truth == number
+        n, speakers = int(own.sum()), len(np.unique(arrays.speakers[own]))
         said = [_count(n, "utterance")] * (n < FEW) + ["1 speaker"] * (several and speakers == 1)
         if n < LEFT_OUT:
             without.append(f"without {label} ({_count(n, 'utterance')})")
@@ -211,9 +211,9 @@ def _class_marks(answers: Answers, labels: tuple[str, ...]) -> list[str]:
     return without + ([f"few: {', '.join(few)}"] if few else [])
 
 
-def _cluster_marks(answers: Answers) -> list[str]:
-    count = len(np.unique(answers.clusters))
-    kind = "speaker" if np.array_equal(answers.clusters, answers.speakers) else "cluster"
+def _cluster_marks(arrays: Predictions) -> list[str]:
+    count = len(np.unique(arrays.clusters))
+    kind = "speaker" if np.array_equal(arrays.clusters, arrays.speakers) else "cluster"
     return [f"{_count(count, kind)}: no test"] if count < intervals.JACKKNIFE_SPEAKERS else []
 
 

@@ -27,7 +27,7 @@ from clepdg.evaluation import metrics
 from clepdg.evaluation.cells import LEFT_OUT, seed_marks
 from clepdg.evaluation.intervals import JACKKNIFE_SPEAKERS
 from clepdg.evaluation.metrics import Bools, Floats
-from clepdg.evaluation.predictions import read_answers
+from clepdg.evaluation.predictions import to_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,11 +143,11 @@ def _holm(p: dict[str, float], alpha: float) -> dict[str, bool]:
 
 
 class _Target:
-    """The test part of one leave-out fold's target: what every row answered, by speaker."""
+    """The test part of one leave-out fold's target: every row's predictions, by speaker."""
 
     def __init__(self, predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
         self.predictions, self.labels = predictions, labels
-        one = read_answers(_of(predictions, predictions["row"].iloc[0], CLEAN), labels)
+        one = to_arrays(_of(predictions, predictions["row"].iloc[0], CLEAN), labels)
         self.keep: Bools = np.bincount(one.truth, minlength=len(labels)) >= LEFT_OUT
         self.speakers = len(np.unique(one.clusters))
         fold = str(predictions["fold"].iloc[0])
@@ -166,10 +166,10 @@ class _Target:
         """Return a row's confusion matrices (C, S, Q, N, N)."""
         n, parts = len(self.labels), []
         for condition in conditions:
-            answers = read_answers(_of(self.predictions, row, condition), self.labels)
-            one_hot = np.zeros((self.speakers, len(answers.predicted), n, n))
-            for seed, predicted in enumerate(answers.predicted):
-                np.add.at(one_hot[:, seed], (answers.clusters, answers.truth, predicted), 1)
+            arrays = to_arrays(_of(self.predictions, row, condition), self.labels)
+            one_hot = np.zeros((self.speakers, len(arrays.predicted), n, n))
+            for seed, predicted in enumerate(arrays.predicted):
+                np.add.at(one_hot[:, seed], (arrays.clusters, arrays.truth, predicted), 1)
             parts.append(one_hot)
         return np.stack(parts, axis=2)
 

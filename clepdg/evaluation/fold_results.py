@@ -8,6 +8,7 @@ import numpy as np
 
 from clepdg.audio.corruptions import CLEAN
 from clepdg.evaluation.cells import POOLED, cells
+from clepdg.evaluation.predictions import PROBABILITY
 from clepdg.evaluation.special_rows import annotate
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def headline_figures(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
 def digest_results(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> str:
     """Return the content digest of a fold's predictions and cells."""
     total = hashlib.sha256()
-    for name in predictions.columns.drop("probabilities"):
+    probabilities = [name for name in predictions.columns if name.startswith(PROBABILITY)]
+    for name in predictions.columns.drop(probabilities):
         total.update("\n".join(predictions[name]).encode() + b"\0")
-    total.update(np.stack(list(predictions.probabilities)).tobytes())
+    total.update(np.ascontiguousarray(predictions[probabilities].to_numpy(np.float64)).tobytes())
     total.update(cells.to_json(orient="records", double_precision=15).encode())
     return total.hexdigest()

@@ -13,7 +13,7 @@ from clepdg.config.rows import MAIN_ROW
 from clepdg.evaluation import intervals
 from clepdg.evaluation.cells import LEFT_OUT
 from clepdg.evaluation.metrics import Ints
-from clepdg.evaluation.predictions import read_answers
+from clepdg.evaluation.predictions import to_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def against_random(
         }
         if set(rows) != {MAIN_ROW, RANDOM}:
             continue
-        one = read_answers(rows[MAIN_ROW][CLEAN], labels)
+        one = to_arrays(rows[MAIN_ROW][CLEAN], labels)
         keep = np.bincount(one.truth, minlength=len(labels)) >= LEFT_OUT
         if not keep.any():
             continue
@@ -66,4 +66,4 @@ def against_random(
 
 def _predicted(parts: "dict[str, pd.DataFrame]", conditions: list[str], labels: tuple[str, ...]) -> Ints:
     """Return label indices (conditions x seeds, U): the mean over conditions is taken as that over seeds."""
-    return np.concatenate([read_answers(parts[condition], labels).predicted for condition in conditions])
+    return np.concatenate([to_arrays(parts[condition], labels).predicted for condition in conditions])

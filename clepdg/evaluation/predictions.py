@@ -1,14 +1,20 @@
-"""Predictions: their contract, their check, and what one row of the results table answered, as arrays.
+"""Predictions of a fold as a table: its columns, its check, and one row of the results table as arrays.
 
-Predictions have one row per (utterance, fold, row, seed, condition), with columns utterance_id, corpus, speaker, split,
-fold, row, seed ("c0.l0": CLEP seed, later seed; "c0" or "-" where a row has none), condition, emotion (true), label
-(predicted) and probabilities (in the order of the labels). Fold "supervised" holds the test parts of all corpora,
-"leave-out-<corpus>" and "from-<corpus>-to-<corpus>" all utterances of their target. Clusters are speakers, or what an
-optional column `cluster` says where speakers are not what is independent (sessions, dialogues).
+A table of predictions has one line per (utterance, fold, row, seed, condition), with columns
+
+    utterance_id, corpus, speaker, split
+    cluster         optional: what is independent where speakers are not (sessions, dialogues)
+    fold            "supervised": the test parts of all corpora; "leave-out-<corpus>" and "from-<corpus>-to-<corpus>":
+                    all utterances of their target
+    row             a method of the results table
+    seed            "c0.l0": CLEP's seed and the later seed; "c0" or "-" where a row has none
+    condition       "clean" or a corruption
+    true, predicted the labels
+    p_<label>       the probability of each label of the label set
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +28,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEY = ["fold", "row", "condition", "seed", "utterance_id"]
-COLUMNS = [*KEY, "corpus", "speaker", "split", "emotion", "label", "probabilities"]
+COLUMNS = [*KEY, "corpus", "speaker", "split", "true", "predicted"]
+PROBABILITY = "p_"  # before the label
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What one row of the table answered: S seeds, U utterances, N labels.
+class Predictions:
+    """Predictions of one row of the results table: S seeds, U utterances, N labels.
 
     Attributes:
         truth: label indices (U,).
@@ -44,13 +51,18 @@ class Answers:
     clusters: Ints
 
 
+def probability_columns(labels: Sequence[str]) -> list[str]:
+    """Return the names of the columns of probabilities, in the order of the labels."""
+    return [f"{PROBABILITY}{label}" for label in labels]
+
+
 def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
-    """Return predictions with categories for texts: they are sorted and grouped a thousand times."""
-    texts = [column for column in (*COLUMNS, "cluster") if column in predictions and column != "probabilities"]
+    """Convert the columns of texts to categories: they are sorted and grouped a thousand times."""
+    texts = [column for column in (*COLUMNS, "cluster") if column in predictions]
     return predictions.astype(dict.fromkeys(texts, "category"))
 
 
-def read_answers(part: "pd.DataFrame", labels: tuple[str, ...]) -> Answers:
+def to_arrays(part: "pd.DataFrame", labels: tuple[str, ...]) -> Predictions:
     """Return the predictions of one fold, target, row and condition as arrays, utterances in the order of their ids.
 
     Raises:
@@ -69,13 +81,11 @@ def read_answers(part: "pd.DataFrame", labels: tuple[str, ...]) -> Answers:
     seeds = ordered["seed"].nunique()
     shape = (seeds, len(ordered) // max(seeds, 1))
     first = ordered.iloc[: shape[1]]
-    predicted = numbers(ordered["label"]).reshape(shape)
-    probabilities = np.array(ordered["probabilities"].tolist(), np.float64).reshape(*shape, len(labels))
     speakers = pd.factorize(first["speaker"])[0]
-    return Answers(
-        truth=numbers(first["emotion"]),
-        predicted=predicted,
-        probabilities=probabilities,
+    return Predictions(
+        truth=numbers(first["true"]),
+        predicted=numbers(ordered["predicted"]).reshape(shape),
+        probabilities=ordered[probability_columns(labels)].to_numpy(np.float64).reshape(*shape, len(labels)),
         speakers=speakers,
         clusters=pd.factorize(first["cluster"])[0] if "cluster" in first else speakers,
     )
@@ -87,14 +97,17 @@ def check(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
     Raises:
         ClepError: they do not; all faults are listed.
     """
-    missing = [column for column in COLUMNS if column not in predictions]
-    faults = [f"no column {column}" for column in missing] or list(_faults(predictions, labels))
+    expected, own = [*COLUMNS, *probability_columns(labels)], [str(column) for column in predictions]
+    faults = [f"no column {column}" for column in expected if column not in own]
+    others = [column for column in own if column.startswith(PROBABILITY) and column not in expected]
+    faults += [f"column {column} is not of one of {', '.join(labels)}" for column in others]
+    faults = faults or list(_faults(predictions, labels))
     if predictions.empty or faults:
         raise ClepError("The predictions can't be evaluated.", got=faults or "no predictions", where="predictions")
 
 
 def _faults(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> Iterator[str]:
-    for column in ("emotion", "label"):
+    for column in ("true", "predicted"):
         unknown = sorted(set(predictions[column]) - set(labels))
         if unknown:
             yield f"{column} {', '.join(map(str, unknown))} is not one of {', '.join(labels)}"
@@ -102,23 +115,23 @@ def _faults(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> Iterator[st
     misnamed = [str(seed) for seed in seeds if not re.fullmatch(r"-|c\d+(\.l\d+)?", str(seed))]
     if misnamed:
         yield f"seed {', '.join(misnamed)} is not of the form c0.l0, c0 or -"
-    wrong = predictions["probabilities"].map(len) != len(labels)
-    values = np.array(predictions["probabilities"][~wrong].tolist()).reshape(-1, len(labels))
-    wrong[~wrong] = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
+    values = predictions[probability_columns(labels)].to_numpy(np.float64)
+    wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
     repeated = predictions.duplicated(KEY)
-    for rows, fault in ((wrong, f"probabilities are not {len(labels)} with sum 1"), (repeated, "rows stand twice")):
+    for rows, fault in ((wrong, "lines have probabilities whose sum is not 1"), (repeated, "lines stand twice")):
         if rows.any():
             yield f"{rows.sum()} {fault}, first of {predictions['utterance_id'][rows].iloc[0]}"
-    for column in ("corpus", "speaker", "split", "emotion"):
+    for column in ("corpus", "speaker", "split", "true"):
         several = predictions.groupby("utterance_id")[column].nunique() != 1
         if several.any():
             yield f"{several.sum()} utterances have more than one {column}, first {several.idxmax()}"
     test = predictions[predictions["split"] == "test"]
     for of, part in [*test.groupby(["fold"]), *predictions.groupby(["fold", "row", "condition"])]:
-        answered = part.groupby(["row", "condition", "seed"])["utterance_id"].agg(frozenset)
-        odd = answered[answered != answered.iloc[0]]
+        utterances = part.groupby(["row", "condition", "seed"])["utterance_id"].agg(frozenset)
+        odd = utterances[utterances != utterances.iloc[0]]
         if len(odd):
-            yield f"not all answers of {', '.join(of)} are about the same utterances: {', '.join(map(str, odd.index))}"
+            where = ", ".join(map(str, odd.index))
+            yield f"not all predictions of {', '.join(of)} are about the same utterances: {where}"
     for fold, part in predictions.groupby("fold"):
         others = sorted(corpus for corpus in set(part["corpus"]) if not _is_target(corpus, str(fold)))
         if fold != SUPERVISED and others:

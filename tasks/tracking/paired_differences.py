@@ -37,7 +37,7 @@ def paired_differences(
 
     from clepdg.evaluation.cells import LEFT_OUT
     from clepdg.evaluation.intervals import paired
-    from clepdg.evaluation.predictions import COLUMNS, to_arrays
+    from clepdg.evaluation.predictions import COLUMNS, KEY, to_arrays
     from clepdg.store.readers import read_frame
 
     if "test_digest" not in new or "test_digest" not in old:
@@ -49,7 +49,9 @@ def paired_differences(
         record = store.lookup("evaluate", tags["evaluate_key"])
         if not isinstance(record, Record):
             return f"its predictions are not in the store ({record})"
-        table = read_frame(store.local("evaluate", record.key) / "predictions.parquet", COLUMNS)
+        table = read_frame(store.local("evaluate", record.key) / "predictions.parquet", KEY)
+        if not set(COLUMNS) <= set(table):
+            return f"its predictions have other columns: evaluated by an older version ({record.version})"
         chosen = (table.row == tags["row"]) & (table.seed == tags["seed"]) & (table.split == "test")
         chosen &= table.condition == CLEAN
         settings = record.config["evaluate"]

@@ -88,8 +88,8 @@ def test_every_number_comes_from_the_predictions(home, ran):
     assert set(predictions.split) == {"test"}
     for cell in cells[cells.target == "pooled"].itertuples():
         mine = predictions[predictions.row == cell.row]
-        assert balanced_accuracy_score(mine.emotion, mine.label) == pytest.approx(cell.uar)
-        assert accuracy_score(mine.emotion, mine.label) == pytest.approx(cell.war)
+        assert balanced_accuracy_score(mine.true, mine.predicted) == pytest.approx(cell.uar)
+        assert accuracy_score(mine.true, mine.predicted) == pytest.approx(cell.war)
 
 
 def test_speakers_and_faults_of_the_real_archives(home, ran):

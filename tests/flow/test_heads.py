@@ -157,5 +157,5 @@ def test_predictions_are_those_of_the_heads_on_audio_without_its_mean(stood):
         if found["cosine"]:
             logits = np.exp(found["log_temperature"]) * cosines(x - mean, found["weight"])
         p = softmax(logits)
-        np.testing.assert_allclose(np.stack(own.probabilities.tolist()), p, atol=1e-5, err_msg=f"{row} {condition}")
-        assert own.label.tolist() == [LABELS[place] for place in p.argmax(axis=1)]
+        np.testing.assert_allclose(own[[f"p_{label}" for label in LABELS]], p, atol=1e-5, err_msg=f"{row} {condition}")
+        assert own.predicted.tolist() == [LABELS[place] for place in p.argmax(axis=1)]

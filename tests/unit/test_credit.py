@@ -9,6 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 from clepdg.evaluation import credit
 from clepdg.evaluation.credit import CLEAN_WORDS, CORRUPTED_WORDS, RIVALS, _holm
 from clepdg.evaluation.metrics import confusion, uar
+from clepdg.evaluation.predictions import probability_columns
 
 LABELS = ("angry", "happy", "neutral", "sad")
 SWEEP = ("white-0dB", "hum-5dB")
@@ -39,9 +40,9 @@ def predictions(accuracy, speakers=10, targets=2, conditions=("clean", *SWEEP), 
                             "row": row,
                             "condition": condition,
                             "seed": "c0.l0",
-                            "emotion": np.array(LABELS)[truth],
-                            "label": np.array(LABELS)[label],
-                            "probabilities": [[0.25] * 4] * n,
+                            "true": np.array(LABELS)[truth],
+                            "predicted": np.array(LABELS)[label],
+                            **dict.fromkeys(probability_columns(LABELS), 0.25),
                         }
                     )
                 )
@@ -51,7 +52,8 @@ def predictions(accuracy, speakers=10, targets=2, conditions=("clean", *SWEEP), 
 def uar_difference(table, rival, conditions):
     """UAR of text-acpt minus a rival's in one fold, averaged over conditions and seeds one by one."""
     scores = {
-        key: balanced_accuracy_score(own.emotion, own.label) for key, own in table.groupby(["row", "condition", "seed"])
+        key: balanced_accuracy_score(own.true, own.predicted)
+        for key, own in table.groupby(["row", "condition", "seed"])
     }
     of_row = {
         row: [v for (r, c, _), v in scores.items() if r == row and c in conditions] for row in ("text-acpt", rival)
@@ -103,7 +105,7 @@ def test_the_value_is_the_mean_over_targets_of_uar_differences():
 
     def score(row, condition, fold):
         own = table[(table.row == row) & (table.condition == condition) & (table.fold == fold)]
-        return float(uar(confusion(own.emotion.map(index).to_numpy(), own.label.map(index).to_numpy(), 4)))
+        return float(uar(confusion(own.true.map(index).to_numpy(), own.predicted.map(index).to_numpy(), 4)))
 
     folds = sorted(set(table.fold))
     for words, conditions in ((CLEAN_WORDS, ["clean"]), (CORRUPTED_WORDS, list(SWEEP))):
@@ -166,7 +168,7 @@ def test_the_whole_sweep_and_every_corpus_are_needed():
 
 def test_conditions_beside_the_sweep_change_nothing():
     clear = predictions({"*": 0.5, "text-acpt": 0.75})
-    own = clear[clear.condition == "white-0dB"].assign(condition="own-10dB", label="angry")
+    own = clear[clear.condition == "white-0dB"].assign(condition="own-10dB", predicted="angry")
     assert verdict(pd.concat([clear, own])) == verdict(clear)
 
 
@@ -200,7 +202,7 @@ def test_the_rival_that_decides_stands_first_and_every_rival_is_told():
 
 def test_a_class_of_one_speaker_is_not_decidable():
     table = predictions({"*": 0.5})
-    only = (table.emotion != "sad") | (table.speaker == "t0/0") | (table.corpus == "t1")
+    only = (table.true != "sad") | (table.speaker == "t0/0") | (table.corpus == "t1")
     assert "one speaker of sad" in verdict(table[only], LABELS).why
 
 

@@ -7,9 +7,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
 from clepdg.errors import ClepError
 from clepdg.evaluation.cells import CORRUPTED, cells, speaker_uars
-from clepdg.evaluation.predictions import read_answers
+from clepdg.evaluation.predictions import probability_columns, to_arrays
 
 LABELS = ("angry", "happy", "neutral", "sad")
+P = probability_columns(LABELS)
 UNITS = {"alpha": "speaker", "beta": "text"}
 
 
@@ -22,7 +23,7 @@ def corpus(name: str, speakers: int, counts: tuple[int, ...], split: str = "test
             "corpus": name,
             "speaker": [f"{name}/{split}{number % speakers}" for number in range(len(emotions))],
             "split": split,
-            "emotion": emotions,
+            "true": emotions,
         }
     )
 
@@ -33,11 +34,16 @@ def answer(utterances: pd.DataFrame, fold: str, row: str, seeds: tuple[str, ...]
     for number, seed in enumerate(seeds):
         rng = np.random.default_rng([number, len(row), len(fold)])
         guess = rng.choice(LABELS, size=len(utterances))
-        label = np.where(rng.random(len(utterances)) < hits, utterances["emotion"], guess)
+        label = np.where(rng.random(len(utterances)) < hits, utterances["true"], guess)
         probabilities = 0.1 * rng.dirichlet(np.ones(4), size=len(label)) + 0.9 * (label[:, None] == np.array(LABELS))
         parts.append(
             utterances.assign(
-                fold=fold, row=row, condition="clean", seed=seed, label=label, probabilities=probabilities.tolist()
+                fold=fold,
+                row=row,
+                condition="clean",
+                seed=seed,
+                predicted=label,
+                **dict(zip(P, probabilities.T, strict=True)),
             )
         )
     return pd.concat(parts, ignore_index=True)
@@ -82,13 +88,13 @@ def test_every_cell_is_scikit_learns_figure_on_the_predictions_of_its_test_part(
         own = own if target == "pooled" else own[own["corpus"] == target]
         kept = list(cell["recalls"])
         seeds = [part for _, part in own.groupby("seed")]
-        recalls = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
-        f1s = [f1_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
-        losses = [log_loss(p["emotion"], p["probabilities"].tolist(), labels=LABELS) for p in seeds]
+        recalls = [recall_score(p["true"], p["predicted"], labels=kept, average="macro") for p in seeds]
+        f1s = [f1_score(p["true"], p["predicted"], labels=kept, average="macro") for p in seeds]
+        losses = [log_loss(p["true"], p[P], labels=LABELS) for p in seeds]
         assert cell["nll"] == pytest.approx(np.mean(losses))
         assert cell["uar"] == pytest.approx(np.mean(recalls))
         assert cell["macro_f1"] == pytest.approx(np.mean(f1s))
-        assert cell["war"] == pytest.approx(accuracy_score(own["emotion"], own["label"]))
+        assert cell["war"] == pytest.approx(accuracy_score(own["true"], own["predicted"]))
         assert cell["low"] < cell["uar"] < cell["high"]
         assert (cell["n"], cell["seeds"], cell["speakers"]) == (len(own) // 2, 2, own["speaker"].nunique())
         assert np.sum(cell["confusion"]) == len(own)
@@ -98,7 +104,7 @@ def test_every_cell_is_scikit_learns_figure_on_the_predictions_of_its_test_part(
 def test_the_whole_target_is_a_second_column_of_leave_out_only(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
     own = predictions.query("fold == 'leave-out-alpha'")
     cell = table.loc[("leave-out-alpha", "alpha", "text-acpt", "clean")]
-    assert cell["uar_whole"] == pytest.approx(recall_score(own["emotion"], own["label"], average="macro"))
+    assert cell["uar_whole"] == pytest.approx(recall_score(own["true"], own["predicted"], average="macro"))
     assert (cell["n_whole"], cell["n"]) == (len(ALPHA) + 200, len(ALPHA))
     assert table.loc["supervised", ["uar_whole", "n_whole"]].isna().all(axis=None)
 
@@ -114,7 +120,7 @@ def by_text() -> pd.DataFrame:
 def test_the_whole_target_is_over_the_classes_that_its_test_part_keeps(by_text: pd.DataFrame) -> None:
     cell = compute(by_text).loc[("leave-out-beta", "beta", "text-acpt", "clean")]
     kept, seeds = ["angry", "neutral", "sad"], [part for _, part in by_text.groupby("seed")]
-    recalls = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for p in seeds]
+    recalls = [recall_score(p["true"], p["predicted"], labels=kept, average="macro") for p in seeds]
     assert cell["uar_whole"] == pytest.approx(np.mean(recalls))
     assert cell["n_whole"] == len(by_text) // 2
 
@@ -137,7 +143,7 @@ def test_a_class_with_two_utterances_is_left_out_and_said(table: pd.DataFrame) -
 
 def test_a_class_with_few_utterances_or_one_speaker_stays_and_is_marked() -> None:
     few = corpus("alpha", 24, (30, 19, 20, 20))
-    few.loc[few["emotion"] == "sad", "speaker"] = "alpha/1"
+    few.loc[few["true"] == "sad", "speaker"] = "alpha/1"
     marks = compute(answer(few, "supervised", "text-acpt", SEEDS)).iloc[0]["marks"]
     (mark,) = [mark for mark in marks if mark.startswith("few")]
     assert mark == "few: happy (19 utterances), sad (1 speaker)"
@@ -178,7 +184,9 @@ def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.
     for line in listed.to_dict("records"):
         own = predictions.query("fold == 'supervised' and row == @line['row'] and speaker == @line['speaker']")
         kept = ["angry", "neutral", "sad"]
-        by_seed = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for _, p in own.groupby("seed")]
+        by_seed = [
+            recall_score(p["true"], p["predicted"], labels=kept, average="macro") for _, p in own.groupby("seed")
+        ]
         assert line["uar"] == pytest.approx(np.mean(by_seed))
         assert line["n"] == len(own) // 2
 
@@ -189,16 +197,18 @@ def test_speakers_are_listed_by_what_they_say_in_the_test_part(by_text: pd.DataF
     assert set(listed.index) == set(test["speaker"]) and len(listed) == 2
     for speaker, own in test.groupby("speaker"):
         kept = ["angry", "neutral", "sad"]
-        by_seed = [recall_score(p["emotion"], p["label"], labels=kept, average="macro") for _, p in own.groupby("seed")]
+        by_seed = [
+            recall_score(p["true"], p["predicted"], labels=kept, average="macro") for _, p in own.groupby("seed")
+        ]
         assert listed.uar[speaker] == pytest.approx(np.mean(by_seed))
         assert listed.n[speaker] == len(own) // 2
 
 
 def test_a_label_of_another_label_set_is_told() -> None:
     answers = answer(ALPHA, "supervised", "text-acpt", ("c0.l0",))
-    answers.loc[3, "label"] = "disgusted"
+    answers.loc[3, "predicted"] = "disgusted"
     with pytest.raises(ClepError, match="disgusted"):
-        read_answers(answers, LABELS)
+        to_arrays(answers, LABELS)
 
 
 def test_where_sessions_are_what_is_independent_few_of_them_are_listed(predictions: pd.DataFrame) -> None:
@@ -219,7 +229,9 @@ def test_the_mean_over_corruptions_is_resampled_like_a_seed(predictions: pd.Data
     heard, swapped = [test], dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
     for step, condition in ((3, "white-0dB"), (2, "room-long")):
         wrong = np.arange(len(test)) % step == 0
-        heard.append(test.assign(condition=condition, label=test["label"].where(~wrong, test["label"].map(swapped))))
+        heard.append(
+            test.assign(condition=condition, predicted=test["predicted"].where(~wrong, test["predicted"].map(swapped)))
+        )
     table = compute(pd.concat(heard, ignore_index=True)).reset_index()
     for target, own in table.groupby("target"):
         of = own.set_index("condition")
@@ -250,7 +262,7 @@ def test_a_table_from_few_seeds_says_so(clep: int, later: int, mark: str | None)
 def test_a_collapse_of_one_seed_is_not_averaged_away() -> None:
     predictions = answer(ALPHA, "supervised", "text-acpt", SEEDS)
     assert not any("collapsed" in marks for marks in compute(predictions)["marks"])
-    predictions.loc[predictions["seed"] == "c1.l0", "label"] = "sad"
+    predictions.loc[predictions["seed"] == "c1.l0", "predicted"] = "sad"
     cell = compute(predictions).iloc[0]
     assert "collapsed" in cell["marks"] and cell["largest_share"] == 1.0
 
@@ -279,20 +291,26 @@ def test_a_target_without_test_utterances_is_a_cell_that_says_so() -> None:
     assert cell["n"] == 0 and "without angry (0 utterances)" in cell["marks"]
 
 
+def test_probabilities_of_another_label_set_are_refused(predictions: pd.DataFrame) -> None:
+    with pytest.raises(ClepError, match="column p_fearful"):
+        compute(predictions.assign(p_fearful=0.0))
+
+
 def test_all_faults_of_the_predictions_are_told_at_once(predictions: pd.DataFrame) -> None:
     broken = predictions.drop(predictions.query("fold == 'supervised' and seed == 'c0.l0'").index[0])
     broken = pd.concat([broken, broken.iloc[[3]]], ignore_index=True)
-    broken.loc[5, "label"] = "furious"
-    broken.at[6, "probabilities"] = [0.5, 0.5, 0.5, float("nan")]
-    broken.at[7, "probabilities"] = [0.5, 0.5]
+    broken.loc[5, "predicted"] = "furious"
+    broken.loc[6, P] = [0.5, 0.5, 0.5, float("nan")]
+    broken.loc[7, P] = [0.5, 0.5, 0.5, -0.5]
+    broken.loc[10, P] = [0.5, 0.5, 0.5, 0.5]
     broken.loc[8, "seed"] = "seven"
     broken.loc[9, "speaker"] = "alpha/other"
     with pytest.raises(ClepError) as error:
         compute(broken)
     for fault in (
-        "label furious",
-        "2 probabilities",
-        "1 rows stand twice",
+        "predicted furious",
+        "3 lines have probabilities",
+        "1 lines stand twice",
         "more than one speaker",
         "same utterances",
         "seed seven",
@@ -300,7 +318,7 @@ def test_all_faults_of_the_predictions_are_told_at_once(predictions: pd.DataFram
         assert fault in str(error.value)
 
 
-@pytest.mark.parametrize("column", ["emotion", "seed", "probabilities"])
+@pytest.mark.parametrize("column", ["true", "seed", "p_sad"])
 def test_a_missing_column_is_named(predictions: pd.DataFrame, column: str) -> None:
     with pytest.raises(ClepError, match=f"no column {column}"):
         compute(predictions.drop(columns=column))

@@ -16,7 +16,7 @@ def score(table: pd.DataFrame, row: str, conditions: list[str]) -> float:
     values = []
     for condition in conditions:
         own = table[(table.row == row) & (table.condition == condition)]
-        values.append(float(uar(confusion(own.emotion.map(INDEX).to_numpy(), own.label.map(INDEX).to_numpy(), 4))))
+        values.append(float(uar(confusion(own.true.map(INDEX).to_numpy(), own.predicted.map(INDEX).to_numpy(), 4))))
     return float(np.mean(values))
 
 
@@ -57,15 +57,15 @@ def test_speakers_are_what_an_interval_is_over() -> None:
 @pytest.mark.parametrize(("count", "counted"), [(2, False), (3, True)])
 def test_a_class_of_fewer_than_three_utterances_is_left_out(count: int, counted: bool) -> None:
     table = predictions({"*": 0.5}, targets=1)
-    sad = sorted(set(table.utterance_id[table.emotion == "sad"]))
+    sad = sorted(set(table.utterance_id[table.true == "sad"]))
     table = table[~table.utterance_id.isin(sad[count:])].copy()
-    sad_rows = table.emotion == "sad"  # where the two differ most, so that it matters whether they count
-    table.loc[sad_rows, "label"] = np.where(table.row[sad_rows] == "text-acpt", "sad", "angry")
+    sad_rows = table.true == "sad"  # where the two differ most, so that it matters whether they count
+    table.loc[sad_rows, "predicted"] = np.where(table.row[sad_rows] == "text-acpt", "sad", "angry")
     found = against_random(table, LABELS, resamples=200, confidence=0.95)["leave-out-t0"]["clean"]
     clean = table[table.condition == "clean"]
     kept = [label for label in LABELS if label != "sad" or counted]
     means = {
-        row: np.mean([(own.label == own.emotion)[own.emotion == label].mean() for label in kept])
+        row: np.mean([(own.predicted == own.true)[own.true == label].mean() for label in kept])
         for row, own in clean.groupby("row")
     }
     assert found.value == pytest.approx(means["text-acpt"] - means["text-random"])

@@ -37,11 +37,11 @@ def test_a_difference_on_another_test_set_is_no_improvement():
 
 @pytest.fixture
 def store(tmp_path):
-    """A store with two evaluations of 30 speakers: one always right, one right in half of the cases."""
+    """A store with three evaluations of 30 speakers: one always right, the others in half of the cases."""
     opened = open_store(str(tmp_path))
     rng = np.random.default_rng(0)
     truth = np.array([LABELS[n % 4] for n in range(240)])
-    for key, share in (("good", 1.0), ("half", 0.5)):
+    for key, share in (("good", 1.0), ("half", 0.5), ("older", 0.5)):
         right = rng.random(240) < share
         predictions = pd.DataFrame(
             {
@@ -53,11 +53,13 @@ def store(tmp_path):
                 "row": "text-acpt",
                 "seed": "c0.l0",
                 "condition": "clean",
-                "emotion": truth,
-                "label": np.where(right, truth, rng.choice(LABELS, 240)),
-                "probabilities": [[0.25] * 4] * 240,
+                "true": truth,
+                "predicted": np.where(right, truth, rng.choice(LABELS, 240)),
+                **{f"p_{label}": 0.25 for label in LABELS},
             }
         )
+        if key == "older":
+            predictions = predictions.rename(columns={"true": "emotion"})
         with opened.lock("evaluate", key):
             predictions.to_parquet(opened.partial("evaluate", key) / "predictions.parquet")
             opened.commit(
@@ -104,3 +106,7 @@ def test_what_can_not_be_compared_says_why(store):
     unknown = {name: value for name, value in tags("half").items() if name != "test_digest"}
     assert paired_difference(store, unknown, tags("half")) == "not evaluated yet"
     assert "not in the store" in paired_difference(store, tags("good"), tags("gone"))
+
+
+def test_predictions_of_an_older_version_are_no_error(store):
+    assert "older version" in paired_difference(store, tags("good"), tags("older"))

@@ -45,9 +45,9 @@ def predictions() -> pd.DataFrame:
                             "row": row,
                             "condition": "clean",
                             "seed": "c0.l0",
-                            "emotion": emotion,
-                            "label": label,
-                            "probabilities": [0.8 if label == own else 0.1 for own in LABELS],
+                            "true": emotion,
+                            "predicted": label,
+                            **{f"p_{own}": 0.8 if label == own else 0.1 for own in LABELS},
                         }
                     )
     predictions = pd.DataFrame(lines)
@@ -217,7 +217,7 @@ def noisy(predictions: pd.DataFrame) -> pd.DataFrame:
     heard = [predictions]
     for number, condition in enumerate(("white-20dB", "white-0dB", "hum-10dB", "room-long")):
         wrong = np.random.default_rng(number).random(len(test)) < 0.1 * (number + 1)
-        heard.append(test.assign(condition=condition, label=test["label"].where(~wrong, "angry")))
+        heard.append(test.assign(condition=condition, predicted=test["predicted"].where(~wrong, "angry")))
     return pd.concat(heard, ignore_index=True)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clepdg.errors import ClepError
+from clepdg.evaluation.predictions import probability_columns
 from clepdg.method.audio_embeddings import AudioEmbeddings, select
 from clepdg.method.heads import Head
 
@@ -53,7 +54,7 @@ def predict(
         test_audio: utterance_id and corpus of the test audio (V) that heads centred on the target take their mean of.
 
     Returns:
-        One row per head and utterance, as clepdg.evaluation.predictions describes.
+        One line per head and utterance, as clepdg.evaluation.predictions describes.
 
     Raises:
         ClepError: a target has no test audio to be centred on.
@@ -74,13 +75,13 @@ def predict(
         probabilities = head.probabilities(x)
         parts.append(
             utterances[COPIED].assign(
-                emotion=utterances.label,
+                true=utterances.label,
                 fold=fold,
                 row=each.row,
                 seed=each.seed,
                 condition=condition,
-                label=np.array(head.labels)[probabilities.argmax(axis=1)],
-                probabilities=list(probabilities),
+                predicted=np.array(head.labels)[probabilities.argmax(axis=1)],
+                **dict(zip(probability_columns(head.labels), probabilities.T, strict=True)),
             )
         )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
