@@ -50,7 +50,7 @@ def _decode_av(path: Path) -> tuple[Waveform, int]:
             frames = [part for frame in container.decode(stream) for part in converter.resample(frame)]
             frames += converter.resample(None)
             if not frames:
-                raise IndexingError("not readable as audio: the audio stream is empty")
+                raise IndexingError("not readable as audio: the audio stream holds nothing")
             samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
             return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
     except (av.FFmpegError, OSError, ValueError) as error:
