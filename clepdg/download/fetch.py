@@ -85,7 +85,7 @@ class _Fetch:
 
         A failed address keeps its partial download for the next run.
         """
-        faults: list[str] = []
+        faults = list[SourceError]()
         for address in urls.card_addresses(self.card):
             try:
                 bound = pinned(self.card, address, self.pins)
@@ -98,7 +98,7 @@ class _Fetch:
                     self._record(address, said=metadata, changed=None, mirror=mirror_of(address.url))
             except SourceError as error:
                 _clear(self.out)
-                faults.append(str(error))
+                faults.append(error)
                 continue
             for fault in faults:
                 log.warning(

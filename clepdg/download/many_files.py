@@ -63,8 +63,7 @@ def download_all(
                 shutil.rmtree(whole.with_suffix(".part"), ignore_errors=True)
             total_progress.of(file.identity)(whole.stat().st_size, 0)
         except SourceError as error:
-            reason = str(error).partition("\n  do:")[0]  # the error for all files ends with what to do
-            faults.append(f"{file.path}: {' '.join(reason.split())}")
+            faults.append(f"{file.path}: {error.reason}")  # the error for all files says what to do
 
     with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(PARALLEL_FILES) as pool:
         try:
@@ -80,7 +79,7 @@ def download_all(
         kept = sum((folder / file.identity).exists() for file in files)
         raise SourceError(
             f"{len(faults)} or more of {len(files)} files of {card.name} could not be downloaded.",
-            got="; ".join(faults[:FAILED_FILES]),
+            got=faults[:FAILED_FILES],
             do=f"run again, {kept} files are kept; or {manual_download(card)}",
         )
     for file in files:

@@ -95,7 +95,7 @@ def check_reachable(card: Card, given: str | None) -> None:
         if urls.local_path(card, urls.validate(card, given)) is None:
             inspect(card, given, patience=0.0)
         return
-    faults: list[str] = []
+    faults = list[SourceError]()
     for address in urls.card_addresses(card):
         try:
             if urls.local_path(card, address.url) is None:
@@ -103,7 +103,7 @@ def check_reachable(card: Card, given: str | None) -> None:
                 inspect(card, url, patience=0.0)
             return
         except SourceError as error:
-            faults.append(str(error))
+            faults.append(error)
     raise all_failed(card, faults, "reached")
 
 
@@ -167,12 +167,11 @@ def translate_os_errors(where: Path) -> Iterator[None]:
         ) from error
 
 
-def all_failed(card: Card, faults: list[str], what: str) -> SourceError:
+def all_failed(card: Card, faults: list[SourceError], what: str) -> SourceError:
     """Return the error for a card whose addresses all failed."""
     if len(faults) == 1:
-        return SourceError(faults[0])
-    tried = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(faults, start=1))
-    return SourceError(f"{card.name} can be {what} from none of its {len(faults)} addresses.\n{tried}")
+        return faults[0]
+    return SourceError(f"{card.name} can be {what} from none of its {len(faults)} addresses.", children=faults)
 
 
 def file_rows(folder: Path) -> list[File]:

@@ -69,7 +69,7 @@ def check(card: Card, documents: Documents) -> list[str]:
         try:
             now = metadata(card, address)
         except SourceError as error:
-            notes.append(f"{card.name}: {' '.join(str(error).partition(chr(10) + '  do:')[0].split())}")
+            notes.append(f"{card.name}: {error.reason}")
             continue
         before, mirror = record.get("said"), mirror_of(address.url)
         if before is not None and record.get("mirror") != mirror:  # a mirror has its own ETags and times

@@ -44,15 +44,18 @@ def check(
         checks["device"] = lambda: check_devices(settings.device, config.clep.ranks)
     with ThreadPoolExecutor(8) as pool:
         results = {name: pool.submit(function) for name, function in checks.items()}
-    faults = {name: error for name, future in results.items() if (error := future.exception()) is not None}
-    for error in faults.values():
-        if not isinstance(error, ClepError):
+    faults = dict[str, ClepError]()
+    for name, future in results.items():
+        error = future.exception()
+        if isinstance(error, ClepError):
+            faults[name] = error
+        elif error is not None:
             raise error
     if len(faults) == 1:
         raise next(iter(faults.values()))
     if faults:
-        lines = [f"{name}: {error}" for name, error in faults.items()]
-        raise ClepError(f"{len(faults)} things must be fixed before this can run.\n- " + "\n- ".join(lines))
+        children = [error.labelled(name) for name, error in faults.items()]
+        raise ClepError(f"{len(faults)} things must be fixed before this can run.", children=children)
 
 
 def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:

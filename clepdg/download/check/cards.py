@@ -75,7 +75,7 @@ def check(card: Card, address: Address, documents: Documents | None, sleep: Slee
             return _table(card, address, where, sleep)
         return _compared(card, bound, where, _said(card, address, sleep))
     except ClepError as error:
-        return not_reachable(card.name, where, error)
+        return not_reachable(card.name, where, error.reason)
 
 
 def _compared(card: Card, address: Address, where: str, said: dict[str, Any]) -> Checked:
@@ -158,7 +158,7 @@ def _samples(card: Card, files: list[Remote], sleep: Sleep) -> tuple[list[str], 
         try:
             said = _said(card, file.address, sleep)
         except SourceError as error:
-            raise SourceError(f"{file.path}: {error}", where=redact_with_mirror(file.address.url)) from error
+            raise SourceError(f"{file.path}: {error.reason}", where=redact_with_mirror(file.address.url)) from error
         line = _compared(card, file.address, "", said)
         lines += [] if line.good else [f"{file.path}: {line.result.removeprefix('differs: ')}"]
         hashed &= bool(said.keys() & checksums(file.address).keys())
@@ -185,7 +185,7 @@ def _lfs_faults(files: list[Remote], repository: str, sleep: Sleep) -> list[str]
         try:
             return _of_group({name: known[name] for name in group}, repository, sleep)
         except SourceError as error:
-            failed.append(str(error))
+            failed.append(error.reason)
             return []
 
     answers = list(run_in_threads([partial(ask_group, group) for group in groups], LFS_SECONDS))

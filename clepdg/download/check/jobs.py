@@ -82,10 +82,9 @@ def compare(
     return Checked(what=what, where=where, result=result, good=not different)
 
 
-def not_reachable(what: str, where: str, why: object) -> Checked:
+def not_reachable(what: str, where: str, reason: str) -> Checked:
     """Return the result of an address that does not answer."""
-    reason = str(why).partition("\n  do:")[0]
-    return Checked(what=what, where=where, result=f"not reachable: {' '.join(reason.split())}", good=False)
+    return Checked(what=what, where=where, result=f"not reachable: {reason}", good=False)
 
 
 def reported_sums(url: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def run_jobs(jobs: Sequence[Job], seconds: float = ALL_SECONDS) -> Iterator[Chec
         try:
             return list(job.ask())
         except ClepError as error:
-            return [not_reachable(job.what, job.where, error)]
+            return [not_reachable(job.what, job.where, error.reason)]
 
     answers = run_in_threads([partial(lines, job) for job in jobs], seconds)
     for job, answer in zip(jobs, answers, strict=True):
