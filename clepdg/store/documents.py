@@ -1,4 +1,4 @@
-"""Documents of a store: small JSON files that its runs share, such as runs/<run>.json and pins/<corpus>.json."""
+"""Read and write a store's documents: small JSON files such as runs/<run>.json and pins/<corpus>.json."""
 
 import contextlib
 from pathlib import Path
@@ -9,16 +9,16 @@ from clepdg.hashing import inside, read_json, write_json
 
 
 class Documents:
-    """Documents below one folder. A remote store has the same four methods over its bucket."""
+    """Documents in a folder; a remote store has the same methods."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def read(self, name: str) -> Any:
-        """Return what a document says; None where there is none.
+        """Return a document's content, or None if there is no document.
 
         Raises:
-            StoreError: it can't be read, or is no JSON.
+            StoreError: it can't be read, or is not JSON.
         """
         try:
             return read_json(self.root / checked(name))
@@ -28,7 +28,7 @@ class Documents:
             raise damaged(error, self.address(name)) from error
 
     def write(self, name: str, value: Any) -> None:
-        """Write a document whole.
+        """Write or overwrite a document.
 
         Raises:
             StoreError: the store can't be written.
@@ -41,9 +41,9 @@ class Documents:
             raise StoreError("The store can't be written.", got=error, where=path) from error
 
     def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
-        """Return (name, what it says, when it was written in seconds since 1970) of the last documents by name.
+        """Return (name, content, modification time) of the last documents by name.
 
-        What can't be read is passed over.
+        Times are seconds since 1970. Documents that can't be read are left out.
         """
         found = []
         for path in sorted((self.root / folder).glob("*.json"), reverse=True)[:count]:
@@ -52,7 +52,7 @@ class Documents:
         return found
 
     def address(self, name: str) -> str:
-        """Return where a document lies, for a person."""
+        """Return a document's address, for messages."""
         return str(self.root / name)
 
 
@@ -60,7 +60,7 @@ def checked(name: str) -> str:
     """Return a document's name.
 
     Raises:
-        StoreError: it leads out of the store.
+        StoreError: it is outside the store.
     """
     if not inside(name):
         raise StoreError("This can't be the name of a document.", got=repr(name))
@@ -68,5 +68,5 @@ def checked(name: str) -> str:
 
 
 def damaged(error: Exception, where: str) -> StoreError:
-    """Return the error that a document can't be understood."""
-    return StoreError("A document of the store can't be read.", got=error, where=where, do="mend or delete it")
+    """Return the error of a document that can't be read."""
+    return StoreError("A document of the store can't be read.", got=error, where=where, do="fix or delete it")

@@ -1,4 +1,4 @@
-"""What lies in a store's folder: outputs, working folders and leftovers; how they are put in place and removed."""
+"""List, place and remove the folders of a store: outputs, working folders and leftovers."""
 
 import os
 import shutil
@@ -16,14 +16,13 @@ ASIDE = ".stale-"
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """Something that lies in a store below <stage>/.
+    """A folder in a store below <stage>/.
 
     Attributes:
-        kind: an output (with or without a stage.json that can be believed), the working folder of one, or what is
-            left of one that nobody will ask for.
+        kind: an output (with or without a valid stage.json), a working folder, or the unused rest of an output.
         bytes: its size.
         age: seconds since it was last written.
-        place: where it lies below the store's root.
+        place: its path below the store's root.
         here: on this machine; False: in a bucket.
     """
 
@@ -37,7 +36,7 @@ class Item:
 
 
 def folder_items(root: Path, stages: Iterable[str], now: float) -> list[Item]:
-    """Return what lies below root/<stage>/ of the given stages; what is no folder is left out."""
+    """Return the folders below root/<stage>/ of the given stages."""
     found = []
     for stage in stages:
         for path in sorted((root / stage).glob("*/")):
@@ -52,7 +51,7 @@ def folder_items(root: Path, stages: Iterable[str], now: float) -> list[Item]:
 
 
 def _measure(folder: Path) -> tuple[int, float]:
-    """Return the bytes below a folder, and when something in it was last written."""
+    """Return the bytes in a folder, and its last modification time."""
     size, newest = 0, 0.0
     for path in (folder, *folder.rglob("*")):
         try:
@@ -65,13 +64,13 @@ def _measure(folder: Path) -> tuple[int, float]:
 
 
 def drop_state(folder: Path) -> None:
-    """Remove the working state (*.resume) from a folder that is whole."""
+    """Remove the checkpoints (*.resume) from a complete folder."""
     for leftover in [*folder.glob("*.resume")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def put_in_place(folder: Path, place: Path) -> None:
-    """Rename a whole folder to its place; what stood there goes."""
+    """Rename a complete folder to its place; replace what is there."""
     if place.exists():
         trash = _aside(place)
         os.rename(folder, place)
@@ -86,7 +85,7 @@ def put_in_place(folder: Path, place: Path) -> None:
 
 
 def remove(place: Path) -> None:
-    """Remove a folder: it is gone at once, then its files are deleted."""
+    """Remove a folder: rename it away, then delete its files."""
     shutil.rmtree(place if ASIDE in place.name else _aside(place), ignore_errors=True)
 
 
@@ -96,6 +95,6 @@ def _aside(place: Path) -> Path:
     return trash
 
 
-def take_back(folder: Path) -> None:
-    """Take the stage.json from an output, so that it does not stand any more."""
+def invalidate(folder: Path) -> None:
+    """Remove stage.json from an output, so that it is no longer valid."""
     (folder / MARKER).unlink(missing_ok=True)

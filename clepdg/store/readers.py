@@ -1,4 +1,4 @@
-"""Readers of tables and facts that lie in an output: what is not exactly what was written is one clear error."""
+"""Read the tables and JSON files of an output; every fault is a StoreError."""
 
 import os
 import stat
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def read_facts(path: Path, kind: type) -> Any:
-    """Return what a JSON file of an output says.
+    """Return the content of a JSON file of an output.
 
     Args:
-        kind: dict or list: what it has to be.
+        kind: its type: dict or list.
 
     Raises:
-        StoreError: it is missing, no JSON, nested too deep, or of another kind.
+        StoreError: it is missing, not JSON, nested too deep, or of another type.
     """
     try:
-        said = read_json(path)
-        if not isinstance(said, kind):
-            raise ValueError(f"a {type(said).__name__}, not a {kind.__name__}")
-        return said
+        content = read_json(path)
+        if not isinstance(content, kind):
+            raise ValueError(f"a {type(content).__name__}, not a {kind.__name__}")
+        return content
     except (OSError, ValueError) as error:
         raise unreadable(error, path) from error
 
@@ -36,12 +36,12 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Return a JSON list of strings.
 
     Raises:
-        StoreError: it is missing or something else.
+        StoreError: it is missing or anything else.
     """
-    said = read_facts(path, list)
-    if not all(isinstance(name, str) for name in said):
+    names = read_facts(path, list)
+    if not all(isinstance(name, str) for name in names):
         raise unreadable("not a list of names", path)
-    return tuple(said)
+    return tuple(names)
 
 
 def read_table(path: Path, columns: Mapping[str, str]) -> "pa.Table":
@@ -51,7 +51,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> "pa.Table":
         columns: name -> type as pyarrow calls it, such as int64; "list" is one of strings.
 
     Raises:
-        StoreError: it is missing, truncated, no Parquet, or has other columns.
+        StoreError: it is missing, truncated, not Parquet, or has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -72,7 +72,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     """Read a Parquet file that has at least these columns.
 
     Raises:
-        StoreError: it is missing, truncated, no Parquet, or lacks a column.
+        StoreError: it is missing, truncated, not Parquet, or lacks a column.
     """
     import pandas as pd
     import pyarrow as pa
@@ -96,7 +96,7 @@ def _fits(found: str, kind: str) -> bool:
 
 
 def unreadable(got: object, path: Path, expected: object = None) -> StoreError:
-    """Return the error that a file of an output is not what was written."""
+    """Return the error of a file of an output that can't be read."""
     do = "run clep-dg verify, then the same command again"
-    said = " ".join(str(got).split())[:400]
-    return StoreError("A file of an output can't be read.", got=said, expected=expected, where=path, do=do)
+    short = " ".join(str(got).split())[:400]
+    return StoreError("A file of an output can't be read.", got=short, expected=expected, where=path, do=do)

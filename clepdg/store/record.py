@@ -1,6 +1,6 @@
-"""What an output says of itself (stage.json), and the canonical JSON that keys and digests are made of.
+"""The record of an output (stage.json): read it, and check the output's files against it.
 
-Whatever lies in a store is read as if a stranger had written it: what is not exactly a record is no record.
+Nothing in a store is trusted: a stage.json that is not exactly a record is refused.
 """
 
 import os
@@ -21,14 +21,14 @@ FORMAT: Final = 1  # of stage.json and of the store; raised when their meaning c
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What stage.json says.
+    """Content of stage.json.
 
     Attributes:
-        digests: "content" is the meaning of the whole output; other names are parts of it that a later stage may
-            depend on alone (for example "learning": train and validation only).
-        figures: what checks and tables read without opening the output.
-        files: relative path -> (bytes, sha256): integrity, not meaning.
-        attempt: where a remote store keeps the files; empty in a local one.
+        digests: "content" is that of the whole output; other names are parts of it that a later stage may depend on
+            alone (for example "learning": train and validation only).
+        figures: numbers that checks and tables read without opening the output.
+        files: relative path -> (bytes, sha256), for integrity checks only.
+        attempt: the folder of a remote store that holds the files; empty in a local store.
     """
 
     stage: str
@@ -47,12 +47,12 @@ class Record:
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """Return the size of all files."""
         return sum(size for size, _ in self.files.values())
 
 
 def read_record(data: bytes, stage: str, key: str) -> Record | str:
-    """Return the record of an output that a stage.json holds, or the reason why there is none to be believed."""
+    """Return the record in a stage.json, or the reason why it is refused."""
     try:
         raw = parse_json(data)
         if raw.get("format") != FORMAT:
@@ -84,17 +84,20 @@ def _is_file(name: str, size: int, sha256: str) -> bool:
 
 
 class Damaged(Exception):
-    """What is stored of an output is not what its stage.json says."""
+    """The files of an output are not those of its stage.json."""
 
 
-def check_format(said: Any, url: str) -> None:
-    """Refuse a store of another format, by what its store.json says (None: it has none, like the first ones).
+def check_format(content: Any, url: str) -> None:
+    """Raise if a store has another format.
+
+    Args:
+        content: of its store.json; None: it has none, like the first stores.
 
     Raises:
         StoreError: it was written by another version of clep-dg.
     """
-    found = said.get("format") if isinstance(said, dict) else said
-    if said is not None and found != FORMAT:
+    found = content.get("format") if isinstance(content, dict) else content
+    if content is not None and found != FORMAT:
         raise StoreError(
             "The store was written by another version of clep-dg.",
             got=f"format {found}",
@@ -105,7 +108,10 @@ def check_format(said: Any, url: str) -> None:
 
 
 def hash_files(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return {relative path: (bytes, sha256)} of all files below a folder but its stage.json and working state."""
+    """Return {relative path: (bytes, sha256)} of the files of an output.
+
+    stage.json and checkpoints (*.resume) are left out.
+    """
     state = {*folder.glob("*.resume")}
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_size, digest_file(path))
@@ -115,10 +121,10 @@ def hash_files(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def damage(folder: Path, record: Record, *, rehash: bool = False) -> str | None:
-    """Return why a folder does not hold a record's files, each at its size; None where it does.
+    """Return how a folder's files differ from their record, or None.
 
     Args:
-        rehash: hold their bytes against their sha256 as well.
+        rehash: check their sha256, too, not only their sizes.
     """
     for name, (size, sha256) in record.files.items():
         path = folder / name

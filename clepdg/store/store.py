@@ -1,8 +1,8 @@
-"""Content-addressed stage outputs: the one truth about what is done.
+"""Content-addressed store of stage outputs in a folder.
 
-An output is a folder <stage>/<key>/ with its files and a stage.json, written last. The key says what went in, the
-digest says what came out; equal digests let what follows be reused (early cut-off). Work happens in <key>.partial,
-under a lock, then one rename.
+An output is a folder <stage>/<key>/ with its files and a stage.json, which is written last. The key identifies what
+went in, the digest what came out; equal digests let later stages be reused (early cut-off). Outputs are computed in
+<key>.partial, under a lock, then renamed once.
 """
 
 import contextlib
@@ -15,34 +15,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clepdg.errors import StoreError
-from clepdg.hashing import canonical, digest, digest_file, digest_lines, inside, plain, stage_key, write_json
+from clepdg.hashing import inside, write_json
 from clepdg.store.documents import Documents
-from clepdg.store.layout import PARTIAL, Item, drop_state, folder_items, put_in_place, remove, take_back
+from clepdg.store.layout import PARTIAL, Item, drop_state, folder_items, invalidate, put_in_place, remove
 from clepdg.store.record import FORMAT, MARKER, STORE, Record, damage, hash_files, read_record
-
-__all__ = [
-    "FORMAT",
-    "MARKER",
-    "Item",
-    "Record",
-    "Store",
-    "canonical",
-    "digest",
-    "digest_file",
-    "digest_lines",
-    "plain",
-    "stage_key",
-    "write_json",
-]
 
 
 class Store:
-    """Stage outputs below one folder. A remote store gives the same methods over a verified local cache.
+    """Stage outputs in a folder; a remote store has the same methods.
 
     Attributes:
         url: its address.
-        root: a folder of this machine: locks and working folders lie below it.
-        documents: what its runs share besides outputs.
+        root: a folder of this machine, which holds locks and working folders.
+        documents: JSON files that its runs share besides outputs.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,28 +36,28 @@ class Store:
         self.documents = Documents(root)
 
     def local(self, stage: str, key: str) -> Path:
-        """Return the folder of an output: the only way to read one."""
+        """Return the folder of an output, for reading."""
         if not (inside(stage) and inside(key)) or "/" in stage + key:
             raise StoreError("This can't be the name of an output.", got=f"{stage!r}, {key!r}", where=self.url)
         return self.root / stage / key
 
     def at_hand(self, stage: str, key: str) -> Path | None:
-        """Return the folder of an output if this machine has it already, without bringing it here."""
+        """Return the folder of an output if it is on this machine, or None."""
         folder = self.local(stage, key)
         return folder if folder.exists() else None
 
     def address(self, stage: str, key: str) -> str:
-        """Return where an output lies, for a person."""
+        """Return an output's address, for messages."""
         return str(self.local(stage, key))
 
     def beside(self, record: Record, name: str) -> str:
-        """Return the name of a document that lies beside an output, and goes when the output goes."""
+        """Return the name of a document that is removed with an output."""
         return f"{record.stage}/{record.key}/{name}"
 
     def lookup(self, stage: str, key: str) -> Record | str:
-        """Return the record of an output that is whole, or the reason why there is none.
+        """Return the record of a complete output, or why there is none.
 
-        Whole means that stage.json can be read and every file is there at its size; `verify` re-hashes.
+        Complete means that stage.json can be read and every file has its size; `fault` checks hashes, too.
         """
         folder = self.local(stage, key)
         try:
@@ -82,7 +67,7 @@ class Store:
         return found if isinstance(found, str) else damage(folder, found) or found
 
     def previous(self, stage: str, key: str) -> Record | None:
-        """Return what stage.json of an output says, whole or not; None where it can't be read."""
+        """Return an output's record, complete or not, or None."""
         with contextlib.suppress(OSError):
             found = read_record((self.local(stage, key) / MARKER).read_bytes(), stage, key)
             return found if isinstance(found, Record) else None
@@ -92,15 +77,17 @@ class Store:
     def lock(
         self, stage: str, key: str, *, seconds: float = -1, give_up: Callable[[], bool] = lambda: False
     ) -> Iterator[None]:
-        """Hold the lock of one key on this host: a second run of it waits here, then finds the output.
+        """Hold the lock of a key on this host.
+
+        A second run of the same stage waits here, then finds the output.
 
         Args:
-            seconds: how long to wait for it; -1 for as long as it takes.
-            give_up: asked while waiting; True ends the wait.
+            seconds: limit of the wait; -1: none.
+            give_up: called while waiting; True ends the wait.
 
         Raises:
-            StoreError: the store can't be written, or the wait was given up.
-            filelock.Timeout: somebody else holds it.
+            StoreError: the store can't be written, or `give_up` ended the wait.
+            filelock.Timeout: another holder kept it for longer than the limit.
         """
         folder = self.root / "locks"
         try:
@@ -119,7 +106,10 @@ class Store:
             lock.release()
 
     def partial(self, stage: str, key: str) -> Path:
-        """Return the working folder of a key, made if need be. Its name is stable, so that training resumes in it."""
+        """Return the working folder of a key; create it if needed.
+
+        Its name is always the same, so that training resumes in it.
+        """
         folder = self._working(stage, key)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -134,14 +124,17 @@ class Store:
 
     @contextlib.contextmanager
     def checkpoints(self, stage: str, key: str) -> Iterator[None]:
-        """Keep the checkpoints (*.resume) of what is computed inside, so that another machine can go on from them."""
-        yield  # another machine that shares a folder finds them in it
+        """Save checkpoints (*.resume) where another machine can resume.
+
+        They are those of the computation inside the with block.
+        """
+        yield  # another machine that shares this folder finds them in it
 
     def commit(self, record: Record) -> Record:
-        """Turn the working folder of record's key into its output: hash the files, write stage.json, rename once.
+        """Make the working folder the output: hash, write stage.json, rename.
 
-        The caller holds the key's lock. Files named *.resume are working state and are dropped, but not before
-        stage.json stands: on a full disk they are what the next run goes on from.
+        The caller holds the key's lock. Checkpoints (*.resume) are deleted after stage.json is written: if the disk is
+        full, the next run resumes from them.
         """
         partial = self._working(record.stage, record.key)
         record = replace(record, files=hash_files(partial), attempt=self._attempt(partial))
@@ -152,9 +145,9 @@ class Store:
         return ""
 
     def complete(self, stage: str, key: str) -> Record | None:
-        """Commit what an earlier run computed but could not commit; None where there is nothing whole.
+        """Commit an output that an earlier run computed but could not commit.
 
-        The caller holds the key's lock.
+        The caller holds the key's lock. None is returned if there is no complete one.
         """
         partial = self._working(stage, key)
         try:
@@ -172,19 +165,19 @@ class Store:
         return record
 
     def withdraw(self, stage: str, key: str) -> None:
-        """Take back an output, so that the next run computes it again; its files stay until then."""
-        take_back(self.local(stage, key))
+        """Invalidate an output; its files stay until it is computed again."""
+        invalidate(self.local(stage, key))
 
     def items(self, stages: Iterable[str]) -> list[Item]:
-        """Return all that lies in the store of the given stages."""
+        """Return all folders of the given stages."""
         return folder_items(self.root, stages, time.time())
 
     def remove(self, item: Item) -> None:
-        """Remove an item for good; an output is gone at once, then its files are deleted."""
+        """Remove an item: rename it away, then delete its files."""
         remove(self.root / item.place)
 
     def probe(self) -> None:
-        """Write and remove something.
+        """Check that the store can be written.
 
         Raises:
             StoreError: the store can't be reached or written.
@@ -198,6 +191,6 @@ class Store:
             raise StoreError("The store can't be written.", got=error, where=self.root, do=do) from error
 
     def fault(self, stage: str, key: str) -> str | None:
-        """Return what is wrong with an output, every byte of it; None where nothing is."""
+        """Check every byte of an output; return the fault, or None."""
         found = self.lookup(stage, key)
         return found if isinstance(found, str) else damage(self.local(stage, key), found, rehash=True)

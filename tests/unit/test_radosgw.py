@@ -10,7 +10,7 @@ import pytest
 from clepdg.errors import StoreError
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER, Record
-from clepdg.store.s3 import store as remote_store
+from clepdg.store.s3 import transfer
 from tests import ceph
 from tests.s3 import environment
 from tests.unit.test_remote_store import compute, record
@@ -41,7 +41,7 @@ def machine(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_reuse_in_files_and_packed_and_in_parts(machine: Any) -> None:
     a, b = machine("a"), machine("b")
-    shapes = {"few": (3, 1000), "many": (remote_store.MANY_FILES, 1000), "large": (1, 40_000_000)}
+    shapes = {"few": (3, 1000), "many": (transfer.MANY_FILES, 1000), "large": (1, 40_000_000)}
     for key, (count, size) in shapes.items():
         a.lookup("clep", key)
         folder = a.partial("clep", key)

@@ -14,8 +14,7 @@ import pytest
 from clepdg.errors import StoreError
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER, Record
-from clepdg.store.s3 import bucket
-from clepdg.store.s3 import store as remote_store
+from clepdg.store.s3 import bucket, transfer
 from clepdg.store.store import Store
 from tests.s3 import S3, environment
 
@@ -177,7 +176,7 @@ def test_an_output_that_was_replaced_while_it_was_wanted_is_fetched_anew(machine
 
 
 def test_many_files_travel_as_one_object(machine: Any, s3: S3) -> None:
-    files = {f"tree/Schauspieler ä/{n:04d}.wav": f"audio {n}" for n in range(remote_store.MANY_FILES + 10)}
+    files = {f"tree/Schauspieler ä/{n:04d}.wav": f"audio {n}" for n in range(transfer.MANY_FILES + 10)}
     compute(machine("a"), **files)
     assert len(s3.objects("lab")) == 3  # the store's format, the marker, a tar
     folder = machine("b").local("clep", "k")
@@ -194,7 +193,7 @@ def put(s3: S3, name: str, data: bytes) -> None:
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("damage", ["altered", "short", "missing", "long", "junk"])
 def test_a_damaged_object_is_refused_and_computed_again(machine: Any, s3: S3, many: bool, damage: str) -> None:
-    files = {f"f{n}": f"text {n}" for n in range(remote_store.MANY_FILES if many else 2)}
+    files = {f"f{n}": f"text {n}" for n in range(transfer.MANY_FILES if many else 2)}
     done = compute(machine("a"), **files)
     name = f"clep/k/{done.attempt}/{'files.tar' if many else 'f1'}"
     whole = s3.client().get_object(Bucket="lab", Key=f"a store/{name}")["Body"].read()
@@ -248,7 +247,7 @@ def test_a_tar_that_leads_out_is_refused(machine: Any, s3: S3, tmp_path: Path) -
     import io
     import tarfile
 
-    files = {f"f{n}": "text" for n in range(remote_store.MANY_FILES)}
+    files = {f"f{n}": "text" for n in range(transfer.MANY_FILES)}
     done = compute(machine("a"), **files)
     for kind, name in (("file", "../../escaped"), ("link", "f0"), ("twice", "f0")):
         buffer = io.BytesIO()
@@ -303,7 +302,7 @@ def test_a_marker_whose_answer_was_lost_is_ours_all_the_same(machine: Any, s3: S
 @pytest.mark.parametrize("many", [False, True])
 def test_an_outage_costs_no_finished_work(machine: Any, s3: S3, many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "ATTEMPTS", 2)
-    files = {f"f{n}": "text" for n in range(remote_store.MANY_FILES if many else 3)}
+    files = {f"f{n}": "text" for n in range(transfer.MANY_FILES if many else 3)}
     store = machine("a")
     s3.fault = lambda method, path: "503" if method in ("PUT", "POST") else None
     with pytest.raises(StoreError, match=r"(?s)could not be uploaded.*what was computed is kept"):

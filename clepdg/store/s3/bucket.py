@@ -1,7 +1,7 @@
-"""A folder of a bucket, by s3fs: objects by name, every fault one clear error.
+"""Read and write objects below one address of a bucket, with s3fs; every fault is a StoreError.
 
-Credentials and endpoint are botocore's own affair (environment, ~/.aws, roles). What may pass (500, 503, a reset, a
-server that is slow) is retried by botocore.
+botocore finds credentials and endpoint (environment, ~/.aws, roles), and retries faults that may pass (500, 503, a
+reset, a slow server).
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from clepdg.hashing import JSON_BYTES, json_bytes, parse_json
 from clepdg.store.documents import Documents, checked, damaged
 from clepdg.store.record import Damaged
 
-ATTEMPTS: Final = 6  # of one request, botocore's standard mode: it rides out about half a minute
-BODY_ATTEMPTS: Final = 3  # of an answer that breaks off, which botocore does not see
+ATTEMPTS: Final = 6  # of one request, botocore's standard mode: about half a minute
+BODY_ATTEMPTS: Final = 3  # of an answer that breaks off, which botocore does not retry
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
 FILES_AT_ONCE: Final = 8
 PARTS_AT_ONCE: Final = 4  # of one large file
-PART_BYTES: Final = 8 << 20  # so at most a quarter of a gigabyte is in memory
+PART_BYTES: Final = 8 << 20  # at most a quarter of a gigabyte is in memory
 DO: Final = "see that the address is right, the server runs, and botocore finds credentials (AWS_*, ~/.aws)"
 
 
@@ -29,7 +29,7 @@ class Bucket:
     """Objects below one s3:// address.
 
     Args:
-        patient: False gives up in seconds: to find out whether there is anybody at all.
+        patient: False gives up in seconds, to check whether the server answers.
     """
 
     def __init__(self, url: str, *, patient: bool = True) -> None:
@@ -53,7 +53,10 @@ class Bucket:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn whatever s3fs, botocore and aiohttp raise into one StoreError; a missing object stays what it is."""
+        """Convert errors of s3fs, botocore and aiohttp to a StoreError.
+
+        A missing object stays a FileNotFoundError.
+        """
         try:
             yield
         except (StoreError, Damaged, AttributeError, TypeError, NameError, AssertionError):
@@ -61,7 +64,7 @@ class Bucket:
         except FileNotFoundError as error:
             if "NoSuchBucket" in repr(error.__cause__):
                 raise StoreError(
-                    "There is no such bucket.", where=self.url, do="make it, or name another one"
+                    "There is no such bucket.", where=self.url, do="create it, or name another one"
                 ) from None
             raise
         except PermissionError as error:
@@ -71,7 +74,7 @@ class Bucket:
             raise StoreAway("The store can't be reached.", got=got, where=self.url, do=DO) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a small object; None where there is none."""
+        """Return the bytes of a small object, or None."""
         with self.errors():
             try:
                 data: bytes = self.fs.cat_file(self.path(name), max_concurrency=1)  # or it asks for the size first
@@ -82,21 +85,21 @@ class Bucket:
                 return None
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the bytes of those small objects that are there."""
+        """Return the bytes of those small objects that exist."""
         with self.errors():
             paths = {self.path(name): name for name in names}
             found = self.fs.cat(list(paths), on_error="omit", max_concurrency=1) if paths else {}
             return {paths[path]: data for path, data in found.items()}
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small object, whatever stood there."""
+        """Write or overwrite a small object."""
         with self.errors():
             self.fs.pipe_file(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a small object unless there is one (If-None-Match: *); return False where there is.
+        """Write a small object unless it exists; return whether it did not.
 
-        After a lost answer, what is there may be what was written here.
+        The request is conditional (If-None-Match: *). After a lost answer, False may mean our own object.
         """
         with self.errors():
             try:
@@ -109,14 +112,17 @@ class Bucket:
                 raise
 
     def listing(self, folder: str) -> dict[str, tuple[int, float]]:
-        """Return {name: (bytes, seconds since 1970)} of all objects below a folder."""
+        """Return {name: (bytes, modification time)} of objects in a folder.
+
+        Times are seconds since 1970.
+        """
         with self.errors():
             found = self.fs.find(self.path(folder), detail=True)
             start = len(self.prefix) + 1
             return {path[start:]: (facts["size"], facts["LastModified"].timestamp()) for path, facts in found.items()}
 
     def upload(self, files: dict[Path, str]) -> None:
-        """Upload files, several at once: {file: name of the object}."""
+        """Upload files in parallel: {file: name of the object}."""
         with self.errors():
             names = [self.path(name) for name in files.values()]
             if files:
@@ -124,10 +130,10 @@ class Bucket:
                 self.fs.put([str(path) for path in files], names, batch_size=FILES_AT_ONCE, **parts)
 
     def download(self, names: dict[str, Path]) -> None:
-        """Download objects, several at once: {name: file}.
+        """Download objects in parallel: {name: file}.
 
         Raises:
-            FileNotFoundError: one is not there.
+            FileNotFoundError: an object does not exist.
         """
         with self.errors():
             if names:
@@ -136,17 +142,17 @@ class Bucket:
                 self.fs.get(paths, files, batch_size=FILES_AT_ONCE, max_concurrency=1)  # parts are not retried
 
     def reader(self, name: str) -> Any:
-        """Return an object as a binary file that is read from its start to its end."""
+        """Open an object as a binary file, for reading from start to end."""
         return self.fs.open(self.path(name), "rb", block_size=PART_BYTES, cache_type="readahead")
 
     def writer(self, name: str) -> Any:
-        """Return a binary file that becomes an object when it is closed."""
+        """Open a binary file that becomes an object when it is closed."""
         return self.fs.open(
             self.path(name), "wb", block_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE, fill_cache=False
         )
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects; those that are not there do not matter."""
+        """Delete objects; missing ones are no error."""
         bucket, _, prefix = self.prefix.partition("/")
         keys = [{"Key": f"{prefix}/{name}".lstrip("/")} for name in names]
         with self.errors():
@@ -162,7 +168,7 @@ class Bucket:
 
 
 class BucketDocuments(Documents):
-    """Documents of a remote store: the methods of clepdg.documents.Documents."""
+    """Documents of a remote store, with the methods of Documents."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
@@ -180,14 +186,14 @@ class BucketDocuments(Documents):
         self.bucket.write(checked(name), json_bytes(value))
 
     def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
-        """As Documents.newest: one listing, then what is wanted at once."""
+        """As Documents.newest: one listing, then all documents at once."""
         listed = self.bucket.listing(folder)
         names = sorted((name for name in listed if name.endswith(".json")), reverse=True)[:count]
-        said = self.bucket.read_many(names)
+        contents = self.bucket.read_many(names)
         found = []
         for name in names:
             with contextlib.suppress(ValueError, KeyError):
-                found.append((name, _parsed(said[name]), listed[name][1]))
+                found.append((name, _parsed(contents[name]), listed[name][1]))
         return found
 
     def address(self, name: str) -> str:
@@ -201,13 +207,17 @@ def _parsed(data: bytes) -> Any:
     return parse_json(data)
 
 
-def every(seconds: float, what: Callable[[], None]) -> tuple[threading.Event, threading.Thread]:
-    """Call something every so many seconds in a thread, until the event that is returned is set."""
+def call_every(seconds: float, function: Callable[[], None]) -> tuple[threading.Event, threading.Thread]:
+    """Call a function periodically in a thread.
+
+    Returns:
+        The event that ends the thread when it is set, and the thread.
+    """
     over = threading.Event()
 
     def repeat() -> None:
         while not over.wait(seconds):
-            what()
+            function()
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
-"""The cache of a remote store on this machine: verified outputs, bounded in size, least recently used ones go first.
+"""The local cache of a remote store: verified outputs, bounded in size, the least recently used are removed first.
 
-What a living process uses stays: each keeps a list of it below users/, locked for as long as the process lives.
+Outputs that a running process uses stay: each process lists them below users/, in a file that is locked while it runs.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _KEPT = ("locks", "users")
 
 
 class Cache:
-    """Outputs below root/<stage>/<key>, each with its stage.json; safe for several threads and processes.
+    """Outputs below root/<stage>/<key>, safe for threads and processes.
 
     Args:
         limit: bytes of all outputs together.
@@ -43,7 +43,7 @@ class Cache:
             yield
 
     def held(self, stage: str, key: str) -> Record | None:
-        """Return the record of what is here of an output; its files are there at their sizes."""
+        """Return a cached output's record, if all files have their sizes."""
         folder = self.root / stage / key
         with contextlib.suppress(OSError):
             found = read_record((folder / MARKER).read_bytes(), stage, key)
@@ -52,10 +52,10 @@ class Cache:
         return None
 
     def use(self, stage: str, key: str, attempt: str | None = None) -> Path | None:
-        """Return the folder of an output that is here, and keep it for as long as this process lives.
+        """Return a cached output's folder and keep it while this process runs.
 
         Args:
-            attempt: the one that is wanted; None: any.
+            attempt: the wanted attempt; None: any.
         """
         with self.lock("cache"):
             found = self.held(stage, key)
@@ -64,7 +64,7 @@ class Cache:
             return self._used(stage, key)
 
     def add(self, record: Record, folder: Path) -> Path:
-        """Put a whole, verified folder in its place, and drop what is too much."""
+        """Add a verified folder, and remove outputs beyond the limit."""
         with self.lock("cache"):
             place = self.root / record.stage / record.key
             put_in_place(folder, place)
@@ -74,7 +74,7 @@ class Cache:
             return used
 
     def drop(self, stage: str, key: str) -> None:
-        """Remove what is here of an output."""
+        """Remove an output from the cache."""
         with self.lock("cache"), contextlib.suppress(FileNotFoundError):
             remove(self.root / stage / key)
 
@@ -83,7 +83,7 @@ class Cache:
             folder = self.root / "users"
             folder.mkdir(parents=True, exist_ok=True)
             self._list = (folder / f"{os.getpid()}-{uuid.uuid4().hex[:8]}").open("w")
-            fcntl.flock(self._list, fcntl.LOCK_EX)  # the system lets go of it when the process ends, however it ends
+            fcntl.flock(self._list, fcntl.LOCK_EX)  # the system unlocks it however the process ends
         if (name := f"{stage}/{key}") not in self._mine:
             self._mine.add(name)
             self._list.write(f"{name}\n")
@@ -125,7 +125,7 @@ class Cache:
         return self._sizes[folder]
 
     def _in_use(self) -> set[str]:
-        """Return what living processes use; the lists of those that ended go."""
+        """Return the outputs that running processes use; delete old lists."""
         used: set[str] = set()
         for path in (self.root / "users").iterdir():
             with path.open() as file:

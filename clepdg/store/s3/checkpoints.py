@@ -1,4 +1,4 @@
-"""Checkpoints in a bucket: what a machine has learnt so far of a stage, for another one to go on from.
+"""Checkpoints in a bucket, so that a training can resume on another machine.
 
 <stage>/<key>/resume.json names, by sha256, the objects that hold the *.resume files of the working folder.
 """
@@ -23,7 +23,10 @@ FOLDER = "resume"
 
 
 class Checkpoints:
-    """The checkpoints of one key. A fault of the bucket is said and costs nothing but the checkpoint."""
+    """The checkpoints of one key.
+
+    A fault of the bucket is logged; it costs a checkpoint and nothing else.
+    """
 
     def __init__(self, bucket: Bucket, stage: str, key: str, folder: Path) -> None:
         self.bucket, self.folder = bucket, folder
@@ -32,8 +35,8 @@ class Checkpoints:
         self._seen: dict[str, tuple[int, int]] = {}  # name -> (mtime, bytes) at the last upload
         self._lock = threading.Lock()
 
-    def look(self) -> dict[str, str]:
-        """Return {name: sha256} of the checkpoints that are in the bucket."""
+    def find(self) -> dict[str, str]:
+        """Return {name: sha256} of the checkpoints in the bucket."""
         listed: dict[str, str] = {}
         with self._faults("looked for"):
             listed = _read_list(self.bucket.read(f"{self.place}/{LIST}"))
@@ -41,8 +44,8 @@ class Checkpoints:
         return listed
 
     def fetch(self) -> None:
-        """Bring what another machine left, unless this one has checkpoints of its own."""
-        listed = self.look()
+        """Download another machine's checkpoints unless there are local ones."""
+        listed = self.find()
         if _files(self.folder):
             return
         with self._faults("fetched"):
@@ -59,14 +62,19 @@ class Checkpoints:
                     log.warning("A checkpoint in the store is damaged and is left alone: %s", self._there[name])
 
     def upload(self) -> None:
-        """Upload what changed since the last time; a training writes its checkpoints whole, by a rename."""
+        """Upload the checkpoints that changed since the last upload.
+
+        A training writes its checkpoints whole, by a rename.
+        """
         with self._lock, self._faults("kept"):
             found = _files(self.folder)
             if {name: facts for name, (_, facts) in found.items()} == self._seen:
                 return
             listed = {}
             for name, (path, facts) in found.items():
-                copy = self.folder.with_name(f"{self.folder.name}{ASIDE}{name}")  # one state, whatever takes the name
+                copy = self.folder.with_name(
+                    f"{self.folder.name}{ASIDE}{name}"
+                )  # one state, even if the name is replaced
                 copy.unlink(missing_ok=True)
                 try:
                     _link(path, copy)
@@ -81,7 +89,7 @@ class Checkpoints:
             self._there = there
 
     def drop(self) -> None:
-        """Delete what is in the bucket: the output stands."""
+        """Delete the checkpoints in the bucket, once the output is committed."""
         if self._there:
             with self._faults("deleted"):
                 self.bucket.delete([f"{self.place}/{LIST}", *self._there.values()])
@@ -103,7 +111,10 @@ def _link(path: Path, copy: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, tuple[Path, tuple[int, int]]]:
-    """Return {name: (path, (mtime, bytes))} of the checkpoints in a folder; a broken download is not one."""
+    """Return {name: (path, (mtime, bytes))} of the checkpoints in a folder.
+
+    Broken downloads are left out.
+    """
     found = {}
     for path in sorted(folder.glob("*.resume")):
         if path.is_file() and not path.name.startswith("writing-"):

@@ -1,4 +1,4 @@
-"""What lies in a bucket of a remote store, and how it is removed."""
+"""List and remove outputs, checkpoints and leftovers in the bucket of a remote store."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ Kind = Literal["output", "partial", "leftover"]
 
 
 def bucket_items(bucket: Bucket, stages: Iterable[str], now: float) -> list[Item]:
-    """Return what lies below <stage>/ of the given stages: outputs, checkpoints, and attempts that do not stand."""
+    """Return the outputs, checkpoints and unused attempts of stages."""
     found = []
     for stage in stages:
         keys: defaultdict[str, defaultdict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
@@ -41,7 +41,10 @@ def bucket_items(bucket: Bucket, stages: Iterable[str], now: float) -> list[Item
 
 
 def remove_objects(bucket: Bucket, item: Item) -> None:
-    """Remove an item: an output first loses its stage.json, so that it does not stand while its files go."""
+    """Remove an item; of an output, stage.json first.
+
+    So no stage.json ever names files that are gone.
+    """
     name = f"{item.stage}/{item.key}"
     if item.kind == "output":
         bucket.delete([f"{name}/{MARKER}"])

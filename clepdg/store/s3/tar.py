@@ -1,4 +1,4 @@
-"""Many files as one object: a tar that is written while it is uploaded, and verified while it is read."""
+"""Many files as one object: a tar that is packed during its upload and checked during its download."""
 
 import shutil
 import tarfile
@@ -8,11 +8,14 @@ from typing import Any, Final
 from clepdg.store.record import Damaged, Record
 
 TAR: Final = "files.tar"
-OVERHEAD: Final = 8192  # bytes of headers and padding that a member may take
+OVERHEAD: Final = 8192  # bytes of headers and padding of one member
 
 
 def pack(folder: Path, record: Record, sink: Any) -> None:
-    """Write a record's files into a binary file, which is closed; what went wrong leaves nothing behind."""
+    """Pack a record's files into a binary file and close it.
+
+    After an error the file is discarded.
+    """
     try:
         with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for name, (size, _) in record.files.items():
@@ -27,10 +30,10 @@ def pack(folder: Path, record: Record, sink: Any) -> None:
 
 
 def unpack(source: Any, record: Record, folder: Path) -> None:
-    """Write a record's files from a binary file into a folder; nothing but them, and nowhere else.
+    """Unpack a record's files, and only these, into a folder.
 
     Raises:
-        Damaged: it holds something else. Whether the bytes are right is for the caller to see.
+        Damaged: the tar holds anything else. The caller checks the bytes of the files.
     """
     waiting = {name: size for name, (size, _) in record.files.items()}
     with source:
