@@ -15,10 +15,10 @@ up: $(VENV)/.installed ## Prefect server, MLflow server and a worker on 127.0.0.
 down: $(VENV)/.installed ## stop what `make up` started
 	@$(BIN)/python -m tasks.admin.services down
 
-test: $(VENV)/.installed-extras ## unit, flow and end-to-end tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-extras ## what holds every part of the house, in five minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: $(VENV)/.installed-extras ## these, and those that take minutes each: servers that go away, several workers and devices
+test-all: $(VENV)/.installed-extras ## every test; tests/tiers.py lists those that take long
 	$(BIN)/python -m pytest -m ""
 
 test-system: $(VENV)/.installed-extras ## tests that need a system package; .ci/run installs what it can

@@ -19,7 +19,16 @@ os.environ.update(
 import numpy as np
 import pytest
 
+from tests.tiers import is_slow
+
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test` leaves to `make test-all`."""
+    for item in items:
+        if is_slow(item.nodeid):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,82 @@
+"""Say which tests take long: `make test` leaves them to `make test-all`, and CI runs those that a change touches.
+
+`python -m tests.tiers FILE ...` prints the long tests of changed files, for pytest -m slow.
+"""
+
+import sys
+from collections.abc import Iterable
+
+# Prefixes of test ids; the longest one that fits decides. Measured in CPU seconds on 2 cores.
+SLOW = (
+    "tests/e2e/",
+    "tests/flow/test_at_once.py",
+    "tests/flow/test_context_look.py",
+    "tests/flow/test_crashes.py",
+    "tests/flow/test_devices.py",
+    "tests/flow/test_disk.py",
+    "tests/flow/test_fan_out.py",
+    "tests/flow/test_heads.py",
+    "tests/flow/test_kill.py",
+    "tests/flow/test_leakage.py",
+    "tests/flow/test_postgres.py",
+    "tests/flow/test_refresh.py",
+    "tests/flow/test_results.py",
+    "tests/flow/test_serving.py",
+    "tests/flow/test_services.py",
+    "tests/flow/test_stop.py",
+    "tests/unit/test_adding.py",
+    "tests/unit/test_clep.py::test_a_killed_training",
+    "tests/unit/test_clep.py::test_it_learns_an_easy_task",
+    "tests/unit/test_clep_variants.py::test_the_same_seed",
+    "tests/unit/test_credit.py::test_without_an_effect",
+    "tests/unit/test_environments.py::test_contexts_in_words_rank",
+    "tests/unit/test_laion.py::test_embeddings_are_laion_claps_own",
+    "tests/unit/test_ranks.py",
+    "tests/unit/test_remote_store.py",
+)
+QUICK = (  # of these, what `make test` runs
+    "tests/unit/test_clep.py::test_a_killed_training_goes_on_bit_for_bit[1-whole]",
+    "tests/unit/test_clep_variants.py::test_the_same_seed_gives_the_same_bytes_also_after_a_kill[plain]",
+    "tests/unit/test_laion.py::test_embeddings_are_laion_claps_own[HTSAT-base-2]",
+    "tests/unit/test_ranks.py::test_two_ranks_give_the_gradients",
+    "tests/unit/test_remote_store.py::test_what_one_machine_computed_the_other_reuses",
+    "tests/unit/test_remote_store.py::test_a_late_writer_drops_its_work",
+)
+TOUCHED = {  # a changed file below this -> the long tests that hold it
+    "clepdg/download/": ("tests/unit/test_adding.py", "tests/flow/test_refresh.py", "tests/rehearsal"),
+    "clepdg/dataset/": ("tests/flow/test_kill.py", "tests/flow/test_leakage.py"),
+    "clepdg/corpora/": ("tests/unit/test_adding.py", "tests/e2e"),
+    "clepdg/method/": ("tests/unit/test_clep.py", "tests/unit/test_clep_variants.py", "tests/unit/test_environments.py",
+                       "tests/flow/test_heads.py", "tests/flow/test_leakage.py", "tests/e2e"),
+    "clepdg/models/": ("tests/unit/test_laion.py", "tests/e2e"),
+    "clepdg/evaluation/": ("tests/unit/test_credit.py", "tests/flow/test_results.py", "tests/flow/test_context_look.py"),
+    "clepdg/report/": ("tests/flow/test_results.py",),
+    "clepdg/store/": ("tests/unit/test_remote_store.py", "tests/flow/test_kill.py", "tests/flow/test_bucket.py"),
+    "clepdg/training/": ("tests/unit/test_ranks.py", "tests/unit/test_clep.py", "tests/flow/test_kill.py"),
+    "tasks/admin/": ("tests/flow/test_services.py", "tests/flow/test_crashes.py"),
+    "tasks/engine/": ("tests/unit/test_ranks.py", "tests/flow/test_kill.py", "tests/flow/test_devices.py"),
+    "tasks/host/": ("tests/flow/test_services.py", "tests/flow/test_disk.py"),
+    "tasks/tracking/": ("tests/flow/test_serving.py", "tests/flow/test_at_once.py"),
+    "flows/": ("tests/flow/test_fan_out.py", "tests/flow/test_refresh.py", "tests/flow/test_stop.py"),
+}  # fmt: skip
+
+
+def is_slow(test_id: str) -> bool:
+    """Return whether a test is left to `make test-all`."""
+
+    def longest(prefixes: Iterable[str]) -> int:
+        return max((len(prefix) for prefix in prefixes if test_id.startswith(prefix)), default=0)
+
+    return longest(SLOW) > longest(QUICK)
+
+
+def touched(files: Iterable[str]) -> list[str]:
+    """Return the paths of the long tests that hold changed files, sorted."""
+    files = list(files)
+    held = (tests for folder, tests in TOUCHED.items() if any(file.startswith(folder) for file in files))
+    changed = {file for file in files if file.startswith("tests/") and file.rpartition("/")[2].startswith("test_")}
+    return sorted({path for paths in held for path in paths} | changed)
+
+
+if __name__ == "__main__":
+    print("\n".join(touched(sys.argv[1:])))
