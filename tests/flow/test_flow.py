@@ -18,8 +18,9 @@ from flows.run import plan
 from tasks.engine import run_history
 from tasks.engine.node import decide
 from tasks.host.settings import load_settings
+from tasks.stages import data, models
 from tasks.tracking import client as tracking
-from tasks.tracking import model_registry, run_logger
+from tasks.tracking import lineage, model_registry, run_logger
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -56,11 +57,7 @@ def real_cards(monkeypatch):
 
     for module in (cards, pipeline):
         monkeypatch.setattr(module, "load_card", load)
-    import tasks.data
-    import tasks.evaluation
-    import tasks.lineage
-
-    for module in (tasks.data, tasks.lineage):
+    for module in (data, lineage):
         monkeypatch.setattr(module, "load_card", load)
     return load
 
@@ -226,9 +223,7 @@ def test_an_utterance_that_the_card_withdraws_makes_what_depends_on_it_stale(tre
         card = real_cards(name)
         return replace(card, exclude=(withdrawn,)) if name == "ravdess" else card
 
-    import tasks.data
-
-    for module in (cards, pipeline, tasks.data, tasks.lineage):
+    for module in (cards, pipeline, data, lineage):
         monkeypatch.setattr(module, "load_card", edited)
     run(trees)
     done = computed()
@@ -247,9 +242,7 @@ def test_an_edited_label_map_encodes_no_audio(trees, stood, real_cards, monkeypa
         card = real_cards(name)
         return replace(card, labels={**card.labels, "happy": "excited"}) if name == "ravdess" else card
 
-    import tasks.data
-
-    for module in (cards, pipeline, tasks.data, tasks.lineage):
+    for module in (cards, pipeline, data, lineage):
         monkeypatch.setattr(module, "load_card", edited)
     run(trees)
     assert {n for n in computed() if n.partition("/")[0] in DATA} == {"index/ravdess"}
@@ -312,11 +305,9 @@ def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_
 
 
 def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkeypatch):
-    import tasks.training
-
     from flows.run.run import StagesFailed
 
-    fit = tasks.training.compute_clep
+    fit = models.compute_clep
 
     def broken(work):
         if set(work.records) == {"backbone", "shard/ravdess", "index/ravdess"}:
@@ -324,7 +315,7 @@ def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkey
         return fit(work)
 
     with monkeypatch.context() as patched, pytest.raises(StagesFailed) as caught:
-        patched.setattr(tasks.training, "compute_clep", broken)
+        patched.setattr(models, "compute_clep", broken)
         run(trees, {"clep.weight_decay": 0.02})
     assert "clep/leave-out-emodb.c0: The loss is not a number." in str(caught.value)
     assert str(caught.value).startswith("1 of ")
