@@ -1,4 +1,4 @@
-"""Result cells: every number of the report, recomputed from predictions alone.
+"""Compute result cells: the report's numbers, from predictions alone.
 
 A cell is (fold, target, row, condition). Its figures are those of the target's test part, so that supervised and
 leave-out are about the same utterances.
@@ -52,7 +52,9 @@ def cells(
     seed: int = 0,
     split_units: Mapping[str, str],
 ) -> "pd.DataFrame":
-    """Return one row per (fold, target, row, condition): UAR with its interval, and all that is said beside it.
+    """Compute one cell per (fold, target, row, condition).
+
+    A cell has UAR with its interval, other figures, and marks of what weakens it.
 
     Columns: fold, target (a corpus, or "pooled": all test utterances of fold supervised), row, condition, uar, low,
     high, interval (how it was found), redrawn, war, macro_f1, nll, ece, largest_share (of the worst seed), n
@@ -109,7 +111,7 @@ def cells(
 
 
 def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.DataFrame":
-    """List UAR per speaker for the cells with too few speakers for an interval.
+    """List UAR per speaker for cells with too few speakers for an interval.
 
     Returns:
         Columns fold, target, row, condition, speaker (or the cluster, where only those are few), uar (mean over seeds,
@@ -135,7 +137,10 @@ def speaker_uars(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.Data
 
 
 def _targets(predictions: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame]]":
-    """Yield (fold, target, predictions): fold supervised first, its corpora by name, then pooled."""
+    """Yield (fold, target, predictions).
+
+    Fold supervised comes first: its corpora by name, then pooled.
+    """
     for fold in sorted(predictions["fold"].unique(), key=order):
         part = predictions[predictions["fold"] == fold]
         for corpus, of_corpus in part.groupby("corpus"):
@@ -222,7 +227,10 @@ def _count(n: int, what: str) -> str:
 
 
 def _disjoint(fold: str, corpora: list[str], split_units: Mapping[str, str]) -> list[str]:
-    """Say where speakers cross the parts: a target's own where it was learnt from, else those that select a model."""
+    """Return the marks of speakers that cross the parts.
+
+    Of a target's own parts where it was learnt from, else of the corpora that select a model.
+    """
     if fold != SUPERVISED:
         crossing = [name for name in sorted(split_units) if name not in corpora and split_units[name] != "speaker"]
         return [f"selected on speakers that it may have learnt from: {', '.join(crossing)}"] if crossing else []
@@ -233,7 +241,7 @@ def _disjoint(fold: str, corpora: list[str], split_units: Mapping[str, str]) -> 
 
 
 def seed_marks(seeds: Iterable[str]) -> list[str]:
-    """Return what is said of too few seeds; `seeds` are names such as c0.l1, c0 or -."""
+    """Return the mark of too few seeds (names such as c0.l1, c0 or -)."""
     parts = [part for seed in seeds for part in seed.split(".")]
     clep, later = (len({part for part in parts if part.startswith(kind)}) for kind in "cl")
     if 0 < clep < CLEP_SEEDS:

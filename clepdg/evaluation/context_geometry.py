@@ -1,4 +1,4 @@
-"""Do contexts look like acoustics? What a corruption does to audio embeddings against what a context does to text's.
+"""Compare moves of audio by corruptions with moves of text by contexts.
 
 A corruption moves an utterance by a(noisy) - a(clean), a context k moves emotion n by u_kn - c_n. Two questions:
 
@@ -21,7 +21,7 @@ from clepdg.hashing import generator
 
 # The rows whose contexts are looked at. Those in words have names; they are looked at in other models as well.
 IN_WORDS: Final = "text-hand-written"
-BEFORE: Final = "backbone"  # no row: the same contexts, as the backbone reads and hears them
+BEFORE: Final = "backbone"  # no row: the same contexts, in the space of the backbone
 AS_VECTORS: Final = ("text-random", "text-acpt")
 DIRECTIONS: Final = 8  # r
 DEALS: Final = 10_000
@@ -30,7 +30,10 @@ DRAWS: Final = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """How high each corruption's own context ranks among K (1 is best), and the p of so high a mean rank by chance."""
+    """Ranks of the corruptions' own contexts among K, with their p-value.
+
+    Rank 1 is best; p is that of a mean rank as high by chance.
+    """
 
     ranks: dict[str, int]
     contexts: int
@@ -41,7 +44,7 @@ class Names:
 def rank_names(
     audio_moves: Mapping[str, Floats], text_moves: Floats, contexts: Sequence[str], names: Mapping[str, str]
 ) -> Names | None:
-    """Rank each corruption's own context; None where none of the corruptions has one.
+    """Rank each corruption's own context; None where none has one.
 
     Args:
         audio_moves: corruption -> a(noisy) - a(clean) of utterances (U, D).
@@ -70,13 +73,16 @@ def rank_names(
 
 
 def subspace_share(audio_moves: Floats, text_moves: Floats, directions: int = DIRECTIONS) -> float:
-    """Return the share of the squared audio moves (U, D) inside the top r directions of text moves (..., D)."""
+    """Return the share of squared audio moves in the text moves' subspace.
+
+    The subspace is that of the top r directions of text moves (..., D); audio moves are (U, D).
+    """
     _, _, basis = np.linalg.svd(text_moves.reshape(-1, text_moves.shape[-1]), full_matrices=False)
     return _inside(audio_moves.T @ audio_moves, basis[:directions])
 
 
 def random_share(audio_moves: Floats, directions: int = DIRECTIONS) -> tuple[float, float]:
-    """Return mean and 95th percentile of that share over random subspaces of r directions."""
+    """Return mean and 95th percentile of that share in random subspaces."""
     rng = generator("subspace", directions, audio_moves.shape[1])
     shares, products = [], audio_moves.T @ audio_moves
     for _ in range(DRAWS):
@@ -86,7 +92,12 @@ def random_share(audio_moves: Floats, directions: int = DIRECTIONS) -> tuple[flo
 
 
 def _inside(products: Floats, basis: Floats) -> float:
-    """Return the share of squared moves inside an orthonormal basis (r, D), from the moves' products (D, D)."""
+    """Return the share of squared moves inside an orthonormal basis (r, D).
+
+    Args:
+        products: of the moves (D, D).
+        basis: (r, D).
+    """
     return float(((basis @ products) * basis).sum() / max(np.trace(products), 1e-12))
 
 

@@ -1,4 +1,4 @@
-"""The credit rule, fixed before any result: when ACPT may be said to help (METHOD, evaluation).
+"""The credit rule, fixed before any result: when ACPT counts as better.
 
 ACPT's UAR minus that of every rival, on the same utterances, macro-averaged over the targets of the leave-out folds:
 (i) clean, and (ii) averaged over the whole sweep of corruptions. Credit needs both above 0 against every rival (an
@@ -40,7 +40,10 @@ CLEAN_WORDS, CORRUPTED_WORDS = "clean", "averaged over the sweep of corruptions"
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """ACPT's macro-averaged UAR minus a rival's, its t interval and two-sided p; None where it is not tested."""
+    """ACPT's macro-averaged UAR minus a rival's.
+
+    Its t interval and two-sided p are None where it is not tested.
+    """
 
     rival: str
     value: float
@@ -51,14 +54,17 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the rule says: "credited", "not credited" or "not decidable", why, and the differences it looked at."""
+    """The verdict of the credit rule, with its reason and its differences.
+
+    `says` is "credited", "not credited" or "not decidable".
+    """
 
     says: str
     why: str
     differences: dict[str, list[Difference]]
 
     def parts(self) -> dict[str, str]:
-        """Return part of the rule -> the difference from every rival, the one that decides first, in words."""
+        """Return part of the rule -> its differences in words, the worst first."""
         return {
             part: "; ".join(_shown(difference) for difference in sorted(differences, key=lambda d: (-_p(d), d.value)))
             for part, differences in self.differences.items()
@@ -127,14 +133,17 @@ def verdict(
 
 
 def _p(difference: Difference) -> float:
-    """Return the p of "above this rival": 1 where it is not above, in value or in the interval's centre."""
+    """Return the p of "above this rival"; 1 where it is not above.
+
+    That is in value or in the interval's centre.
+    """
     if difference.low is None or difference.high is None or difference.p is None:
         return 1.0
     return difference.p if min(difference.value, difference.low + difference.high) > 0 else 1.0
 
 
 def _holm(p: dict[str, float], alpha: float) -> dict[str, bool]:
-    """Return which hypotheses are rejected at a family-wise error of alpha (Holm 1979)."""
+    """Apply Holm's correction: which hypotheses are rejected at alpha."""
     holds, rejected = True, {}
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
         holds = holds and p[name] <= alpha / (len(p) - rank)
@@ -143,7 +152,7 @@ def _holm(p: dict[str, float], alpha: float) -> dict[str, bool]:
 
 
 class _Target:
-    """The test part of one leave-out fold's target: every row's predictions, by speaker."""
+    """Predictions on the test part of one leave-out fold, by speaker."""
 
     def __init__(self, predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
         self.predictions, self.labels = predictions, labels
@@ -174,7 +183,7 @@ class _Target:
         return np.stack(parts, axis=2)
 
     def uar(self, counts: np.ndarray) -> Floats:
-        """Return the mean UAR (...) over seeds and conditions of summed counts (..., S, Q, N, N)."""
+        """Return the mean UAR (...) of summed counts (..., S, Q, N, N)."""
         mean: Floats = metrics.uar(counts, self.keep).mean(axis=(-2, -1))
         return mean
 

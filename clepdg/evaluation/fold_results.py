@@ -1,4 +1,4 @@
-"""The results of a fold: its cells from its predictions, their headline figures and their digest."""
+"""Compute the results of a fold from its predictions."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -51,7 +51,10 @@ def result_cells(
 
 
 def headline_figures(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
-    """Return row -> figures of a fold's headline target, clean: all of supervised pooled, or the corpus left out."""
+    """Return row -> figures of a fold's headline target, clean.
+
+    The target is all of supervised pooled, or the corpus left out.
+    """
     cells = cells[cells.condition == CLEAN]
     targets = list(cells.target.unique())
     chosen = cells[cells.target == (POOLED if POOLED in targets else targets[0])]

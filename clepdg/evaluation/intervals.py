@@ -1,4 +1,4 @@
-"""Confidence intervals of UAR, and of the difference of two rows, over speakers.
+"""Confidence intervals over speakers, of UAR and of differences.
 
 Utterances of one speaker are not independent, so speakers are what is resampled. The percentile bootstrap covers less
 than it says when there are few of them (about .77 / .85 / .89 / .92 of a nominal .95 with 4 / 6 / 10 / 24), hence:
@@ -37,7 +37,10 @@ LINEAR: Final = ("UAR", "WAR")  # in the counts, for one truth: of the seeds' me
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A statistic on all utterances, its interval, how that was found, and how many resamples lacked a class."""
+    """A statistic on all utterances, with its interval.
+
+    `method` says how it was found; `redrawn` counts resamples that lacked a class.
+    """
 
     value: float
     low: float
@@ -82,7 +85,9 @@ def paired(
     seed: int,
     metric: str = "UAR",
 ) -> Interval:
-    """Return UAR of predicted (S, U) minus UAR of rival (S', U) on the same utterances: one resample serves both.
+    """Return UAR of predicted (S, U) minus UAR of rival (S', U), paired.
+
+    One resample of the utterances serves both.
 
     The other arguments are those of `interval`.
 
@@ -125,7 +130,10 @@ def _interval(
 
 
 def _method(support: Ints) -> str:
-    """Choose by the number of speakers; the jackknife can't leave out the only speaker of a class."""
+    """Choose the method by the number of speakers.
+
+    The jackknife can't leave out the only speaker of a class.
+    """
     if len(support) >= BOOTSTRAP_SPEAKERS:
         return BOOTSTRAP
     alone = ((support > 0).sum(axis=0) < 2).any()
@@ -133,13 +141,16 @@ def _method(support: Ints) -> str:
 
 
 def _support(truth: Ints, clusters: Ints, keep: Bools) -> Ints:
-    """Return how many utterances of each kept class each cluster has (C, kept)."""
+    """Count the utterances of each cluster and kept class (C, kept)."""
     count = int(clusters.max()) + 1
     return np.bincount(clusters * len(keep) + truth, minlength=count * len(keep)).reshape(count, -1)[:, keep]
 
 
 def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int, metric: str) -> Floats:
-    """Return the confusion matrices of each cluster and seed (C, S, N, N), or of the seeds' mean (C, 1, N, N)."""
+    """Count the confusion matrices of each cluster and seed (C, S, N, N).
+
+    Of linear metrics those of the seeds' mean (C, 1, N, N).
+    """
     seeds, count = len(predicted), int(clusters.max()) + 1
     cell = ((clusters * seeds + np.arange(seeds)[:, None]) * labels + truth) * labels + predicted  # (S, U)
     counts = np.bincount(cell.ravel(), minlength=count * seeds * labels**2).reshape(count, seeds, labels, labels)
@@ -147,7 +158,11 @@ def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int, metri
 
 
 def _statistic(parts: Sequence[Floats], weights: Floats, keep: Bools, metric: Metric) -> Floats:
-    """Return the statistic (R,) with clusters counted weights (R, C) times: the metric, or a difference of two rows."""
+    """Compute the metric (R,), or a difference of two, on resamples.
+
+    Args:
+        weights: how often each cluster counts (R, C).
+    """
     values: list[Floats] = []
     for part in parts:
         summed = (weights @ part.reshape(len(part), -1)).reshape(len(weights), *part.shape[1:])
@@ -157,7 +172,9 @@ def _statistic(parts: Sequence[Floats], weights: Floats, keep: Bools, metric: Me
 
 @lru_cache(maxsize=2)
 def _resamples(support_bytes: bytes, shape: tuple[int, int], resamples: int, seed: int) -> tuple[Floats, int]:
-    """Draw how often each cluster is in each resample (R, C); one without a kept class is redrawn and counted.
+    """Draw how often each cluster is in each resample (R, C).
+
+    A resample without a kept class is redrawn and counted.
 
     Rows on the same utterances follow one another: what was drawn last is kept.
     """
@@ -175,7 +192,7 @@ def _resamples(support_bytes: bytes, shape: tuple[int, int], resamples: int, see
 
 
 def _jackknife(parts: Sequence[Floats], keep: Bools, confidence: float, metric: Metric) -> tuple[float, float, float]:
-    """Return the statistic and the t interval around the mean of its jackknife pseudo-values."""
+    """Compute the statistic and the t interval of its pseudo-values."""
     from scipy.stats import t
 
     count = len(parts[0])

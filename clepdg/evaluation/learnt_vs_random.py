@@ -1,4 +1,4 @@
-"""Do learnt contexts do better than random ones? UAR with ACPT's contexts minus UAR with its start, fold by fold.
+"""Compare learnt contexts with random ones: paired UAR, fold by fold.
 
 An independent study of PromptStyler found random styles about as good as learnt ones: the report says which way it goes
 here, whatever the credit rule can decide.
@@ -24,7 +24,9 @@ RANDOM: Final = "text-random"
 def against_random(
     predictions: "pd.DataFrame", labels: tuple[str, ...], *, resamples: int, confidence: float
 ) -> dict[str, dict[str, intervals.Interval]]:
-    """Return fold -> "clean" and, where any was heard, "corrupted" -> the paired difference on the fold's test part.
+    """Return fold -> UAR with learnt contexts minus UAR with random ones.
+
+    On the fold's test part: "clean" and, where the fold has corruptions, "corrupted".
 
     Corrupted is the mean over all conditions but clean. Folds without one of the two rows have no entry.
 
@@ -65,5 +67,8 @@ def against_random(
 
 
 def _predicted(parts: "dict[str, pd.DataFrame]", conditions: list[str], labels: tuple[str, ...]) -> Ints:
-    """Return label indices (conditions x seeds, U): the mean over conditions is taken as that over seeds."""
+    """Return label indices (conditions x seeds, U).
+
+    The mean over conditions is taken as that over seeds.
+    """
     return np.concatenate([to_arrays(parts[condition], labels).predicted for condition in conditions])

@@ -1,4 +1,4 @@
-"""Metrics of one set of predictions, all but the last two from confusion matrices.
+"""Metrics of predictions, most of them from confusion matrices.
 
 Shapes: U utterances, N labels, `...` leading axes (seeds, resamples, clusters). A confusion matrix (..., N, N) holds
 counts, rows are the truth. `keep` (N,) says which classes a class average is taken over; None is all of them. Classes
@@ -19,7 +19,12 @@ ECE_BINS = 15
 
 
 def confusion(truth: Ints, predicted: Ints, labels: int) -> Ints:
-    """Count a confusion matrix (..., N, N) of truth (U,) and predicted (..., U), both label indices below N."""
+    """Count a confusion matrix (..., N, N).
+
+    Args:
+        truth: label indices (U,).
+        predicted: label indices (..., U).
+    """
     leading = predicted.shape[:-1]
     cells = (truth * labels + predicted).reshape(math.prod(leading), truth.size)
     offsets = np.arange(len(cells))[:, None] * labels**2
@@ -28,17 +33,20 @@ def confusion(truth: Ints, predicted: Ints, labels: int) -> Ints:
 
 
 def recalls(confusion: Floats | Ints) -> Floats:
-    """Return the recall of each class (..., N), NaN where a class has no support."""
+    """Compute the recall of each class (..., N), NaN without support."""
     return _share(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
 def uar(confusion: Floats | Ints, keep: Bools | None = None) -> Floats:
-    """Return the unweighted average recall (...): macro recall over the kept classes with support."""
+    """Compute the unweighted average recall (...) over the kept classes.
+
+    Classes without support are left out.
+    """
     return _class_mean(recalls(confusion), confusion, keep)
 
 
 def war(confusion: Floats | Ints) -> Floats:
-    """Return the weighted average recall (...), which is accuracy over all utterances, whatever their class."""
+    """Compute the weighted average recall (...): accuracy."""
     return _share(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
@@ -49,12 +57,17 @@ def macro_f1(confusion: Floats | Ints, keep: Bools | None = None) -> Floats:
 
 
 def largest_share(confusion: Floats | Ints) -> Floats:
-    """Return the share (...) of the label that is predicted most often; near 1 the classifier has collapsed."""
+    """Compute the share (...) of the label that is predicted most often.
+
+    Near 1 the classifier has collapsed.
+    """
     return _share(confusion.sum(axis=-2).max(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
 def nll(probabilities: Floats, truth: Ints) -> Floats:
-    """Return the mean negative log-likelihood (...) in nats of truth (U,) under probabilities (..., U, N).
+    """Compute the mean negative log-likelihood (...) in nats.
+
+    Of truth (U,) under probabilities (..., U, N).
 
     Probabilities are clipped at the float64 epsilon, as scikit-learn's log_loss does, so that a 0 stays finite.
     """
@@ -66,7 +79,9 @@ def nll(probabilities: Floats, truth: Ints) -> Floats:
 
 
 def ece(confidence: Floats, correct: Bools) -> float:
-    """Return the expected calibration error of confidence (U,) against correct (U,) over 15 equal-mass bins.
+    """Compute the expected calibration error over 15 equal-mass bins.
+
+    Of confidence (U,) against correct (U,).
 
     Equal confidences share a bin, so that the result does not depend on the order of the utterances.
     """

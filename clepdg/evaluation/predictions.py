@@ -1,4 +1,4 @@
-"""Predictions of a fold as a table: its columns, its check, and one row of the results table as arrays.
+"""The table of a fold's predictions: columns, check, arrays.
 
 A table of predictions has one line per (utterance, fold, row, seed, condition), with columns
 
@@ -34,7 +34,7 @@ PROBABILITY = "p_"  # before the label
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Predictions of one row of the results table: S seeds, U utterances, N labels.
+    """Predictions of one row as arrays: S seeds, U utterances, N labels.
 
     Attributes:
         truth: label indices (U,).
@@ -52,18 +52,20 @@ class Predictions:
 
 
 def probability_columns(labels: Sequence[str]) -> list[str]:
-    """Return the names of the columns of probabilities, in the order of the labels."""
+    """Return the columns of probabilities, in the order of the labels."""
     return [f"{PROBABILITY}{label}" for label in labels]
 
 
 def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
-    """Convert the columns of texts to categories: they are sorted and grouped a thousand times."""
+    """Convert the columns of texts to categories, which group faster."""
     texts = [column for column in (*COLUMNS, "cluster") if column in predictions]
     return predictions.astype(dict.fromkeys(texts, "category"))
 
 
 def to_arrays(part: "pd.DataFrame", labels: tuple[str, ...]) -> Predictions:
-    """Return the predictions of one fold, target, row and condition as arrays, utterances in the order of their ids.
+    """Convert the predictions of one cell to arrays.
+
+    The cell is a fold, target, row and condition; utterances are in the order of their ids.
 
     Raises:
         ClepError: a label is not of the label set.

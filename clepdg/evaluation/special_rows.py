@@ -1,4 +1,4 @@
-"""What rows that are unlike the others say beside their cells: emotions added by a word, and ceilings."""
+"""Extra columns and marks of special rows: added emotions, ceilings."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,7 +13,9 @@ CEILING = "learnt from the target's own labels: a ceiling, no result"
 
 
 def new_emotion(recalls: Mapping[str, float | None], new: str) -> dict[str, float]:
-    """Return the recall of a label that was added by its word alone, the others' UAR, and their harmonic mean.
+    """Compute the figures of a label that was added by its word alone.
+
+    Its recall, the other labels' UAR, and the harmonic mean of both.
 
     Args:
         recalls: label -> recall; None or NaN where a label is left out of UAR.
@@ -26,7 +28,7 @@ def new_emotion(recalls: Mapping[str, float | None], new: str) -> dict[str, floa
 
 
 def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection[str]) -> "pd.DataFrame":
-    """Return result cells with the columns and marks of rows that are unlike the others.
+    """Add the columns and marks of special rows to result cells.
 
     Columns new_label, new_recall, others_uar, harmonic_mean (of rows with an emotion added by its word alone). A
     ceiling has no figure over the whole target, part of which it has learnt.

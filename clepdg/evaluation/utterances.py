@@ -26,7 +26,7 @@ def label_utterances(utterances: "pd.DataFrame", label_set: str, splits: tuple[s
 
 
 def join_audio(utterances: "pd.DataFrame", offsets: "pd.DataFrame") -> "pd.DataFrame":
-    """Join the train and validation utterances of a corpus with the place of their audio in the shards.
+    """Join a corpus's train and validation utterances with their audio.
 
     Args:
         utterances: of the corpus's index.
@@ -37,7 +37,9 @@ def join_audio(utterances: "pd.DataFrame", offsets: "pd.DataFrame") -> "pd.DataF
 
 
 def copies_of_sources(targets: "pd.DataFrame", sources: "pd.DataFrame") -> set[str]:
-    """Return the ids of target utterances whose audio the sources' train or validation part holds too.
+    """Return the target utterances whose audio the sources learn from.
+
+    By id: copies in the sources' train or validation part count.
 
     They are dropped from the target alone: a target never decides what its sources are.
 
@@ -50,7 +52,7 @@ def copies_of_sources(targets: "pd.DataFrame", sources: "pd.DataFrame") -> set[s
 
 
 def centring_utterances(utterances: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
-    """Return the test utterances whose mean a target is centred by, whatever their labels.
+    """Select the test utterances that centre a target, whatever labels.
 
     Args:
         copies: ids of utterances that the fold has learnt from; they are left out.
@@ -60,6 +62,9 @@ def centring_utterances(utterances: "pd.DataFrame", copies: set[str]) -> "pd.Dat
 
 
 def digest_test_part(utterances: "pd.DataFrame") -> str:
-    """Return the digest of the test part: results with equal ones can be compared utterance by utterance."""
+    """Return the digest of the test part.
+
+    Results with equal ones can be compared utterance by utterance.
+    """
     test = utterances[utterances.split == "test"]
     return digest_lines(test[["utterance_id", "sha256", "label"]].to_numpy().tolist())

@@ -1,4 +1,4 @@
-"""The report's chart of results: UAR with its interval, a panel for each fold and target."""
+"""Draw UAR with its interval, a panel for each fold and target."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from clepdg.report.tables import Section, svg
 
 
 def uar_chart(sections: Sequence[Section], rows: Mapping[str, str], main: str) -> str:
-    """Draw UAR with its interval, one panel per section; return the SVG element.
+    """Draw UAR with its interval, one panel per section, as SVG.
 
     Args:
         rows: row -> title, in the order of the bars.

@@ -1,4 +1,4 @@
-"""The report's part on corruptions: UAR by kind of corruption, and a picture of UAR against SNR for every row."""
+"""The report's part on corruptions: a table by kind, a chart by SNR."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def corrupted(cells: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the headline cells in all conditions, with `family` and `snr` (dB; NaN where there is none)."""
+    """Return the headline cells in all conditions.
+
+    With `family` and `snr` (dB; NaN where there is none).
+    """
     own = headline(cells)
     found = [parse(name) for name in own["condition"]]
     return own.assign(
@@ -27,7 +30,9 @@ def corrupted(cells: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return (target, header, lines) for each headline target: UAR by family, averaged over its SNRs, and over all.
+    """Return (target, header, lines) for each headline target.
+
+    UAR by kind of corruption, averaged over its SNRs, and over all.
 
     The interval is that of the mean over all, found as the clean cell's is.
 
@@ -53,7 +58,9 @@ def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, lis
 
 
 def picture(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> str:
-    """Draw UAR against SNR, a panel for each headline target and noise, a line for each row; return the SVG element.
+    """Draw UAR against SNR as SVG, a line for each row.
+
+    A panel for each headline target and noise.
 
     Returns:
         "" where no noise was heard at two SNRs or more.

@@ -1,4 +1,4 @@
-"""The report's facts beside the cells: ACPT's credit, contexts, models and corpora, as texts and tables of texts.
+"""The report's facts beside the cells, as texts and tables of texts.
 
 A table of texts maps names to mappings, one line each.
 """
@@ -44,7 +44,10 @@ def credit_facts(
 def learnt_facts(
     predictions: "pd.DataFrame", labels: tuple[str, ...], *, resamples: int, confidence: float
 ) -> dict[str, Table]:
-    """Return the table of learnt contexts against random ones, a line a fold; nothing where no fold has both."""
+    """Return the table of learnt contexts against random ones.
+
+    A line per fold; nothing where no fold has both.
+    """
     found = learnt_vs_random.against_random(predictions, labels, resamples=resamples, confidence=confidence)
     lines = {
         fold: {
@@ -57,7 +60,9 @@ def learnt_facts(
 
 
 def acoustics_facts(tables: "Sequence[pd.DataFrame]", never_heard: Collection[str]) -> dict[str, Table]:
-    """Return the table of contexts and corruptions: a line per fold and contexts, means over seeds.
+    """Return the table of contexts and corruptions, means over seeds.
+
+    A line per fold and contexts.
 
     Args:
         tables: of each fold, as the evaluation writes them; empty ones are passed over.
@@ -89,7 +94,10 @@ def acoustics_facts(tables: "Sequence[pd.DataFrame]", never_heard: Collection[st
 
 
 def _contexts_of(row: str) -> str:
-    """Return which contexts a row's line is about: its own, or those in words as its CLEP reads them."""
+    """Return the name of the contexts that a row's line is about.
+
+    Its own, or those in words as its CLEP reads them.
+    """
     if row in context_geometry.AS_VECTORS:
         return ROWS[row].title.removeprefix("text classifier, ")
     if row == context_geometry.BEFORE:
@@ -99,7 +107,9 @@ def _contexts_of(row: str) -> str:
 
 
 def model_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:
-    """Return how much the backbone and every CLEP read of contexts, means over folds and seeds.
+    """Return how much the backbone and every CLEP read of contexts.
+
+    Means over folds and seeds.
 
     Args:
         figures: (model, figures of its stage); several of one model are averaged.
@@ -112,7 +122,9 @@ def model_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str,
 
 
 def diagnostics_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:
-    """Return the diagnostics of ACPT's contexts and of its rivals', means over folds and seeds.
+    """Return the diagnostics of ACPT's contexts and of its rivals'.
+
+    Means over folds and seeds.
 
     Args:
         figures: (contexts, figures of their stage).
@@ -157,6 +169,6 @@ def corpus_facts(
 
 
 def caption_of_partial(corpora: Mapping[str, Mapping[str, object]]) -> str:
-    """Return what the caption says of corpora that differ from the whole ones; "" where none does."""
+    """Return the caption's words on corpora that are not whole, or ""."""
     partial = [name for name, found in corpora.items() if found["differs from the whole corpus"] != "no"]
     return f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}." if partial else ""

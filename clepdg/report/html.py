@@ -1,4 +1,4 @@
-"""The report's page: one HTML file without scripts or links to anything, its charts drawn into it as SVG."""
+"""Render the report's page: one HTML file without scripts or links."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,10 @@ def _fact_table(name: str, value: Mapping[str, Mapping[str, Any]]) -> tuple[list
 
 
 def _results(sections: Sequence[Section], rows: Mapping[str, str]) -> dict[str, Any]:
-    """Return the groups of a table of results, a line (row, values) for each cell, and its footnotes."""
+    """Return the groups of a table of results, and its footnotes.
+
+    A group has a line (row, values) for each cell.
+    """
     notes = Footnotes.of(sections)
     groups = [
         (
@@ -95,7 +98,10 @@ def _results(sections: Sequence[Section], rows: Mapping[str, str]) -> dict[str, 
 
 
 def _confusions(sections: Sequence[Section], main: str) -> Iterator[tuple[str, list[str], list[Any]]]:
-    """Yield the confusions of a row: title, labels, and by label its (share, count) of each prediction."""
+    """Yield the confusions of a row: title, labels, lines.
+
+    A line is a label and the (share, count) of each prediction.
+    """
     for section in sections:
         for cell in section.cells:
             if cell["row"] == main:
@@ -105,7 +111,10 @@ def _confusions(sections: Sequence[Section], main: str) -> Iterator[tuple[str, l
 
 
 def _speakers(speakers: "pd.DataFrame", rows: Mapping[str, str]) -> Iterator[tuple[str, list[str], Lines]]:
-    """Yield a table of UAR by row and speaker for each fold, target and condition: title, header, lines."""
+    """Yield a table of UAR by row and speaker: title, header, lines.
+
+    One for each fold, target and condition.
+    """
     for (fold, target, condition), own in speakers.groupby(["fold", "target", "condition"], sort=False):
         uars = own.pivot(index="row", columns="speaker", values="uar")
         sizes = own.drop_duplicates("speaker", keep="last").set_index("speaker").n

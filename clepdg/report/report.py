@@ -1,4 +1,4 @@
-"""The report: one self-contained page, a flat CSV, Markdown, and the table of the terminal.
+"""Write the report: a page, a CSV, Markdown; and the terminal's table.
 
 All of it is a function of its arguments: no date, no random id, no path, so that equal input gives equal bytes. Figures
 have three decimals and no leading zero; what weakens a cell stands beside it as a footnote letter.
@@ -25,7 +25,9 @@ SHORT = ("UAR", "[low, high]", "WAR", "whole (n)", "n", "chance")
 
 
 def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[str] | None = None) -> str:
-    """Return the table of the clean cells for the terminal, at most 120 columns wide, with its footnotes.
+    """Format the clean cells as the terminal's table, with footnotes.
+
+    It is at most 120 columns wide.
 
     Args:
         cells: what `evaluate.cells` returns.

@@ -1,4 +1,4 @@
-"""What the report's tables are made of: figures as text, cells grouped by fold and target, footnotes."""
+"""Parts of the report's tables: figures, sections, footnotes."""
 
 import io
 import math
@@ -30,7 +30,10 @@ PROTOCOLS = {
 
 
 def figure(value: float | None) -> str:
-    """Return a figure with three decimals and no leading zero: .613, -.012, 1.386; "–" where there is none."""
+    """Format a figure with three decimals and no leading zero.
+
+    .613, -.012, 1.386; "–" where there is none.
+    """
     if value is None or math.isnan(value):
         return "–"
     shown = f"{value:z.3f}"  # z: no minus before zero
@@ -67,7 +70,10 @@ class Section:
 
 @dataclass
 class Footnotes:
-    """Letters for what is said beside cells; what is said of every cell needs no letter."""
+    """Letters for the remarks on cells.
+
+    A remark on every cell needs no letter.
+    """
 
     everywhere: list[str]
     letters: dict[str, str] = field(default_factory=dict)
@@ -79,7 +85,7 @@ class Footnotes:
         return cls([text for text in (said[0] if len(said) > 1 else []) if all(text in remarks for remarks in said)])
 
     def of_cell(self, cell: Cell) -> str:
-        """Return the letters of a cell, giving new ones to what is said for the first time."""
+        """Return the letters of a cell, with new ones for new remarks."""
         own = [text for text in _remarks(cell) if text not in self.everywhere]
         return " ".join(self.letters.setdefault(text, _letter(len(self.letters))) for text in own)
 
@@ -121,18 +127,24 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
 
 
 def headline(cells: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the cells of the headline targets: all corpora of fold supervised together, and every other fold's."""
+    """Select the cells of the headline targets.
+
+    All corpora of fold supervised together, and every other fold's.
+    """
     return cells[(cells["fold"] != SUPERVISED) | (cells["target"] == POOLED)]
 
 
 def by_protocol(sections: Sequence[Section]) -> list[tuple[str, list[Section]]]:
-    """Return (title of the protocol, its sections) for the protocols that were run."""
+    """Group sections by protocol: (title, sections) of those that ran."""
     grouped = [(title, [s for s in sections if s.protocol == protocol]) for protocol, title in PROTOCOLS.items()]
     return [(title, own) for title, own in grouped if own]
 
 
 def counts(confusion: Iterable[Iterable[int]]) -> list[list[int]]:
-    """Return a confusion matrix (N, N) as lists, also when it comes back from Parquet as nested arrays."""
+    """Convert a confusion matrix (N, N) to lists.
+
+    Also where it comes back from Parquet as nested arrays.
+    """
     return [[int(count) for count in row] for row in confusion]
 
 

@@ -1,4 +1,4 @@
-"""The table of a fold that compares its contexts with what corruptions do to its audio."""
+"""Compare a fold's contexts with corruptions: a table of the evaluation."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ FILE = "acoustics.parquet"
 
 
 def contexts_table(work: Work) -> "pd.DataFrame":
-    """Compare contexts and corruptions for every row and seed, in the model that reads the contexts.
+    """Compare contexts and corruptions for every row and seed.
+
+    In the model that reads the contexts.
 
     A row of a variant of CLEP stands for the hand-written contexts as that variant reads them, not for its own.
 

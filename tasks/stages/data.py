@@ -8,7 +8,7 @@ from tasks.engine.node import Computed, Work
 
 
 def compute_source(work: Work) -> Computed:
-    """Bring a corpus's files here: download and extract, extract, or only list a folder."""
+    """Download and extract a corpus's files, or list the user's folder."""
     from clepdg.download import fetch
     from clepdg.download import source as sources
 
@@ -35,14 +35,14 @@ def compute_synthetic(work: Work) -> Computed:
 
 
 def _root(work: Work) -> Path:
-    """Return the corpus's root: the tree of the source's output, or the folder that the user named, and no other."""
+    """Return the corpus's root: the output's tree, or the user's folder."""
     from clepdg.download import source as sources
 
     return sources.root(work.inputs["source"], work.records["source"].config.get("given"))
 
 
 def compute_index(work: Work) -> Computed:
-    """Read every utterance of a corpus; write the utterance table, the quarantine and the quality report."""
+    """Index a corpus: utterance table, quarantine, quality report."""
     from clepdg.dataset import index, quality, tables
     from clepdg.download import source as sources
 

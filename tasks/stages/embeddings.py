@@ -26,13 +26,13 @@ def compute_text_embeddings(work: Work) -> Computed:
         built = text_embeddings.build_noise_embeddings(clap, config, contexts, content, work.config["seed"], joint)
     else:
         if work.config["how"] == "redrawn":
-            contexts = text_embeddings.redrawn(contexts, work.config["seed"], work.config["redraws"])
+            contexts = text_embeddings.redraw_contexts(contexts, work.config["seed"], work.config["redraws"])
         built = text_embeddings.build_text_embeddings(clap, config, contexts, content, joint)
     return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
 
 
 def compute_audio_embeddings(work: Work) -> Computed:
-    """Embed every utterance of a corpus; in a condition other than clean, its test part."""
+    """Embed a corpus's utterances; in a corruption, its test part."""
     from clepdg.audio import corruptions
     from clepdg.dataset import shards
     from clepdg.method import audio_embeddings
@@ -48,37 +48,37 @@ def compute_audio_embeddings(work: Work) -> Computed:
 
 
 def _embed(work: Work) -> "Embed":
-    """Return what embeds waveforms: statistics, functionals, a speech encoder, or a CLAP."""
+    """Return the function that embeds waveforms by the stage's model."""
     from clepdg.audio import frontend
     from clepdg.method import audio_embeddings
     from clepdg.models import egemaps, speech_encoder
 
     model = work.config.get("model")
     if model == "log-mel":
-        return audio_embeddings.one_by_one(frontend.log_mel_statistics)
+        return audio_embeddings.batched(frontend.log_mel_statistics)
     if model == "egemaps":
-        return audio_embeddings.one_by_one(egemaps.functionals)
+        return audio_embeddings.batched(egemaps.functionals)
     if model == "encoder":
         quiet_transformers()
-        return audio_embeddings.one_by_one(speech_encoder.load_encoder(work.inputs["model"], device=work.device).encode)
+        return audio_embeddings.batched(speech_encoder.load_encoder(work.inputs["model"], device=work.device).encode)
     clap = open_clap(work.inputs["model"], work)
     return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
 
 
 def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
-    """Return the test utterances of a corpus as they sound in a condition, and how many there are."""
+    """Return a corpus's test utterances in a condition, and their number."""
     from clepdg.audio import corruptions, noise
     from clepdg.dataset import shards
 
     recordings: list[Waveform] = []
-    if condition.of_babble:
-        recordings = shards.talkers(inputs_like(work, "talkers/"))
+    if condition.uses_babble:
+        recordings = shards.babble_voices(inputs_like(work, "talkers/"))
     elif condition.noise == noise.OWN:
         recordings = noise.read_noises(work.config["noise_folder"])
     offsets = shards.read_offsets(work.inputs["shard"])
     test = offsets[offsets.split == "test"]
     heard = (
         (name, corruptions.corrupt(waveform, rate, name, condition, recordings), noise.RATE)
-        for name, waveform, rate in shards.read_some(work.inputs["shard"], test)
+        for name, waveform, rate in shards.read_waveforms(work.inputs["shard"], test)
     )
     return heard, len(test)

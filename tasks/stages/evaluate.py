@@ -18,7 +18,10 @@ SPLITS = ("train", "validation", "test")
 
 
 def compute_evaluate(work: Work) -> Computed:
-    """Apply every row's heads to the fold's targets; write predictions.parquet and cells.parquet."""
+    """Apply every row's heads to the fold's targets.
+
+    Writes predictions.parquet, cells.parquet and the table of contexts.
+    """
     from clepdg.evaluation import fold_results
     from clepdg.evaluation.utterances import digest_test_part, label_utterances
 
@@ -53,7 +56,7 @@ def compute_evaluate(work: Work) -> Computed:
 
 
 def _copies_of_sources(work: Work) -> set[str]:
-    """Return the target utterances whose audio a source corpus holds too: the fold has learnt from them."""
+    """Return the target utterances whose audio a source holds too."""
     from clepdg.evaluation.utterances import copies_of_sources
 
     sources = inputs_like(work, "learnt/")
@@ -61,7 +64,9 @@ def _copies_of_sources(work: Work) -> set[str]:
 
 
 def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
-    """Predict the labels of each condition's utterances with every row's heads; corruptions have the test part alone.
+    """Predict each condition's utterances with every row's heads.
+
+    Corruptions have the test part alone.
 
     Args:
         table: the targets' labelled utterances.
@@ -94,7 +99,7 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
 
 
 def _embeddings(work: Work, condition: str) -> "dict[str, list[AudioEmbeddings]]":
-    """Read the targets' embeddings in a condition, by each model that is evaluated in it."""
+    """Read the targets' embeddings in a condition, by model."""
     from clepdg.method.audio_embeddings import load_audio_embeddings
 
     found: dict[str, list[AudioEmbeddings]] = {}

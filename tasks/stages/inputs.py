@@ -59,7 +59,7 @@ def read_offsets(folders: Iterable[Path]) -> "pd.DataFrame":
 
 
 def learning_utterances(work: Work) -> "pd.DataFrame":
-    """Read the source corpora's train and validation utterances with the places of their audio."""
+    """Read the sources' train and validation utterances with their audio."""
     import pandas as pd
 
     from clepdg.dataset import shards, tables

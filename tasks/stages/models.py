@@ -1,4 +1,4 @@
-"""The model stages: backbone, clep, acpt, classifier; embedding.py has the others."""
+"""The model stages: backbone, encoder, clep, interpolation, acpt."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
-    """Save the CLAP to start from: built here, or loaded from a folder or the hub.
+    """Save the CLAP to start from: built here, a folder's, or the hub's.
 
     Args:
         allow_unknown: read pickled weights whose bytes no pin names.
@@ -22,7 +22,8 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
     from clepdg.download import hub
     from clepdg.method.context_effect import context_effect
     from clepdg.models import laion
-    from clepdg.models.clap import build_micro, load_clap
+    from clepdg.models.clap import load_clap
+    from clepdg.models.micro import build_micro
 
     quiet_transformers()
     name, revision = work.config["name"], work.config["revision"]
@@ -45,7 +46,7 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
 
 
 def model_folder(name: str, revision: str | None, choose: Choose, work: Work) -> Path:
-    """Return the user's own model folder, or that of the hub's cache once a model is downloaded."""
+    """Return the user's model folder, or the hub's, downloaded."""
     from clepdg.download import hub
 
     folder = Path(name).expanduser()
@@ -57,7 +58,7 @@ def _hub(work: Work) -> dict[str, Any]:
 
 
 def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
-    """Pretrain micro-context on the source corpora's audio; no label of it is read."""
+    """Pretrain micro-context on the sources' audio, without labels."""
     import pandas as pd
 
     from clepdg.dataset import shards
@@ -68,17 +69,20 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
     return micro_context.pretrain(
         clap,
         pd.concat(tables, ignore_index=True),
-        shards.talkers(folders),
+        shards.babble_voices(folders),
         work.config["pretrain"],
         work.config["compute"],
         work.folder,
         work.reporting,
-        work.pace,
+        work.checkpointing,
     )
 
 
 def compute_encoder(work: Work, allow_unknown: bool = False) -> Computed:
-    """Save the speech encoder that a row is a probe on; `allow_unknown` as in compute_backbone."""
+    """Save the speech encoder of a probe.
+
+    `allow_unknown` as in compute_backbone.
+    """
     from clepdg.models.speech_encoder import load_encoder
 
     quiet_transformers()
@@ -90,14 +94,14 @@ def compute_encoder(work: Work, allow_unknown: bool = False) -> Computed:
 
 
 def compute_clep(work: Work) -> Computed:
-    """Fine-tune the backbone on the fold's source corpora, on as many ranks as the configuration says."""
+    """Fine-tune the backbone on the fold's sources, on several ranks."""
     from clepdg.method import clep
     from clepdg.method.context_effect import context_effect
     from clepdg.training import distributed
     from tasks.engine.ranks import on_ranks
 
     ranks = work.config["clep"].ranks
-    if ranks > distributed.ranks():
+    if ranks > distributed.world_size():
         return on_ranks(compute_clep, work, ranks)
     clap = open_clap(work.inputs["backbone"], work)
     figures = clep.fit(
@@ -109,7 +113,7 @@ def compute_clep(work: Work) -> Computed:
         work.config["seed"],
         work.folder,
         work.reporting,
-        work.pace,
+        work.checkpointing,
     )
     if distributed.rank() == 0:
         clap.save(work.folder)
@@ -140,7 +144,7 @@ def compute_acpt(work: Work) -> Computed:
         work.config["seed"],
         work.folder,
         work.reporting,
-        work.pace,
+        work.checkpointing,
     )
     content = acpt.save(work.folder, vectors, work.config["acpt"], work.config["emotions"])
     return Computed(digests={"content": content}, figures={name: round(v, 6) for name, v in figures.items()})

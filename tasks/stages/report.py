@@ -53,7 +53,7 @@ def compute_report(work: Work) -> Computed:
 
 
 def _model_figures(work: Work) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Yield the figures of the backbone and of every CLEP, by its variant's name."""
+    """Yield (model, figures) of the backbone and of every CLEP."""
     for name, record in work.records.items():
         if record.stage == "backbone":
             yield "backbone", record.figures

@@ -1,4 +1,4 @@
-"""Compare the contexts of a fold's rows with what corruptions do to its audio, in one model's space.
+"""Compare contexts with corruptions in one model's space.
 
 Shapes: U utterances, K contexts, N labels, D joint embedding.
 """
@@ -18,7 +18,7 @@ from clepdg.prompts import CONTEXT_OF
 
 
 class AudioMoves:
-    """Moves a(noisy) - a(clean) of utterances by one model: by kind of corruption, all together, and their null.
+    """Moves a(noisy) - a(clean) of utterances by one model.
 
     Attributes:
         by_kind: kind of corruption -> moves (U, D), over its SNRs.
@@ -42,7 +42,7 @@ class AudioMoves:
 
 
 def compare_contexts(audio: AudioMoves, text: TextEmbeddings, contexts: Sequence[str] | None) -> dict[str, Any]:
-    """Compare what contexts do to text embeddings with what corruptions do to audio embeddings.
+    """Compare the moves of text by contexts with those of audio by noise.
 
     Args:
         contexts: the contexts in words (K,); None for vectors, which name no corruption.

@@ -1,4 +1,4 @@
-"""Learn the head of one row in one fold: by counting labels, from audio, or from text.
+"""Fit the head of one row: by counting labels, from audio, from text.
 
 Shapes: U utterances, D joint embedding, N labels.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledAudio:
-    """Audio embeddings x (U, D) with their label indices y (U,) and corpora (U,)."""
+    """Audio embeddings x (U, D) with label indices y (U,), corpora (U,)."""
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]
@@ -65,7 +65,9 @@ def fit_head(
     new_label: str | None = None,
     redraws: int | None = None,
 ) -> tuple[Head, dict[str, float]]:
-    """Fit the head of one row on the sources of a fold, with its temperature where it learns from text.
+    """Fit the head of one row on the sources of a fold.
+
+    A head from text gets its temperature too.
 
     Args:
         kind: "majority", "logistic", or what learns from text ("text", "prompts").
@@ -119,13 +121,19 @@ def _with_mean(labels: tuple[str, ...], weight: torch.Tensor, config: Classifier
 
 
 def _temperature(head: Head, names: tuple[str, ...], validation: LabelledAudio, new_label: str | None) -> float:
-    """Fit the log temperature on validation audio, over the labels that the sources have."""
+    """Fit the log temperature on validation audio.
+
+    Over the labels that the sources have.
+    """
     known = heads.drop_label(head, new_label) if new_label else head
     y = np.array([known.labels.index(names[label]) for label in validation.y], dtype=np.int64)
     return classifier.fit_temperature(known, validation.x, y, validation.corpora)
 
 
 def _sets(text: TextEmbeddings, redraws: int) -> torch.Tensor:
-    """Return the number of the set of contexts that each row of text embeddings belongs to (R,); -1: every set."""
+    """Return the set of contexts that each row of text belongs to (R,).
+
+    -1: every set.
+    """
     per_set = (int(text.context_index.max()) + 1) // redraws
     return torch.div(text.context_index, per_set, rounding_mode="floor")  # -1 stays -1

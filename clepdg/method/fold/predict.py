@@ -46,7 +46,9 @@ def predict(
     condition: str,
     test_audio: "pd.DataFrame | None" = None,
 ) -> "pd.DataFrame":
-    """Predict the labels of utterances (U) in one condition with every head whose model has embeddings.
+    """Predict the labels of utterances (U) in one condition.
+
+    With every head whose model has embeddings.
 
     Args:
         utterances: with columns utterance_id, corpus, speaker, cluster, split and label.
@@ -90,7 +92,9 @@ def predict(
 def centre_on_targets(
     x: NDArray[np.float32], corpora: NDArray[Any], test: NDArray[np.float32], test_corpora: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Subtract from x (U, D) the mean of its corpus's test audio (V, D): transductive, without labels.
+    """Subtract the mean of each corpus's test audio from x (U, D).
+
+    Transductive, without labels; the test audio is (V, D).
 
     Args:
         corpora: of each utterance (U,).
