@@ -95,7 +95,7 @@ def verdict(
     test = predictions[(predictions["split"] == "test") & predictions["fold"].str.startswith(LEAVE_OUT)]
     rows, heard = set(test["row"]), set(test["condition"])
     if MAIN_ROW not in rows:
-        return Verdict(says="not decidable", why=f"no leave-out fold has row {MAIN_ROW}", differences={})
+        return Verdict(says="not decidable", why=f"no leave-out fold has method {MAIN_ROW}", differences={})
     corrupted = [name for name in sweep if name in heard]
     whole = len(corrupted) == len(sweep)
     words = CORRUPTED_WORDS if whole else f"averaged over {len(corrupted)} of the sweep's {len(sweep)} corruptions"
@@ -115,7 +115,7 @@ def verdict(
     differences = {words: found for words, found in differences.items() if found}
     lacking = [name for name in RIVALS if name not in rows]
     targets = [corpus for corpus in corpora if LEAVE_OUT + corpus not in set(test["fold"])]
-    missing = [f"rows {', '.join(lacking)} were not run"] if lacking else []
+    missing = [f"methods {', '.join(lacking)} were not run"] if lacking else []
     missing += [f"{', '.join(targets)} was not left out"] if targets else []
     if unheard := len(sweep) - len(corrupted):
         missing.append(f"{unheard} of {len(sweep)} conditions of the sweep were not heard")

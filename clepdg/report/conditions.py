@@ -87,7 +87,7 @@ def picture(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> str:
         handles, _ = axes[0][0].get_legend_handles_labels()
         chart.legend(handles, [_text(rows[row]) for row in order], loc="outside lower center", ncols=3)
         chart.supylabel("UAR")
-        return svg(chart, "UAR against SNR, one panel per target and noise, one line per row")
+        return svg(chart, "UAR against SNR, one panel per target and noise, one line per method")
 
 
 def _panel(axis: Any, own: "pd.DataFrame", family: str, order: Sequence[str], main: str) -> None:

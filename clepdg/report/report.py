@@ -123,13 +123,13 @@ def _markdown(
         notes = Footnotes.of(own)
         lines += ["", f"## {title}"]
         for section in own:
-            lines += ["", f"### {section.title}", "", line(["row", *FIGURES, "notes"])]
+            lines += ["", f"### {section.title}", "", line(["method", *FIGURES, "notes"])]
             lines.append("|---|" + "---:|" * len(FIGURES) + "---|")
             for cell in section.cells:
                 lines.append(line([rows[cell["row"]], *(show(cell) for show in FIGURES.values()), notes.of_cell(cell)]))
         lines += ["", *(f"- {_inline(note)}" for note in notes.lines())]
     for title, header, found in conditions:
-        lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["row", *header])]
+        lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["method", *header])]
         lines.append("|---|" + "---:|" * len(header))
         lines += [line(each) for each in found]
     return "\n".join(lines) + "\n"
