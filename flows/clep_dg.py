@@ -1,4 +1,4 @@
-"""The flow `clep-dg`: brings every stage of the graph up to date, in order, and says what became of each."""
+"""The Prefect flow `clep-dg`: computes the stages that are not up to date, in order."""
 
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -14,9 +14,9 @@ from clepdg.config.presets import option_names
 from clepdg.corpora.cards import corpus_names
 from flows.run import fan_out as elsewhere
 from flows.run import refresh as refreshing
-from flows.run.executor import finish
+from flows.run.executor import execute
 from flows.run.plan import CHECKED, check, make_plan
-from flows.run.prefect_logging import log_errors_once, outlive_reader
+from flows.run.prefect_logging import log_errors_once, survive_broken_pipe
 from flows.run.run import close_run, open_run, stop_run
 from tasks.admin.prefect_crashes import report_crashed, run_lock
 from tasks.engine.run_history import Arguments, run_name
@@ -36,8 +36,8 @@ StageName = Literal[
     "evaluate",
     "report",
 ]
-load_settings()  # it says where the user's own cards lie
-# Prefect's server refuses other names before there is a run; here they are refused with the valid ones by the checks.
+load_settings()  # names the folder of the user's own cards
+# Prefect's server refuses other names before a run starts; the checks here also list the valid ones.
 CORPORA = list(corpus_names())
 CorpusName = Annotated[str, WithJsonSchema({"type": "string", "enum": CORPORA})]
 Sources = Annotated[
@@ -55,7 +55,7 @@ Overrides = Annotated[
 
 
 log_errors_once()
-outlive_reader()
+survive_broken_pipe()
 
 
 @flow(
@@ -80,27 +80,27 @@ def clep_dg(
 ) -> dict[str, Any]:
     """Run CLEP-DG from the corpora's sources to the report.
 
-    1. Check everything that can be known beforehand; all faults come in one error.
-    2. source, index and shard of all corpora, side by side.
+    1. Check sources, models, disk and device; all faults come in one error.
+    2. source, index and shard of all corpora, in parallel.
     3. backbone; then, fold by fold: clep, acpt, text and audio embeddings, classifiers, evaluate.
-       With several devices, as many folds side by side, each in a child process.
+       With several devices, as many folds in parallel, each in a worker process.
     4. report over all folds.
 
     Args:
-        preset: where the configuration starts from.
+        preset: the configuration to start from.
         backbone: "micro", "micro-context", a folder, a Hugging Face name (NAME@COMMIT), or one of LAION's own
             checkpoints ("laion:630k-audioset-best"); None: the preset's.
-        corpora: which corpora; None: the preset's.
+        corpora: names of corpora; None: the preset's.
         sources: corpus -> the user's own folder, archive or address.
-        folds: which folds; None: all of the preset's protocols.
-        until: the last stage wanted.
+        folds: names of folds; None: all of the preset's protocols.
+        until: the last stage to compute.
         redo: stages to compute again even if they are up to date.
-        allow_partial: take a corpus that is not complete by its card.
+        allow_partial: accept a corpus that is not complete by its card.
         allow_pickle_weights: read weights that come as an unknown pickle (.bin).
         overrides: dotted settings, {"clep.epochs": 15}.
-        refresh: take the arguments of the last whole run of the preset, where they are not given here; ask every source
-            whether it changed, and run what is stale.
-        fan_out: have corpora and folds run as runs of `clep-dg/fold`, by the workers of its pool.
+        refresh: repeat the last whole run of the preset, with the arguments given here in place of its own; ask every
+            source whether it changed, and compute what is stale.
+        fan_out: send corpora and folds to the workers of the pool, as runs of `clep-dg/fold`.
     """
     arguments = Arguments(
         preset=preset,
@@ -121,28 +121,28 @@ def clep_dg(
 
 
 def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> dict[str, Any]:
-    """Check what can be known beforehand, then compute all stages that are not up to date."""
+    """Check a run, then compute all stages that are not up to date."""
     if refresh:
         last = refreshing.last_run(arguments, settings.open_store())
         if last is None:
-            return refreshing.nothing(arguments.preset)
+            return refreshing.nothing_to_refresh(arguments.preset)
         arguments = last
     checked = CHECKED.get()
     plan = checked if checked is not None and checked.arguments == arguments else make_plan(arguments)
-    asked = refreshing.Asked()
+    sources = refreshing.SourceStates()
     if refresh:
-        asked = refreshing.ask(plan, settings.open_store())
-        plan = replace(plan, states=asked.states)
+        sources = refreshing.check_sources(plan, settings.open_store())
+        plan = replace(plan, states=sources.states)
     if fan_out:
         elsewhere.check_workers(arguments)
     if plan is not checked:
         check(plan, settings)
-    run = open_run(plan, settings, asked)
+    run = open_run(plan, settings, sources)
     with liveness.hold(run.store.root / "runs", run.log.path.stem):
         try:
             if fan_out:
-                run.missed = elsewhere.send_parts(plan, run.store, run.show.say)
-            finish(run, plan.nodes, settings.lanes(plan.config.clep.ranks))
+                run.failed_parts = elsewhere.send_parts(plan, run.store, run.show.say)
+            execute(run, plan.nodes, settings.lanes(plan.config.clep.ranks))
         except BaseException as error:
             stop_run(run, error)
             raise

@@ -1,6 +1,6 @@
-"""clep-dg fetch: bring corpora into a folder that a machine without a network takes as its sources.
+"""clep-dg fetch: download corpora into a folder, whose parts another machine takes as its sources.
 
-With --check it asks their addresses whether they still have what the cards say, and downloads nothing.
+With --check it compares their addresses with the cards, and downloads nothing.
 """
 
 import contextlib
@@ -30,57 +30,59 @@ from flows.cli.terminal import bar
 from tasks.host.settings import Settings
 
 SOURCE: Final = ".source.json"
-# What `clep-dg fetch --check` asks beside corpora, where none are named
+# Checked beside the corpora by `clep-dg fetch --check`, where none are named
 CHECKS: list[Callable[[], list[Job]]] = [models.jobs]
 
 log = logging.getLogger("clepdg")
 
 
-def fetch(corpora: Sequence[str], given: Mapping[str, str], folder: Path, settings: Settings) -> list[str]:
-    """Bring corpora into folder/<corpus>, its checksums into <corpus>.sha256 and its source into <corpus>.source.json.
+def fetch(corpora: Sequence[str], sources: Mapping[str, str], folder: Path, settings: Settings) -> list[str]:
+    """Download corpora into a folder, each with its checksums and its source.
 
-    A corpus gets its name when it is whole; what broke off goes on at the next call. One that can't be had does not
-    keep the others from coming. What came is looked at by its files' names: none of the corpus is an error, another
-    number than its card's a warning.
+    They go to folder/<corpus>, <corpus>.sha256 and <corpus>.source.json. A corpus gets its name when it is complete; an
+    interrupted download continues at the next call. If one fails, the others are still downloaded. The number of
+    utterances, counted by the files' names, is checked: none is an error, another number than the card's a warning.
 
     Args:
-        given: corpus -> the user's own source.
+        sources: corpus -> the user's own source.
 
     Returns:
-        The corpora that were there already.
+        The corpora that were in the folder before.
 
     Raises:
-        ConfigError: a corpus that has no card, is generated, or is not among those wanted.
-        SourceError: corpora that can't be had, hold no utterance, or are there from another source; all of them in one
-            error.
+        ConfigError: a corpus that has no card or is generated, or a source of a corpus that is not wanted.
+        SourceError: corpora that can't be downloaded, hold no utterance, or exist from another source; all of them in
+            one error.
     """
-    unknown = sorted(set(given) - set(corpora))
+    unknown = sorted(set(sources) - set(corpora))
     if unknown:
         raise ConfigError("A source is given for a corpus that is not wanted.", got=unknown, expected=corpora)
-    made = [corpus for corpus in corpora if load_card(corpus).acoustics]
-    if made:
-        raise ConfigError("Synthetic corpora are generated, not fetched.", got=made, do="name others with --corpora")
-    faults, there = list[str](), list[str]()
+    synthetic = [corpus for corpus in corpora if load_card(corpus).acoustics]
+    if synthetic:
+        raise ConfigError(
+            "Synthetic corpora are generated, not fetched.", got=synthetic, do="name others with --corpora"
+        )
+    faults, existing = list[ClepError](), list[str]()
     for corpus in corpora:
         try:
             with source.translate_os_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 with FileLock(folder / f".{corpus}.lock", timeout=0):
                     if (folder / corpus).exists():
-                        _require_same(corpus, folder, given.get(corpus))
-                        _look(corpus, folder / corpus, folder / corpus)
-                        there.append(corpus)
+                        _require_same(corpus, folder, sources.get(corpus))
+                        _check_names(corpus, folder / corpus, folder / corpus)
+                        existing.append(corpus)
                     else:
-                        _bring(corpus, folder, given.get(corpus), settings)
+                        _download(corpus, folder, sources.get(corpus), settings)
         except Timeout:
-            faults.append(f"{corpus}: another clep-dg fetch is at work on it")
+            faults.append(ClepError(f"{corpus}: another clep-dg fetch is downloading it"))
         except ClepError as error:
-            faults.append(f"{corpus}: {error}")
+            faults.append(error.labelled(corpus))
     if faults:
         rest = "; the others are there" if len(faults) < len(corpora) else ""
         what = f"{len(faults)} of {len(corpora)} corpora could not be fetched{rest}."
-        raise SourceError("\n- ".join([what, *faults]))
-    return there
+        raise SourceError(what, children=faults)
+    return existing
 
 
 def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[Checked]:
@@ -92,38 +94,38 @@ def check(corpora: Sequence[str] | None, settings: Settings) -> Iterator[Checked
     Raises:
         ConfigError: a corpus that has no card, or no address to ask.
     """
-    named = PRESETS["open"]().corpora if corpora is None else corpora
-    cards = [load_card(corpus) for corpus in named]
-    silent = [card.name for card in cards if not card.sources]
-    if silent:
+    chosen = PRESETS["open"]().corpora if corpora is None else corpora
+    cards = [load_card(corpus) for corpus in chosen]
+    without_address = [card.name for card in cards if not card.sources]
+    if without_address:
         what = "Corpora without an address can't be checked: they are generated, or have to be asked for."
-        raise ConfigError(what, got=silent, do="name others with --corpora")
+        raise ConfigError(what, got=without_address, do="name others with --corpora")
     jobs = card_check.jobs(cards, settings.open_store().documents)
     return run_jobs([*jobs, *(job for check in CHECKS if corpora is None for job in check())])
 
 
 def _require_same(corpus: str, folder: Path, given: str | None) -> None:
-    """Raise where a corpus that is there came from another source than the one that is named now."""
-    came: dict[str, Any] = {}
+    """Raise where an existing corpus came from another than the given source."""
+    found_source: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        came = json.loads((folder / f"{corpus}{SOURCE}").read_text())
-    if given is None and came.get("kind") != "card":
-        return  # no source is named: what is there will do
-    if came != source.identify(load_card(corpus), given):
+        found_source = json.loads((folder / f"{corpus}{SOURCE}").read_text())
+    if given is None and found_source.get("kind") != "card":
+        return  # no source is named: any will do
+    if found_source != source.identify(load_card(corpus), given):
         raise SourceError(
             f"{corpus} is there already, from another source.",
             got=given or "the card's addresses",
-            expected=came or "unknown",
+            expected=found_source or "unknown",
             where=folder / corpus,
-            do="name another folder; or remove it, to bring it anew",
+            do="name another folder; or remove it, to download it again",
         )
 
 
-def _look(corpus: str, tree: Path, where: object) -> None:
-    """Warn where the names of a tree's files tell of another number of utterances than the card.
+def _check_names(corpus: str, tree: Path, where: object) -> None:
+    """Warn where a corpus has another number of utterances than its card.
 
     Raises:
-        CorpusError: they tell of none.
+        CorpusError: there are none.
     """
     card = load_card(corpus)
     items = list(CORPORA[card.grammar](tree))
@@ -134,24 +136,24 @@ def _look(corpus: str, tree: Path, where: object) -> None:
             got=[f"{item.path}: {item.reason}" for item in items if isinstance(item, Finding)][:3] or "no audio file",
             expected=f"{expected or 'the'} utterances of {card.title}",
             where=where,
-            do=f"look whether this is the corpus; {manual_download(card)}",
+            do=f"check whether this is the corpus; {manual_download(card)}",
         )
     if expected not in (None, found):
         log.warning("%s is not whole: %d utterances by its files' names, its card has %d", corpus, found, expected)
 
 
-def _bring(corpus: str, folder: Path, given: str | None, settings: Settings) -> None:
+def _download(corpus: str, folder: Path, given: str | None, settings: Settings) -> None:
     place, aside = folder / corpus, folder / f".{corpus}.partial"
-    came = source.identify(load_card(corpus), given)
+    found_source = source.identify(load_card(corpus), given)
     with bar("source", corpus) as progress:
         pins = settings.open_store().documents
         fetching.fetch(load_card(corpus), given, aside, pins=pins, progress=progress)
     tree = source.root(aside)
-    _look(corpus, tree, given or "the card's addresses")
-    if tree.parent != aside:  # a folder is only referenced
+    _check_names(corpus, tree, given or "the card's addresses")
+    if tree.parent != aside:  # a user's folder is referenced, not copied
         tree = shutil.copytree(tree, aside / source.TREE)
     lines = [f"{file.sha256}  {file.path}\n" for file in source.file_rows(aside)]
     (folder / f"{corpus}.sha256").write_text("".join(lines), encoding="utf-8")
-    write_json(folder / f"{corpus}{SOURCE}", came)
+    write_json(folder / f"{corpus}{SOURCE}", found_source)
     os.rename(tree, place)
     shutil.rmtree(aside)

@@ -9,16 +9,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ClepError, ConfigError
-from flows.cli.maintenance import add_care_commands
+from flows.cli.maintenance import add_maintenance_commands
 from flows.cli.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from flows.cli.registry import add_registry_commands
+from flows.cli.status import status_command
 from flows.cli.terminal import print_result, show
 from tasks.engine import run_history
 from tasks.host.processes import set_environment
@@ -27,11 +27,11 @@ from tasks.host.settings import load_settings
 if TYPE_CHECKING:
     from flows.run.plan import Plan
 
-DRAIN_SECONDS = 10.0  # patience with a server that is to take the last events
+DRAIN_SECONDS = 10.0  # longest wait for a server to accept the last events
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command; a fault that a user can mend ends with one message and exit code 2."""
+    """Run a command; a user's error ends with one message and exit code 2."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt as stop:
         code = 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
-        sys.exit(_complain("stopped; the same command goes on from here", code))
-    except BrokenPipeError:  # the reader of our output went away
+        sys.exit(_complain("stopped; the same command continues from here", code))
+    except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
+    """SIGTERM, which ends a run as Ctrl-C does."""
 
 
 @contextmanager
@@ -68,28 +68,30 @@ def _complain(message: str, code: int = 2) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clep-dg", description="Domain-generalizing speech emotion recognition.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="bring a configuration's stages up to date, from the sources to the report")
+    run = commands.add_parser("run", help="compute a configuration's stages, from the sources to the report")
     run.set_defaults(command=run_command)
     add_run_options(run)
     run.add_argument(
-        "--refresh", action="store_true", help="the preset's last whole run again, after asking its sources"
+        "--refresh", action="store_true", help="repeat the preset's last whole run; asks its sources for changes first"
     )
-    run.add_argument("--fan-out", action="store_true", help="corpora and folds by the workers of pool clep-dg-folds")
-    status = commands.add_parser("status", help="say what is up to date, what is stale and why; runs nothing")
+    run.add_argument(
+        "--fan-out", action="store_true", help="send corpora and folds to the workers of pool clep-dg-folds"
+    )
+    status = commands.add_parser("status", help="list the stages that are up to date or stale, and why")
     status.set_defaults(command=status_command)
     add_run_options(status)
-    fetch = commands.add_parser("fetch", help="bring corpora into a folder, for a machine without a network")
+    fetch = commands.add_parser("fetch", help="download corpora into a folder, for a machine without a network")
     fetch.set_defaults(command=fetch_command)
     fetch.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
-    fetch.add_argument("--check", action="store_true", help="ask the addresses for sizes and hashes; downloads nothing")
+    fetch.add_argument("--check", action="store_true", help="compare the addresses with the cards; downloads nothing")
     add_corpora_options(fetch)
-    laion = commands.add_parser("import-laion", help="turn LAION's checkpoint (.pt) into a folder for --backbone")
+    laion = commands.add_parser("import-laion", help="convert a LAION checkpoint (.pt) to a folder for --backbone")
     laion.set_defaults(command=import_laion_command)
     laion.add_argument("checkpoint", type=Path, metavar="FILE.pt")
     laion.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     laion.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="roberta-base's tokenizer (default: the hub's)")
     add_registry_commands(commands)
-    add_care_commands(commands)
+    add_maintenance_commands(commands)
     return parser
 
 
@@ -107,7 +109,7 @@ def run_command(options: argparse.Namespace) -> None:
         last = refresh.last_run(arguments, settings.open_store())
         plan = make_plan(last or arguments)
         if last is None:
-            print(refresh.nothing(arguments.preset)["notes"][0])
+            print(refresh.nothing_to_refresh(arguments.preset)["notes"][0])
             return
     else:
         plan = make_plan(arguments)
@@ -115,17 +117,17 @@ def run_command(options: argparse.Namespace) -> None:
     from tasks.admin.prefect_server import prefect_for_one_run
 
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
-        os.environ["PREFECT_API_URL"] = address  # before Prefect is imported: it reads its settings once
+        os.environ["PREFECT_API_URL"] = address  # Prefect reads its settings once, when it is imported
         parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
         result = run_flow(address, parameters, plan)
     print_result(result, arguments, settings, time.monotonic() - started)
 
 
 def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str, Any]:
-    """Run the flow in this process; hand what it logged and emitted to the server while that is still there.
+    """Run the flow in this process, and flush its logs and events.
 
-    Without its server a run goes on, since the store has what it computes, but its end can't be reported; the process
-    then ends at once, where Prefect would try for minutes to send what nobody takes.
+    Without its server a run continues, since its outputs are in the store, but Prefect can't record its end. The
+    process then exits at once: Prefect would retry for minutes.
     """
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import PrefectHTTPStatusError
@@ -138,20 +140,20 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str
 
     SHOW.set(show())
     handed_on = CHECKED.set(plan)
-    logging.raiseExceptions = False  # what a log does not take is no traceback on a person's screen
+    logging.raiseExceptions = False  # a log that fails prints no traceback
     try:
         result: dict[str, Any] = clep_dg(**parameters)
         return result
     except Exception as error:
         parts = urlsplit(address)
-        refused = isinstance(error, PrefectHTTPStatusError)  # its database has no room either, for example
+        refused = isinstance(error, PrefectHTTPStatusError)  # for example, its disk is full
         if refused or unreachable(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClepError):
                 cause = cause.__context__
             said = f"{cause}\n" if cause else ""
-            what = f"took no more: {str(error).splitlines()[0]}" if refused else "went away"
-            gone = f"Prefect's server ({address}) {what}. What was computed is in the store: the same command goes on"
+            what = f"refused: {str(error).splitlines()[0]}" if refused else "went away"
+            gone = f"Prefect's server ({address}) {what}. What was computed is in the store: the same command continues"
             sys.stdout.flush()
             os._exit(_complain(f"{said}{gone} from here, and ends in seconds if all of it was."))
         raise
@@ -161,52 +163,8 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str
         EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def status_command(options: argparse.Namespace) -> None:
-    """Print what is up to date, what is stale and why, without running anything."""
-    from clepdg.corpora.cards import load_card
-    from clepdg.download import upstream
-    from clepdg.hashing import plain
-    from clepdg.store.record import Record
-    from flows.run.plan import make_plan
-    from tasks.engine.node import decide
-
-    store = load_settings().open_store()
-    asked = any(v for name, v in vars(options).items() if name != "command")
-    arguments = read_arguments(options) if asked else run_history.last_arguments(store)
-    if arguments is None:
-        print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
-        return
-    plan = make_plan(arguments)
-    last = cache(lambda: run_history.last_keys(store, plain(plan.config)))
-    records, stale = dict[str, Record](), 0
-    for node in plan.nodes:
-        decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
-        reason = decision.reason
-        if decision.record is None:
-            stale += 1
-        elif refusal := _refusal(node, decision.record, store.address(node.stage, decision.record.key)):
-            stale, reason = stale + 1, refusal
-        else:
-            records[node.id], reason = decision.record, "up to date"
-        print(f"{node.stage:17s} {node.name:44s} {reason}")
-    print(f"\npreset {arguments.preset}: {len(plan.nodes) - stale} of {len(plan.nodes)} stages are up to date.")
-    for corpus in plan.config.corpora:
-        if corpus not in arguments.sources:
-            for change in upstream.changes(load_card(corpus), store.documents):
-                print(change)
-
-
-def _refusal(node: Any, record: Any, place: str) -> str:
-    """Return in one line why a run would refuse what stands, or "" where it would not."""
-    try:
-        node.accept(record, place)
-    except ClepError as error:
-        return f"refused: {' '.join(str(error).split())}"
-    return ""
-
-
 def fetch_command(options: argparse.Namespace) -> None:
-    """Bring corpora into a folder and print how another machine takes them, or check their addresses."""
+    """Download corpora and print how to use them, or check their addresses."""
     from flows.cli.fetch import check, fetch
 
     if options.check == bool(options.folder) or (options.check and options.source):
@@ -228,7 +186,7 @@ def fetch_command(options: argparse.Namespace) -> None:
 
 
 def import_laion_command(options: argparse.Namespace) -> None:
-    """Turn LAION's checkpoint into a model folder, and print how a run takes it."""
+    """Convert a LAION checkpoint to a model folder; print how to use it."""
     from clepdg.config.model_pins import ROBERTA, pinned_revision
     from clepdg.download import hub
     from clepdg.models import laion
@@ -238,7 +196,7 @@ def import_laion_command(options: argparse.Namespace) -> None:
     quiet_transformers()
     out = options.out.expanduser()
     checkpoint = options.checkpoint.expanduser()
-    laion.read_checkpoint(checkpoint)  # what is no checkpoint needs no tokenizer
+    laion.read_checkpoint(checkpoint)  # fails before a tokenizer is downloaded
     words = options.tokenizer or hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
     clap = laion.import_checkpoint(checkpoint, out, words)
     name, _ = laion.HTSAT[clap.model.config.audio_config.patch_embeds_hidden_size]

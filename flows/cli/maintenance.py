@@ -1,4 +1,4 @@
-"""clep-dg verify and clep-dg gc: what they print."""
+"""The commands clep-dg verify and clep-dg gc."""
 
 import argparse
 import sys
@@ -9,18 +9,18 @@ from tasks.host.preflight import check_tracking
 from tasks.host.settings import load_settings
 
 
-def add_care_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_maintenance_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the two commands."""
     verify = commands.add_parser("verify", help="read every output of the store; damaged ones are computed again")
     verify.set_defaults(command=verify_command)
     verify.add_argument("--dry-run", action="store_true", help="only say what is damaged")
-    gc = commands.add_parser("gc", help="remove what no recent run, registered alias or work under way reaches")
+    gc = commands.add_parser("gc", help="remove outputs that no recent run, registered alias or current work uses")
     gc.set_defaults(command=gc_command)
     gc.add_argument("--dry-run", action="store_true", help="only list what would be removed")
 
 
 def verify_command(options: argparse.Namespace) -> None:
-    """Verify the store, and say what is damaged."""
+    """Verify the store, and print damaged outputs."""
     store = load_settings().open_store()
     with bar("source", "verify") as progress:  # in bytes
         count, damaged = maintenance.verify(store, dry_run=options.dry_run, progress=progress)
@@ -34,7 +34,7 @@ def verify_command(options: argparse.Namespace) -> None:
 
 
 def gc_command(options: argparse.Namespace) -> None:
-    """List what nothing reaches, then remove it."""
+    """List unused outputs, then remove them."""
     settings = load_settings()
     check_tracking(settings)
     store = settings.open_store()

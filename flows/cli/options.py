@@ -1,4 +1,4 @@
-"""What the command line's options mean."""
+"""Options of the command line, and the run's arguments that they give."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,36 +11,46 @@ from tasks.engine.run_history import Arguments
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which stages of what are wanted."""
+    """Add the options of a run: configuration, corpora, folds and stages."""
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
     parser.add_argument(
         "--backbone", help="micro, micro-context, a folder, a Hugging Face name (NAME@COMMIT), or laion:CHECKPOINT"
     )
     add_corpora_options(parser)
-    parser.add_argument("--folds", type=_list, metavar="A,B", help="for example supervised,leave-out-tess")
-    parser.add_argument("--until", metavar="STAGE", help=f"the last stage wanted: {', '.join(STAGES)}")
-    parser.add_argument("--redo", type=_list, default=(), metavar="A,B", help="stages to compute again")
-    parser.add_argument("--allow-partial", action="store_true", help="take corpora that are not complete")
+    parser.add_argument(
+        "--folds", type=_list, metavar="A,B", help="names of folds, for example supervised,leave-out-tess"
+    )
+    parser.add_argument("--until", metavar="STAGE", help=f"the last stage to compute: {', '.join(STAGES)}")
+    parser.add_argument(
+        "--redo", type=_list, default=(), metavar="A,B", help="stages to compute again, for example clep,acpt"
+    )
+    parser.add_argument("--allow-partial", action="store_true", help="accept corpora that are not complete")
     parser.add_argument(
         "--allow-pickle-weights",
         action="store_true",
         help="read weights that come as an unknown pickle (.bin): a flaw in its reader could let it run code",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for example clep.epochs=15")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, for example clep.epochs=15"
+    )
 
 
 def add_corpora_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which corpora are wanted, and from where."""
-    parser.add_argument("--corpora", type=_list, metavar="A,B", help="which corpora (default: the preset's)")
+    """Add the options of corpora and their sources."""
+    parser.add_argument("--corpora", type=_list, metavar="A,B", help="names of corpora (default: the preset's)")
     parser.add_argument(
-        "--source", action="append", default=[], metavar="CORPUS=PLACE", help="folder, archive, list (.csv) or URL"
+        "--source",
+        action="append",
+        default=[],
+        metavar="CORPUS=PLACE",
+        help="your folder, archive, list (.csv) or URL of a corpus",
     )
 
 
 def _list(text: str) -> tuple[str, ...]:
     items = tuple(item.strip() for item in text.split(",") if item.strip())
     if not items or len(set(items)) < len(items):
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a thing twice")
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a name twice")
     return items
 
 

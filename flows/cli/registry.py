@@ -1,4 +1,4 @@
-"""clep-dg predict, compare and promote: what they print of the registered classifiers."""
+"""The commands clep-dg predict, compare and promote, on registered classifiers."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
     predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
     predict.add_argument("--version", help="number or alias of a registered version (default: champion)")
-    compare = commands.add_parser("compare", help="registered classifiers side by side, and what changed")
+    compare = commands.add_parser("compare", help="compare registered classifiers, and list what changed")
     compare.set_defaults(command=compare_command)
     compare.add_argument("versions", nargs="*", type=int, metavar="VERSION", help="two, the second against the first")
     compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
@@ -30,7 +30,7 @@ def add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argumen
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """Print emotion and probabilities of audio files with the registered classifier."""
+    """Print emotions and probabilities by the registered classifier."""
     settings = _registry_settings(options.preset)
     check_audio(options.files)
     from tasks.stages.inputs import quiet_transformers
@@ -72,7 +72,7 @@ def _registry_settings(preset: str) -> Settings:
 
 
 def check_audio(files: Sequence[Path]) -> None:
-    """Raise one error that names every file that can't be heard.
+    """Raise one error that names every unusable file.
 
     Raises:
         ClepError: a file is missing, is not audio, is empty, too short or silent, or holds samples that are not finite.
@@ -92,4 +92,4 @@ def check_audio(files: Sequence[Path]) -> None:
         if fault := find_fault(samples, rate, usable):
             faults.append(f"{path}: {fault}")
     if faults:
-        raise IndexingError("Some files can't be used.\n- " + "\n- ".join(faults))
+        raise IndexingError("Some files can't be used.", children=faults)

@@ -1,4 +1,4 @@
-"""How a run shows itself on a terminal: bars, a line for each group of stages, and the result at its end."""
+"""Display of a run on a terminal: progress bars, a line for each group of stages, and the result."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ from tasks.host.settings import Settings
 
 
 def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
-    """Print the table of a run that ended, where its report and MLflow are, and a command to try next."""
+    """Print the results of a run, where they are, and a command to try next."""
     from tasks.tracking.client import where_to_view
 
     store = settings.open_store()
@@ -49,7 +49,7 @@ def print_result(result: dict[str, Any], arguments: Arguments, settings: Setting
 
 
 def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
-    """Yield a line for each corpus that is partial, altered or has files in quarantine, with where more is said."""
+    """Yield a line for each corpus that is partial, altered or quarantined."""
     for node_id, key in result["stages"].items():
         record = store.lookup("index", key) if key and split_id(node_id)[0] == "index" else None
         if isinstance(record, Record) and _is_incomplete(record):
@@ -64,7 +64,7 @@ def _is_incomplete(record: Record) -> bool:
 
 
 def _counts(record: Record) -> str:
-    """Return how many utterances of a corpus an index holds, of how many that its card expects."""
+    """Return counts of an index: its utterances, and those of its card."""
     card, figures = load_card(record.name), record.figures
     whole = f" of {card.expected.utterances}" if card.expected.utterances and not card.acoustics else ""
     altered = ", altered files" if figures["published"]["altered"] else ""
@@ -72,7 +72,7 @@ def _counts(record: Record) -> str:
 
 
 def _an_utterance(result: dict[str, Any], store: Store) -> str:
-    """Return an audio file of the run that a user can try."""
+    """Return an audio file of the run, to try `clep-dg predict` with."""
     from clepdg.download.source import root
 
     for node_id, key in result["stages"].items():
@@ -86,7 +86,7 @@ def _an_utterance(result: dict[str, Any], store: Store) -> str:
 
 
 def show() -> Any:
-    """Return how a run shows itself on a terminal: a bar for long work, a line with seconds for each stage done."""
+    """Return the display of a run on a terminal."""
     from flows.run.run import Show
 
     def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
@@ -114,7 +114,7 @@ def show() -> Any:
 
 @contextmanager
 def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a progress function: a bar on a terminal, a line now and then where output goes to a file."""
+    """Yield a progress function: a bar on a terminal, else a line every 30 s."""
     if not sys.stderr.isatty():
         yield _lines(stage, name)
         return
@@ -127,7 +127,7 @@ def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
 
         def update(done: int, total: int) -> None:
             progress.total = total or None
-            if not progress.n:  # its rate is of what comes after
+            if not progress.n:  # the rate counts from here
                 progress.initial = progress.n = progress.last_print_n = done
             progress.update(done - progress.n)
 

@@ -16,9 +16,9 @@ from tasks.stages import evaluate as evaluation
 
 
 def compared_backbone(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Model | None:
-    """Return the backbone whose contexts in words are compared with audio beside CLEP's; None: there is none.
+    """Return the backbone whose contexts in words are compared with audio.
 
-    Contexts are compared in folds with corruptions, where rows use the backbone and contexts in words.
+    None where contexts are not compared: without corruptions, or without rows that use the backbone and such contexts.
     """
     of_backbone = any(row.model == BACKBONE for row in wanted.values())
     compared = conditions_of(config, fold) and context_geometry.IN_WORDS in wanted and of_backbone
@@ -28,7 +28,7 @@ def compared_backbone(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> 
 def compared_variants(
     config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], models: Mapping[str, Model]
 ) -> Iterator[tuple[str, Model]]:
-    """Yield "row/seed" and model of the variants of CLEP whose contexts in words are compared beside CLEP's."""
+    """Yield "row/seed" and CLEP variant whose contexts in words are compared."""
     if conditions_of(config, fold) and context_geometry.IN_WORDS in wanted:
         last = {head.model: head for head in heads if wanted[head.row].variant != MAIN}
         for name, head in last.items():
@@ -43,7 +43,9 @@ def evaluate(
     models: Mapping[str, Model],
     nodes: Mapping[str, Node],
 ) -> Node:
-    """Return the node that evaluates a fold's heads; with corruptions it compares their contexts with audio.
+    """Return the node that evaluates a fold's heads on its targets.
+
+    With corruptions it also compares their contexts with audio.
 
     Args:
         wanted: row -> its settings.
@@ -106,7 +108,7 @@ def evaluate(
 
 
 def _shards(fold: Fold) -> dict[str, str]:
-    """Return the inputs that show whether a target that is left out holds audio of the fold's sources."""
+    """Return the inputs that show copies of source audio in a target."""
     if fold.name == SUPERVISED:
         return {}
     return {

@@ -70,7 +70,7 @@ def _seed_name(clep_seed: int | None, later: int | None) -> str:
 
 
 def _embedding_nodes(config: Config, fold: Fold, row: Row, model: Model, later: int | None) -> Iterator[Node]:
-    """Yield what a row of a fold's own model needs before its classifier: contexts, audio and text embeddings."""
+    """Yield the embeddings and contexts of a row with a fold's own model."""
     for corpus in sorted({*fold.sources, *fold.targets}, key=config.corpora.index):
         yield audio_embeddings(config, model, corpus)
     if row.head in ("text", "prompts"):

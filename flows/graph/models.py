@@ -21,7 +21,7 @@ STATISTICS = (LOG_MEL, EGEMAPS)  # of audio, by no model
 
 @dataclass(frozen=True)
 class Model:
-    """A model whose embeddings rows use, or statistics of audio in place of one.
+    """Model whose embeddings rows use, or statistics of audio.
 
     Attributes:
         name: in the names of nodes: "backbone", "leave-out-tess.c0".
@@ -49,7 +49,7 @@ class Model:
 
 
 def backbone_model(config: Config, kind: str, fold: Fold) -> Model:
-    """Return a fold's model of a kind other than CLEP: its own, or the one that all folds share."""
+    """Return a fold's model of a kind other than CLEP, its own or shared."""
     shared = shared_models(config)
     if kind in shared:
         return shared[kind]
@@ -68,7 +68,10 @@ def shared_models(config: Config) -> dict[str, Model]:
 
 
 def backbone_by_fold(config: Config) -> bool:
-    """Return whether each fold has a backbone of its own: micro-context is pretrained on the fold's sources."""
+    """Return whether each fold has a backbone of its own.
+
+    micro-context is pretrained on the audio of the fold's sources.
+    """
     return config.backbone.name == MICRO_CONTEXT
 
 
@@ -78,7 +81,7 @@ def backbone_name(config: Config, fold: Fold) -> str:
 
 
 def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: bool = False) -> Node:
-    """Return the node of the CLAP to start from; a fold's own is pretrained on the audio of its sources."""
+    """Return the node of the CLAP to start from, shared or a fold's own."""
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
     inputs: dict[str, str] = {}
@@ -101,7 +104,7 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: 
 
 
 def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:
-    """Return the node of the speech encoder, whose embeddings a row's probe learns from."""
+    """Return the node of the speech encoder."""
     name, state = _weights(str(config.encoder.name))
     settings = {"name": name, "revision": config.encoder.revision}
     return Node(
@@ -115,12 +118,15 @@ def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:
 
 
 def _reading(compute: Callable[..., Computed], allow_pickle_weights: bool) -> Callable[..., Computed]:
-    """Return a stage's function, allowed to read unknown pickles or not: in no key, since it changes no result."""
+    """Return a stage's function that may read unknown pickles, or not.
+
+    This is not in the key, since it changes no result.
+    """
     return partial(compute, allow_unknown=True) if allow_pickle_weights else compute
 
 
 def _weights(name: str) -> tuple[str, dict[str, str]]:
-    """Return where weights come from, and the state of that place where it is a folder."""
+    """Return the place of weights, and its state if it is a folder."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name, {}

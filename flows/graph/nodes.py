@@ -26,7 +26,7 @@ CLEP = "clep"
 
 
 class Head(NamedTuple):
-    """A row's head for one pair of seeds, and the name of the model whose audio embeddings it classifies."""
+    """Head of a row for one pair of seeds, and the name of its audio model."""
 
     row: str
     seed: str
@@ -34,7 +34,7 @@ class Head(NamedTuple):
 
 
 def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
-    """Return the canonical emotions that the cards of a fold's sources name: never from target files.
+    """Return the emotions that the cards of a fold's sources name.
 
     Args:
         without: an emotion that a row adds by its word alone: it and the emotions that share its label are left out.
@@ -45,15 +45,16 @@ def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
 
 
 def clep_model(fold: Fold, variant: str, seed: int) -> Model:
-    """Return a fold's CLEP: "leave-out-tess.c0", or of a variant "leave-out-tess.frozen-text.c0"."""
+    """Return a fold's CLEP, or a variant of it."""
     name = ".".join(part for part in (fold.name, variant, f"c{seed}") if part)
     return Model(name, f"clep/{name}", name, fold=fold.name, variant=variant, seed=f"c{seed}")
 
 
 def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
-    """Return the nodes of a fold's CLEP, which learns from the sources' train and validation parts alone.
+    """Return the nodes of a fold's CLEP.
 
-    If its weights are interpolated with the backbone's, the node of the CLEP to interpolate comes first.
+    It learns from the sources' train and validation parts alone. If its weights are interpolated with the
+    backbone's, the node of the CLEP to interpolate comes first.
     """
     settings = CLEP_VARIANTS[variant](config.clep)
     trained = replace(settings, clap_share=0.0)
@@ -89,7 +90,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
 
 
 def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node:
-    """Return the node of a CLEP's context vectors: learnt, or made without training, as the variant of ACPT says."""
+    """Return the node of a CLEP's context vectors by a variant of ACPT."""
     without = CLEP_VARIANTS[model.variant](config.clep).without_emotion
     return Node(
         stage="acpt",
@@ -107,7 +108,7 @@ def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node
 
 
 def text_name(model: Model, row: Row, seed: int | None) -> str:
-    """Return the name of a row's text embeddings: model, contexts, and the later seed where it changes them."""
+    """Return the name of a row's text embeddings."""
     return f"{model.text_name}.{_contexts_name(row)}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
 
 
@@ -116,7 +117,7 @@ def _contexts_name(row: Row) -> str:
 
 
 def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) -> Node:
-    """Return the node of the label set's words, embedded by a model with one kind of contexts."""
+    """Return the node of the label set's text embeddings for a row."""
     contexts, text = CONTEXTS[row.contexts], config.text
     settings: dict[str, Any] = {
         "label_set": text.label_set,
@@ -152,9 +153,10 @@ def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) ->
 def audio_embeddings(
     config: Config, model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None
 ) -> Node:
-    """Return the node of a corpus's utterances, embedded by a model: all rows and folds with that model share it.
+    """Return the node of a corpus's audio embeddings by a model.
 
-    In a condition other than clean only the test part is embedded. A babble's talkers are of the fold's sources.
+    All rows and folds with that model share it. In a condition other than clean only the test part
+    is embedded. A babble's talkers are of the fold's sources.
     """
     name = condition.name if condition else CLEAN
     settings: dict[str, Any] = {"condition": name, "compute": config.compute}
@@ -179,29 +181,32 @@ def audio_embeddings(
 
 
 def shard_name(corpus: str, *, full_band: bool = False) -> str:
-    """Return the name of a corpus's shards, at the configured rate or at the native one."""
+    """Return the name of a corpus's shards, band-limited or full-band."""
     return f"{corpus}.full-band" if full_band else corpus
 
 
 def audio_name(model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> str:
-    """Return the name of a corpus's embeddings by a model, in a condition, of a fold where that decides the babble."""
+    """Return the name of a corpus's audio embeddings, with a babble's fold."""
     fold = _talkers(fold, condition)
     of_fold = f"{fold.name}." if fold and not model.fold else ""
     return f"{of_fold}{model.name}.{corpus}" + (f".{condition.name}" if condition else "")
 
 
 def _talkers(fold: Fold | None, condition: Condition | None) -> Fold | None:
-    """Return the fold where a condition is made of its sources' speech, and so differs from fold to fold."""
+    """Return the fold if a condition mixes in its sources' speech, else None."""
     return fold if condition and condition.uses_babble else None
 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
-    """Return the corruptions under which a fold is evaluated: pairs are evaluated on clean audio alone."""
+    """Return the corruptions under which a fold is evaluated: none for pairs."""
     return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
 
 
 def is_evaluated(model: Model, condition: Condition | None) -> bool:
-    """Return whether a model is evaluated under a condition: corruptions are at 16 kHz, which leaves no full band."""
+    """Return whether a model is evaluated under a condition.
+
+    Corruptions are made at 16 kHz, which leaves no full band.
+    """
     return condition is None or not model.full_band
 
 
@@ -213,9 +218,9 @@ def new_label(config: Config, row: Row) -> str | None:
 
 
 def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, later: int | None) -> Node:
-    """Return the node of a row's head, which learns from the sources' train and validation parts.
+    """Return the node of a row's head.
 
-    A ceiling's head learns from those of the target.
+    It learns from the sources' train and validation parts; a ceiling's, from those of the target.
     """
     settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
     text: dict[str, str] = {}

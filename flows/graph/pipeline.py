@@ -1,4 +1,4 @@
-"""The stages of a run, in order: what each one reads of the configuration, and what it depends on.
+"""The graph of a run: its stages in order, with the settings they read and the outputs they depend on.
 
     source -> index -> shard --+
                                +-> clep -> acpt -> text_embeddings -> classifier -> evaluate -> report
@@ -88,7 +88,7 @@ def _with_input_tags(node: Node, nodes: list[Node]) -> Node:
 
 
 def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
-    """Return the nodes of all sources, or raise what is wrong with any of them."""
+    """Return the nodes of all sources, or raise all their faults."""
     nodes, faults = list[Node](), list[SourceError]()
     for corpus in config.corpora:
         try:
@@ -103,7 +103,7 @@ def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, st
 
 
 def source(config: Config, corpus: str, sources: Mapping[str, str], states: Mapping[str, str]) -> Node:
-    """A corpus's files: generated, downloaded, extracted, or a folder that is listed."""
+    """Return the node of a corpus's files."""
     card, given = load_card(corpus), sources.get(corpus)
     if card.acoustics:  # synthetic
         return Node(
@@ -130,7 +130,7 @@ def source(config: Config, corpus: str, sources: Mapping[str, str], states: Mapp
 
 
 def index(config: Config, corpus: str) -> Node:
-    """The utterance table of a corpus."""
+    """Return the node of a corpus's utterance table."""
     card = asdict(load_card(corpus))
     read = ("name", "grammar", "language", "labels", "split", "exclude")
     sums = published(load_card(corpus))
@@ -149,7 +149,10 @@ def index(config: Config, corpus: str) -> Node:
 
 
 def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
-    """A corpus's audio as FLAC in tars: depends on the index's audio facts alone, not on its label map."""
+    """Return the node of a corpus's audio, as FLAC in tar files.
+
+    It depends on the index's audio facts alone, not on its label map.
+    """
     return Node(
         stage="shard",
         name=shard_name(corpus, full_band=full_band),
@@ -162,7 +165,7 @@ def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
 
 
 def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
-    """Let the index's counts be held against the card on every run, reused or not."""
+    """Return a node that checks an index against its card on every run."""
     if node.stage != "index":
         return node
 
@@ -178,7 +181,7 @@ def _accepting(node: Node, allow_partial: bool, config: Config) -> Node:
 
 
 def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> list[Node]:
-    """Return the nodes that no fold changes: text and audio embeddings of the models that all folds share."""
+    """Return the text and audio embeddings of the models that folds share."""
     own = shared_models(config)
     nodes = [
         text_embeddings(config, own[row.model], row, None)
@@ -201,7 +204,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
 
 
 def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
-    """The tables over all folds, how much the models of their rows read of contexts, and what contexts are like."""
+    """Return the node of the report over all folds."""
     return Node(
         stage="report",
         name="report",

@@ -1,4 +1,4 @@
-"""What the report says about a run: titles of rows, facts, and the line on what its numbers are not."""
+"""Texts of the report about a run: titles of rows, facts, and a caption with the limits of its numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on envir
 
 
 def title(config: Config, row: Row) -> str:
-    """Return a row's title in the tables, with what is particular to it in this run."""
+    """Return a row's title in the tables of this run."""
     micro = config.backbone.name == MICRO
     text = row.title
     if row.model == ENCODER:
@@ -36,7 +36,7 @@ def untestable(config: Config) -> str | None:
 
 
 def facts(config: Config) -> dict[str, Any]:
-    """Return what the report says about the run, and the one line that says what its numbers are not."""
+    """Return facts about the run, and a caption with its numbers' limits."""
     micro = config.backbone.name == MICRO
     synthetic = [corpus for corpus in config.corpora if load_card(corpus).acoustics]
     real = [corpus for corpus in config.corpora if corpus not in synthetic]

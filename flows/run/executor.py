@@ -1,4 +1,4 @@
-"""The way through a run's graph: corpora side by side, then what folds share, then the folds, each in order."""
+"""Execute the graph of a run: corpora in parallel, then what folds share, then the folds, each in order."""
 
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -24,55 +24,58 @@ from tasks.engine.worker import WorkerProcess
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
-def bring_up_to_date(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
-    """Compute or reuse one stage; Prefect logs the state, and with it the reason."""
-    outcome = run.bring_up_to_date(node, decision)
+def compute_stage(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
+    """Compute or reuse a stage; Prefect logs the state with its reason."""
+    outcome = run.compute(node, decision)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
 
 
-def finish(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Bring the nodes up to date: data stages corpus by corpus side by side, then what folds share, then the folds."""
-    look(run, nodes)
+def execute(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Execute nodes: corpora in parallel, then what folds share, then folds."""
+    find_reusable(run, nodes)
     for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
         if stage in DATA_STAGES:
-            finish_group(run, list(group), parallel=True)
+            execute_group(run, list(group), parallel=True)
         else:
-            finish_lanes(run, list(group), devices)
+            execute_lanes(run, list(group), devices)
 
 
-def look(run: Run, nodes: list[Node]) -> None:
-    """Find what stands and what MLflow has of it before the first task: then Prefect's threads hold no file up."""
+def find_reusable(run: Run, nodes: list[Node]) -> None:
+    """Find stored outputs, and what MLflow has of them, before the first task.
+
+    Later, Prefect's threads would slow the reading down.
+    """
     records: dict[str, Record] = {}
     for node in nodes:
         decision = decide(node, records, run.store, run.last, run.redo)
         if decision.record is not None:
-            run.standing[node.id], records[node.id] = decision, decision.record
+            run.reusable[node.id], records[node.id] = decision, decision.record
             run.registry.is_registered(decision.record)
             run.log.record_stage(node.id, decision.record.key, "Reused")
 
 
-def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
-    """Run consecutive nodes of one stage; what needs something that failed is skipped, and the rest goes on.
+def execute_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
+    """Execute nodes of one stage, and skip those whose inputs failed.
 
-    One may need another that comes before it, unless they run side by side.
+    Unless they run in parallel, a node may need another one of the group that comes before it.
     """
     ended: dict[str, State[Any]] = {}
-    begun: dict[str, PrefectFuture[Any]] = {}
+    submitted: dict[str, PrefectFuture[Any]] = {}
     for node in nodes:
         if any(need not in run.records for need in node.needs):
             continue
-        decision = run.standing.get(node.id) or decide(node, run.records, run.store, run.last, run.redo)
-        if run.missed and decision.record is None:  # what they left undone is not done here
+        decision = run.reusable.get(node.id) or decide(node, run.records, run.store, run.last, run.redo)
+        if run.failed_parts and decision.record is None:  # the parts of this run elsewhere compute it
             continue
         call = (f"{node.stage} {node.name}", quote(node), quote(decision), quote(run))
         if decision.record is None:
-            run.standing.clear()  # computing takes time: what stands is looked at again
+            run.reusable.clear()  # computing takes time: other runs may add or remove outputs
         if parallel and decision.record is None:
-            begun[node.id] = bring_up_to_date.submit(*call)
+            submitted[node.id] = compute_stage.submit(*call)
         else:
-            ended[node.id] = bring_up_to_date(*call, return_state=True)
-    for node_id, future in begun.items():
+            ended[node.id] = compute_stage(*call, return_state=True)
+    for node_id, future in submitted.items():
         future.wait()
         ended[node_id] = future.state
     with run.writing:
@@ -80,51 +83,51 @@ def finish_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
             run.note(node, ended.get(node.id))
         run.show.done([(node, run.outcomes[node.id]) for node in nodes if node.id in run.outcomes])
         if not all(node.id in run.outcomes and run.outcomes[node.id].reused for node in nodes):
-            run.log.write()  # what is reused is found again
+            run.log.write()  # reused outputs need no entry: the next run finds them again
     for state in ended.values():
         if not state.is_completed() and isinstance(away := state.result(raise_on_failure=False), StoreAway):
             raise away
 
 
-def finish_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Run folds, or the nodes of a stage that folds share: one after another here, or side by side on several devices.
+def execute_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
+    """Execute folds, or nodes that they share, in parallel on devices.
 
-    Side by side, each is computed on a device that is free, in the device's child process.
+    With one device they run one after another in this process; otherwise each on a free device, in its worker process.
     """
     lanes = defaultdict(list)
     for node in nodes:
         lanes[node.fold or node.id].append(node)
     if len(devices) == 1 or len(lanes) == 1:
-        finish_in_order(run, nodes)
+        execute_in_order(run, nodes)
         return
     free = SimpleQueue[tuple[str, WorkerProcess]]()
 
-    def finish(lane: list[Node]) -> None:
-        device, child = free.get()
+    def execute_lane(lane: list[Node]) -> None:
+        device, worker = free.get()
         try:
-            finish_in_order(replace(run, settings=replace(run.settings, device=device), worker=child), lane)
+            execute_in_order(replace(run, settings=replace(run.settings, device=device), worker=worker), lane)
         finally:
-            free.put((device, child))
+            free.put((device, worker))
 
     with ExitStack() as ends:
-        children = [WorkerProcess() for _ in devices]
-        for device, child in zip(devices, children, strict=True):
-            free.put((device, child))
-            ends.callback(child.end)
+        workers = [WorkerProcess() for _ in devices]
+        for device, worker in zip(devices, workers, strict=True):
+            free.put((device, worker))
+            ends.callback(worker.end)
         pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
         try:
-            for ended in [pool.submit(copy_context().run, finish, lane) for lane in lanes.values()]:
+            for ended in [pool.submit(copy_context().run, execute_lane, lane) for lane in lanes.values()]:
                 ended.result()
-        except BaseException:  # the run is cancelled: its children end within seconds
+        except BaseException:  # the run is cancelled: its worker processes end within seconds
             run.stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in children:
-                child.close()
+            for worker in workers:
+                worker.close()
             raise
 
 
-def finish_in_order(run: Run, nodes: list[Node]) -> None:
-    """Run nodes one after another, until the run is stopped."""
+def execute_in_order(run: Run, nodes: list[Node]) -> None:
+    """Execute nodes one after another, until the run is stopped."""
     for _, group in groupby(nodes, key=lambda node: node.stage):
         if not run.stopping.is_set():
-            finish_group(run, list(group), parallel=False)
+            execute_group(run, list(group), parallel=False)

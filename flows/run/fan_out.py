@@ -1,8 +1,7 @@
-"""Fan-out: corpora and folds of a run as runs of their own, which the workers of a work pool pull.
+"""Fan-out: run corpora and folds as runs of their own, on the workers of a work pool.
 
-The run that asked for it waits for them, then finds their outputs in the store that all of them share. A part that is
-up to date is not sent. Stages that several folds share are computed by the one that comes first, on one host under the
-store's lock.
+The run waits for them, then finds their outputs in the shared store. Parts that are up to date are not sent. A stage
+that several folds share is computed by the first of them, under the store's lock.
 """
 
 import contextlib
@@ -27,10 +26,10 @@ POLL_SECONDS: Final = 2.0
 
 
 def check_workers(arguments: Arguments) -> None:
-    """Raise where parts of a run could not be sent to anybody.
+    """Raise where no worker can run the parts of a run.
 
     Raises:
-        ConfigError: stages are to be computed again, which each part would do for itself.
+        ConfigError: `redo` is given: each part would compute the stage again.
         ClepError: the deployment is not there, or no worker of its pool is online.
     """
     from prefect.client.orchestration import get_client
@@ -51,16 +50,16 @@ def check_workers(arguments: Arguments) -> None:
         workers = client.read_workers_for_work_pool(pool)
     if not any(worker.status == "ONLINE" for worker in workers):
         raise ClepError(
-            f"No worker of the work pool {pool} is online: nobody would take the parts of this run.",
+            f"No worker of the work pool {pool} is online: none would run the parts of this run.",
             got=[f"{worker.name} (last seen {worker.last_heartbeat_time})" for worker in workers] or "none",
             do=f"start one or more: prefect worker start --pool {pool} --limit 1",
         )
 
 
 def send_parts(plan: Plan, store: Store, say: Callable[[str], None]) -> dict[str, str]:
-    """Have the corpora that are stale run elsewhere, then the folds that are; return why some did not end well.
+    """Run stale corpora elsewhere, then stale folds; return why parts failed.
 
-    No fold can be finished without all corpora: where one failed, none is sent.
+    Folds need all corpora: if one failed, none is sent.
     """
     data = [node for node in plan.nodes if node.stage in DATA_STAGES]
     failed = send(parts(plan, stale(data, store)), say)
@@ -80,9 +79,9 @@ def stale(nodes: Iterable[Node], store: Store) -> list[Node]:
 
 
 def parts(plan: Plan, nodes: Iterable[Node]) -> dict[str, dict[str, Any]]:
-    """Return corpus or fold -> the parameters of its own run, for what is stale: a corpus's data, or a fold.
+    """Return corpus or fold -> the parameters of its own run, for stale nodes.
 
-    The corpus of a data part stands in one fold of its own: no data stage reads which others there are.
+    A corpus's run has that corpus alone: no data stage depends on the others.
     """
     nodes, config, arguments = list(nodes), plan.config, plan.arguments
     stale_corpora = {node.tags["corpus"] for node in nodes if node.stage in DATA_STAGES}
@@ -108,39 +107,39 @@ def _first(until: str | None, stage: str) -> str:
 
 
 def send(wanted: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]) -> dict[str, str]:
-    """Run parts elsewhere, wait for all of them, and return part -> why it did not end well.
+    """Run parts elsewhere and wait; return part -> why it failed.
 
-    If this run ends before them, they are cancelled.
+    If this run ends first, they are cancelled.
     """
     from prefect import get_run_logger
     from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
 
-    sent: dict[str, FlowRun] = {}
+    started: dict[str, FlowRun] = {}
     with get_client(sync_client=True) as client:
         try:
             for name, given in wanted.items():
                 made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=run_name(given), timeout=0)
-                sent[name] = made  # type: ignore[assignment]
-                say(f"{name}: to the workers of {DEPLOYMENT}")
-            while waiting := [name for name, run in sent.items() if _runs(run)]:
+                started[name] = made  # type: ignore[assignment]
+                say(f"{name}: sent to the workers of {DEPLOYMENT}")
+            while waiting := [name for name, run in started.items() if _is_running(run)]:
                 time.sleep(POLL_SECONDS)
-                sent |= {name: client.read_flow_run(sent[name].id) for name in waiting}
+                started |= {name: client.read_flow_run(started[name].id) for name in waiting}
                 for name in waiting:
-                    if not _runs(sent[name]):
-                        get_run_logger().info("%s", _told(name, sent[name]))
-                        say(_told(name, sent[name]).splitlines()[0])
+                    if not _is_running(started[name]):
+                        get_run_logger().info("%s", _outcome(name, started[name]))
+                        say(_outcome(name, started[name]).splitlines()[0])
         except BaseException:
-            _cancel(sent)
+            _cancel(started)
             raise
-    return {name: _told(name, run) for name, run in sent.items() if not (run.state and run.state.is_completed())}
+    return {name: _outcome(name, run) for name, run in started.items() if not (run.state and run.state.is_completed())}
 
 
-def _runs(run: "FlowRun") -> bool:
+def _is_running(run: "FlowRun") -> bool:
     return not (run.state and run.state.is_final())
 
 
-def _told(name: str, run: "FlowRun") -> str:
+def _outcome(name: str, run: "FlowRun") -> str:
     from prefect.utilities.urls import url_for
 
     where = url_for("flow-run", obj_id=run.id) or run.id
@@ -149,12 +148,12 @@ def _told(name: str, run: "FlowRun") -> str:
     return f"the run of {name} elsewhere ({where}) ended {said}"
 
 
-def _cancel(sent: Mapping[str, "FlowRun"]) -> None:
-    """Cancel what still runs; what the server can't be told now it does by itself once this run is cancelled."""
+def _cancel(started: Mapping[str, "FlowRun"]) -> None:
+    """Cancel the parts that still run; the server ends the rest with this run."""
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling
 
-    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a new one does not insist for long
-        for run in sent.values():
-            if _runs(run):
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:  # a new client gives up soon
+        for run in started.values():
+            if _is_running(run):
                 client.set_flow_run_state(run.id, Cancelling(message="The run that sent it ended."), force=True)

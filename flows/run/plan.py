@@ -38,7 +38,9 @@ class Plan:
 
     @cached_property
     def nodes(self) -> list[Node]:
-        """Build the graph, at the first use: the checks come before it and report all faults together.
+        """Build the graph, at the first use.
+
+        The checks come before it, and report all faults together.
 
         Raises:
             ClepError: a source can't be had.
@@ -113,7 +115,7 @@ def check(plan: Plan, settings: Settings) -> None:
 
 
 def _model_checks(plan: Plan, store: Store) -> dict[str, Callable[[], object]]:
-    """Return the checks of a run's models; the hub is not asked for one that is in the store."""
+    """Return the checks of a run's models that are not in the store."""
     config, allow = plan.config, plan.arguments.allow_pickle_weights
     checks: dict[str, Callable[[], object]] = {}
     if config.backbone.name in MADE_HERE or decide(backbone(config), {}, store, dict).record is None:
@@ -124,7 +126,7 @@ def _model_checks(plan: Plan, store: Store) -> dict[str, Callable[[], object]]:
 
 
 def _check_source(plan: Plan, corpus: str, store: Store) -> None:
-    """Raise where a source can't be had; one that is in the store need not be reached."""
+    """Raise where a source can't be had and is not in the store."""
     card, given = load_card(corpus), plan.arguments.sources.get(corpus)
     node = source(plan.config, corpus, plan.arguments.sources, plan.states)
     if not card.acoustics and decide(node, {}, store, dict).record is None:

@@ -1,7 +1,4 @@
-"""What Prefect logs of an error that a user can mend: its message, once; its traceback would only hide it.
-
-And a run goes on where nobody reads its log any more.
-"""
+"""Logging under Prefect: log a user's error once, as its message, and survive a closed output."""
 
 import logging
 import os
@@ -12,12 +9,12 @@ from rich.console import Console
 from clepdg.errors import ClepError
 
 RUNS: Final = ("prefect.flow_runs", "prefect.task_runs")
-AGAIN: Final = "Engine execution exited"  # how Prefect begins to log for a second time what ended a flow
-ENDED: Final = "Finished in state Failed"  # and it says the error again as the state's message, which the page shows
+AGAIN: Final = "Engine execution exited"  # Prefect logs the error that ended a flow a second time
+ENDED: Final = "Finished in state Failed"  # Prefect repeats the error as the state's message, which the page shows
 
 
 def once(record: logging.LogRecord) -> bool:
-    """Log a ClepError as its message alone, and once; other errors are logged as they are."""
+    """Keep a log record, with a ClepError as its message alone and once."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ClepError):
         if record.getMessage().startswith(AGAIN):
@@ -31,15 +28,15 @@ def once(record: logging.LogRecord) -> bool:
 def log_errors_once() -> None:
     """Have Prefect's loggers of flow and task runs log a ClepError once."""
     for name in RUNS:
-        logging.getLogger(name).addFilter(once)  # the same filter is added but once
+        logging.getLogger(name).addFilter(once)  # adding it again has no effect
 
 
-def outlive_reader() -> None:
-    """Let a run go on without its worker, which reads what it prints: rich would end the process at a broken pipe."""
+def survive_broken_pipe() -> None:
+    """Continue a run when its output is closed; rich would end the process."""
     Console.on_broken_pipe = _fall_silent  # type: ignore[assignment]
 
 
 def _fall_silent(console: Console) -> None:
     console.quiet = True
     with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), console.file.fileno())  # what is buffered is to go somewhere
+        os.dup2(nowhere.fileno(), console.file.fileno())  # buffered output needs a valid file

@@ -1,6 +1,6 @@
-"""What the Prefect page of a run shows: progress of long stages, the table of decisions, the results, the links.
+"""The Prefect page of a run: progress of long stages, table of decisions, results and links.
 
-A page is for looking at: a server that does not take one costs no run its result.
+It is only a display: if the server refuses an artifact, the run continues.
 """
 
 import logging
@@ -21,10 +21,10 @@ from tasks.tracking.run_logger import MlflowLogger
 
 
 def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: MlflowLogger) -> str:
-    """Return the page as markdown.
+    """Return the results as markdown.
 
     Args:
-        stages: node id -> what became of it, in order.
+        stages: node id -> its outcome, in order.
     """
     lines = [_mlflow(registry)]
     report = stages.get("report/report", {}).get("key")
@@ -65,51 +65,50 @@ EVERY_SECONDS = 1.0  # an update costs about 13 ms
 
 
 def progress_artifact(node: Node) -> Callable[[int, int], None]:
-    """Return a progress function that keeps a progress artifact of the running task, at most once a second.
+    """Return a function that updates a task's progress, at most once a second.
 
-    Prefect is told by a thread of its own, one update at a time: work never waits for a server, which Prefect's client
-    does for minutes when it is away.
+    A thread sends one update at a time: Prefect's client can wait minutes for a server that is away, and work does not.
     """
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     started, last, made = time.monotonic(), 0.0, list[UUID]()
-    telling: Thread | None = None
+    sender: Thread | None = None
     since = since_first()
 
     def update(done: int, total: int) -> None:
-        nonlocal last, telling
+        nonlocal last, sender
         now, lately = time.monotonic(), since(done)
         if not total or now - started < FIRST_SECONDS or (now - last < EVERY_SECONDS and done < total):
             return
-        if telling and done >= total:
-            telling.join(EVERY_SECONDS)
-        if telling is None or not telling.is_alive():
+        if sender and done >= total:
+            sender.join(EVERY_SECONDS)
+        if sender is None or not sender.is_alive():
             last = now
-            telling = Thread(target=copy_context().run, args=(tell, done, total, *lately), daemon=True)
-            telling.start()
+            sender = Thread(target=copy_context().run, args=(send, done, total, *lately), daemon=True)
+            sender.start()
 
-    def tell(done: int, total: int, lately: int, seconds: float) -> None:
-        share, said = 100.0 * done / total, describe(node.stage, node.name, done, total, lately, seconds)
+    def send(done: int, total: int, lately: int, seconds: float) -> None:
+        share, text = 100.0 * done / total, describe(node.stage, node.name, done, total, lately, seconds)
         try:
             if made:
-                update_progress_artifact(artifact_id=made[0], progress=share, description=said)
+                update_progress_artifact(artifact_id=made[0], progress=share, description=text)
             else:
-                made.append(create_progress_artifact(progress=share, description=said))  # type: ignore[arg-type]
+                made.append(create_progress_artifact(progress=share, description=text))  # type: ignore[arg-type]
         except Exception as error:
-            log.warning("Prefect did not take the progress of %s: %s", node.id, _said(error))
+            log.warning("Prefect did not accept the progress of %s: %s", node.id, _first_line(error))
 
     return update
 
 
 def run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
-    """Leave the decisions, the links and the results of a run that ended."""
+    """Create the artifacts of a run that ended: decisions and results."""
     try:
         _run_artifacts(run, store, registry)
     except Exception as error:
-        log.warning("Prefect did not take the decisions and results: %s", _said(error))
+        log.warning("Prefect did not accept the decisions and results: %s", _first_line(error))
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -128,10 +127,12 @@ def _run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
     ]
     rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
     page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(stages, store, registry)])
-    tellings: list[Callable[[], Any]] = [
-        lambda: create_table_artifact(table=rows, key="decisions", description="What became of every stage, and why"),
+    creates: list[Callable[[], Any]] = [
+        lambda: create_table_artifact(
+            table=rows, key="decisions", description="Outcome of every stage, and the reason"
+        ),
         lambda: create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results"),
     ]
-    with ThreadPoolExecutor() as pool:  # the server is busy with the stages' states: it is waited for once
-        for told in [pool.submit(copy_context().run, telling) for telling in tellings]:
-            told.result()
+    with ThreadPoolExecutor() as pool:  # the server is busy: both requests wait together
+        for created in [pool.submit(copy_context().run, create) for create in creates]:
+            created.result()

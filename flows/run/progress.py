@@ -1,4 +1,4 @@
-"""How far a stage is, in words: bytes for what brings files, counts for the rest, and the rate."""
+"""Progress of a stage as text: bytes of a source, counts of other stages, and the rate."""
 
 import math
 import time
@@ -6,20 +6,22 @@ from collections.abc import Callable
 
 
 def describe(stage: str, name: str, done: int, total: int, lately: int, seconds: float) -> str:
-    """Return "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s", "index tess: 40 of 2800, 310/s" or ", 12 s each".
+    """Return a line of progress, with the rate.
+
+    "source tess: 12.3 MB of 224.0 MB, 1.5 MB/s", "index tess: 40 of 2800, 310/s" or ", 12 s each".
 
     Args:
-        lately: how much was done in those seconds.
+        lately: bytes or items done in the last `seconds`.
     """
     whole = f" of {_amount(stage, total)}" if total else ""
-    return f"{stage} {name}: {_amount(stage, done)}{whole}{_pace(stage, lately, seconds)}"
+    return f"{stage} {name}: {_amount(stage, done)}{whole}{_rate(stage, lately, seconds)}"
 
 
 def since_first() -> Callable[[int], tuple[int, float]]:
-    """Return a function that says how much was done, and in which seconds, since it was first called.
+    """Return a function that measures what was done since its first call.
 
-    What goes on from a checkpoint or from half a download has not done the rest now. Where less is done than before,
-    another part of the stage has begun.
+    It returns (done, seconds). Work of an earlier process is not counted. If `done` falls, another part of the stage
+    started, and the measurement restarts.
     """
     first, last = (0, 0.0), math.inf
 
@@ -34,7 +36,7 @@ def since_first() -> Callable[[int], tuple[int, float]]:
 
 
 def in_bytes(stage: str) -> bool:
-    """Tell whether a stage counts bytes."""
+    """Return whether a stage counts bytes."""
     return stage == "source"
 
 
@@ -42,7 +44,7 @@ def _amount(stage: str, value: float) -> str:
     return f"{value / 1e6:.1f} MB" if in_bytes(stage) else f"{value:.0f}"
 
 
-def _pace(stage: str, done: int, seconds: float) -> str:
+def _rate(stage: str, done: int, seconds: float) -> str:
     if seconds <= 0 or done <= 0:
         return ""
     rate = done / seconds

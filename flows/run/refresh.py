@@ -1,7 +1,7 @@
-"""A refresh: the last run again, after its sources were asked whether they changed; only what is stale runs.
+"""Refresh: ask the sources of the last run whether they changed, and run again what is stale.
 
-The user's own folder or address is in the key by what it says of itself, so a change makes it stale. What a card's
-address brought is pinned: a change there is shown to a person, and what was downloaded stays in use.
+The state of a user's own folder or address is in the key, so a change makes it stale. A download from a card's address
+is pinned: a change there is reported, and the download stays in use.
 """
 
 import logging
@@ -29,13 +29,13 @@ log = logging.getLogger("clepdg")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the sources say.
+class SourceStates:
+    """States of the sources, and what changed upstream.
 
     Attributes:
         states: corpus -> digest of its source's state.
         changes: corpus -> what changed upstream of a pinned corpus.
-        notes: why a source could not be asked, or tells nothing.
+        notes: why the state of a source is not known.
     """
 
     states: Mapping[str, str] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class Asked:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """All that a person should know."""
+        """Return changes and notes, one a line."""
         return (*(line for lines in self.changes.values() for line in lines), *self.notes)
 
 
 def last_run(given: Arguments, store: Store) -> Arguments | None:
-    """Return the arguments of the last whole run of a preset, with what is given now in their place; None: no run.
+    """Return a preset's last whole run's arguments, updated by those given.
 
-    What the last run computed again is not computed again each time.
+    None where there was no run. `redo` is not taken over: it was meant for one run only.
     """
     last = run_history.last_whole(store, given.preset)
     if last is None:
@@ -61,33 +61,33 @@ def last_run(given: Arguments, store: Store) -> Arguments | None:
     return replace(last, **({"redo": ()} | merged))
 
 
-def nothing(preset: str) -> dict[str, Any]:
-    """Return the result of a refresh before there was a run, and say so."""
-    said = f"Preset {preset} was not run here yet: there is nothing to refresh. Another one is named by --preset."
+def nothing_to_refresh(preset: str) -> dict[str, Any]:
+    """Return the result of a refresh without an earlier run, and log it."""
+    said = f"Preset {preset} was not run here yet: there is nothing to refresh. Name another one with --preset."
     log.warning(said)
     return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 
 
-def ask(plan: Plan, store: Store) -> Asked:
-    """Ask every source whether it changed: one request or a few each, side by side; nothing is downloaded.
+def check_sources(plan: Plan, store: Store) -> SourceStates:
+    """Ask every source whether it changed, by a few requests, in parallel.
 
-    A source that can't be reached is a note where its output stands; where it does not, the checks before a run say so.
+    A source that can't be reached becomes a note if its output is stored; otherwise the checks before a run report it.
     """
     last = run_history.last_keys(store, plain(plan.config))
     corpora = [corpus for corpus in plan.config.corpora if not load_card(corpus).acoustics]
     with ThreadPoolExecutor(8) as pool:
-        each = list(pool.map(lambda corpus: _ask(plan, corpus, store, last), corpora))
-    return Asked(
+        each = list(pool.map(lambda corpus: _check_source(plan, corpus, store, last), corpora))
+    return SourceStates(
         states={corpus: state for corpus, (state, _, _) in zip(corpora, each, strict=True) if state},
         changes={corpus: changes for corpus, (_, changes, _) in zip(corpora, each, strict=True) if changes},
         notes=tuple(note for _, _, notes in each for note in notes),
     )
 
 
-def _ask(
+def _check_source(
     plan: Plan, corpus: str, store: Store, last: Mapping[str, str]
 ) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """Return a source's state, if it is known, what changed upstream, and notes."""
+    """Return a source's state or None, what changed upstream, and notes."""
     card, given = load_card(corpus), plan.arguments.sources.get(corpus)
     try:
         state = digest(sources.identify(card, given))
@@ -95,8 +95,7 @@ def _ask(
         before = store.lookup("source", last.get(f"source/{corpus}", "-"))
         if not isinstance(before, Record) or before.config != {"corpus": corpus, "given": given}:
             return None, (), ()
-        said = " ".join(str(error).partition("\n  do:")[0].split())
-        return before.inputs["source"], (), (f"{said} Its last output stays in use.",)
+        return before.inputs["source"], (), (f"{error.reason} Its last output stays in use.",)
     node = source(plan.config, corpus, plan.arguments.sources, {corpus: state})
     if given is not None or decide(node, {}, store, dict).record is None:
         return state, (), ()  # it is in the key, or it is about to be downloaded
@@ -104,13 +103,13 @@ def _ask(
     return state, tuple(upstream.changes(card, store.documents)), tuple(notes)
 
 
-def tell(asked: Asked) -> None:
-    """Write all into the run's log, and emit an event for every corpus whose publisher says something else now."""
+def report_changes(states: SourceStates) -> None:
+    """Log changes and notes, and emit an event for each changed corpus."""
     from prefect.events import emit_event
 
-    for line in asked.lines:
+    for line in states.lines:
         log.warning("%s", line)
-    for corpus, lines in asked.changes.items():
+    for corpus, lines in states.changes.items():
         emit_event(
             event=EVENT,
             resource={"prefect.resource.id": f"clep-dg.source.{corpus}", "prefect.resource.name": corpus},

@@ -1,4 +1,4 @@
-"""One run of the flow: what stands, what failed, who is told; how it is opened and how it ends."""
+"""State of one run of the flow: outputs, failures, its file, its MLflow run and its display."""
 
 import threading
 import traceback
@@ -33,12 +33,20 @@ class StagesFailed(ClepError):
 
 
 class Stopped(BaseException):
-    """Ends the stages that run side by side when the run is stopped: no thread can be ended from outside."""
+    """Raised in parallel stages to stop a run."""
 
 
 @dataclass
 class Run:
-    """One run of the flow: what stands, what failed, and who is told."""
+    """State of one run of the flow.
+
+    Attributes:
+        redo: stages to compute again in any case.
+        last: returns node id -> key in the last run.
+        reusable: node id -> decision, found before the first task; emptied once something is computed.
+        worker: process that computes torch stages where there are several devices; None: this process.
+        failed_parts: corpus or fold -> why its run elsewhere failed.
+    """
 
     settings: Settings
     store: Store
@@ -47,17 +55,17 @@ class Run:
     redo: frozenset[str]
     show: "Show"
     last: Callable[[], dict[str, str]]
-    standing: dict[str, Decision] = field(default_factory=dict)  # as long as nothing was computed
+    reusable: dict[str, Decision] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     stopping: threading.Event = field(default_factory=threading.Event)
-    worker: WorkerProcess | None = None  # computes the torch stages where there are several devices
+    worker: WorkerProcess | None = None
     writing: Any = field(default_factory=threading.Lock)
-    missed: dict[str, str] = field(default_factory=dict)  # corpus or fold -> why its run elsewhere did not end well
+    failed_parts: dict[str, str] = field(default_factory=dict)
 
-    def bring_up_to_date(self, node: Node, decision: Decision) -> Outcome:
-        """Compute or reuse one node; remember it, and tell MLflow and the run's file."""
+    def compute(self, node: Node, decision: Decision) -> Outcome:
+        """Compute or reuse a node's output; log it to MLflow and the run's file."""
         opened: list[str | None] = []
 
         @contextmanager
@@ -74,14 +82,14 @@ class Run:
                     points.clear()
 
             try:
-                with self.show.bar(node, decision.reason) as shown:
-                    kept = progress_artifact(node)
+                with self.show.bar(node, decision.reason) as show_bar:
+                    keep_artifact = progress_artifact(node)
 
                     def progress(done: int, total: int) -> None:
                         if self.stopping.is_set():
                             raise Stopped("the run was stopped")
-                        shown(done, total)
-                        kept(done, total)
+                        show_bar(done, total)
+                        keep_artifact(done, total)
 
                     yield Reporting(log_metrics=log_metrics, progress=progress)
             except BaseException as error:
@@ -108,7 +116,7 @@ class Run:
         return outcome
 
     def note(self, node: Node, state: State[Any] | None) -> None:
-        """Write down what became of a node; None: it was not started, since something it needs failed."""
+        """Note a node's outcome; state None: not started, since an input failed."""
         facts: dict[str, Any] = {}
         if node.id in self.outcomes:
             outcome = self.outcomes[node.id]
@@ -122,7 +130,7 @@ class Run:
             error = state.result(raise_on_failure=False)
             self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
             facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
-            self.show.failed(node, self.failures[node.id])
+            self.show.failed(node, error.what if isinstance(error, ClepError) else self.failures[node.id])
         else:
             broken = next((need for need in node.needs if need not in self.records), None)
             reason = f"depends on {broken}, which is not there" if broken else "was to be computed elsewhere"
@@ -131,7 +139,7 @@ class Run:
 
 
 def _trace(error: Any) -> str:
-    """Return a fault of the program with its traceback: nobody foresaw it, so all of it is needed."""
+    """Return a bug with its traceback, which is needed to find it."""
     if not isinstance(error, BaseException):
         return str(error)
     return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
@@ -139,7 +147,7 @@ def _trace(error: Any) -> str:
 
 @dataclass(frozen=True)
 class Show:
-    """How a run shows itself to a person; the command line gives its own."""
+    """Display of a run; the command line sets its own."""
 
     bar: Callable[[Node, str], Any]
     done: Callable[[list[tuple[Node, Outcome]]], None]
@@ -158,12 +166,12 @@ def _silent() -> Show:
 SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
 
 
-def open_run(plan: Plan, settings: Settings, asked: refresh.Asked) -> Run:
-    """Start a run's file and its (not yet opened) MLflow run; say what the sources said."""
-    refresh.tell(asked)
+def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> Run:
+    """Start a run's file and its logger; report changes of sources."""
+    refresh.report_changes(sources)
     arguments, config = plan.arguments, plain(plan.config)
     store = settings.open_store()
-    log = run_history.start(store, arguments, config, part=_is_part(), notes=asked.lines)
+    log = run_history.start(store, arguments, config, part=_is_part(), notes=sources.lines)
     registry = MlflowLogger(
         settings=settings,
         preset=arguments.preset,
@@ -177,7 +185,7 @@ def open_run(plan: Plan, settings: Settings, asked: refresh.Asked) -> Run:
 
 
 def _is_part() -> bool:
-    """Tell whether this run is a part of another one; asks the server only of a run that a deployment has."""
+    """Return whether this run is a part of another one, sent by fan-out."""
     from prefect.context import FlowRunContext
     from prefect.runtime import deployment
 
@@ -187,7 +195,7 @@ def _is_part() -> bool:
 
 
 def stop_run(run: Run, error: BaseException) -> None:
-    """End what still runs side by side, the run's file and its MLflow run: it was cancelled, or the flow is broken."""
+    """End the stages, file and MLflow run of a cancelled or failed run."""
     run.stopping.set()
     broken = isinstance(error, Exception)
     run.log.outcome = "failed" if broken else "stopped"
@@ -196,12 +204,12 @@ def stop_run(run: Run, error: BaseException) -> None:
 
 
 def close_run(run: Run) -> dict[str, Any]:
-    """End the run's file and its MLflow run.
+    """End a run's file and its MLflow run; return its result.
 
     Raises:
         StagesFailed: some stages failed; the message names each and why.
     """
-    failed = {**run.missed, **run.failures}
+    failed = {**run.failed_parts, **run.failures}
     skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
     assert failed or not skipped, f"nothing failed, but {skipped} were not started"
     run.log.outcome = "failed" if failed else "completed"
@@ -210,11 +218,10 @@ def close_run(run: Run) -> dict[str, Any]:
     run.log.write()
     run_artifacts(run.log, run.store, run.registry)
     if failed:
-        lines = [f"{name}: {message}" for name, message in failed.items()]
         what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
         raise StagesFailed(
-            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.\n- "
-            + "\n- ".join(lines)
+            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.",
+            children=[f"{name}: {message}" for name, message in failed.items()],
         )
     return {
         "run": run.log.path.stem,

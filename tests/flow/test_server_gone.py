@@ -77,7 +77,7 @@ def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
         run.kill()
     said = (home / "run.log").read_text()
     assert f"Prefect's server (http://127.0.0.1:{port}/api) went away" in said.splitlines()[-1]
-    assert "the same command goes on" in said and "Traceback" not in said
+    assert "the same command continues" in said and "Traceback" not in said
     assert list((home / "store" / "report").glob("*/stage.json"))
     serve(port)
     again = begin(home, f"http://127.0.0.1:{port}/api")

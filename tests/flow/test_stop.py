@@ -81,10 +81,10 @@ def stopped(environment: dict[str, str], pattern: str, number: signal.Signals) -
 
 def test_ctrl_c_and_sigterm_then_the_same_command(environment):
     code, said = stopped(environment, "shard/*.partial", signal.SIGINT)
-    assert (code, said.strip().splitlines()[-1]) == (130, "clep-dg: stopped; the same command goes on from here")
+    assert (code, said.strip().splitlines()[-1]) == (130, "clep-dg: stopped; the same command continues from here")
     assert "Traceback" not in said
     code, said = stopped(environment, "clep/*.partial/training.resume", signal.SIGTERM)
-    assert (code, said.strip().splitlines()[-1]) == (143, "clep-dg: stopped; the same command goes on from here")
+    assert (code, said.strip().splitlines()[-1]) == (143, "clep-dg: stopped; the same command continues from here")
     assert "Traceback" not in said
     process = start(environment)
     out, said = process.communicate(timeout=300)

@@ -56,7 +56,7 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
         (("status", *REAL[1:], "--source", "tess=no.zip", "--source", "ravdess=nor.zip"), ("/no.zip", "/nor.zip")),
         (("run", "--corpora", ","), ("names nothing",)),
-        (("run", "--folds", "supervised,supervised"), ("a thing twice",)),
+        (("run", "--folds", "supervised,supervised"), ("a name twice",)),
         (("run", "--corpora", "tess,emodb", "--source", "tess=a", "--source", "tess=b"), ("twice", "tess")),
         (("run", "--corpora", "tess,emodb", "--backbone", "no/such/folder"), ("no/such/folder", "no such folder")),
         (("run", "--preset", "demo", "--set", "rows=encoder"), ("encoder.name",)),

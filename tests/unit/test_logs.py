@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
-from flows.run.prefect_logging import once, outlive_reader
+from flows.run.prefect_logging import once, survive_broken_pipe
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_other_messages_pass_as_they_are(logger, caplog):
 
 def test_a_run_goes_on_when_nobody_reads_its_log(monkeypatch):
     monkeypatch.setattr(Console, "on_broken_pipe", Console.on_broken_pipe)  # put back afterwards
-    outlive_reader()
+    survive_broken_pipe()
     reader, writer = os.pipe()
     with open(writer, "w", buffering=1) as file:
         console = Console(file=file)

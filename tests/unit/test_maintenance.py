@@ -305,7 +305,7 @@ class AtOnce:
     """Stands in for a Prefect task and runs it at once."""
 
     def __call__(self, title, node, decision, run, return_state=True):
-        run.unquote().bring_up_to_date(node.unquote(), decision.unquote())
+        run.unquote().compute(node.unquote(), decision.unquote())
         return Completed()
 
     def submit(self, *call):
@@ -336,8 +336,8 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     opened = run_history.start(store, Arguments(), config)
     opened.write()
     run = Run(settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
-    with mock.patch.object(executor, "bring_up_to_date", AtOnce()):
-        executor.finish(run, nodes, ["cpu"])
+    with mock.patch.object(executor, "compute_stage", AtOnce()):
+        executor.execute(run, nodes, ["cpu"])
     opened.outcome = "completed"
     opened.stages = {}  # so that only runs under way reach something
     opened.write()

@@ -1,0 +1,54 @@
+"""clep-dg status: list every stage of a run, and why it is up to date or stale."""
+
+import argparse
+from functools import cache
+from typing import Any
+
+from clepdg.errors import ClepError
+from flows.cli.options import read_arguments
+from tasks.engine import run_history
+from tasks.host.settings import load_settings
+
+
+def status_command(options: argparse.Namespace) -> None:
+    """Print the stages that are up to date or stale, and why; compute nothing."""
+    from clepdg.corpora.cards import load_card
+    from clepdg.download import upstream
+    from clepdg.hashing import plain
+    from clepdg.store.record import Record
+    from flows.run.plan import make_plan
+    from tasks.engine.node import decide
+
+    store = load_settings().open_store()
+    asked = any(v for name, v in vars(options).items() if name != "command")
+    arguments = read_arguments(options) if asked else run_history.last_arguments(store)
+    if arguments is None:
+        print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
+        return
+    plan = make_plan(arguments)
+    last = cache(lambda: run_history.last_keys(store, plain(plan.config)))
+    records, stale = dict[str, Record](), 0
+    for node in plan.nodes:
+        decision = decide(node, records, store, last, frozenset(arguments.redo if asked else ()))
+        reason = decision.reason
+        if decision.record is None:
+            stale += 1
+        elif refusal := _refusal(node, decision.record, store.address(node.stage, decision.record.key)):
+            stale, reason = stale + 1, refusal
+        else:
+            records[node.id], reason = decision.record, "up to date"
+        print(f"{node.stage:17s} {node.name:44s} {reason}")
+    print(f"\npreset {arguments.preset}: {len(plan.nodes) - stale} of {len(plan.nodes)} stages are up to date.")
+    for corpus in plan.config.corpora:
+        if corpus not in arguments.sources:
+            for change in upstream.changes(load_card(corpus), store.documents):
+                print(change)
+
+
+def _refusal(node: Any, record: Any, place: str) -> str:
+    """Return in one line why a run would refuse a stored output, or ""."""
+    try:
+        node.accept(record, place)
+    except ClepError as error:
+        return f"refused: {' '.join(str(error).split())}"
+    return ""
