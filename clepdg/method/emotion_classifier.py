@@ -1,4 +1,4 @@
-"""Classify the emotion of audio: CLEP's audio encoder and a head that was trained on text embeddings."""
+"""Classify the emotion of audio with CLEP's audio encoder and a head."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ BATCH = 32  # waveforms that are embedded together
 
 @dataclass(frozen=True)
 class EmotionClassifier:
-    """An emotion classifier: CLEP's audio encoder and a head that was trained on text embeddings."""
+    """CLEP's audio encoder and a head trained on text embeddings."""
 
     clap: Clap
     head: Head
 
     def predict(self, audio: "Audio | Sequence[Audio] | pd.DataFrame") -> "pd.DataFrame":
-        """Return `emotion` and a probability per label, one row for each piece of audio.
+        """Return the emotion and label probabilities, one row per piece.
 
         Args:
             audio: files, arrays (T,) in [-1, 1] with their rate in Hz, or utterances of load_corpus.
@@ -54,7 +54,7 @@ class EmotionClassifier:
 
 
 def _named(audio: Any) -> tuple[list[Any], Iterator[tuple[Waveform, int]]]:
-    """Return what names pieces of audio, and an iterator over their waveforms and rates."""
+    """Return names of pieces of audio, and their waveforms and rates."""
     import pandas as pd
 
     if isinstance(audio, pd.DataFrame):

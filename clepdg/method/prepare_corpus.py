@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def prepare_corpus(
     name: str, given: str | None, root: Path, *, allow_partial: bool, settings: Mapping[str, Any]
 ) -> "pd.DataFrame":
-    """Return the utterances of a corpus and where their audio is, from root if an earlier call left them there.
+    """Return the utterances of a corpus and where their audio is.
+
+    They are read from root if an earlier call left them there.
 
     Args:
         given: the user's own source; None: the card's addresses.
