@@ -40,7 +40,7 @@ def load_corpus(
     allow_partial: bool = False,
     **settings: Any,
 ) -> "pd.DataFrame":
-    """Download (or generate), index and shard a corpus; return its utterances, one row each.
+    """Download or generate, index and shard a corpus; return utterances.
 
     Args:
         name: of a card in data_manifests.
@@ -67,9 +67,10 @@ def load_corpus(
 
 
 def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pickle_weights: bool = False) -> "Clap":
-    """Load a CLAP: "micro", a model folder, or a model of the Hugging Face hub (NAME, where pinned, or NAME@COMMIT).
+    """Load a CLAP: "micro", a folder, or a model of the Hugging Face hub.
 
     Args:
+        name: on the hub NAME where it is pinned, else NAME@COMMIT.
         seed: of micro's random weights.
         allow_pickle_weights: read pickled weights whose bytes no pin names.
 
@@ -97,7 +98,7 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
 def fit_clep(
     clap: "Clap", utterances: "pd.DataFrame", *, seed: int = 0, folder: str | Path | None = None, **settings: Any
 ) -> "Clap":
-    """Fine-tune a copy of a CLAP on emotional speech; return it at its best epoch on validation.
+    """Fine-tune a copy of a CLAP on emotional speech; keep the best epoch.
 
     Args:
         utterances: of load_corpus, several corpora concatenated; parts train and validation are used.
@@ -119,7 +120,7 @@ def fit_clep(
 def learn_contexts(
     clep: "Clap", emotions: Sequence[str], *, seed: int = 0, folder: str | Path | None = None, **settings: Any
 ) -> "torch.Tensor":
-    """Learn acoustic contexts from text alone; return context vectors V (K, M, H).
+    """Learn contexts from text alone; return their vectors V (K, M, H).
 
     Args:
         emotions: canonical emotions that contexts must leave readable, such as those of the training corpora.
@@ -146,7 +147,7 @@ def fit_classifier(
     seed: int = 0,
     **settings: Any,
 ) -> "EmotionClassifier":
-    """Train a classifier on the label set's words in every context; calibrate it on validation audio.
+    """Train a classifier on emotion words in every context; calibrate it.
 
     Args:
         contexts: vectors V (K, M, H) of learn_contexts; None: the words alone.
@@ -187,9 +188,10 @@ def fit_classifier(
 
 
 def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "EmotionClassifier":
-    """Load a classifier: its folder (of EmotionClassifier.save), or a registered version by number or alias.
+    """Load a classifier: its folder, or a registered version or alias.
 
     Args:
+        name: a folder of EmotionClassifier.save, or a version's number or alias.
         preset: whose registered classifiers are meant.
 
     Raises:
@@ -208,9 +210,10 @@ def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "
 
 
 def results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFrame]":
-    """Return "predictions" and "cells" of a run (a preset's newest, or by name), over all of its folds.
+    """Return "predictions" and "cells" of a run, over all of its folds.
 
     Args:
+        run: a run's name, or a preset, for its newest run.
         store: address of the store; None: CLEPDG_STORE, else the folder store in CLEPDG_HOME or var.
 
     """
