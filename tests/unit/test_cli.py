@@ -47,7 +47,7 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("run", "--preset", "demo", "--folds", "leave-out-x"), ("leave-out-x", "leave-out-synthetic-1")),
         (("run", "--corpora", "radvess"), ("radvess", "ravdess", "emodb")),
         (("run", "--preset", "demo", "--set", "clep.epoch=3"), ("clep.epoch", "did you mean clep.epochs")),
-        (("run", "--preset", "demo", "--set", "clep.epochs=x"), ("clep.epochs", "'x'", "int")),
+        (("run", "--preset", "demo", "--set", "clep.epochs=x"), ("clep.epochs", "'x'", "whole number")),
         (("run", "--preset", "demo", "--set", "clep.epochs"), ("--set", "NAME=VALUE")),
         (("run", "--preset", "demo", "--set", "rows=acpt"), ("acpt", "text-acpt")),
         (("run", "--preset", "demo", "--source", "tess=x.zip"), ("tess", "synthetic-1")),
