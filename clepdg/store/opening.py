@@ -44,7 +44,7 @@ def open_store(
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError("The store can't be made.", got=error, where=root) from error
+        raise StoreError("The store can't be created.", got=error, where=root) from error
     store = Store(root)
     check_format(store.documents.read(STORE), url)
     return store
@@ -72,5 +72,5 @@ def _open_remote(url: str, cache: Path, cache_gigabytes: float, upload_seconds: 
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError("The store's cache can't be made.", got=error, where=root) from error
+        raise StoreError("The store's cache can't be created.", got=error, where=root) from error
     return RemoteStore(Bucket(url), Cache(root, cache_gigabytes * 1e9), upload_seconds)

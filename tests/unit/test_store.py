@@ -177,5 +177,5 @@ def test_addresses(tmp_path):
     with pytest.raises(StoreError, match="not supported"):
         open_store("ftp://host/store")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="can't be made"):
+    with pytest.raises(StoreError, match="can't be created"):
         open_store(str(tmp_path / "file" / "store"))
