@@ -185,19 +185,35 @@ def fetch_command(options: argparse.Namespace) -> None:
     print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(folder / corpus))}" for corpus in corpora))
 
 
-def import_laion_command(options: argparse.Namespace) -> None:
-    """Convert a LAION checkpoint to a model folder; print how to use it."""
+def _roberta_tokenizer() -> Path:
+    """Return the folder of roberta-base's tokenizer, from the hub."""
     from clepdg.config.model_pins import ROBERTA, pinned_revision
     from clepdg.download import hub
-    from clepdg.models import laion
+    from clepdg.errors import BackboneError
     from clepdg.models.files import tokenizer_files
+
+    try:
+        return hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
+    except BackboneError as error:
+        raise BackboneError(
+            "The tokenizer can't be loaded; LAION's checkpoints hold none.",
+            got=" ".join(str(error).split())[:300],
+            expected="roberta-base's tokenizer",
+            where=ROBERTA,
+            do="give --tokenizer FOLDER, with roberta-base's tokenizer.json, or its vocab.json and merges.txt",
+        ) from error
+
+
+def import_laion_command(options: argparse.Namespace) -> None:
+    """Convert a LAION checkpoint to a model folder; print how to use it."""
+    from clepdg.models import laion
     from tasks.stages.inputs import quiet_transformers
 
     quiet_transformers()
     out = options.out.expanduser()
     checkpoint = options.checkpoint.expanduser()
     laion.read_checkpoint(checkpoint)  # fails before a tokenizer is downloaded
-    words = options.tokenizer or hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
+    words = options.tokenizer or _roberta_tokenizer()
     clap = laion.import_checkpoint(checkpoint, out, words)
     name, _ = laion.HTSAT[clap.model.config.audio_config.patch_embeds_hidden_size]
     millions = sum(p.numel() for p in clap.model.parameters()) / 1e6
