@@ -8,7 +8,6 @@ import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from clepdg.config.schema import (
     ComputeConfig,
     TextConfig,
 )
-from clepdg.emotions import EMOTIONS, LABEL_SETS, labels
+from clepdg.emotions import EMOTIONS, labels
 from clepdg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
     >>> load_clap("micro").encode_text(["happy speech"]).shape
     torch.Size([1, 128])
     """
-    from clepdg.config.model_pins import pinned_revision
+    from clepdg.config.model_pins import local_folder, pinned_revision
     from clepdg.config.schema import MICRO
     from clepdg.download import hub
     from clepdg.models import clap
@@ -86,8 +85,8 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
 
     if str(name) == MICRO:
         return build_micro(seed, device=device)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = local_folder(str(name))
+    if folder is None:
         repository, _, revision = str(name).partition("@")
         commit = revision or pinned_revision(repository)
         hub.check(repository, commit, CLAP_FILES, allow_unknown=allow_pickle_weights)
@@ -160,31 +159,29 @@ def fit_classifier(
     >>> list(model.predict(speech[speech.split == "test"]).columns)
     ['emotion', 'angry', 'happy', 'neutral', 'sad']
     """
-    import torch
-
-    from clepdg.method import classifier, text_embeddings
+    from clepdg.evaluation.utterances import label_utterances
     from clepdg.method.emotion_classifier import EmotionClassifier, embed, waveforms_of
-    from clepdg.method.heads import Head
+    from clepdg.method.fold.fit_head import LabelledAudio, fit_head
+    from clepdg.method.text_embeddings import build_text_embeddings
 
-    config, names = ClassifierConfig(**settings), labels(label_set)
-    text = text_embeddings.build_text_embeddings(
-        clep, TextConfig(label_set=label_set), () if contexts is None else contexts
-    )
+    def part(split: str) -> LabelledAudio:
+        table = label_utterances(utterances, label_set, (split,))
+        x = embed(clep, waveforms_of(table))
+        return LabelledAudio(x=x, y=table.label_index.to_numpy(), corpora=tuple(table.corpus))
+
+    text = build_text_embeddings(clep, TextConfig(label_set=label_set), () if contexts is None else contexts)
     with _kept(None) as place:
-        weight, _ = classifier.fit_text(text.embeddings, text.label_index, len(names), config, seed, place, Reporting())
-    table = utterances.assign(label=utterances.emotion.map(LABEL_SETS[label_set]))
-    table = table[table.label.notna()].reset_index(drop=True)
-    parts = {split: table[table.split == split] for split in ("train", "validation")}
-    x = {split: embed(clep, waveforms_of(part)) for split, part in parts.items()}
-    y = {split: part.label.map(names.index).to_numpy() for split, part in parts.items()}
-    mean = torch.zeros(weight.shape[1])
-    if config.centring != "none":
-        mean = torch.from_numpy(classifier.source_mean(x["train"], y["train"], parts["train"].corpus.tolist()))
-    head = Head(labels=names, cosine=True, weight=weight, bias=torch.zeros(len(names)), mean=mean)
-    temperature = classifier.fit_temperature(
-        head, x["validation"], y["validation"], parts["validation"].corpus.tolist()
-    )
-    return EmotionClassifier(clep, replace(head, log_temperature=temperature))
+        head, _ = fit_head(
+            "text",
+            labels(label_set),
+            part("train"),
+            part("validation"),
+            text=text,
+            config=ClassifierConfig(**settings),
+            seed=seed,
+            folder=place,
+        )
+    return EmotionClassifier(clep, head)
 
 
 def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "EmotionClassifier":

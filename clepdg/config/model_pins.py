@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 from clepdg.config.manifests import folders
 from clepdg.errors import BackboneError, ConfigError
 
+COLUMNS: Final = ("repository", "revision", "file", "bytes", "sha256")
 TABLE: Final = "models.csv"  # the pins, beside the corpora's cards
 LAION: Final = "laion:"  # a backbone's name that begins so is one of LAION's own checkpoints
 LAION_REPOSITORY: Final = "lukewys/laion_clap"  # which the laion_clap package downloads from
@@ -36,7 +38,10 @@ def pins() -> dict[str, Pin]:
     found: dict[str, Pin] = {}
     for folder in reversed(folders()):
         if (folder / TABLE).is_file():
-            found |= _read_pins(folder / TABLE)
+            for name, pin in _read_pins(folder / TABLE).items():
+                before = found.get(name)
+                files = before.files if before and before.revision == pin.revision else {}
+                found[name] = Pin(revision=pin.revision, files={**files, **pin.files})
     return found
 
 
@@ -44,14 +49,38 @@ def pins() -> dict[str, Pin]:
 def _read_pins(path: Path) -> dict[str, Pin]:
     found: dict[str, Pin] = {}
     try:
-        for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))):
-            pin = found.setdefault(row["repository"], Pin(revision=row["revision"]))
-            if row["file"]:
-                pin.files[row["file"]] = (int(row["bytes"]) if row["bytes"] else None, row["sha256"] or None)
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        expected = "columns repository, revision, file, bytes, sha256"
-        raise ConfigError("The table of models can't be read.", got=error, expected=expected, where=path) from error
+        table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
+        rows = list(table)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError("The table of models can't be read.", got=error, expected=COLUMNS, where=path) from error
+    header = tuple(table.fieldnames or ())
+    faults = [] if header == COLUMNS else [f"line 1: {', '.join(header) or 'empty'}"]
+    for number, row in enumerate([] if faults else rows, start=2):
+        name, revision, file, size, sha256 = ((row[column] or "").strip() for column in COLUMNS)
+        pin = found.setdefault(name, Pin(revision=revision))
+        wrong = [
+            None in row and "too many cells",
+            not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and f"repository {name!r}",
+            not re.fullmatch(r"[0-9a-f]{40}", revision) and f"revision {revision!r}, not a commit",
+            pin.revision != revision and f"revision {revision!r}, another one than before",
+            bool(size) and not size.isdigit() and f"bytes {size!r}",
+            bool(sha256) and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256) and f"sha256 {sha256!r}",
+        ]
+        faults += [f"line {number}: {fault}" for fault in wrong if fault]
+        if file:
+            pin.files[file] = (int(size) if size.isdigit() else None, sha256.lower() or None)
+    if faults:
+        raise ConfigError("The table of models is malformed.", got=faults[:5], expected=COLUMNS, where=path)
     return found
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder that a model's name is on this machine, or None."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError):  # too long a name, or a home of nobody
+        return None
 
 
 def repository(name: str) -> str:

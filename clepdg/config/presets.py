@@ -6,10 +6,9 @@ import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from clepdg.config.model_pins import pinned_revision
+from clepdg.config.model_pins import local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
 from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
@@ -106,7 +105,7 @@ def build(
             raise ConfigError(
                 "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
             )
-        name, _, revision = (backbone, "", "") if Path(backbone).expanduser().is_dir() else backbone.partition("@")
+        name, _, revision = (backbone, "", "") if local_folder(backbone) else backbone.partition("@")
         config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
     if corpora is not None:
         config = replace(config, corpora=tuple(corpora))

@@ -19,7 +19,7 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, windows
 from clepdg.audio.io import Waveform
-from clepdg.errors import BackboneError
+from clepdg.errors import BackboneError, ClepError
 from clepdg.models.loading import load_weights
 from clepdg.models.tensors import check_finite, digest_tensors
 from clepdg.store.readers import read_facts
@@ -164,7 +164,6 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
         BackboneError: weights or tokenizer are missing or do not fit together, or the weights are not finite or an
             unknown pickle.
     """
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     where = str(folder)
@@ -173,7 +172,9 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
     try:
         model, info = load_weights(Path(where), allow_unknown=allow_unknown)
         tokenizer = AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+    except ClepError:
+        raise
+    except Exception as error:  # a broken folder fails in whatever way it likes
         raise BackboneError(
             "The backbone can't be loaded.",
             got=" ".join(str(error).split())[:400],

@@ -117,6 +117,21 @@ def check_pickles(where: object, sums: Collection[str | None], *, allow: bool) -
         )
 
 
+def require_weights(path: Path) -> None:
+    """Reject what servers send in place of weights.
+
+    Raises:
+        BackboneError: the file is a git LFS pointer or a web page.
+    """
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    kinds = {b"version https://git-lfs": "a git LFS pointer", b"<": "a web page"}
+    for begins, kind in kinds.items():
+        if start.startswith(begins):
+            do = "run git lfs pull in the clone, or download the file itself"
+            raise BackboneError("A file of weights is not weights.", got=kind, where=path, do=do)
+
+
 def sha256(path: Path) -> str:
     """Return a file's sha256."""
     with path.open("rb") as file:

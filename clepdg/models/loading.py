@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from clepdg.models.files import check_pickles, is_pickled, sha256, weight_files
+from clepdg.models.files import check_pickles, is_pickled, require_weights, sha256, weight_files
 from clepdg.models.pickles import read_tensors
 
 
@@ -22,6 +22,8 @@ def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") 
     import transformers
 
     files, model_class = weight_files(folder), getattr(transformers, kind)
+    for file in files:
+        require_weights(folder / file)
     if is_pickled(files):
         check_pickles(folder, [] if allow_unknown else [sha256(folder / name) for name in files], allow=allow_unknown)
         state = {name: tensor for file in files for name, tensor in read_tensors(folder / file).items()}

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from clepdg.audio.io import Waveform, resample
-from clepdg.errors import BackboneError
+from clepdg.errors import BackboneError, ClepError
 from clepdg.models.loading import load_weights
 from clepdg.models.tensors import check_finite, digest_tensors
 
@@ -84,14 +84,15 @@ def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool
         BackboneError: the model is incomplete or no speech encoder, its weights are not finite or an unknown pickle, or
             it needs code of its own.
     """
-    from safetensors import SafetensorError
     from transformers import AutoFeatureExtractor
 
     where = str(folder)
     try:
         model, info = load_weights(Path(where), allow_unknown=allow_unknown, kind="AutoModel")
         extractor = AutoFeatureExtractor.from_pretrained(where, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+    except ClepError:
+        raise
+    except Exception as error:  # a broken folder fails in whatever way it likes
         raise BackboneError(
             "The speech encoder can't be loaded.",
             got=" ".join(str(error).split())[:400],

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clepdg.config.model_pins import local_folder
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
 from tasks.engine.node import STAGES
@@ -77,8 +78,8 @@ def given_sources(options: argparse.Namespace) -> dict[str, str]:
 def read_arguments(options: argparse.Namespace) -> Arguments:
     """Return a run's arguments from the command line's options."""
     backbone = options.backbone
-    if backbone is not None and Path(backbone).expanduser().is_dir():
-        backbone = str(Path(backbone).expanduser().resolve())
+    if backbone and (folder := local_folder(backbone)):
+        backbone = str(folder.resolve())
     return Arguments(
         preset=options.preset or "open",
         backbone=backbone,

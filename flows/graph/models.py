@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from clepdg import prompts
 from clepdg.config.folds import Fold
+from clepdg.config.model_pins import local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
@@ -127,8 +127,8 @@ def _reading(compute: Callable[..., Computed], allow_pickle_weights: bool) -> Ca
 
 def _weights(name: str) -> tuple[str, dict[str, str]]:
     """Return the place of weights, and its state if it is a folder."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = local_folder(name)
+    if folder is None:
         return name, {}
     listing = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
     return str(folder.absolute()), {"folder": digest(listing)}

@@ -1,9 +1,7 @@
 """Check before work starts that a run's models are available."""
 
-from pathlib import Path
-
 from clepdg import prompts
-from clepdg.config.model_pins import LAION, ROBERTA, laion_file, pinned_revision, repository
+from clepdg.config.model_pins import LAION, ROBERTA, laion_file, local_folder, pinned_revision, repository
 from clepdg.config.rows import EGEMAPS
 from clepdg.config.schema import MADE_HERE, Config
 from clepdg.errors import BackboneError, ConfigError
@@ -36,7 +34,7 @@ def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
     elif name.startswith(LAION):
         from clepdg.download import hub
 
-        hub.check(repository(name), revision, file_named(laion_file(name)))
+        hub.check(repository(name), revision, file_named(laion_file(name)), allow_unknown=allow_unknown)
         hub.check(ROBERTA, pinned_revision(ROBERTA), tokenizer_files)
     else:
         check_model(name, revision, CLAP_FILES, allow_unknown)
@@ -96,14 +94,17 @@ def check_model(name: str, revision: str | None, choose: Choose, allow_unknown: 
     """
     from clepdg.download import hub
 
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = local_folder(name)
+    if folder is None:
         hub.check(name, revision, choose, allow_unknown=allow_unknown)
         return
     try:
-        choose({path.name for path in folder.iterdir()})
-    except BackboneError as error:
-        raise BackboneError("The model's folder can't be used.", got=error, where=folder) from None
-    files = weight_files(folder)
-    if is_pickled(files) and not allow_unknown:
-        check_pickles(folder, [sha256(folder / file) for file in files], allow=False)
+        try:
+            choose({path.name for path in folder.iterdir()})
+        except BackboneError as error:
+            raise BackboneError("The model's folder can't be used.", got=error, where=folder) from None
+        files = weight_files(folder)
+        if is_pickled(files) and not allow_unknown:
+            check_pickles(folder, [sha256(folder / file) for file in files], allow=False)
+    except OSError as error:
+        raise BackboneError("The model's folder can't be read.", got=error, where=folder) from error

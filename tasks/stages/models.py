@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg.config.model_pins import LAION, ROBERTA, laion_file, pinned_revision, repository
+from clepdg.config.model_pins import LAION, ROBERTA, laion_file, local_folder, pinned_revision, repository
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT
 from clepdg.models.files import CLAP_FILES, ENCODER_FILES, Choose, file_named, tokenizer_files
 from tasks.engine.node import Computed, Work
@@ -49,8 +49,7 @@ def model_folder(name: str, revision: str | None, choose: Choose, work: Work) ->
     """Return the user's model folder, or the hub's, downloaded."""
     from clepdg.download import hub
 
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() else hub.fetch(name, str(revision), choose, **_hub(work))
+    return local_folder(name) or hub.fetch(name, str(revision), choose, **_hub(work))
 
 
 def _hub(work: Work) -> dict[str, Any]:

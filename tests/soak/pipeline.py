@@ -35,8 +35,9 @@ PRELOADED = [
         "clepdg.method.classifier",
         "clepdg.dataset.index",
     ),
-    *("clepdg.quality", "clepdg.sharding", "clepdg.evaluate", "clepdg.report_page", "clepdg.intervals"),
-    *("clepdg.corpora.synthetic", "flows.checks", "tasks.evaluation", "tests.soak.pipeline"),
+    *("clepdg.dataset.quality", "clepdg.dataset.shard_writer", "clepdg.evaluation.cells", "clepdg.report.html"),
+    *("clepdg.evaluation.intervals", "clepdg.corpora.synthetic", "flows.run.plan", "tasks.stages.evaluate"),
+    "tests.soak.pipeline",
 ]
 TOKEN = "CLEPDG_SOAK"  # in the environment of every process that a run starts
 

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants as hub_constants
 import pytest
@@ -10,11 +12,12 @@ import torch
 
 from clepdg.config.model_pins import laion_file, pins
 from clepdg.download import hub
-from clepdg.errors import BackboneError
+from clepdg.errors import BackboneError, ConfigError
 from clepdg.models.clap import load_clap
 from clepdg.models.files import CLAP_FILES, ENCODER_FILES, file_named, sha256, tokenizer_files
 from clepdg.models.speech_encoder import load_encoder
 from clepdg.store.documents import Documents
+from tasks.host.model_checks import check_model
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import TOKEN, Hub, Repository
 
@@ -149,13 +152,129 @@ def test_what_has_no_pin_is_recorded_at_the_first_download(server, tmp_path):
         hub.fetch(NAME, revision, CLAP_FILES, pins=documents)
 
 
-def test_the_hub_has_to_send_what_it_announces(server, source, tmp_path, monkeypatch):
-    real = hub._published_sums
-    monkeypatch.setattr(
-        hub, "_published_sums", lambda info: {f: (size, "1" * 64) for f, (size, _) in real(info).items()}
-    )
+def test_the_hub_has_to_send_what_it_announces_also_at_the_second_try(server, source, tmp_path, monkeypatch):
+    """Refused bytes leave the cache and are never recorded: the next run downloads again."""
+    documents, revision = Documents(tmp_path / "store"), commit(server)
+    with monkeypatch.context() as lying:
+        lying.setattr(hub, "sha256", lambda path: "2" * 64)
+        for _ in range(2):
+            with pytest.raises(BackboneError, match="published by the hub"):
+                hub.fetch(NAME, revision, CLAP_FILES, pins=documents)
+            assert hub.cached(NAME, revision, CLAP_FILES) is None
+    assert documents.read("pins/models.json") is None
+    hub.fetch(NAME, revision, CLAP_FILES, pins=documents)
+    assert documents.read("pins/models.json")
+
+
+def test_a_cached_file_is_held_to_the_name_of_its_blob(server, tmp_path):
+    folder = hub.fetch(NAME, commit(server), CLAP_FILES)
+    blob = (folder / "pytorch_model.bin").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
     with pytest.raises(BackboneError, match="published by the hub"):
         hub.fetch(NAME, commit(server), CLAP_FILES)
+    hub.fetch(NAME, commit(server), CLAP_FILES)
+
+
+def test_a_path_is_no_commit(server, folder):
+    load_clap(folder, allow_unknown=True).save(folder)
+    for revision in (str(folder), "../../../../" + folder.name, "x" * 300):
+        assert hub.cached(NAME, revision, CLAP_FILES) is None
+        with pytest.raises(BackboneError):
+            hub.check(NAME, revision, CLAP_FILES)
+
+
+def test_other_bytes_than_the_pinned_are_known_before_the_download(server, tmp_path, monkeypatch):
+    own_pins(monkeypatch, tmp_path / "cards", f"{NAME},{commit(server)},pytorch_model.bin,,{'0' * 64}")
+    for allowed in (False, True):
+        with pytest.raises(BackboneError, match="not the published one") as caught:
+            hub.check(NAME, commit(server), CLAP_FILES, allow_unknown=allowed)
+        assert "--allow-pickle-weights" not in str(caught.value)
+    assert not server.cdn.requests
+
+
+@pytest.mark.parametrize("answer", [{}, [], None, {"id": "x", "siblings": [{"x": 1}]}, {"id": "x", "siblings": "abc"}])
+def test_an_answer_that_describes_no_model_is_one_message(server, monkeypatch, answer):
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo
+
+    monkeypatch.setattr(HfApi, "model_info", lambda self, *_, **__: ModelInfo(**answer))
+    with pytest.raises(BackboneError, match="can't be read|can't be used"):
+        hub.check(NAME, commit(server), CLAP_FILES)
+
+
+def test_a_hub_that_drips_is_given_up(server, monkeypatch):
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr("clepdg.download.check.hub_info.ALL_SECONDS", 0.2)
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: time.sleep(5))
+    with pytest.raises(BackboneError, match="too slow"):
+        hub.check(NAME, commit(server), CLAP_FILES)
+
+
+def test_a_cache_without_room_or_rights_is_known_before_the_download(server, monkeypatch, tmp_path):
+    with monkeypatch.context() as full:
+        full.setattr(hub.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+        with pytest.raises(BackboneError, match="too full"):
+            hub.check(NAME, commit(server), CLAP_FILES, allow_unknown=True)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BackboneError, match="can't be written"):
+        hub.check(NAME, commit(server), CLAP_FILES, allow_unknown=True)
+
+
+@pytest.mark.parametrize("name", ["~nouser/x", "a" * 300, "a--b/c..d", "", "."])
+def test_an_odd_name_is_one_message(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackboneError):
+        check_model(name, "0" * 40, CLAP_FILES, False)
+
+
+ROW = "repository,revision,file,bytes,sha256"
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("junk", "line 1: junk"),
+        ("", "line 1: empty"),
+        (f"{ROW}\na/b,main,,,", "line 2: revision 'main'"),
+        (f"{ROW}\na/b,{'0' * 40},x.bin,-1,", "bytes '-1'"),
+        (f"{ROW}\na/b,{'0' * 40},x.bin,,XYZ", "sha256 'XYZ'"),
+        (f"{ROW}\na/b,{'0' * 40},,,\na/b,{'1' * 40},,,", "line 3"),
+        (f"{ROW}\na/b", "revision ''"),
+    ],
+)
+def test_a_malformed_table_of_models_names_its_line(rows, says, tmp_path, monkeypatch):
+    (tmp_path / "models.csv").write_text(rows)
+    monkeypatch.setenv("CLEPDG_CARDS", str(tmp_path))
+    with pytest.raises(ConfigError, match="malformed") as caught:
+        pins()
+    assert says in str(caught.value)
+
+
+def test_own_pins_add_to_the_projects(tmp_path, monkeypatch):
+    name = "lukewys/laion_clap"
+    known = pins()[name]
+    own_pins(monkeypatch, tmp_path, f"{name},{known.revision},mine.pt,5,{'A' * 64}")
+    assert pins()[name].files == {**known.files, "mine.pt": (5, "a" * 64)}
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"), [(b"version https://git-lfs.github.com/spec/v1", "LFS"), (b"<html>", "page")]
+)
+def test_what_servers_send_in_place_of_weights_is_named(folder, start, kind):
+    (folder / "pytorch_model.bin").write_bytes(start)
+    with pytest.raises(BackboneError, match=kind):
+        load_clap(folder, allow_unknown=True)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden_size": "64"}, {"num_attention_heads": 0}])
+def test_a_configuration_of_wrong_types_is_one_message(folder, wrong):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= wrong
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match="can't be loaded"):
+        load_clap(folder, allow_unknown=True)
 
 
 def test_safetensors_are_preferred(server, source, folder, tmp_path):

@@ -101,6 +101,8 @@ def reported_sums(url: str, sleep: Callable[[float], None] = time.sleep) -> dict
         )
     if response.status_code != 200 and "x-linked-etag" not in response.headers:
         raise SourceError(http_client.busy_status(response))
+    if response.headers.get("content-type", "").startswith("text/html") and "x-linked-etag" not in response.headers:
+        raise SourceError("a web page, not data")
     return _facts(response)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from clepdg.config.model_pins import Pin, pins
-from clepdg.download import hub
+from clepdg.download.check.hub_info import repository_info
 from clepdg.download.check.jobs import Checked, Job, compare
 
 WHAT = "model weights"
@@ -24,9 +24,7 @@ def _lines(name: str, pin: Pin) -> Iterable[Checked]:
         BackboneError: the hub does not answer, or has no such repository, revision or file.
     """
     where = f"{name}@{pin.revision}"
-    info, _ = hub.repository_info(
-        name, pin.revision, lambda names: (sorted({*pin.files} & {*names}) or sorted(names))[:1]
-    )
+    info, _ = repository_info(name, pin.revision, lambda names: (sorted({*pin.files} & {*names}) or sorted(names))[:1])
     reported = {each.rfilename: (each.size, each.lfs.sha256 if each.lfs else None) for each in info.siblings or ()}
     for file, (size, sha256) in pin.files.items():
         if file not in reported:
