@@ -16,7 +16,7 @@ down: $(VENV)/.installed ## stop what `make up` started
 	@$(BIN)/python -m tasks.admin.services down
 
 test: $(VENV)/.installed-extras ## what holds every part of the house, in five minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed-extras ## every test; tests/tiers.py lists those that take long
 	$(BIN)/python -m pytest -m ""

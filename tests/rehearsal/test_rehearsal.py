@@ -54,7 +54,7 @@ def test_one_corpus_and_a_small_model_from_an_empty_machine_to_a_prediction(tmp_
         there.publishers.change("ravdess")
         there.run("clep-dg", "run", "--refresh")
         notes = " ".join(there.last_run()["notes"])
-        assert "ravdess" in notes and "something else than at the download" in notes
+        assert "ravdess" in notes and "other metadata than at the download" in notes
         checked = there.run("clep-dg", "fetch", "--check", "--corpora", "ravdess", check=False)
         assert checked.returncode == 1 and "differs" in checked.stdout
 
@@ -86,7 +86,7 @@ def test_the_whole_rehearsal_with_models_of_true_size(tmp_path):
             with timed("clep-dg/refresh after a publisher changed a file"):
                 there.run("prefect", "deployment", "run", "clep-dg/refresh", "--watch")
             notes = " ".join(there.last_run()["notes"])
-            assert "emodb" in notes and "something else than at the download" in notes
+            assert "emodb" in notes and "other metadata than at the download" in notes
             checked = there.run("clep-dg", "fetch", "--check", check=False)
             assert checked.returncode == 1 and "differs" in checked.stdout
         finally:
