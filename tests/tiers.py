@@ -20,6 +20,7 @@ SLOW = (
     "tests/flow/test_flow.py::test_adding_a_file",
     "tests/flow/test_flow.py::test_an_edited_label_map",
     "tests/flow/test_flow.py::test_an_utterance_that_the_card_withdraws",
+    "tests/flow/test_flow.py::test_classifier_steps",
     "tests/flow/test_flow.py::test_compare_and_promote",
     "tests/flow/test_flow.py::test_copies_of_source_audio",
     "tests/flow/test_flow.py::test_what_a_broken_mlflow_missed",
@@ -40,9 +41,13 @@ SLOW = (
     "tests/unit/test_environments.py::test_contexts_in_words_rank",
     "tests/unit/test_environments.py::test_it_is_the_same_each_time",
     "tests/unit/test_laion.py::test_embeddings_are_laion_claps_own",
+    "tests/unit/test_maintenance.py::test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for[remote]",
+    "tests/unit/test_maintenance.py::test_gc_keeps_what_the_last_runs_reach[remote]",
+    "tests/unit/test_maintenance.py::test_the_commands[remote]",
     "tests/unit/test_quality.py::test_corpora_indexed_side_by_side",
     "tests/unit/test_ranks.py",
     "tests/unit/test_remote_store.py",
+    "tests/unit/test_trees.py::test_meld_clips_that_are_cut_too_long",
     "tests/unit/test_upstream.py::test_what_can_t_be_asked_is_a_note[answer0",
 )
 QUICK = (  # of these, what `make test` runs
