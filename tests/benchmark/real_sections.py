@@ -1,4 +1,4 @@
-"""What real_size measures: agreement of a device with the CPU, agreement of a resumed training, and speed."""
+"""Measure a device against the CPU, a resumed training against an uninterrupted one, and speed."""
 
 import itertools
 import time

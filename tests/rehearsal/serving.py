@@ -63,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_GET  # noqa: N815
 
     def answer(self) -> None:
-        """Answer one request."""
-        raise NotImplementedError
+        """Answer one request; servers override it."""
+        self.reply(404)
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Send a whole answer; underscores in names of headers become hyphens."""
