@@ -135,7 +135,7 @@ def test_a_full_disk_costs_nothing_that_is_done(disk, on_disk, monkeypatch):
         full.setattr(loop.Training, "_save", while_saving)
         said = complaint()
     assert "clep/supervised.c0: A checkpoint can't be written" in said and "No space left on device" in said
-    assert "Traceback" not in said and "goes on from the checkpoint before" in said
+    assert "Traceback" not in said and "resumes from the previous checkpoint" in said
     assert {"shard/synthetic-1", "shard/synthetic-3", "backbone/backbone"} <= outputs(on_disk)
     disk.grow()
 

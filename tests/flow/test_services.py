@@ -15,7 +15,7 @@ import yaml
 
 from clepdg import hashing
 from clepdg.errors import ClepError
-from tasks.admin import services
+from tasks.admin import prefect_server, services
 from tasks.admin.prefect_server import prefect_for_one_run
 from tasks.host import processes
 from tasks.host.settings import PROJECT, load_settings
@@ -241,9 +241,8 @@ def test_a_service_is_known_whatever_the_clock_says(home, monkeypatch):
 
 def test_a_server_that_can_not_start_says_why(home, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setattr(
-        services, "_prefect_command", lambda port: [sys.executable, "-c", "raise SystemExit('no luck')"]
-    )
+    broken = [sys.executable, "-c", "raise SystemExit('no luck')"]
+    monkeypatch.setattr(prefect_server, "prefect_command", lambda port: broken)
     with pytest.raises(ClepError, match="no luck"), prefect_for_one_run(load_settings()):
         pass
 
