@@ -32,9 +32,9 @@ def watch(done, total):
 
 def main():
     import pandas as pd
-    from clepdg import sharding
-    from clepdg.audio import decode, encode_flac, resample, to_mono, to_pcm
-    from clepdg.config import ShardConfig
+    from clepdg.dataset import shard_writer
+    from clepdg.audio.io import decode, encode_flac, resample, to_mono, to_pcm
+    from clepdg.config.schema import ShardConfig
 
     root, what, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.wav"))
@@ -48,7 +48,7 @@ def main():
     else:
         with tempfile.TemporaryDirectory() as out:
             start = time.perf_counter()
-            sharding.write_shards(Path(out), root, table, ShardConfig(), workers=int(what), progress=watch)
+            shard_writer.write_shards(Path(out), root, table, ShardConfig(), workers=int(what), progress=watch)
     seconds = time.perf_counter() - start
     print(json.dumps({"rate": count / seconds, "peak": sum(peaks.values())}))
 

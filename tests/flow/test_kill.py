@@ -33,7 +33,7 @@ OVERRIDES = {
 DRIVER = """
 import json, os, signal, sys
 from clepdg.training import loop as training
-from clepdg.store import Store
+from clepdg.store.store import Store
 from flows.clep_dg import clep_dg
 
 where, stage = sys.argv[1].split(":")

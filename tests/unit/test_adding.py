@@ -16,7 +16,7 @@ def project(tmp_path: Path) -> Path:
     """Return a copy of what holds cards, grammars and their tests."""
     for name in ("clepdg", "tasks", "data_manifests"):
         shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py"):
+    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/tiers.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, tmp_path / name)
     (tmp_path / "tests/unit").mkdir()

@@ -305,7 +305,7 @@ def test_an_outage_costs_no_finished_work(machine: Any, s3: S3, many: bool, monk
     files = {f"f{n}": "text" for n in range(transfer.MANY_FILES if many else 3)}
     store = machine("a")
     s3.fault = lambda method, path: "503" if method in ("PUT", "POST") else None
-    with pytest.raises(StoreError, match=r"(?s)could not be uploaded.*what was computed is kept"):
+    with pytest.raises(StoreError, match=r"(?s)could not be uploaded.*uploads the output, which is kept in"):
         compute(store, **files)
     s3.fault = lambda method, path: None
     assert machine("b").lookup("clep", "k") == "new"
