@@ -30,7 +30,6 @@ PHRASES = (
 BANNED = re.compile("|".join(rf"\b{phrase}\b" for phrase in (*PHRASES, r"brings?\b.{0,40}\bup to date")), re.IGNORECASE)
 SPEECH = re.compile(r"a person speaking", re.IGNORECASE)  # words of a prompt
 FILES = [path for package in PACKAGES for path in sorted((PROJECT / package).rglob("*.py"))]
-TEXTS = [*sorted((PROJECT / "docs").glob("*.md")), PROJECT / "README.md"]
 
 
 def name(path: Path) -> str:
@@ -65,8 +64,3 @@ def test_summaries_are_short_and_say_what_is_done(path: Path) -> None:
 def test_code_speaks_plainly(path: Path) -> None:
     found = [f"line {line}: {hit[0]}" for line, text in words(path) for hit in BANNED.finditer(SPEECH.sub("", text))]
     assert not found
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_documents_speak_plainly(path: Path) -> None:
-    assert not [hit[0] for hit in BANNED.finditer(SPEECH.sub("", path.read_text()))]
