@@ -10,10 +10,10 @@ demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
 
 up: $(VENV)/.installed ## Prefect server, MLflow server and a worker on 127.0.0.1, deployments in place
-	@$(BIN)/python -m tasks.admin.services up
+	@$(BIN)/python -m clepdg_tasks.admin.services up
 
 down: $(VENV)/.installed ## stop what `make up` started
-	@$(BIN)/python -m tasks.admin.services down
+	@$(BIN)/python -m clepdg_tasks.admin.services down
 
 test: $(VENV)/.installed-extras ## what holds every part of the house, in five minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -46,7 +46,7 @@ format: $(VENV)/.installed-extras
 	$(BIN)/ruff check --fix .
 
 versions: $(VENV)/.installed ## record raised stage versions; SAME=1: results stay the same
-	$(BIN)/python -m tasks.engine.versions $(if $(SAME),--same-results)
+	$(BIN)/python -m clepdg_tasks.engine.versions $(if $(SAME),--same-results)
 
 lock: $(VENV)/.installed ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
@@ -59,6 +59,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements$(if $(wildcard $(VENV)/.installed-extras),-extras).lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@mkdir -p $(VENV)/names && for name in tasks flows; do ln -sfn ../../$$name $(VENV)/names/clepdg_$$name; done # see [tool.mypy]
 	@touch $@
 
 $(VENV)/.installed-extras: $(VENV)/.installed requirements-extras.lock

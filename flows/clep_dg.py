@@ -12,16 +12,16 @@ from pydantic import WithJsonSchema
 from clepdg.config.folds import LEAVE_OUT, SUPERVISED, pair
 from clepdg.config.presets import option_names
 from clepdg.corpora.cards import corpus_names
-from flows.run import fan_out as elsewhere
-from flows.run import refresh as refreshing
-from flows.run.executor import execute
-from flows.run.plan import CHECKED, check, make_plan
-from flows.run.prefect_logging import log_errors_once, survive_broken_pipe
-from flows.run.run import close_run, open_run, stop_run
-from tasks.admin.prefect_crashes import report_crashed, run_lock
-from tasks.engine.run_history import Arguments, run_name
-from tasks.host import liveness
-from tasks.host.settings import Settings, load_settings
+from clepdg_flows.run import fan_out as elsewhere
+from clepdg_flows.run import refresh as refreshing
+from clepdg_flows.run.executor import execute
+from clepdg_flows.run.plan import CHECKED, check, make_plan
+from clepdg_flows.run.prefect_logging import log_errors_once, survive_broken_pipe
+from clepdg_flows.run.run import close_run, open_run, stop_run
+from clepdg_tasks.admin.prefect_crashes import report_crashed, run_lock
+from clepdg_tasks.engine.run_history import Arguments, run_name
+from clepdg_tasks.host import liveness
+from clepdg_tasks.host.settings import Settings, load_settings
 
 StageName = Literal[
     "source",

@@ -26,8 +26,8 @@ from clepdg.download.check.jobs import Checked, Job, run_jobs
 from clepdg.download.urls import manual_download
 from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
 from clepdg.hashing import write_json
-from flows.cli.terminal import bar
-from tasks.host.settings import Settings
+from clepdg_flows.cli.terminal import bar
+from clepdg_tasks.host.settings import Settings
 
 SOURCE: Final = ".source.json"
 # Checked beside the corpora by `clep-dg fetch --check`, where none are named

@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ClepError, ConfigError
-from flows.cli.maintenance import add_maintenance_commands
-from flows.cli.options import add_corpora_options, add_run_options, given_sources, read_arguments
-from flows.cli.registry import add_registry_commands
-from flows.cli.status import status_command
-from flows.cli.terminal import print_result, show
-from tasks.engine import run_history
-from tasks.host.processes import set_environment
-from tasks.host.settings import load_settings
+from clepdg_flows.cli.maintenance import add_maintenance_commands
+from clepdg_flows.cli.options import add_corpora_options, add_run_options, given_sources, read_arguments
+from clepdg_flows.cli.registry import add_registry_commands
+from clepdg_flows.cli.status import status_command
+from clepdg_flows.cli.terminal import print_result, show
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.host.processes import set_environment
+from clepdg_tasks.host.settings import load_settings
 
 if TYPE_CHECKING:
-    from flows.run.plan import Plan
+    from clepdg_flows.run.plan import Plan
 
 DRAIN_SECONDS = 10.0  # longest wait for a server to accept the last events
 
@@ -101,10 +101,10 @@ def run_command(options: argparse.Namespace) -> None:
     settings = load_settings()
     set_environment(settings)
     arguments = read_arguments(options)
-    from flows.run.plan import check, make_plan
+    from clepdg_flows.run.plan import check, make_plan
 
     if options.refresh:  # the flow asks the sources before it checks them
-        from flows.run import refresh
+        from clepdg_flows.run import refresh
 
         last = refresh.last_run(arguments, settings.open_store())
         plan = make_plan(last or arguments)
@@ -114,7 +114,7 @@ def run_command(options: argparse.Namespace) -> None:
     else:
         plan = make_plan(arguments)
         check(plan, settings)
-    from tasks.admin.prefect_server import prefect_for_one_run
+    from clepdg_tasks.admin.prefect_server import prefect_for_one_run
 
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # Prefect reads its settings once, when it is imported
@@ -133,10 +133,10 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.logging.handlers import APILogHandler
 
-    from flows.clep_dg import clep_dg
-    from flows.run.plan import CHECKED
-    from flows.run.run import SHOW
-    from tasks.host.preflight import unreachable
+    from clepdg_flows.clep_dg import clep_dg
+    from clepdg_flows.run.plan import CHECKED
+    from clepdg_flows.run.run import SHOW
+    from clepdg_tasks.host.preflight import unreachable
 
     SHOW.set(show())
     handed_on = CHECKED.set(plan)
@@ -165,7 +165,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str
 
 def fetch_command(options: argparse.Namespace) -> None:
     """Download corpora and print how to use them, or check their addresses."""
-    from flows.cli.fetch import check, fetch
+    from clepdg_flows.cli.fetch import check, fetch
 
     if options.check == bool(options.folder) or (options.check and options.source):
         do = "clep-dg fetch FOLDER, or clep-dg fetch --check without FOLDER and --source"
@@ -207,7 +207,7 @@ def _roberta_tokenizer() -> Path:
 def import_laion_command(options: argparse.Namespace) -> None:
     """Convert a LAION checkpoint to a model folder; print how to use it."""
     from clepdg.models import laion
-    from tasks.stages.inputs import quiet_transformers
+    from clepdg_tasks.stages.inputs import quiet_transformers
 
     quiet_transformers()
     out = options.out.expanduser()

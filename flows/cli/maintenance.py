@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from flows.cli.terminal import bar
-from tasks.admin import maintenance
-from tasks.host.preflight import check_tracking
-from tasks.host.settings import load_settings
+from clepdg_flows.cli.terminal import bar
+from clepdg_tasks.admin import maintenance
+from clepdg_tasks.host.preflight import check_tracking
+from clepdg_tasks.host.settings import load_settings
 
 
 def add_maintenance_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from clepdg.config.model_pins import local_folder
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
-from tasks.engine.node import STAGES
-from tasks.engine.run_history import Arguments
+from clepdg_tasks.engine.node import STAGES
+from clepdg_tasks.engine.run_history import Arguments
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

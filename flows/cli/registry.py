@@ -6,9 +6,9 @@ from pathlib import Path
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
-from tasks.host.preflight import check_tracking
-from tasks.host.processes import set_environment
-from tasks.host.settings import Settings, load_settings
+from clepdg_tasks.host.preflight import check_tracking
+from clepdg_tasks.host.processes import set_environment
+from clepdg_tasks.host.settings import Settings, load_settings
 
 
 def add_registry_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,8 +33,8 @@ def predict_command(options: argparse.Namespace) -> None:
     """Print emotions and probabilities by the registered classifier."""
     settings = _registry_settings(options.preset)
     check_audio(options.files)
-    from tasks.stages.inputs import quiet_transformers
-    from tasks.tracking.model_registry import load_classifier
+    from clepdg_tasks.stages.inputs import quiet_transformers
+    from clepdg_tasks.tracking.model_registry import load_classifier
 
     quiet_transformers()
     model = load_classifier(settings, options.preset, options.version)
@@ -49,7 +49,7 @@ def predict_command(options: argparse.Namespace) -> None:
 def compare_command(options: argparse.Namespace) -> None:
     """Print the registered classifiers side by side."""
     settings = _registry_settings(options.preset)
-    from tasks.tracking.compare import compare
+    from clepdg_tasks.tracking.compare import compare
 
     print(compare(settings, options.preset, options.versions))
 
@@ -57,7 +57,7 @@ def compare_command(options: argparse.Namespace) -> None:
 def promote_command(options: argparse.Namespace) -> None:
     """Make a registered classifier the champion."""
     settings = _registry_settings(options.preset)
-    from tasks.tracking.champion import promote
+    from clepdg_tasks.tracking.champion import promote
 
     print(promote(settings, options.preset, options.version, options.why))
 

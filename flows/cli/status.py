@@ -5,9 +5,9 @@ from functools import cache
 from typing import Any
 
 from clepdg.errors import ClepError
-from flows.cli.options import read_arguments
-from tasks.engine import run_history
-from tasks.host.settings import load_settings
+from clepdg_flows.cli.options import read_arguments
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.host.settings import load_settings
 
 
 def status_command(options: argparse.Namespace) -> None:
@@ -16,8 +16,8 @@ def status_command(options: argparse.Namespace) -> None:
     from clepdg.download import upstream
     from clepdg.hashing import plain
     from clepdg.store.record import Record
-    from flows.run.plan import make_plan
-    from tasks.engine.node import decide
+    from clepdg_flows.run.plan import make_plan
+    from clepdg_tasks.engine.node import decide
 
     store = load_settings().open_store()
     asked = any(v for name, v in vars(options).items() if name != "command")

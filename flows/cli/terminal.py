@@ -16,15 +16,15 @@ from clepdg.config.rows import MAIN_ROW
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from flows.run.progress import describe, in_bytes, since_first
-from tasks.engine.node import split_id
-from tasks.engine.run_history import Arguments
-from tasks.host.settings import Settings
+from clepdg_flows.run.progress import describe, in_bytes, since_first
+from clepdg_tasks.engine.node import split_id
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import Settings
 
 
 def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
     """Print the results of a run, where they are, and a command to try next."""
-    from tasks.tracking.client import where_to_view
+    from clepdg_tasks.tracking.client import where_to_view
 
     store = settings.open_store()
     key = result["stages"].get("report/report")
@@ -87,7 +87,7 @@ def _an_utterance(result: dict[str, Any], store: Store) -> str:
 
 def show() -> Any:
     """Return the display of a run on a terminal."""
-    from flows.run.run import Show
+    from clepdg_flows.run.run import Show
 
     def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
         return bar(node.stage, node.name)

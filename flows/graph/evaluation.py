@@ -9,10 +9,10 @@ from clepdg.config.rows import BACKBONE, MAIN, Row
 from clepdg.config.schema import Config
 from clepdg.corpora import cards
 from clepdg.evaluation import context_geometry
-from flows.graph.models import Model, backbone_model
-from flows.graph.nodes import Head, audio_name, conditions_of, is_evaluated, new_label, text_name
-from tasks.engine.node import Node
-from tasks.stages import evaluate as evaluation
+from clepdg_flows.graph.models import Model, backbone_model
+from clepdg_flows.graph.nodes import Head, audio_name, conditions_of, is_evaluated, new_label, text_name
+from clepdg_tasks.engine.node import Node
+from clepdg_tasks.stages import evaluate as evaluation
 
 
 def compared_backbone(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Model | None:

@@ -7,9 +7,9 @@ from clepdg.config.folds import SUPERVISED, Fold
 from clepdg.config.rows import CONTEXTS, Row
 from clepdg.config.schema import Config
 from clepdg.evaluation import context_geometry
-from flows.graph.evaluation import compared_backbone, compared_variants, evaluate
-from flows.graph.models import Model, backbone, backbone_by_fold, backbone_model
-from flows.graph.nodes import (
+from clepdg_flows.graph.evaluation import compared_backbone, compared_variants, evaluate
+from clepdg_flows.graph.models import Model, backbone, backbone_by_fold, backbone_model
+from clepdg_flows.graph.nodes import (
     CLEP,
     Head,
     acpt,
@@ -21,7 +21,7 @@ from flows.graph.nodes import (
     is_evaluated,
     text_embeddings,
 )
-from tasks.engine.node import STAGES, Node
+from clepdg_tasks.engine.node import STAGES, Node
 
 
 def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Node]:

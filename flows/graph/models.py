@@ -11,8 +11,8 @@ from clepdg.config.model_pins import local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
-from tasks.engine.node import Computed, Node
-from tasks.stages import models
+from clepdg_tasks.engine.node import Computed, Node
+from clepdg_tasks.stages import models
 
 LOG_MEL = "log-mel"
 BACKBONES = (BACKBONE, FULL_BAND)  # the same weights

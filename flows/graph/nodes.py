@@ -17,10 +17,10 @@ from clepdg.corpora import cards
 from clepdg.download import folders
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.hashing import digest
-from flows.graph.models import STATISTICS, Model, backbone_name
-from tasks.engine.node import Node
-from tasks.stages import classifier as training
-from tasks.stages import embeddings, models
+from clepdg_flows.graph.models import STATISTICS, Model, backbone_name
+from clepdg_tasks.engine.node import Node
+from clepdg_tasks.stages import classifier as training
+from clepdg_tasks.stages import embeddings, models
 
 CLEP = "clep"
 

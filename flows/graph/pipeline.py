@@ -23,14 +23,14 @@ from clepdg.errors import ConfigError, SourceError
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
-from flows.graph.evaluation import compared_backbone
-from flows.graph.fold import fold_nodes
-from flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
-from flows.graph.nodes import audio_embeddings, is_evaluated, shard_name, text_embeddings
-from flows.graph.titles import facts, title, untestable
-from tasks.engine.node import DATA_STAGES, STAGES, Node
-from tasks.stages import data
-from tasks.stages import report as reporting
+from clepdg_flows.graph.evaluation import compared_backbone
+from clepdg_flows.graph.fold import fold_nodes
+from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
+from clepdg_flows.graph.nodes import audio_embeddings, is_evaluated, shard_name, text_embeddings
+from clepdg_flows.graph.titles import facts, title, untestable
+from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node
+from clepdg_tasks.stages import data
+from clepdg_tasks.stages import report as reporting
 
 
 def graph(

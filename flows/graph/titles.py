@@ -7,7 +7,7 @@ from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card
 from clepdg.emotions import labels
-from flows.graph.models import BACKBONES
+from clepdg_flows.graph.models import BACKBONES
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
 

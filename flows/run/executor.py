@@ -18,9 +18,9 @@ from prefect.utilities.annotations import quote
 
 from clepdg.errors import StoreAway
 from clepdg.store.record import Record
-from flows.run.run import Run
-from tasks.engine.node import DATA_STAGES, Node, decide
-from tasks.engine.worker import WorkerProcess
+from clepdg_flows.run.run import Run
+from clepdg_tasks.engine.node import DATA_STAGES, Node, decide
+from clepdg_tasks.engine.worker import WorkerProcess
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")

@@ -14,9 +14,9 @@ from clepdg.config.folds import folds
 from clepdg.errors import ClepError, ConfigError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from flows.run.plan import Plan
-from tasks.engine.node import DATA_STAGES, STAGES, Node, decide
-from tasks.engine.run_history import Arguments, parameters, run_name
+from clepdg_flows.run.plan import Plan
+from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, decide
+from clepdg_tasks.engine.run_history import Arguments, parameters, run_name
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

@@ -15,12 +15,12 @@ from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
 from clepdg.errors import ConfigError
 from clepdg.store.store import Store
-from flows.graph.models import backbone, encoder
-from flows.graph.pipeline import graph, source
-from tasks.engine.node import DATA_STAGES, STAGES, Node, decide
-from tasks.engine.run_history import Arguments
-from tasks.host import model_checks, preflight
-from tasks.host.settings import Settings
+from clepdg_flows.graph.models import backbone, encoder
+from clepdg_flows.graph.pipeline import graph, source
+from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, decide
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host import model_checks, preflight
+from clepdg_tasks.host.settings import Settings
 
 
 @dataclass(frozen=True)

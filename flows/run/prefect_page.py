@@ -13,11 +13,11 @@ from typing import Any
 from uuid import UUID
 
 from clepdg.store.store import Store
-from flows.run.progress import describe, since_first
-from tasks.engine.node import Node, split_id
-from tasks.engine.run_history import RunLog
-from tasks.tracking.client import front_page
-from tasks.tracking.run_logger import MlflowLogger
+from clepdg_flows.run.progress import describe, since_first
+from clepdg_tasks.engine.node import Node, split_id
+from clepdg_tasks.engine.run_history import RunLog
+from clepdg_tasks.tracking.client import front_page
+from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 
 def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: MlflowLogger) -> str:

@@ -17,11 +17,11 @@ from clepdg.errors import SourceError
 from clepdg.hashing import digest, plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from flows.graph.pipeline import source
-from flows.run.plan import Plan
-from tasks.engine import run_history
-from tasks.engine.node import decide
-from tasks.engine.run_history import Arguments
+from clepdg_flows.graph.pipeline import source
+from clepdg_flows.run.plan import Plan
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import decide
+from clepdg_tasks.engine.run_history import Arguments
 
 EVENT = "clep-dg.source.changed"
 

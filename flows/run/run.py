@@ -17,15 +17,15 @@ from clepdg.errors import ClepError
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from flows.run import fan_out, refresh
-from flows.run.plan import Plan
-from flows.run.prefect_page import progress_artifact, run_artifacts
-from tasks.engine import execute, run_history
-from tasks.engine.node import Decision, Node, Outcome
-from tasks.engine.run_history import RunLog
-from tasks.engine.worker import WorkerProcess
-from tasks.host.settings import Settings
-from tasks.tracking.run_logger import MlflowLogger
+from clepdg_flows.run import fan_out, refresh
+from clepdg_flows.run.plan import Plan
+from clepdg_flows.run.prefect_page import progress_artifact, run_artifacts
+from clepdg_tasks.engine import execute, run_history
+from clepdg_tasks.engine.node import Decision, Node, Outcome
+from clepdg_tasks.engine.run_history import RunLog
+from clepdg_tasks.engine.worker import WorkerProcess
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 
 class StagesFailed(ClepError):

@@ -11,9 +11,9 @@ from filelock import Timeout
 from clepdg.store.layout import Item
 from clepdg.store.record import OTHER_FORMAT, Record
 from clepdg.store.store import Store
-from tasks.engine import run_history
-from tasks.engine.node import STAGES, split_id
-from tasks.host.settings import Settings
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import STAGES, split_id
+from clepdg_tasks.host.settings import Settings
 
 RUNS = 10  # the number of last runs whose outputs are kept
 GRACE_HOURS = 24.0  # younger items are kept: another process may be using them
@@ -130,7 +130,7 @@ def reached_by_runs(store: Store, now: float) -> Reached:
 
 def reached_by_versions(store: Store, settings: Settings) -> Reached:
     """Return the outputs of the runs that made the aliased model versions."""
-    from tasks.tracking.client import aliased_versions
+    from clepdg_tasks.tracking.client import aliased_versions
 
     reached: Reached = set()
     for stage, tags in aliased_versions(settings):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clepdg.errors import StoreError
-from tasks.host import liveness
-from tasks.host.settings import Settings
+from clepdg_tasks.host import liveness
+from clepdg_tasks.host.settings import Settings
 
 if TYPE_CHECKING:
     import httpx

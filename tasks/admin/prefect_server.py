@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from clepdg.errors import ClepError
-from tasks.host.liveness import die_with_parent
-from tasks.host.processes import end, environment, family, free_port, running_url, wait_for
-from tasks.host.settings import Settings
+from clepdg_tasks.host.liveness import die_with_parent
+from clepdg_tasks.host.processes import end, environment, family, free_port, running_url, wait_for
+from clepdg_tasks.host.settings import Settings
 
 
 def prefect_command(port: int) -> list[str]:

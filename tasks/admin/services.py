@@ -1,7 +1,8 @@
 """Start and stop Prefect, MLflow and a Prefect worker on 127.0.0.1.
 
-`python -m tasks.admin.services up` starts those that are not running, deploys prefect.yaml, and writes prefect.toml and
-var/settings.toml; `down` stops only what `up` started. A run without them starts a Prefect server of its own.
+`python -m clepdg_tasks.admin.services up` starts those that are not running, deploys prefect.yaml, and writes
+prefect.toml and var/settings.toml; `down` stops only what `up` started. A run without them starts a Prefect server of
+its own.
 """
 
 import os
@@ -15,10 +16,10 @@ from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError
 from clepdg.hashing import write_json
-from tasks.admin.prefect_crashes import report_crashed
-from tasks.admin.prefect_server import prefect_command
-from tasks.host.preflight import check_database
-from tasks.host.processes import (
+from clepdg_tasks.admin.prefect_crashes import report_crashed
+from clepdg_tasks.admin.prefect_server import prefect_command
+from clepdg_tasks.host.preflight import check_database
+from clepdg_tasks.host.processes import (
     PATIENCE_SECONDS,
     STATE,
     Service,
@@ -31,8 +32,8 @@ from tasks.host.processes import (
     start_service,
     written_services,
 )
-from tasks.host.settings import PROJECT, Settings, load_settings
-from tasks.tracking.client import front_page
+from clepdg_tasks.host.settings import PROJECT, Settings, load_settings
+from clepdg_tasks.tracking.client import front_page
 
 BIN: Final = Path(sys.executable).parent
 POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, which the worker of `up` executes; parts of fanned-out runs
@@ -192,7 +193,7 @@ def main() -> None:
             stopped = down()
             say(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
         else:
-            sys.exit("usage: python -m tasks.admin.services up | down")
+            sys.exit("usage: python -m clepdg_tasks.admin.services up | down")
     except ClepError as error:
         sys.exit(str(error))
 

@@ -17,10 +17,10 @@ from clepdg.errors import ClepError, StoreError
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work
-from tasks.engine.versions import VERSIONS
-from tasks.engine.worker import WorkerProcess
-from tasks.host.settings import Settings, resolve_device
+from clepdg_tasks.engine.node import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work
+from clepdg_tasks.engine.versions import VERSIONS
+from clepdg_tasks.engine.worker import WorkerProcess
+from clepdg_tasks.host.settings import Settings, resolve_device
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 EXTRA_SECONDS = 120.0  # beyond training_seconds: time before the first and after the last step of a training

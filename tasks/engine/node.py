@@ -14,7 +14,7 @@ from clepdg.hashing import plain, stage_key
 from clepdg.store.documents import Documents
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.versions import VERSIONS
+from clepdg_tasks.engine.versions import VERSIONS
 
 STAGES = tuple(VERSIONS)  # in pipeline order
 DATA_STAGES = ("source", "index", "shard")  # run in parallel; the others use a device alone

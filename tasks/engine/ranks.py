@@ -17,9 +17,9 @@ from typing import Final
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
-from tasks.engine.node import Computed, Work
-from tasks.engine.worker import SPAWN, killed_error
-from tasks.engine.worker_main import exit_with_parent, picklable
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.engine.worker import SPAWN, killed_error
+from clepdg_tasks.engine.worker_main import exit_with_parent, picklable
 
 FIRST_FAILURE_SECONDS: Final = 1.0
 

@@ -18,7 +18,7 @@ from typing import Any
 from clepdg.errors import StoreError
 from clepdg.hashing import canonical, inside
 from clepdg.store.store import Store
-from tasks.engine.node import DATA_STAGES, split_id
+from clepdg_tasks.engine.node import DATA_STAGES, split_id
 
 log = logging.getLogger("clepdg")
 

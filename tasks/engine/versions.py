@@ -2,7 +2,8 @@
 
 A stage's version is in its key: raise it when the stage's results change. tests/unit/test_versions.py fails when a
 module's code changed and neither a version was raised nor the change acknowledged; comments, docstrings and formatting
-do not count. `python -m tasks.engine.versions` records raised versions; with --same-results it acknowledges the change.
+do not count. `python -m clepdg_tasks.engine.versions` records raised versions; with --same-results it acknowledges the
+change.
 """
 
 import ast

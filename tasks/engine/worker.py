@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Final
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
 from clepdg.store.documents import Documents
-from tasks.engine.worker_main import serve
+from clepdg_tasks.engine.worker_main import serve
 
 if TYPE_CHECKING:
-    from tasks.engine.node import Computed, Work
+    from clepdg_tasks.engine.node import Computed, Work
 
 SPAWN: Final = multiprocessing.get_context("spawn")  # a forked child would inherit threads' locks and a GPU's state
 START_SECONDS: Final = 600.0  # limit for starting Python and importing the stage, which are slow on a busy machine

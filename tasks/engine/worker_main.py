@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
-from tasks.host.liveness import die_with_parent
+from clepdg_tasks.host.liveness import die_with_parent
 
 if TYPE_CHECKING:
-    from tasks.engine.node import Computed
+    from clepdg_tasks.engine.node import Computed
 
 
 def serve(jobs: Connection, messages: Connection, output: Connection, parent: int) -> None:

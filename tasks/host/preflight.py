@@ -11,8 +11,8 @@ from clepdg.config.schema import Config
 from clepdg.download.urls import redact
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
-from tasks.host.model_checks import check_egemaps
-from tasks.host.settings import Settings, resolve_device, without_password
+from clepdg_tasks.host.model_checks import check_egemaps
+from clepdg_tasks.host.settings import Settings, resolve_device, without_password
 
 NEEDED_BYTES = 2e9  # with less free space even a small run is likely to fill the disk
 

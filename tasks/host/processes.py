@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError
-from tasks.host.settings import PROJECT, Settings
+from clepdg_tasks.host.settings import PROJECT, Settings
 
 if TYPE_CHECKING:
     from psutil import Process

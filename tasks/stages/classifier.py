@@ -1,8 +1,8 @@
 """The classifier stage: the head of one row in one fold."""
 
 from clepdg.emotions import labels
-from tasks.engine.node import Computed, Work
-from tasks.stages.inputs import inputs_like, read_utterances
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.stages.inputs import inputs_like, read_utterances
 
 
 def compute_classifier(work: Work) -> Computed:

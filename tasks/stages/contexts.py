@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from clepdg.audio.corruptions import CLEAN
-from tasks.engine.node import Work
+from clepdg_tasks.engine.node import Work
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from clepdg.config.schema import IndexConfig, ShardConfig
 from clepdg.corpora.cards import load_card
-from tasks.engine.node import Computed, Work
+from clepdg_tasks.engine.node import Computed, Work
 
 
 def compute_source(work: Work) -> Computed:

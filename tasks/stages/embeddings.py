@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from clepdg.config.schema import TextConfig
-from tasks.engine.node import Computed, Work
-from tasks.stages.inputs import inputs_like, open_clap, quiet_transformers, set_threads
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.stages.inputs import inputs_like, open_clap, quiet_transformers, set_threads
 
 if TYPE_CHECKING:
     from clepdg.audio.corruptions import Condition

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from clepdg.audio.corruptions import CLEAN
 from clepdg.config.schema import EvaluateConfig
 from clepdg.emotions import labels
-from tasks.engine.node import Computed, Work
-from tasks.stages.contexts import FILE, contexts_table
-from tasks.stages.inputs import inputs_like, read_offsets, read_utterances
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.stages.contexts import FILE, contexts_table
+from clepdg_tasks.stages.inputs import inputs_like, read_offsets, read_utterances
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.engine.node import Work
+from clepdg_tasks.engine.node import Work
 
 if TYPE_CHECKING:
     import pandas as pd

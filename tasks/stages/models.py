@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from clepdg.config.model_pins import LAION, ROBERTA, laion_file, local_folder, pinned_revision, repository
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT
 from clepdg.models.files import CLAP_FILES, ENCODER_FILES, Choose, file_named, tokenizer_files
-from tasks.engine.node import Computed, Work
-from tasks.stages.inputs import inputs_like, learning_utterances, open_clap, quiet_transformers, set_threads
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.stages.inputs import inputs_like, learning_utterances, open_clap, quiet_transformers, set_threads
 
 if TYPE_CHECKING:
     from clepdg.models.clap import Clap
@@ -97,7 +97,7 @@ def compute_clep(work: Work) -> Computed:
     from clepdg.method import clep
     from clepdg.method.context_effect import context_effect
     from clepdg.training import distributed
-    from tasks.engine.ranks import on_ranks
+    from clepdg_tasks.engine.ranks import on_ranks
 
     ranks = work.config["clep"].ranks
     if ranks > distributed.world_size():

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clepdg.emotions import labels
-from tasks.engine.node import Computed, Work
-from tasks.stages.contexts import FILE
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.stages.contexts import FILE
 
 WIDTH = 118  # of the terminal's notes
 

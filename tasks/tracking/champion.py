@@ -8,14 +8,14 @@ from clepdg.config.rows import MAIN_ROW
 from clepdg.errors import ConfigError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import Node
-from tasks.host.settings import Settings
-from tasks.tracking.client import connect, format_tag
-from tasks.tracking.compare import read_versions
-from tasks.tracking.lineage import first_seed
-from tasks.tracking.marker import read_marker
-from tasks.tracking.model_registry import CHAMPION, model_name, set_champion
-from tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
+from clepdg_tasks.engine.node import Node
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking.client import connect, format_tag
+from clepdg_tasks.tracking.compare import read_versions
+from clepdg_tasks.tracking.lineage import first_seed
+from clepdg_tasks.tracking.marker import read_marker
+from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion
+from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,11 +10,11 @@ from clepdg.download import urls
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import Node, split_id
-from tasks.host import liveness
-from tasks.host.processes import running_url
-from tasks.host.settings import Settings, without_password
-from tasks.tracking.model_cards import experiment_description
+from clepdg_tasks.engine.node import Node, split_id
+from clepdg_tasks.host import liveness
+from clepdg_tasks.host.processes import running_url
+from clepdg_tasks.host.settings import Settings, without_password
+from clepdg_tasks.tracking.model_cards import experiment_description
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

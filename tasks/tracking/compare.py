@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
-from tasks.engine.node import config_changes, split_id
-from tasks.host.settings import Settings
-from tasks.tracking.client import connect, first_line
-from tasks.tracking.model_registry import CHAMPION, first_run, model_name
-from tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, paired_differences
+from clepdg_tasks.engine.node import config_changes, split_id
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking.client import connect, first_line
+from clepdg_tasks.tracking.model_registry import CHAMPION, first_run, model_name
+from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, paired_differences
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

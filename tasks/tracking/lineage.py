@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
-from tasks.engine.node import Node, split_id
-from tasks.host.settings import PROJECT
+from clepdg_tasks.engine.node import Node, split_id
+from clepdg_tasks.host.settings import PROJECT
 
 FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifier", "evaluate")
 

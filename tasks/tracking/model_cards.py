@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from clepdg.store.record import Record
-from tasks.engine.node import Node
+from clepdg_tasks.engine.node import Node
 
 WHAT = {
     "clep": "CLAP fine-tuned on emotional speech by a contrastive loss (CLEP), one version per stage key.",

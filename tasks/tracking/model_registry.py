@@ -11,11 +11,11 @@ from clepdg.config.rows import MAIN_ROW
 from clepdg.errors import ConfigError
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import Node
-from tasks.host.settings import Settings, load_settings
-from tasks.tracking.client import connect, first_line
-from tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
-from tasks.tracking.model_cards import model_description, version_description
+from clepdg_tasks.engine.node import Node
+from clepdg_tasks.host.settings import Settings, load_settings
+from clepdg_tasks.tracking.client import connect, first_line
+from clepdg_tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
+from clepdg_tasks.tracking.model_cards import model_description, version_description
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +78,7 @@ def _log_model(
     whole = tags.get("fold") == SUPERVISED and "variant" not in tags
     servable = record.stage == "classifier" and whole and tags.get("row") == MAIN_ROW
     if servable:
-        from tasks.tracking.serving import save_classifier
+        from clepdg_tasks.tracking.serving import save_classifier
 
         clep = records[clep_id(node)]
         head, tower = (store.local(one.stage, one.key) for one in (record, clep))

@@ -16,11 +16,11 @@ from filelock import FileLock
 
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine.node import Node
-from tasks.host import liveness
-from tasks.host.settings import Settings
-from tasks.tracking.champion import tag_classifiers
-from tasks.tracking.client import (
+from clepdg_tasks.engine.node import Node
+from clepdg_tasks.host import liveness
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking.champion import tag_classifiers
+from clepdg_tasks.tracking.client import (
     connect,
     end_killed_runs,
     experiment_id,
@@ -35,10 +35,10 @@ from tasks.tracking.client import (
     tracking_url,
     where_to_view,
 )
-from tasks.tracking.lineage import fold_tags, git_commit
-from tasks.tracking.marker import MARKER, read_marker, write_marker
-from tasks.tracking.model_cards import FLOW, run_description
-from tasks.tracking.model_registry import MODELS, register
+from clepdg_tasks.tracking.lineage import fold_tags, git_commit
+from clepdg_tasks.tracking.marker import MARKER, read_marker, write_marker
+from clepdg_tasks.tracking.model_cards import FLOW, run_description
+from clepdg_tasks.tracking.model_registry import MODELS, register
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tasks.host.settings import PROJECT
+from clepdg_tasks.host.settings import PROJECT
 
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = (

@@ -10,8 +10,8 @@ from clepdg.config.presets import build
 from clepdg.config.schema import Config
 from clepdg.corpora.cards import Card, load_card
 from clepdg.emotions import EMOTIONS, LABEL_SETS, labels
-from flows.graph.models import STATISTICS
-from flows.graph.pipeline import graph
+from clepdg_flows.graph.models import STATISTICS
+from clepdg_flows.graph.pipeline import graph
 
 MELD_VALIDATION: Final = 1109  # of MELD's official parts no card says the size; Poria et al., 2019
 NOT_COUNTED: Final = (

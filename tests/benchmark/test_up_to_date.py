@@ -25,7 +25,7 @@ import prefect.flow_engine
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
-from flows.clep_dg import clep_dg
+from clepdg_flows.clep_dg import clep_dg
 
 overrides = json.loads(sys.argv[1])
 # Prefect waits at a flow's end for its heartbeats' thread, which sleeps whole seconds: both would be rounded up to one
@@ -58,10 +58,10 @@ if sys.argv[2] == "measure":
         start = time.perf_counter(); empty_tasks(count); peer.append(time.perf_counter() - start)
     loaded = sorted({"torch", "mlflow", "transformers"} & set(sys.modules))
     from clepdg.hashing import plain
-    from flows.run.plan import make_plan
-    from tasks.engine import run_history
-    from tasks.engine.node import decide
-    from tasks.host.settings import load_settings
+    from clepdg_flows.run.plan import make_plan
+    from clepdg_tasks.engine import run_history
+    from clepdg_tasks.engine.node import decide
+    from clepdg_tasks.host.settings import load_settings
     store = load_settings().open_store()
     start = time.perf_counter()
     plan = make_plan(run_history.last_arguments(store))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.admin import services
-from tasks.host import processes
-from tasks.host.settings import PROJECT
+from clepdg_tasks.admin import services
+from clepdg_tasks.host import processes
+from clepdg_tasks.host.settings import PROJECT
 
 
 @pytest.fixture(scope="session")

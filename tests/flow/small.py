@@ -8,9 +8,9 @@ from typing import Any
 from clepdg.callbacks import Reporting
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from tasks.engine import execute
-from tasks.engine.node import Node, decide
-from tasks.host.settings import Settings
+from clepdg_tasks.engine import execute
+from clepdg_tasks.engine.node import Node, decide
+from clepdg_tasks.host.settings import Settings
 
 SMALL = {
     "clep.epochs": 1,

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from tasks.engine.node import DATA_STAGES
-from tasks.host.settings import load_settings
-from tasks.tracking.client import connect
+from clepdg_tasks.engine.node import DATA_STAGES
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.tracking.client import connect
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -28,7 +28,7 @@ DRIVER = """
 import json, os, sys, time
 from dataclasses import replace
 from pathlib import Path
-from flows import clep_dg as module
+from clepdg_flows import clep_dg as module
 
 home, name, overrides = Path(os.environ["CLEPDG_HOME"]), sys.argv[1], json.loads(sys.argv[2])
 make_plan = module.make_plan
@@ -65,7 +65,7 @@ print(json.dumps(result))
 def test_two_equal_runs_and_another_one_at_once(tmp_path, monkeypatch):
     from prefect.settings import PREFECT_API_URL
 
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
     other = {**OVERRIDES, "clep.steps_per_epoch": 3}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from clepdg.errors import SourceError
-from flows.cli.main import main
-from tasks.host.settings import load_settings
-from tasks.tracking import client as tracking
+from clepdg_flows.cli.main import main
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.tracking import client as tracking
 from tests.flow.test_flow import TINY, real_cards, trees  # noqa: F401  (fixtures)
 from tests.s3 import S3, environment
 from tests.unit.conftest import server  # noqa: F401  (a fixture)
@@ -34,7 +34,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path, monkeypatch, caplog, capsys):
     web, folders, _ = (request.getfixturevalue(name) for name in ("server", "trees", "real_cards"))
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     caplog.set_level(logging.INFO)
     for name in ("MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY_OF_NOBODY", "MY_TOKEN", "PGPASSWORD"):

@@ -11,8 +11,8 @@ from clepdg.evaluation.context_geometry import DIRECTIONS
 from clepdg.method.audio_embeddings import load_audio_embeddings
 from clepdg.method.text_embeddings import load_text_embeddings
 from clepdg.prompts import CONTEXT_OF
-from flows.graph.pipeline import graph
-from tasks.stages.contexts import FILE
+from clepdg_flows.graph.pipeline import graph
+from clepdg_tasks.stages.contexts import FILE
 from tests.flow.small import SMALL, run_nodes
 
 FOLD = "leave-out-synthetic-2"

@@ -4,8 +4,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks.admin import prefect_crashes
-from tasks.host.settings import load_settings
+from clepdg_tasks.admin import prefect_crashes
+from clepdg_tasks.host.settings import load_settings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tasks.engine.worker import WorkerProcess
-from tasks.host.settings import load_settings
-from tasks.tracking import client as tracking
+from clepdg_tasks.engine.worker import WorkerProcess
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.tracking import client as tracking
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -26,7 +26,7 @@ OVERRIDES = {
 
 
 def run(overrides=None):
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     return clep_dg(preset="demo", corpora=["synthetic-1", "synthetic-3"], overrides={**OVERRIDES, **(overrides or {})})
 
@@ -83,7 +83,7 @@ def kill_one(monkeypatch):
 
 
 def test_folds_side_by_side_give_the_bytes_of_one_device_though_a_child_was_killed(one_device, two_devices, kill_one):
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     with pytest.raises(StagesFailed, match=r"killed \(signal 9\)") as failed:
         run()
@@ -111,7 +111,7 @@ def test_folds_side_by_side_give_the_bytes_of_one_device_though_a_child_was_kill
 
 def test_a_training_that_runs_out_of_time_is_gone_on_with(one_device, two_devices, monkeypatch):
     """Here with a limit of no time at all: every run gets each training of a fold one step further."""
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     monkeypatch.setenv("CLEPDG_TRAINING_SECONDS", "0")
@@ -127,7 +127,7 @@ def test_a_training_that_runs_out_of_time_is_gone_on_with(one_device, two_device
 
 def test_ranks_are_in_the_key_of_clep_alone(one_device, two_devices, monkeypatch):
     """Two ranks on one CPU, in a run that goes no further than CLEP."""
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     monkeypatch.setenv("CLEPDG_DEVICE", "cpu")
     chosen = {"corpora": ["synthetic-1", "synthetic-3"], "folds": ["supervised"], "until": "clep", "preset": "demo"}
@@ -143,7 +143,7 @@ def test_ranks_are_in_the_key_of_clep_alone(one_device, two_devices, monkeypatch
 
 DRIVER = """
 import json, sys
-from flows.clep_dg import clep_dg
+from clepdg_flows.clep_dg import clep_dg
 
 clep_dg(preset="demo", corpora=["synthetic-1", "synthetic-3"], overrides=json.loads(sys.argv[1]))
 """

@@ -15,9 +15,9 @@ from clepdg.store.opening import open_store
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg.training import loop
-from flows.cli.main import main
-from tasks.engine import run_history
-from tasks.host import preflight
+from clepdg_flows.cli.main import main
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.host import preflight
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server")]
@@ -77,13 +77,13 @@ def on_disk(disk, monkeypatch) -> Store:
 
 
 def run():
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     return clep_dg(preset="demo", corpora=["synthetic-1", "synthetic-3"], overrides=OVERRIDES)
 
 
 def complaint() -> str:
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     with pytest.raises(StagesFailed) as caught:
         run()

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks.host.processes import end
-from tasks.host.settings import PROJECT, load_settings
+from clepdg_tasks.host.processes import end
+from clepdg_tasks.host.settings import PROJECT, load_settings
 from tests.flow.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -102,7 +102,7 @@ def flow_runs(part: str, preset: str = "demo") -> list[dict[str, Any]]:
 
 
 def run(**options: Any) -> dict[str, Any]:
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     return clep_dg(**{"preset": "demo", "corpora": ["synthetic-1", "synthetic-3"], "overrides": TINY, **options})
 
@@ -157,8 +157,8 @@ def test_two_workers_share_a_run(worker, home, tmp_path, monkeypatch):
 
 def registered_once(result: dict[str, Any]) -> None:
     """Check that MLflow has every model once, although several processes wrote into one SQLite file."""
-    from tasks.tracking import client as tracking
-    from tasks.tracking import model_registry
+    from clepdg_tasks.tracking import client as tracking
+    from clepdg_tasks.tracking import model_registry
 
     client = tracking.connect(load_settings())
     for stage in ("clep", "acpt", "text_embeddings", "classifier"):
@@ -171,7 +171,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
     from clepdg.config.schema import SyntheticConfig
     from clepdg.corpora import synthetic
     from clepdg.corpora.cards import load_card
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     worker("only")
     online(1)

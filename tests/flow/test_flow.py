@@ -13,14 +13,14 @@ from clepdg.corpora import cards
 from clepdg.corpora.cards import load_card
 from clepdg.errors import ClepError, ConfigError
 from clepdg.hashing import plain
-from flows.graph import pipeline
-from flows.run import plan
-from tasks.engine import run_history
-from tasks.engine.node import decide
-from tasks.host.settings import load_settings
-from tasks.stages import data, models
-from tasks.tracking import client as tracking
-from tasks.tracking import lineage, model_registry, run_logger
+from clepdg_flows.graph import pipeline
+from clepdg_flows.run import plan
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import decide
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.stages import data, models
+from clepdg_tasks.tracking import client as tracking
+from clepdg_tasks.tracking import lineage, model_registry, run_logger
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -63,7 +63,7 @@ def real_cards(monkeypatch):
 
 
 def run(trees, overrides=None, **options):
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     return clep_dg(
         preset="open",
@@ -289,7 +289,7 @@ def test_status_agrees_without_running(trees, stood):
 
 
 def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_path):
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("no audio here")
@@ -305,7 +305,7 @@ def test_a_failed_corpus_is_named_and_the_others_are_finished(trees, stood, tmp_
 
 
 def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkeypatch):
-    from flows.run.run import StagesFailed
+    from clepdg_flows.run.run import StagesFailed
 
     fit = models.compute_clep
 
@@ -331,7 +331,7 @@ def test_a_failed_fold_is_named_and_the_others_are_finished(trees, stood, monkey
 
 
 def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     (tmp_path / "not.zip").write_text("<html>")
     before = len(list((load_settings().open_store().root / "runs").glob("*.json")))
@@ -349,8 +349,8 @@ def test_all_faults_come_in_one_error_before_anything_runs(trees, tmp_path):
 
 
 def test_compare_and_promote(trees, stood):
-    from tasks.tracking import champion as promotion
-    from tasks.tracking import compare
+    from clepdg_tasks.tracking import champion as promotion
+    from clepdg_tasks.tracking import compare
 
     settings = load_settings()
     run(trees, {"classifier.steps": 9})
@@ -386,7 +386,7 @@ def test_compare_and_promote(trees, stood):
 
 
 def test_lineage_leads_from_a_version_to_the_corpora(trees, stood):
-    from tasks.tracking import compare
+    from clepdg_tasks.tracking import compare
 
     store = load_settings().open_store()
     version = compare.read_versions(mlflow_client(), "open")[-1]

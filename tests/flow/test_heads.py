@@ -19,7 +19,7 @@ from clepdg.config.schema import ClassifierConfig
 from clepdg.corpora import synthetic
 from clepdg.method.classifier import fit_text
 from clepdg.method.text_embeddings import load_text_embeddings
-from flows.graph.pipeline import graph
+from clepdg_flows.graph.pipeline import graph
 from tests.flow.small import SMALL, run_nodes
 
 SOURCES, TARGET = ("synthetic-1", "synthetic-2"), "synthetic-3"

@@ -34,7 +34,7 @@ DRIVER = """
 import json, os, signal, sys
 from clepdg.training import loop as training
 from clepdg.store.store import Store
-from flows.clep_dg import clep_dg
+from clepdg_flows.clep_dg import clep_dg
 
 where, stage = sys.argv[1].split(":")
 

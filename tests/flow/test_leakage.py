@@ -11,11 +11,11 @@ import soundfile
 
 from clepdg.callbacks import Reporting
 from clepdg.store.record import Record
-from flows.run.plan import make_plan
-from tasks.engine import execute
-from tasks.engine.node import decide
-from tasks.engine.run_history import Arguments
-from tasks.host.settings import Settings
+from clepdg_flows.run.plan import make_plan
+from clepdg_tasks.engine import execute
+from clepdg_tasks.engine.node import decide
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import Settings
 
 TARGET = "ravdess"
 FOLD = f"leave-out-{TARGET}"

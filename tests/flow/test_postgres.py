@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.admin import services
-from tasks.host import processes
-from tasks.host.settings import load_settings
+from clepdg_tasks.admin import services
+from clepdg_tasks.host import processes
+from clepdg_tasks.host.settings import load_settings
 from tests.flow.test_services import deployment
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
@@ -98,7 +98,7 @@ def test_the_servers_run_on_postgresql_and_write_no_password(project, home, post
 
 def without_a_server(home: Path, port: int) -> None:
     """Check that a run without servers uses the same database, and finds there what is registered."""
-    from tasks.tracking import client as tracking
+    from clepdg_tasks.tracking import client as tracking
 
     settings = load_settings()
     assert SECRET not in tracking.where_to_view(settings) + tracking.tracking_identity(settings)

@@ -12,12 +12,12 @@ import pytest
 from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import cards
 from clepdg.corpora.cards import Address, load_card
-from flows.cli import main
-from flows.graph import pipeline
-from flows.run import plan, refresh
-from tasks.host.settings import load_settings
-from tasks.stages import data
-from tasks.tracking import lineage
+from clepdg_flows.cli import main
+from clepdg_flows.graph import pipeline
+from clepdg_flows.run import plan, refresh
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.stages import data
+from clepdg_tasks.tracking import lineage
 from tests.unit.conftest import server  # noqa: F401
 from tests.unit.servers import Answer, Server
 
@@ -62,7 +62,7 @@ def published(tree, server: Server, monkeypatch) -> Server:  # noqa: F811
 
 
 def run(**options):
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     arguments = {
         "backbone": "micro",
@@ -75,7 +75,7 @@ def run(**options):
 
 
 def refreshed(**options):
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     return clep_dg(preset="open", refresh=True, **options)
 

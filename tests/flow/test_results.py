@@ -16,7 +16,7 @@ from clepdg.dataset import shards
 from clepdg.emotions import labels
 from clepdg.evaluation.cells import cells
 from clepdg.report.tables import figure
-from tasks.host.settings import load_settings
+from clepdg_tasks.host.settings import load_settings
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -53,7 +53,7 @@ def encoder(tmp_path_factory) -> str:
 @pytest.fixture
 def stood(encoder) -> dict[str, Path]:
     """Run once; return the folder of every node's output."""
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     clep_dg(preset="demo", corpora=list(CORPORA), overrides={**SETTINGS, "encoder.name": encoder})
     store = load_settings().open_store()

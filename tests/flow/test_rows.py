@@ -6,10 +6,10 @@ import pytest
 from clepdg.config.presets import build
 from clepdg.config.rows import ALL, rows
 from clepdg.evaluation.special_rows import CEILING
-from flows.graph.pipeline import graph
-from tasks.engine import execute
-from tasks.engine.node import decide
-from tasks.host.settings import Settings
+from clepdg_flows.graph.pipeline import graph
+from clepdg_tasks.engine import execute
+from clepdg_tasks.engine.node import decide
+from clepdg_tasks.host.settings import Settings
 from tests.flow.small import SMALL, run_nodes, silent
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.admin import services
-from tasks.admin.prefect_server import prefect_command
-from tasks.host import processes
-from tasks.host.settings import load_settings
+from clepdg_tasks.admin import services
+from clepdg_tasks.admin.prefect_server import prefect_command
+from clepdg_tasks.host import processes
+from clepdg_tasks.host.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ import yaml
 
 from clepdg import hashing
 from clepdg.errors import ClepError
-from tasks.admin import prefect_server, services
-from tasks.admin.prefect_server import prefect_for_one_run
-from tasks.host import processes
-from tasks.host.settings import PROJECT, load_settings
+from clepdg_tasks.admin import prefect_server, services
+from clepdg_tasks.admin.prefect_server import prefect_for_one_run
+from clepdg_tasks.host import processes
+from clepdg_tasks.host.settings import PROJECT, load_settings
 
 BIN = Path(sys.executable).parent
 ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
@@ -59,7 +59,7 @@ def test_a_wrong_parameter_is_refused_by_the_schema_that_the_server_has(wrong):
     from prefect.utilities.callables import parameter_schema
     from prefect.utilities.schema_tools import validate
 
-    from flows.clep_dg import clep_dg
+    from clepdg_flows.clep_dg import clep_dg
 
     schema = parameter_schema(clep_dg).model_dump_for_openapi()
     right = {"preset": "open", "corpora": ["tess"], "sources": {"tess": "x"}, "until": "shard", "redo": ["index"]}

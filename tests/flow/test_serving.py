@@ -17,7 +17,7 @@ import torch
 
 from clepdg.audio.io import decode, to_mono
 from clepdg.method.heads import Head
-from tasks.tracking.serving import save_classifier
+from clepdg_tasks.tracking.serving import save_classifier
 from tests.conftest import CORPORA
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -140,7 +140,7 @@ def test_it_loads_and_predicts_from_its_own_requirements(clean, model, speech, e
         "import sys, json, mlflow.pyfunc\n"
         f"table = mlflow.pyfunc.load_model({str(model)!r}).predict([{{'path': {str(speech)!r}}}])\n"
         "print(json.dumps({'answer': table.to_dict('records')[0],\n"
-        "    'ours': [name for name in ('tasks', 'flows', 'prefect') if name in sys.modules]}))"
+        "    'ours': [name for name in ('clepdg_tasks', 'clepdg_flows', 'prefect') if name in sys.modules]}))"
     )
     done = subprocess.run(
         [clean / "python", "-c", script], cwd=tmp_path, env=alone(clean), capture_output=True, text=True, timeout=300

@@ -15,9 +15,9 @@ from filelock import FileLock
 from clepdg.hashing import digest_file
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
-from tasks.admin import services
-from tasks.host.settings import load_settings
-from tasks.tracking.client import connect
+from clepdg_tasks.admin import services
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.tracking.client import connect
 from tests.flow.small import SMALL
 
 pytestmark = pytest.mark.slow

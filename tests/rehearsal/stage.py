@@ -17,7 +17,7 @@ import psutil
 
 from clepdg.config.schema import BackboneConfig
 from clepdg.models.files import sha256
-from tasks.host.settings import PROJECT
+from clepdg_tasks.host.settings import PROJECT
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import Hub, Repository
 from tests.rehearsal.publishers import Publishers

@@ -65,7 +65,7 @@ def test_the_whole_rehearsal_with_models_of_true_size(tmp_path):
     """`make rehearsal`: five corpora, HTSAT-tiny and RoBERTa-base, servers, a worker, and the deployment `full`."""
     with machine(tmp_path, tiny=False, corpora=FIVE) as there:
         with timed("make up"):
-            there.run("python", "-m", "tasks.admin.services", "up")
+            there.run("python", "-m", "clepdg_tasks.admin.services", "up")
         try:
             full = ["prefect", "deployment", "run", "clep-dg/full", "--watch", "--param", "allow_partial=true"]
             full += ["--param", f"overrides={json.dumps(FEW)}"]
@@ -90,7 +90,7 @@ def test_the_whole_rehearsal_with_models_of_true_size(tmp_path):
             checked = there.run("clep-dg", "fetch", "--check", check=False)
             assert checked.returncode == 1 and "differs" in checked.stdout
         finally:
-            there.run("python", "-m", "tasks.admin.services", "down")
+            there.run("python", "-m", "clepdg_tasks.admin.services", "down")
 
 
 def print_costs(there: Machine) -> None:

@@ -36,7 +36,12 @@ PRELOADED = [
         "clepdg.dataset.index",
     ),
     *("clepdg.dataset.quality", "clepdg.dataset.shard_writer", "clepdg.evaluation.cells", "clepdg.report.html"),
-    *("clepdg.evaluation.intervals", "clepdg.corpora.synthetic", "flows.run.plan", "tasks.stages.evaluate"),
+    *(
+        "clepdg.evaluation.intervals",
+        "clepdg.corpora.synthetic",
+        "clepdg_flows.run.plan",
+        "clepdg_tasks.stages.evaluate",
+    ),
     "tests.soak.pipeline",
 ]
 TOKEN = "CLEPDG_SOAK"  # in the environment of every process that a run starts
@@ -63,12 +68,12 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.dataset import shard_writer
     from clepdg.hashing import plain, write_json
     from clepdg.store.record import Record
-    from flows.run.plan import make_plan
-    from flows.run.run import Stopped
-    from tasks.engine import execute, run_history
-    from tasks.engine import node as stages
-    from tasks.host import liveness
-    from tasks.host.settings import load_settings
+    from clepdg_flows.run.plan import make_plan
+    from clepdg_flows.run.run import Stopped
+    from clepdg_tasks.engine import execute, run_history
+    from clepdg_tasks.engine import node as stages
+    from clepdg_tasks.host import liveness
+    from clepdg_tasks.host.settings import load_settings
 
     if processes:
         shard_writer.FEW = 0

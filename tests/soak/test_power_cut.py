@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tasks.admin import services
+from clepdg_tasks.admin import services
 from tests.flow.conftest import project
 from tests.flow.test_worker import Deployed, deployed, wait
 

@@ -9,8 +9,8 @@ import time
 import warnings
 
 from clepdg.errors import ConfigError
-from tasks.engine.node import Computed, Work
-from tasks.engine.ranks import on_ranks
+from clepdg_tasks.engine.node import Computed, Work
+from clepdg_tasks.engine.ranks import on_ranks
 
 
 def talk(work: Work) -> Computed:

@@ -24,7 +24,11 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
-    [("clepdg", {"tasks", "flows", "prefect", "mlflow"}), ("tasks", {"flows", "prefect"}), ("flows", {"mlflow"})],
+    [
+        ("clepdg", {"clepdg_tasks", "clepdg_flows", "prefect", "mlflow"}),
+        ("tasks", {"clepdg_flows", "prefect"}),
+        ("flows", {"mlflow"}),
+    ],
 )
 def test_imports_go_one_way(package, forbidden):
     for path in (PROJECT / package).rglob("*.py"):
@@ -42,12 +46,12 @@ def test_only_the_registry_and_what_it_serves_speak_to_mlflow():
 @pytest.mark.parametrize(
     "module",
     [
-        "flows.cli.main",
-        "flows.graph.pipeline",
-        "flows.run.plan",
+        "clepdg_flows.cli.main",
+        "clepdg_flows.graph.pipeline",
+        "clepdg_flows.run.plan",
         "clepdg.config.schema",
-        "tasks.engine.node",
-        "tasks.tracking.run_logger",
+        "clepdg_tasks.engine.node",
+        "clepdg_tasks.tracking.run_logger",
     ],
 )
 def test_starting_loads_nothing_heavy(module):
@@ -57,14 +61,14 @@ def test_starting_loads_nothing_heavy(module):
 
 
 def test_importing_the_flow_loads_nothing_heavy():
-    code = f"import sys, flows.clep_dg; print(sorted({HEAVY!r} & set(sys.modules)))"
+    code = f"import sys, clepdg_flows.clep_dg; print(sorted({HEAVY!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert loaded.stdout.strip() == "[]"
 
 
 def test_stage_names_are_the_same_everywhere():
-    from flows.clep_dg import StageName
-    from tasks.engine.node import STAGES
+    from clepdg_flows.clep_dg import StageName
+    from clepdg_tasks.engine.node import STAGES
 
     assert get_args(StageName) == STAGES
 

@@ -8,12 +8,12 @@ from clepdg.config.presets import build
 from clepdg.config.schema import Config
 from clepdg.errors import BackboneError, ClepError, ConfigError
 from clepdg.hashing import stage_key
-from flows.graph.models import backbone
-from flows.run.plan import check, configure, make_plan
-from tasks.engine import run_history
-from tasks.engine.run_history import Arguments
-from tasks.host.model_checks import check_backbone
-from tasks.host.settings import load_settings
+from clepdg_flows.graph.models import backbone
+from clepdg_flows.run.plan import check, configure, make_plan
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.model_checks import check_backbone
+from clepdg_tasks.host.settings import load_settings
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import soundfile
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import CorpusError
-from flows.cli.main import main
-from flows.run.plan import make_plan
-from tasks.engine import execute
-from tasks.engine.node import decide
-from tasks.engine.run_history import Arguments
-from tasks.host.settings import load_settings
+from clepdg_flows.cli.main import main
+from clepdg_flows.run.plan import make_plan
+from clepdg_tasks.engine import execute
+from clepdg_tasks.engine.node import decide
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import load_settings
 from tests.unit import trees
 
 

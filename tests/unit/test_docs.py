@@ -14,10 +14,10 @@ import pytest
 import clepdg
 from clepdg.config.presets import PRESETS, option_names
 from clepdg.config.rows import ROWS
-from flows.cli.main import _parser
-from flows.cli.options import read_arguments
-from tasks.engine.node import STAGES
-from tasks.host.settings import NAMES
+from clepdg_flows.cli.main import _parser
+from clepdg_flows.cli.options import read_arguments
+from clepdg_tasks.engine.node import STAGES
+from clepdg_tasks.host.settings import NAMES
 from tests.unit.test_english import BANNED, SPEECH
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -146,7 +146,7 @@ def my_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("words", lines_of("clep-dg"), ids=" ".join)
 @pytest.mark.usefixtures("my_corpus")
 def test_every_clep_dg_line_is_understood(words: tuple[str, ...]) -> None:
-    from flows.run.plan import configure
+    from clepdg_flows.run.plan import configure
 
     options = _parser().parse_args(words[1:])
     if words[1] in ("run", "status"):

@@ -12,10 +12,10 @@ from clepdg.errors import StoreError
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER
 from clepdg.store.store import Store
-from tasks.engine import execute, versions
-from tasks.engine import node as stages
-from tasks.engine.node import Computed, Node, decide
-from tasks.host.settings import Settings
+from clepdg_tasks.engine import execute, versions
+from clepdg_tasks.engine import node as stages
+from clepdg_tasks.engine.node import Computed, Node, decide
+from clepdg_tasks.host.settings import Settings
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
 from clepdg.hashing import digest_file
-from flows.cli.main import main
+from clepdg_flows.cli.main import main
 from tests.unit import trees
 
 

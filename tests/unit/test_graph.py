@@ -11,11 +11,11 @@ from clepdg.config.schema import EncoderConfig
 from clepdg.emotions import alike
 from clepdg.errors import ConfigError
 from clepdg.hashing import canonical
-from flows.graph.pipeline import graph
-from flows.graph.titles import facts
-from flows.run.plan import configure
-from tasks.engine.node import STAGES
-from tasks.engine.run_history import Arguments
+from clepdg_flows.graph.pipeline import graph
+from clepdg_flows.graph.titles import facts
+from clepdg_flows.run.plan import configure
+from clepdg_tasks.engine.node import STAGES
+from clepdg_tasks.engine.run_history import Arguments
 
 CONFIG = build("demo")
 EVERY = replace(CONFIG, rows=("all", "egemaps"), encoder=EncoderConfig(name="some/encoder", revision="f00"))

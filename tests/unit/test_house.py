@@ -1,6 +1,7 @@
 """Protects the plan of the code: imports run down the floors, in no circle, and rooms stay small."""
 
 import ast
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("flows", "tasks", "clepdg")  # imports go this way alone
+FOLDERS = {"clepdg_flows": "flows", "clepdg_tasks": "tasks", "clepdg": "clepdg"}  # package -> its folder
+PACKAGES = tuple(FOLDERS)  # imports go this way alone
 FLOORS = (  # of clepdg, from the top; a room may import from the floors below it
     ("api",),
     ("method",),
@@ -23,7 +25,7 @@ MOST_LINES, MOST_FILES = 250, 15
 
 
 def files() -> list[Path]:
-    return [path for package in PACKAGES for path in sorted((PROJECT / package).rglob("*.py"))]
+    return [path for folder in FOLDERS.values() for path in sorted((PROJECT / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -31,7 +33,8 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
             for name in node.names:
-                place = PROJECT.joinpath(*node.module.split("."), name.name)
+                package, *rooms = node.module.split(".")
+                place = PROJECT.joinpath(FOLDERS[package], *rooms, name.name)
                 whole = place.with_suffix(".py").exists() or place.is_dir()
                 yield f"{node.module}.{name.name}" if whole else node.module
 
@@ -41,7 +44,8 @@ def room(module: str) -> str:
 
 
 def of(path: Path) -> str:
-    return ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+    folder, *rooms = path.relative_to(PROJECT).with_suffix("").parts
+    return ".".join([next(name for name, place in FOLDERS.items() if place == folder), *rooms])
 
 
 @pytest.mark.parametrize("path", files(), ids=of)
@@ -81,3 +85,9 @@ def test_no_folder_holds_more_files_than_a_reader_overlooks() -> None:
     crowded = {str(f.relative_to(PROJECT)): n for f in folders
                if (n := len([p for p in f.glob("*.py") if p.name != "__init__.py"])) > MOST_FILES}  # fmt: skip
     assert not crowded
+
+
+def test_the_build_knows_every_package() -> None:
+    known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert known["package-dir"] == {name: folder for name, folder in FOLDERS.items() if name != folder}
+    assert set(known["packages"]) == {of(path.parent) for path in files() if path.name == "__init__.py"}

@@ -17,7 +17,7 @@ from clepdg.models.clap import load_clap
 from clepdg.models.files import CLAP_FILES, ENCODER_FILES, file_named, sha256, tokenizer_files
 from clepdg.models.speech_encoder import load_encoder
 from clepdg.store.documents import Documents
-from tasks.host.model_checks import check_model
+from clepdg_tasks.host.model_checks import check_model
 from tests.rehearsal.clap import make_clap
 from tests.rehearsal.hub import TOKEN, Hub, Repository
 

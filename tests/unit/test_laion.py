@@ -17,7 +17,7 @@ from clepdg.audio.frontend import LAION_FRONT_END, windows
 from clepdg.errors import BackboneError
 from clepdg.models.clap import load_clap
 from clepdg.models.laion import convert_names, import_checkpoint, read_checkpoint
-from flows.cli.main import main
+from clepdg_flows.cli.main import main
 
 TEXTS = ["happy speech", "a person speaking in a angry tone, recorded in a quiet studio", "this voice is calm"]
 
@@ -176,9 +176,9 @@ def test_a_name_fetches_the_checkpoint_and_imports_it(peer, checkpoint, tokenize
     from clepdg.config.presets import build
     from clepdg.models.files import sha256
     from clepdg.store.documents import Documents
-    from tasks.engine.node import Work
-    from tasks.host.model_checks import check_backbone
-    from tasks.stages.models import compute_backbone
+    from clepdg_tasks.engine.node import Work
+    from clepdg_tasks.host.model_checks import check_backbone
+    from clepdg_tasks.stages.models import compute_backbone
     from tests.rehearsal.hub import Hub, Repository
 
     weights = Repository(LAION_REPOSITORY, {"630k-audioset-best.pt": checkpoint})

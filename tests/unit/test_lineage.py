@@ -3,8 +3,8 @@
 import pytest
 
 from clepdg.config.presets import build
-from flows.graph.pipeline import graph
-from tasks.tracking.lineage import clep_id, fold_tags
+from clepdg_flows.graph.pipeline import graph
+from clepdg_tasks.tracking.lineage import clep_id, fold_tags
 
 NODES = {node.id: node for node in graph(build("demo", overrides={"rows": "all"}), {})}
 OF_CLEP = {"fold": "supervised", "model": "supervised.c0", "seed": "c0"}

@@ -7,9 +7,9 @@ import pytest
 
 from clepdg.errors import StoreError
 from clepdg.store.opening import open_store
-from tasks.engine import run_history
-from tasks.engine.run_history import Arguments
-from tasks.host import liveness
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host import liveness
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_running_run_is_left_alone_and_a_killed_one_is_found(store):
     code = f"""
 import os
 from pathlib import Path
-from tasks.host import liveness
+from clepdg_tasks.host import liveness
 lock = liveness.hold(Path({str(folder)!r}), "theirs")
 print("held", flush=True)
 input()

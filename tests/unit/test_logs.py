@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
-from flows.run.prefect_logging import once, survive_broken_pipe
+from clepdg_flows.run.prefect_logging import once, survive_broken_pipe
 
 
 @pytest.fixture

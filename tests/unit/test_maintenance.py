@@ -18,15 +18,15 @@ from clepdg.store import layout
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER, Record
 from clepdg.store.store import Store
-from flows.cli.main import main
-from flows.run import executor
-from tasks.admin import maintenance
-from tasks.engine import node as stages
-from tasks.engine import run_history
-from tasks.engine.node import Computed, Node
-from tasks.engine.run_history import Arguments
-from tasks.host.settings import Settings, load_settings
-from tasks.tracking import client
+from clepdg_flows.cli.main import main
+from clepdg_flows.run import executor
+from clepdg_tasks.admin import maintenance
+from clepdg_tasks.engine import node as stages
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import Computed, Node
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import Settings, load_settings
+from clepdg_tasks.tracking import client
 from tests.s3 import S3, environment
 
 OLD = 40 * 86400.0
@@ -314,7 +314,7 @@ class AtOnce:
 
 def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
     """Do what the flow does, without Prefect and MLflow."""
-    from flows.run.run import Run, _silent
+    from clepdg_flows.run.run import Run, _silent
 
     class Nobody:
         def is_registered(self, record):

@@ -17,7 +17,7 @@ from clepdg.download import file_lists, http_client, lockfile, object_store, one
 from clepdg.download.urls import expand, redact_with_mirror
 from clepdg.errors import ConfigError, SourceError
 from clepdg.store.documents import Documents
-from tasks.host.settings import load_settings
+from clepdg_tasks.host.settings import load_settings
 from tests.unit.servers import ARCHIVE, CONTENT, Answer, Server
 from tests.unit.test_remote import FILES, SPEECH, own_manifests, publish, rows_of, write_table  # noqa: F401
 

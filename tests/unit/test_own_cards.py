@@ -15,7 +15,7 @@ from clepdg.corpora.cards import corpus_names, load_card
 from clepdg.download import file_lists
 from clepdg.download import source as sources
 from clepdg.errors import ConfigError
-from tasks.host.settings import PROJECT, load_settings
+from clepdg_tasks.host.settings import PROJECT, load_settings
 
 TEXT = (manifests.MANIFESTS / "emodb.toml").read_text()
 
@@ -127,7 +127,7 @@ def test_no_card_is_read_from_elsewhere(own: Path, tmp_path: Path, monkeypatch: 
 def test_a_worker_knows_the_cards_of_the_settings(own: Path, tmp_path: Path) -> None:
     """The flow lists corpora as it is imported, before any command has read the settings."""
     (tmp_path / "var" / "settings.toml").write_text('cards = "my cards"\n')
-    code = "import flows.clep_dg as f; print('mine' in f.CORPORA, 'mine' in f.FOLD)"
+    code = "import clepdg_flows.clep_dg as f; print('mine' in f.CORPORA, 'mine' in f.FOLD)"
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=PROJECT
     )

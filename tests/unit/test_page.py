@@ -4,10 +4,10 @@ import pytest
 
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
-from flows.run.prefect_page import results_page
-from tasks.host.settings import Settings
-from tasks.tracking.marker import MARKER
-from tasks.tracking.run_logger import MlflowLogger
+from clepdg_flows.run.prefect_page import results_page
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking.marker import MARKER
+from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 SERVER = "http://127.0.0.1:5000"
 ML = "?workflowType=machine_learning"

@@ -8,7 +8,7 @@ from clepdg.config.schema import EvaluateConfig
 from clepdg.evaluation.intervals import BOOTSTRAP, JACKKNIFE, UTTERANCES, Interval
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
-from tasks.tracking.paired_differences import is_improvement, paired_difference, paired_differences
+from clepdg_tasks.tracking.paired_differences import is_improvement, paired_difference, paired_differences
 
 LABELS = ("angry", "happy", "neutral", "sad")
 

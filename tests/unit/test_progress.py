@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flows.run.progress import describe, since_first
+from clepdg_flows.run.progress import describe, since_first
 
 
 @pytest.mark.parametrize(

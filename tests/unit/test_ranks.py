@@ -17,9 +17,9 @@ from clepdg.errors import ClepError, ConfigError
 from clepdg.models.tensors import load_tensors
 from clepdg.store.documents import Documents
 from clepdg.training import distributed
-from tasks.engine.node import Work
-from tasks.engine.worker import WorkerProcess
-from tasks.host.settings import PROJECT
+from clepdg_tasks.engine.node import Work
+from clepdg_tasks.engine.worker import WorkerProcess
+from clepdg_tasks.host.settings import PROJECT
 from tests.unit import stage_functions
 from tests.unit.test_worker import gone
 
@@ -178,7 +178,7 @@ def test_ranks_die_with_a_killed_worker_and_when_it_is_stopped(tmp_path):
 def test_ranks_die_with_a_killed_run(tmp_path):
     driver = f"""
 from pathlib import Path
-from tasks.engine.worker import WorkerProcess
+from clepdg_tasks.engine.worker import WorkerProcess
 from tests.unit import stage_functions
 from tests.unit.test_ranks import work
 WorkerProcess().compute(stage_functions.on_two, work(Path({str(tmp_path)!r}), "sleep"))

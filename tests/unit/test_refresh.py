@@ -10,12 +10,12 @@ from clepdg.config.presets import build
 from clepdg.hashing import plain
 from clepdg.store.opening import open_store
 from clepdg.store.store import Store
-from flows.graph.pipeline import graph
-from flows.run import fan_out, refresh
-from flows.run.plan import configure, make_plan
-from tasks.engine import run_history
-from tasks.engine.node import DATA_STAGES
-from tasks.engine.run_history import Arguments
+from clepdg_flows.graph.pipeline import graph
+from clepdg_flows.run import fan_out, refresh
+from clepdg_flows.run.plan import configure, make_plan
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import DATA_STAGES
+from clepdg_tasks.engine.run_history import Arguments
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, TextC
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.errors import ConfigError
 from clepdg.evaluation.special_rows import CEILING, annotate, new_emotion
-from flows.graph.titles import title
+from clepdg_flows.graph.titles import title
 
 
 def differences(a, b):

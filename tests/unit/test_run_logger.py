@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
-from tasks.engine.node import Computed, Node
-from tasks.host.settings import Settings
-from tasks.tracking import model_registry
-from tasks.tracking.client import connect
-from tasks.tracking.marker import MARKER
-from tasks.tracking.run_logger import MlflowLogger
+from clepdg_tasks.engine.node import Computed, Node
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.tracking import model_registry
+from clepdg_tasks.tracking.client import connect
+from clepdg_tasks.tracking.marker import MARKER
+from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 
 def nothing(work):

@@ -3,10 +3,10 @@
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from tasks.host import preflight
-from tasks.host.preflight import check_devices
-from tasks.host.settings import load_settings, without_password
-from tasks.tracking import client
+from clepdg_tasks.host import preflight
+from clepdg_tasks.host.preflight import check_devices
+from clepdg_tasks.host.settings import load_settings, without_password
+from clepdg_tasks.tracking import client
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_devices_that_can_not_be_used_are_named():
 
 
 def test_ranks_do_not_share_a_gpu(monkeypatch):
-    monkeypatch.setattr("tasks.host.preflight.check_device", lambda device: None)
+    monkeypatch.setattr("clepdg_tasks.host.preflight.check_device", lambda device: None)
     check_devices("cuda:0,cuda:1", 2)
     with pytest.raises(ConfigError, match="GPU of its own"):
         check_devices("cuda:0", 2)

@@ -20,8 +20,8 @@ from clepdg.download import http_client, lockfile
 from clepdg.download.check import cards
 from clepdg.download.check.jobs import Checked, Job, compare, run_jobs
 from clepdg.store.documents import Documents
-from flows.cli import fetch
-from flows.cli.main import main
+from clepdg_flows.cli import fetch
+from clepdg_flows.cli.main import main
 from tests.unit.servers import ARCHIVE, Answer, Handler, Server
 from tests.unit.test_remote import (  # noqa: F401
     FILES,

@@ -8,9 +8,9 @@ import pytest
 
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
-from flows.cli.terminal import print_result, show
-from tasks.engine.run_history import Arguments
-from tasks.host.settings import load_settings
+from clepdg_flows.cli.terminal import print_result, show
+from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import load_settings
 
 CARD = load_card("emodb")
 WHOLE: dict[str, Any] = {

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tasks.engine import versions
-from tasks.engine.versions import PROJECT, RULES, VERSIONS, modules, stages_of
+from clepdg_tasks.engine import versions
+from clepdg_tasks.engine.versions import PROJECT, RULES, VERSIONS, modules, stages_of
 
 
 def test_changed_modules_raised_a_version_or_were_acknowledged():

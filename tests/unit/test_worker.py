@@ -16,11 +16,11 @@ from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.documents import Documents
 from clepdg.store.opening import open_store
-from tasks.engine import execute
-from tasks.engine import worker as worker_module
-from tasks.engine.node import Node, Work, decide
-from tasks.engine.worker import WorkerProcess
-from tasks.host.settings import PROJECT, Settings
+from clepdg_tasks.engine import execute
+from clepdg_tasks.engine import worker as worker_module
+from clepdg_tasks.engine.node import Node, Work, decide
+from clepdg_tasks.engine.worker import WorkerProcess
+from clepdg_tasks.host.settings import PROJECT, Settings
 from tests.unit import stage_functions
 
 
@@ -181,8 +181,8 @@ def test_a_worker_dies_with_its_parent(tmp_path, number):
 from pathlib import Path
 from clepdg.callbacks import Reporting
 from clepdg.store.documents import Documents
-from tasks.engine.node import Work
-from tasks.engine.worker import WorkerProcess
+from clepdg_tasks.engine.node import Work
+from clepdg_tasks.engine.worker import WorkerProcess
 from tests.unit import stage_functions
 folder = Path({str(tmp_path)!r})
 work = Work(config={{}}, folder=folder, inputs={{}}, records={{}}, previous=None, pins=Documents(folder),
