@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from copy import copy
 from typing import Any, Final, Self
 
+from clepdg.redaction import scrub
+
 SHOWN_FAULTS: Final = 20
 
 
@@ -27,7 +29,9 @@ def some(faults: list[str]) -> list[str]:
 def _texts(value: Any) -> str | tuple[str, ...] | None:
     if value is None:
         return None
-    return tuple(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(scrub(str(each)) for each in value)
+    return scrub(str(value))
 
 
 def _shown(value: str | tuple[str, ...]) -> str:
@@ -43,7 +47,7 @@ def _shown(value: str | tuple[str, ...]) -> str:
 
 
 class ClepError(Exception):
-    """Base of this project's errors.
+    """Base of this project's errors, without secrets in any of its texts.
 
     Args:
         what: one sentence that stands alone.
@@ -64,8 +68,9 @@ class ClepError(Exception):
         do: str | None = None,
         children: Iterable["ClepError | str"] = (),
     ) -> None:
+        what = scrub(what)
         super().__init__(what)
-        self.what, self.do = what, do
+        self.what, self.do = what, None if do is None else scrub(do)
         self.got, self.expected, self.where = _texts(got), _texts(expected), _texts(where)  # texts can be pickled
         self.children = [child if isinstance(child, ClepError) else ClepError(child) for child in children]
 

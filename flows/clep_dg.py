@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import WithJsonSchema
 
@@ -16,7 +16,7 @@ from clepdg_flows.run import fan_out as elsewhere
 from clepdg_flows.run import refresh as refreshing
 from clepdg_flows.run.executor import execute
 from clepdg_flows.run.plan import CHECKED, check, make_plan
-from clepdg_flows.run.prefect_logging import log_errors_once, survive_broken_pipe
+from clepdg_flows.run.prefect_logging import log_errors_once, survive_broken_pipe, without_secrets
 from clepdg_flows.run.run import close_run, open_run, stop_run
 from clepdg_tasks.admin.prefect_crashes import report_crashed, run_lock
 from clepdg_tasks.engine.run_history import Arguments, run_name
@@ -115,15 +115,15 @@ def clep_dg(
         overrides=overrides or {},
     )
     settings = load_settings()
-    report_crashed(settings, PREFECT_API_URL.value())
-    with run_lock(settings, str(flow_run.id)):
+    report_crashed(settings, PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value())
+    with run_lock(settings, str(flow_run.id)), without_secrets():
         return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
 
 
 def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> dict[str, Any]:
     """Check a run, then compute all stages that are not up to date."""
     if refresh:
-        last = refreshing.last_run(arguments, settings.open_store())
+        last = refreshing.last_run(arguments, settings)
         if last is None:
             return refreshing.nothing_to_refresh(arguments.preset)
         arguments = last

@@ -21,8 +21,9 @@ from clepdg.download.checksums import hash_file, verify
 from clepdg.download.file_lists import Remote
 from clepdg.download.folders import File, hash_folder
 from clepdg.download.source import all_failed, translate_os_errors
-from clepdg.download.urls import checksums, is_web, mirror_of, redact, redact_with_mirror
+from clepdg.download.urls import checksums, mirror_of, redact, redact_with_mirror
 from clepdg.errors import SourceError, StoreError
+from clepdg.redaction import is_web
 from clepdg.store.documents import Documents
 from clepdg.store.readers import read_facts
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.corpora.cards import Card
 from clepdg.download import object_store
-from clepdg.download.urls import expand, is_web, manual_download, redact_with_mirror, source_option
+from clepdg.download.urls import expand, manual_download, redact_with_mirror, source_option
 from clepdg.errors import SourceError
+from clepdg.redaction import is_web
 
 if TYPE_CHECKING:
     import httpx

@@ -17,8 +17,9 @@ from clepdg.callbacks import Progress
 from clepdg.corpora.cards import Address, Card
 from clepdg.download import http_client, object_store
 from clepdg.download.checksums import Rejected, hash_file, mismatch, reject_substitutes, verify
-from clepdg.download.urls import checksums, expand, is_web, manual_download, mirror_of, redact_with_mirror
+from clepdg.download.urls import checksums, expand, manual_download, mirror_of, redact_with_mirror
 from clepdg.errors import SourceError
+from clepdg.redaction import is_web
 
 if TYPE_CHECKING:
     import httpx

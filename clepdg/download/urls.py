@@ -8,17 +8,14 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
+from clepdg import redaction
 from clepdg.corpora.cards import Address, Card
 from clepdg.errors import ConfigError, SourceError
+from clepdg.redaction import is_web
 
 HASHES: Final = ("md5", "sha256")
 MIRRORS: Final = "CLEPDG_MIRRORS"  # in the environment: "https://site=https://mirror/site,https://other=..."
-_NAME: Final = re.compile(r"\$\{(\w+)\}")
-_LOGIN: Final = re.compile(r"^(https?://|[a-z][a-z0-9+.-]*://(?=[^/?#@]*:))([^/?#]*)@", re.IGNORECASE)
-_TOKEN: Final = re.compile(
-    r"([?&;][\w.-]*(?:token|key|secret|sig|signature|passw|pwd|auth|credential)[\w.-]*=)(?!\$\{\w+\}(?:[&;#]|$))[^&;#]+",
-    re.IGNORECASE,
-)
+SECRETS: Final = "CLEPDG_SECRETS"  # likewise: "https://site=USER PASSWORD,https://other=TOKEN"
 
 
 def manual_download(card: Card) -> str:
@@ -34,36 +31,79 @@ def source_option(card: Card) -> str:
 
 def redact(url: str) -> str:
     """Return an address without login, tokens and keys."""
-    return _TOKEN.sub(r"\1***", _LOGIN.sub(lambda found: found[1], url))
-
-
-def holds_secret(url: str) -> bool:
-    """Return whether an address holds a password or a token.
-
-    The name of an environment variable, ${NAME}, is none.
-    """
-    login = _LOGIN.match(url)
-    password = login[2].partition(":")[2] if login and ":" in login[2] else login[2] if login else ""
-    return _TOKEN.search(url) is not None or _NAME.sub("", password) != ""
+    return redaction.without_login(url)
 
 
 def expand(url: str) -> str:
     """Return the address to request: the mirror's, each ${NAME} expanded.
 
-    Every request uses it; keys, pins and records keep the address as the card has it.
+    Every request uses it; keys, pins and records keep the address as the card has it. A mirror may name any variable,
+    another address those that the secrets of this machine's settings allow its server.
 
     Raises:
-        SourceError: a NAME is not in the environment.
-        ConfigError: the mirrors are malformed.
+        SourceError: a NAME is not in the environment, or not allowed.
+        ConfigError: the mirrors or the secrets are malformed.
     """
+    mirror, rest = _mirror(url) or ("", url)
+    filled = list[str]()
+    for link in redaction.links(mirror + rest):
+        own = "" if filled else mirror
+        start = redaction.VARIABLE.sub(lambda name: _value(url, name), own)
+        site = origin(link)
+        filled.append(start + redaction.VARIABLE.sub(lambda name: _allowed_value(url, name, site), link[len(own) :]))  # noqa: B023
+    return "::".join(filled)
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            what = "An address needs an environment variable that is not set."
-            raise SourceError(what, got=found[0], where=redact_with_mirror(url))
-        return quote(os.environ[found[1]], safe="")
 
-    return _NAME.sub(value, mirror_of(url) or url)
+def _value(url: str, name: re.Match[str]) -> str:
+    """Return the value of a ${NAME}, which no text shows from now on."""
+    value = os.environ.get(name[1])
+    if value is None:
+        what = "An address needs an environment variable that is not set."
+        raise SourceError(what, got=name[0], where=redact_with_mirror(url))
+    redaction.remember(value)
+    return quote(value, safe="")
+
+
+def _allowed_value(url: str, name: re.Match[str], site: str) -> str:
+    """Return the value of a ${NAME} that this machine allows the server."""
+    if name[1] not in secrets().get(site, ()):
+        line = f'"{site}" = ["{name[1]}"]'
+        raise SourceError(
+            "An address names an environment variable that its server may not have.",
+            got=name[0],
+            where=redact_with_mirror(url),
+            do=f'to allow it, write {line} below [secrets] in settings.toml, or set {SECRETS}="{site}={name[1]}"',
+        )
+    return _value(url, name)
+
+
+def origin(url: str) -> str:
+    """Return an address's scheme, host and port, "https://host:8080"."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)", url)
+    return f"{found[1]}{found[2]}".lower() if found else ""
+
+
+def secrets() -> dict[str, tuple[str, ...]]:
+    """Return {origin: variables that its addresses may name}.
+
+    Raises:
+        ConfigError: entries that are malformed; all of them in one error.
+    """
+    known, faults = dict[str, tuple[str, ...]](), list[str]()
+    for number, entry in enumerate(filter(None, map(str.strip, os.environ.get(SECRETS, "").split(","))), start=1):
+        site, _, names = (part.strip() for part in entry.partition("="))
+        site = site.rstrip("/").lower()
+        if not (re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@$\s]+", site) and re.fullmatch(r"\w[\w\s]*", names)):
+            faults.append(f"entry {number}")  # the entry itself may hold a password
+        known[site] = (*known.get(site, ()), *names.split())
+    if faults:
+        raise ConfigError(
+            "The secrets can't be used.",
+            got=faults,
+            expected='"https://host" = ["NAME", "NAME"]: a server, and the environment variables that it may have',
+            where=f"{SECRETS}, or [secrets] in settings.toml",
+        )
+    return known
 
 
 def redact_with_mirror(url: str) -> str:
@@ -78,10 +118,16 @@ def mirror_of(url: str) -> str | None:
     Raises:
         ConfigError: the mirrors are malformed.
     """
+    found = _mirror(url)
+    return found and "".join(found)
+
+
+def _mirror(url: str) -> tuple[str, str] | None:
+    """Return the mirror's prefix and the rest of an address, or None."""
     known = mirrors()
     found = [prefix for prefix in known if url.startswith(prefix) and url[len(prefix) :][:1] in ("", *"/?#")]
     longest = max(found, key=len, default=None)
-    return None if longest is None else known[longest] + url[len(longest) :]
+    return None if longest is None else (known[longest], url[len(longest) :])
 
 
 def mirrors() -> dict[str, str]:
@@ -114,14 +160,9 @@ def _fault(prefix: str, mirror: str, equal_signs: int) -> str:
     for what, url in (("the first part", prefix), ("the mirror", mirror)):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+(/[^?#\s]*)?", url) or url.lower().startswith("file:"):
             return f"{what} is not an address on a network without ? and #"
-        if holds_secret(url):
+        if redaction.holds_secret(url):
             return f"{what} holds a password or a token: set it in the environment and write its name as ${{NAME}}"
     return "" if is_web(prefix) == is_web(mirror) else "one of both is http or https, the other is not"
-
-
-def is_web(url: str) -> bool:
-    """Return whether an address is http or https."""
-    return re.match("https?://", url, re.IGNORECASE) is not None
 
 
 def checksums(address: Address) -> dict[str, str]:
@@ -146,21 +187,19 @@ def validate(card: Card, given: str) -> str:
     Raises:
         SourceError: it is no address, or holds a secret.
     """
-    if holds_secret(given):
+    address = "://" in given
+    if address and redaction.holds_secret(given):
         raise SourceError(
-            f"The address of {card.name} holds a password or a token, which would be stored with every result.",
-            got=redact(given),
+            f"The address of {card.name} holds what may be a secret, and would be stored with every result.",
+            got=redaction.hide(given),
             expected="https://${MY_USER}:${MY_PASSWORD}@host/file or https://host/file?token=${MY_TOKEN}",
             where="--source",
-            do="set it in the environment and write its name into the address, as above",
+            do="set it in the environment, name it in the address as above, and allow it: [secrets] in settings.toml",
         )
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", given)
     with contextlib.suppress(ValueError):  # from urlsplit
-        host = urlsplit(given).hostname if scheme else None
-        valid = {"http": bool(host), "https": bool(host), "file": host in (None, "localhost")}
-        if not scheme and given.strip():
+        if not address and given.strip():
             return given
-        if scheme and valid.get(scheme[1].lower(), scheme[1] in _protocols() and len(given) > scheme.end()):
+        if address and all(map(_is_valid, redaction.links(given))):
             return given
     raise SourceError(
         f"The source of {card.name} is not an address.",
@@ -168,6 +207,14 @@ def validate(card: Card, given: str) -> str:
         expected="a folder, an archive (zip, tar), a .csv list of files, or an address (http://, https://, s3://, file:///)",
         where="--source",
     )
+
+
+def _is_valid(link: str) -> bool:
+    """Return whether a link of an address has a known scheme, and a host."""
+    scheme, _, rest = link.partition("://")
+    host = urlsplit(link).hostname if rest else None
+    valid = {"http": bool(host), "https": bool(host), "file": host in (None, "localhost")}
+    return valid.get(scheme.lower(), scheme in _protocols() and (bool(rest) or "://" not in link))
 
 
 def _protocols() -> set[str]:

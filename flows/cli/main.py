@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ClepError, ConfigError
+from clepdg.redaction import scrub, scrub_logs
 from clepdg_flows.cli.maintenance import add_maintenance_commands
 from clepdg_flows.cli.options import add_corpora_options, add_run_options, given_sources, read_arguments
 from clepdg_flows.cli.registry import add_registry_commands
 from clepdg_flows.cli.status import status_command
-from clepdg_flows.cli.terminal import print_result, show
+from clepdg_flows.cli.terminal import Ended, print_result, show
 from clepdg_tasks.engine import run_history
 from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import load_settings
@@ -32,6 +33,7 @@ DRAIN_SECONDS = 10.0  # longest wait for a server to accept the last events
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; a user's error ends with one message and exit code 2."""
+    scrub_logs()
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
@@ -61,7 +63,7 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    print(f"clep-dg: {message}", file=sys.stderr)
+    print(scrub(f"clep-dg: {message}"), file=sys.stderr)
     return code
 
 
@@ -106,7 +108,7 @@ def run_command(options: argparse.Namespace) -> None:
     if options.refresh:  # the flow asks the sources before it checks them
         from clepdg_flows.run import refresh
 
-        last = refresh.last_run(arguments, settings.open_store())
+        last = refresh.last_run(arguments, settings)
         plan = make_plan(last or arguments)
         if last is None:
             print(refresh.nothing_to_refresh(arguments.preset)["notes"][0])
@@ -119,15 +121,19 @@ def run_command(options: argparse.Namespace) -> None:
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
         os.environ["PREFECT_API_URL"] = address  # Prefect reads its settings once, when it is imported
         parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
-        result = run_flow(address, parameters, plan)
-    print_result(result, arguments, settings, time.monotonic() - started)
+        ended: Ended = []
+        result = run_flow(address, parameters, plan, ended)
+    print_result(result, ended, arguments, settings, time.monotonic() - started)
 
 
-def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str, Any]:
+def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ended) -> dict[str, Any]:
     """Run the flow in this process, and flush its logs and events.
 
     Without its server a run continues, since its outputs are in the store, but Prefect can't record its end. The
     process then exits at once: Prefect would retry for minutes.
+
+    Args:
+        ended: receives the nodes that ended, with their outcomes.
     """
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import PrefectHTTPStatusError
@@ -138,7 +144,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan") -> dict[str
     from clepdg_flows.run.run import SHOW
     from clepdg_tasks.host.preflight import unreachable
 
-    SHOW.set(show())
+    SHOW.set(show(ended))
     handed_on = CHECKED.set(plan)
     logging.raiseExceptions = False  # a log that fails prints no traceback
     try:

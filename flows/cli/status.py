@@ -6,7 +6,7 @@ from typing import Any
 
 from clepdg.errors import ClepError
 from clepdg_flows.cli.options import read_arguments
-from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.host.settings import load_settings
 
 
@@ -19,11 +19,12 @@ def status_command(options: argparse.Namespace) -> None:
     from clepdg_flows.run.plan import make_plan
     from clepdg_tasks.engine.node import decide
 
-    store = load_settings().open_store()
+    settings = load_settings()
+    store = settings.open_store()
     asked = any(v for name, v in vars(options).items() if name != "command")
-    arguments = read_arguments(options) if asked else run_history.last_arguments(store)
+    arguments = read_arguments(options) if asked else last_arguments.last(settings)
     if arguments is None:
-        print("Nothing has been run here yet. Start with: clep-dg run --preset demo")
+        print("Nothing has been run on this machine yet. Start with: clep-dg run --preset demo")
         return
     plan = make_plan(arguments)
     last = cache(lambda: run_history.last_keys(store, plain(plan.config)))

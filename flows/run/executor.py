@@ -18,6 +18,7 @@ from prefect.utilities.annotations import quote
 
 from clepdg.errors import StoreAway
 from clepdg.store.record import Record
+from clepdg_flows.run.prefect_logging import without_secrets
 from clepdg_flows.run.run import Run
 from clepdg_tasks.engine.node import DATA_STAGES, Node, decide
 from clepdg_tasks.engine.worker import WorkerProcess
@@ -26,7 +27,8 @@ from clepdg_tasks.engine.worker import WorkerProcess
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
 def compute_stage(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
     """Compute or reuse a stage; Prefect logs the state with its reason."""
-    outcome = run.compute(node, decision)
+    with without_secrets():
+        outcome = run.compute(node, decision)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
 
@@ -51,7 +53,7 @@ def find_reusable(run: Run, nodes: list[Node]) -> None:
         decision = decide(node, records, run.store, run.last, run.redo)
         if decision.record is not None:
             run.reusable[node.id], records[node.id] = decision, decision.record
-            run.registry.is_registered(decision.record)
+            run.run_logger.is_registered(decision.record)
             run.log.record_stage(node.id, decision.record.key, "Reused")
 
 

@@ -1,12 +1,15 @@
-"""Logging under Prefect: log a user's error once, as its message, and survive a closed output."""
+"""Logging under Prefect: log a user's error once, no secret ever, and survive a closed output."""
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console
 
 from clepdg.errors import ClepError
+from clepdg.redaction import clean_error, scrub_logs
 
 RUNS: Final = ("prefect.flow_runs", "prefect.task_runs")
 AGAIN: Final = "Engine execution exited"  # Prefect logs the error that ended a flow a second time
@@ -26,9 +29,27 @@ def once(record: logging.LogRecord) -> bool:
 
 
 def log_errors_once() -> None:
-    """Have Prefect's loggers of flow and task runs log a ClepError once."""
+    """Have Prefect log a ClepError once, and all loggers no secret."""
+    scrub_logs()
     for name in RUNS:
         logging.getLogger(name).addFilter(once)  # adding it again has no effect
+
+
+@contextlib.contextmanager
+def without_secrets() -> Iterator[None]:
+    """Raise an error that holds a secret as its text without it.
+
+    Prefect stores the message of what a flow or a task raises. A ClepError holds none.
+    """
+    try:
+        yield
+    except ClepError:
+        raise
+    except Exception as error:
+        clean = clean_error(error)
+        if clean is error:
+            raise
+        raise clean from None
 
 
 def survive_broken_pipe() -> None:

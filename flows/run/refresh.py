@@ -19,9 +19,10 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.graph.pipeline import source
 from clepdg_flows.run.plan import Plan
-from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.engine.node import decide
 from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.host.settings import Settings
 
 EVENT = "clep-dg.source.changed"
 
@@ -48,12 +49,12 @@ class SourceStates:
         return (*(line for lines in self.changes.values() for line in lines), *self.notes)
 
 
-def last_run(given: Arguments, store: Store) -> Arguments | None:
+def last_run(given: Arguments, settings: Settings) -> Arguments | None:
     """Return a preset's last whole run's arguments, updated by those given.
 
-    None where there was no run. `redo` is not taken over: it was meant for one run only.
+    None where there was no run on this machine. `redo` is not taken over: it was meant for one run only.
     """
-    last = run_history.last_whole(store, given.preset)
+    last = last_arguments.last(settings, given.preset)
     if last is None:
         return None
     explicit: dict[str, Any] = {n: v for n, v in asdict(given).items() if v != getattr(Arguments(), n)}
@@ -63,7 +64,7 @@ def last_run(given: Arguments, store: Store) -> Arguments | None:
 
 def nothing_to_refresh(preset: str) -> dict[str, Any]:
     """Return the result of a refresh without an earlier run, and log it."""
-    said = f"Preset {preset} was not run here yet: there is nothing to refresh. Name another one with --preset."
+    said = f"Preset {preset} was not run on this machine yet: there is nothing to refresh. Name another with --preset."
     log.warning(said)
     return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 

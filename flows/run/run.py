@@ -15,12 +15,13 @@ from prefect.runtime import flow_run
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
 from clepdg.hashing import plain
+from clepdg.redaction import scrub
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.run import fan_out, refresh
 from clepdg_flows.run.plan import Plan
 from clepdg_flows.run.prefect_page import progress_artifact, run_artifacts
-from clepdg_tasks.engine import execute, run_history
+from clepdg_tasks.engine import execute, last_arguments, run_history
 from clepdg_tasks.engine.node import Decision, Node, Outcome
 from clepdg_tasks.engine.run_history import RunLog
 from clepdg_tasks.engine.worker import WorkerProcess
@@ -51,7 +52,7 @@ class Run:
     settings: Settings
     store: Store
     log: RunLog
-    registry: MlflowLogger
+    run_logger: MlflowLogger
     redo: frozenset[str]
     show: "Show"
     last: Callable[[], dict[str, str]]
@@ -71,14 +72,14 @@ class Run:
         @contextmanager
         def reporting(node: Node, decision: Decision) -> Iterator[Reporting]:
             self.log.record_stage(node.id, decision.key or "", run_history.RUNNING)
-            run_id = self.registry.start(node, decision.key or "")
+            run_id = self.run_logger.start(node, decision.key or "")
             opened.append(run_id)
             points: list[tuple[str, float, int]] = []
 
             def log_metrics(metrics: Any, step: int) -> None:
                 points.extend((name, float(value), step) for name, value in metrics.items())
                 if len(points) >= 200:
-                    self.registry.log_metrics(run_id, points)
+                    self.run_logger.log_metrics(run_id, points)
                     points.clear()
 
             try:
@@ -93,9 +94,9 @@ class Run:
 
                     yield Reporting(log_metrics=log_metrics, progress=progress)
             except BaseException as error:
-                self.registry.fail(run_id, error)
+                self.run_logger.fail(run_id, error)
                 raise
-            self.registry.log_metrics(run_id, points)
+            self.run_logger.log_metrics(run_id, points)
 
         outcome = execute.run(
             node,
@@ -112,7 +113,7 @@ class Run:
         self.records[node.id], self.outcomes[node.id] = outcome.record, outcome
         if outcome.reused:
             self.log.record_stage(node.id, outcome.record.key, "Reused")
-        self.registry.finish(node, outcome.record, self.records, opened[0] if opened else None)
+        self.run_logger.finish(node, outcome.record, self.records, opened[0] if opened else None)
         return outcome
 
     def note(self, node: Node, state: State[Any] | None) -> None:
@@ -141,8 +142,8 @@ class Run:
 def _trace(error: Any) -> str:
     """Return a bug with its traceback, which is needed to find it."""
     if not isinstance(error, BaseException):
-        return str(error)
-    return f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
+        return scrub(str(error))
+    return scrub(f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> R
     arguments, config = plan.arguments, plain(plan.config)
     store = settings.open_store()
     log = run_history.start(store, arguments, config, part=_is_part(), notes=sources.lines)
-    registry = MlflowLogger(
+    if not log.part:
+        last_arguments.keep(settings, arguments)
+    run_logger = MlflowLogger(
         settings=settings,
         preset=arguments.preset,
         store=store,
@@ -181,7 +184,7 @@ def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> R
     )
     last = cache(lambda: run_history.last_keys(store, config))
     log.write()
-    return Run(settings, store, log, registry, frozenset(arguments.redo), SHOW.get() or _silent(), last)
+    return Run(settings, store, log, run_logger, frozenset(arguments.redo), SHOW.get() or _silent(), last)
 
 
 def _is_part() -> bool:
@@ -200,7 +203,7 @@ def stop_run(run: Run, error: BaseException) -> None:
     broken = isinstance(error, Exception)
     run.log.outcome = "failed" if broken else "stopped"
     run.log.write()
-    run.registry.close(run.log.stages, "FAILED" if broken else "KILLED")
+    run.run_logger.close(run.log.stages, "FAILED" if broken else "KILLED")
 
 
 def close_run(run: Run) -> dict[str, Any]:
@@ -213,10 +216,10 @@ def close_run(run: Run) -> dict[str, Any]:
     skipped = [node_id for node_id, facts in run.log.stages.items() if facts["outcome"] == "Skipped"]
     assert failed or not skipped, f"nothing failed, but {skipped} were not started"
     run.log.outcome = "failed" if failed else "completed"
-    run.registry.close(run.log.stages, "FAILED" if failed else "FINISHED")
-    run.log.notes += tuple(run.registry.notes())
+    run.run_logger.close(run.log.stages, "FAILED" if failed else "FINISHED")
+    run.log.notes += tuple(run.run_logger.notes())
     run.log.write()
-    run_artifacts(run.log, run.store, run.registry)
+    run_artifacts(run.log, run.records, run.store, run.run_logger)
     if failed:
         what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
         raise StagesFailed(
@@ -228,6 +231,6 @@ def close_run(run: Run) -> dict[str, Any]:
         "reused": sum(facts["outcome"] == "Reused" for facts in run.log.stages.values()),
         "computed": sum(facts["outcome"] == "Completed" for facts in run.log.stages.values()),
         "stages": {node_id: facts["key"] for node_id, facts in run.log.stages.items()},
-        "mlflow_run": run.registry.parent,
+        "mlflow_run": run.run_logger.parent,
         "notes": list(run.log.notes),
     }

@@ -18,7 +18,7 @@ from typing import Any
 from clepdg.errors import StoreError
 from clepdg.hashing import canonical, inside
 from clepdg.store.store import Store
-from clepdg_tasks.engine.node import DATA_STAGES, split_id
+from clepdg_tasks.engine.node import DATA_STAGES
 
 log = logging.getLogger("clepdg")
 
@@ -137,6 +137,14 @@ def logs(store: Store, count: int = 50) -> list[tuple[dict[str, Any], float]]:
     return [(content, when) for _, content, when in found if _well_formed(content)]
 
 
+def read(store: Store, name: str) -> dict[str, Any] | None:
+    """Return the content of a run's file, or None if it is missing or damaged."""
+    with contextlib.suppress(StoreError):
+        content = store.documents.read(f"runs/{name}.json")
+        return content if _well_formed(content) else None
+    return None
+
+
 def _well_formed(content: Any) -> bool:
     if not isinstance(content, dict):
         return False
@@ -146,6 +154,12 @@ def _well_formed(content: Any) -> bool:
         isinstance(facts, dict) and isinstance(facts.get("key"), str | None) and inside(facts.get("key") or "-")
         for _, facts in nodes
     )
+
+
+def split_id(node_id: str) -> tuple[str, str]:
+    """Return stage and name of a node, for its id in a run's file."""
+    stage, _, name = node_id.partition("/")
+    return stage, name
 
 
 def last_keys(store: Store, config: dict[str, Any]) -> dict[str, str]:
@@ -170,27 +184,3 @@ def _kind(config: dict[str, Any]) -> str:
     backbone = config.get("backbone")
     name = backbone.get("name") if isinstance(backbone, dict) else None
     return canonical([config.get("preset"), name, sorted(map(str, config.get("corpora") or []))])
-
-
-def last_arguments(store: Store) -> Arguments | None:
-    """Return the arguments of the newest run."""
-    return next(iter(_arguments(store)), None)
-
-
-def last_whole(store: Store, preset: str) -> Arguments | None:
-    """Return the arguments of a preset's newest whole run, else of its newest.
-
-    A run of some folds, or until some stage, says nothing about whether the rest is wanted.
-    """
-    found = [arguments for arguments in _arguments(store) if arguments.preset == preset]
-    return next((arguments for arguments in found if not (arguments.until or arguments.folds)), next(iter(found), None))
-
-
-def _arguments(store: Store) -> list[Arguments]:
-    found = []
-    for raw in (log["arguments"] for log, _ in logs(store) if not log.get("part")):
-        with contextlib.suppress(TypeError, KeyError):  # written by another version
-            tuples = {k: tuple(raw[k]) for k in ("corpora", "folds", "redo") if raw[k] is not None}
-            # Whoever can write a run's file must not be able to allow pickles: each run needs the option itself.
-            found.append(Arguments(**{**raw, **tuples, "allow_pickle_weights": False}))
-    return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
+from clepdg.redaction import clean_error, scrub, scrub_logs
 from clepdg_tasks.host.liveness import die_with_parent
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def serve(jobs: Connection, messages: Connection, output: Connection, parent: in
     sender = MessageSender(messages)
     logging.getLogger().handlers = [QueueHandler(sender)]  # type: ignore[arg-type]
     logging.getLogger("clepdg").setLevel(logging.INFO)
+    scrub_logs()
     while True:
         try:
             function, work = jobs.recv()
@@ -103,7 +105,9 @@ def picklable(error: BaseException) -> BaseException:
 
     Pickle drops the traceback, so an error of the program carries it as a note.
     """
-    text = "".join(traceback.format_exception(error))
+    if isinstance(error, Exception) and not isinstance(error, ClepError):
+        error = clean_error(error)  # the parent does not know which values this process filled in
+    text = scrub("".join(traceback.format_exception(error)))
     if not isinstance(error, ClepError):
         error.add_note(text)
     try:

@@ -5,7 +5,6 @@ The environment comes before var/settings.toml, which comes before the defaults 
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from clepdg.download import urls
 from clepdg.errors import ConfigError
 from clepdg.store.opening import open_store
 from clepdg.store.store import Store
+from clepdg_tasks.host import settings_file
+from clepdg_tasks.host.settings_file import NAMES, TIMES
 
 PROJECT = Path(__file__).resolve().parents[2]
-DATABASES = ("prefect_database_url", "mlflow_database_url")
-TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
-EXPORTED = ("mirrors", "cards")  # read by clepdg from the environment, which children inherit
-NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
+LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,29 +76,28 @@ class Settings:
 def load_settings() -> Settings:
     """Read the settings from CLEPDG_<NAME>, var/settings.toml or defaults.
 
-    Mirrors and cards of settings.toml are exported to the environment, unless it sets them itself.
+    Mirrors, secrets and cards of settings.toml are exported to the environment, unless it sets them itself; and so is
+    that requests to this machine go through no proxy.
 
     Raises:
-        ConfigError: settings.toml has an unknown name or a password, a number is not valid, a database is not
-            PostgreSQL, mirrors are malformed, or the folder of cards does not exist.
+        ConfigError: settings.toml can't be read, has an unknown name, a value of another type or a password, a number
+            is not valid, a database is not PostgreSQL, mirrors or secrets are malformed, or the folder of cards does
+            not exist.
     """
     home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
     path = home / "settings.toml"
-    try:
-        written = tomllib.loads(path.read_text()) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError("The settings can't be read.", got=error, where=path) from error
-    unknown = sorted(set(written) - set(NAMES))
-    if unknown:
-        raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
-    _check_databases(written, path)
-    _export("mirrors", _mirrors(written.get("mirrors"), path))
+    written = settings_file.read(path)
+    settings_file.check_addresses(written, path)
+    _export("mirrors", settings_file.mirrors(written.get("mirrors"), path))
+    _export("secrets", settings_file.secrets(written.get("secrets"), path))
     _export("cards", _cards(written.get("cards"), path))
+    _bypass_proxy()
     urls.mirrors()
+    urls.secrets()
     manifests.folders()
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
-    if not workers.isdigit() or int(workers) < 1:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", workers):
         raise ConfigError(
             "workers is not a number of processes.",
             got=workers,
@@ -111,7 +108,7 @@ def load_settings() -> Settings:
         home=home,
         store=chosen["store"] or str(home / "store"),
         tracking_url=chosen["tracking_url"],
-        device=str(chosen["device"] or "auto").replace(" ", ""),
+        device=(chosen["device"] or "auto").replace(" ", ""),
         workers=int(workers),
         training_seconds=_number("training_seconds", chosen["training_seconds"], path),
         checkpoint_seconds=_number("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
@@ -138,32 +135,24 @@ def _export(name: str, value: str) -> None:
             os.environ.pop(each, None)
 
 
-def _mirrors(table: Any, path: Path) -> str:
-    """Return the table [mirrors] in the format of CLEPDG_MIRRORS."""
-    entries = table.items() if isinstance(table, dict) else [("", table)] if table is not None else []
-    for prefix, mirror in entries:
-        if not isinstance(mirror, str) or not isinstance(table, dict) or set("=,") & {*prefix, *mirror}:
-            raise ConfigError(
-                "The mirrors can't be used.",
-                got=urls.redact(prefix) or "no table",  # a mirror may hold a password
-                expected='a table: "https://site" = "https://mirror/site", without = and , in the addresses',
-                where=f"[mirrors] in {path}",
-            )
-    return ",".join(f"{prefix}={mirror}" for prefix, mirror in entries)
-
-
-def _cards(folder: Any, path: Path) -> str:
+def _cards(folder: str | None, path: Path) -> str:
     """Return the folder of the user's cards, relative to the settings' folder."""
-    if folder is not None and not isinstance(folder, str):
-        raise ConfigError("cards is not a folder.", got=folder, expected='cards = "FOLDER"', where=path)
     return str((path.parent / Path(folder).expanduser()).absolute()) if folder else ""
+
+
+def _bypass_proxy() -> None:
+    """Have HTTP clients ask servers of this machine directly."""
+    for name in ("NO_PROXY", "no_proxy"):  # clients prefer one or the other
+        listed = [host.strip() for host in os.environ.get(name, os.environ.get("NO_PROXY", "")).split(",")]
+        if "*" not in listed:
+            os.environ[name] = ",".join(dict.fromkeys([*filter(None, listed), *LOCAL]))
 
 
 def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
     if value is None:
         return default
     try:
-        number = float(value)
+        number = -1.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number < float("inf"):
@@ -174,31 +163,6 @@ def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
             where=f"CLEPDG_{name.upper()}, or {path}",
         )
     return number
-
-
-def _check_databases(written: dict[str, object], path: Path) -> None:
-    """Raise where an address is not PostgreSQL's, or a file holds a password."""
-    for name in DATABASES:
-        kept = str(written.get(name) or "")
-        if kept != without_password(kept):
-            raise ConfigError(
-                "The settings file holds a password.",
-                where=f"{name} in {path}",
-                do=f"remove it from the file and set PGPASSWORD; or set CLEPDG_{name.upper()} in the environment",
-            )
-        url = os.environ.get(f"CLEPDG_{name.upper()}") or kept
-        if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):
-            raise ConfigError(
-                "A database's address is not valid.",
-                got=without_password(url),
-                expected="postgresql://USER@HOST:PORT/DATABASE",
-                where=name,
-            )
-
-
-def without_password(url: str) -> str:
-    """Return a database's address without its password and options."""
-    return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
 
 
 def resolve_device(device: str) -> str:

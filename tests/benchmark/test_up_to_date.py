@@ -59,12 +59,12 @@ if sys.argv[2] == "measure":
     loaded = sorted({"torch", "mlflow", "transformers"} & set(sys.modules))
     from clepdg.hashing import plain
     from clepdg_flows.run.plan import make_plan
-    from clepdg_tasks.engine import run_history
+    from clepdg_tasks.engine import last_arguments, run_history
     from clepdg_tasks.engine.node import decide
     from clepdg_tasks.host.settings import load_settings
     store = load_settings().open_store()
     start = time.perf_counter()
-    plan = make_plan(run_history.last_arguments(store))
+    plan = make_plan(last_arguments.last(load_settings()))
     last, records = functools.cache(lambda: run_history.last_keys(store, plain(plan.config))), {}
     for node in plan.nodes:
         records[node.id] = decide(node, records, store, last).record

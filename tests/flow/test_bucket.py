@@ -45,6 +45,7 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
             file.write(path, path.relative_to(folders["ravdess"]))
     web.answers = [Answer(body=archive.read_bytes())]
     url = web.url.replace("127", "me:${MY_TOKEN}@127") + "?token=${MY_TOKEN}"
+    monkeypatch.setenv("CLEPDG_SECRETS", f"{web.base}=MY_TOKEN")
     monkeypatch.setenv("CLEPDG_STORE", "s3://lab/store")
     monkeypatch.setenv("CLEPDG_TRACKING_URL", f"sqlite:///{tmp_path}/mlflow.db")
 
@@ -83,7 +84,7 @@ def test_two_machines_on_one_bucket_and_no_secret_anywhere(request, s3, tmp_path
     assert "stages are up to date" in said and "0 damaged" in said and "0 items" in said
 
     before = s3.objects("lab")
-    with pytest.raises(SourceError, match="password or a token"):
+    with pytest.raises(SourceError, match="may be a secret"):
         run("b", sources={"ravdess": web.url + f"?token={HUSH}"})
     assert s3.objects("lab") == before
     assert any(HUSH in path for path in web.paths)  # it was used ...

@@ -15,7 +15,7 @@ from clepdg.errors import ClepError, ConfigError
 from clepdg.hashing import plain
 from clepdg_flows.graph import pipeline
 from clepdg_flows.run import plan
-from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.engine.node import decide
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.stages import data, models
@@ -267,7 +267,7 @@ def test_until_and_redo(trees, stood):
 
 
 def test_status_agrees_without_running(trees, stood):
-    arguments = run_history.last_arguments(load_settings().open_store())
+    arguments = last_arguments.last(load_settings())
     store = load_settings().open_store()
 
     def stale(asked):

@@ -102,7 +102,7 @@ def artifact(key: str) -> str:
 def test_before_any_run_it_ends_and_says_so():
     result = refreshed()
     assert result["stages"] == {} and result["run"] is None
-    assert "not run here yet" in result["notes"][0]
+    assert "not run on this machine yet" in result["notes"][0]
     assert not (load_settings().open_store().root / "runs").exists()
 
 

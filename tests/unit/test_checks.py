@@ -10,7 +10,7 @@ from clepdg.errors import BackboneError, ClepError, ConfigError
 from clepdg.hashing import stage_key
 from clepdg_flows.graph.models import backbone
 from clepdg_flows.run.plan import check, configure, make_plan
-from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine import last_arguments
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.model_checks import check_backbone
 from clepdg_tasks.host.settings import load_settings
@@ -66,11 +66,11 @@ def test_a_folder_with_an_unknown_pickle_is_refused_before_work_starts(tmp_path)
     )
 
 
-def test_a_runs_file_does_not_allow_pickles(tmp_path, monkeypatch) -> None:
+def test_a_kept_run_does_not_allow_pickles(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
-    store = load_settings().open_store()
-    run_history.start(store, Arguments(allow_pickle_weights=True, allow_partial=True), {"preset": "open"}).write()
-    last = run_history.last_arguments(store)
+    last_arguments.keep(load_settings(), Arguments(allow_pickle_weights=True, allow_partial=True))
+    last = last_arguments.last(load_settings())
+    assert last is not None
     assert last.allow_partial and not last.allow_pickle_weights
 
 

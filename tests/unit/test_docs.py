@@ -17,7 +17,7 @@ from clepdg.config.rows import ROWS
 from clepdg_flows.cli.main import _parser
 from clepdg_flows.cli.options import read_arguments
 from clepdg_tasks.engine.node import STAGES
-from clepdg_tasks.host.settings import NAMES
+from clepdg_tasks.host.settings_file import NAMES
 from tests.unit.test_english import BANNED, SPEECH
 
 PROJECT = Path(__file__).resolve().parents[2]

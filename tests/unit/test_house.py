@@ -19,6 +19,7 @@ FLOORS = (  # of clepdg, from the top; a room may import from the floors below i
     ("audio", "store"),
     ("config", "hashing"),
     ("prompts", "errors", "emotions", "callbacks"),
+    ("redaction",),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 MOST_LINES, MOST_FILES = 250, 15

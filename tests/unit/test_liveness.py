@@ -46,8 +46,8 @@ def config():
 def test_the_last_run_is_the_last_whatever_the_clock_says(store, monkeypatch, times):
     names = [start(store, monkeypatch, seconds, number=number) for number, seconds in enumerate(times)]
     assert names == sorted(names)
-    last = run_history.last_arguments(store)
-    assert last is not None and last.overrides == {"number": 3}
+    newest, _ = run_history.logs(store)[0]
+    assert newest["arguments"]["overrides"] == {"number": 3}
     assert run_history.last_keys(store, config()) == {"source/c": "{'number': 3}"}
 
 

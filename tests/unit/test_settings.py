@@ -1,11 +1,15 @@
 """Protects a machine's settings: times, several devices, databases; and that no password is in a file or shown."""
 
+import os
+
 import pytest
 
-from clepdg.errors import ClepError, ConfigError
+from clepdg.download import urls
+from clepdg.errors import ClepError, ConfigError, SourceError
 from clepdg_tasks.host import preflight
 from clepdg_tasks.host.preflight import check_devices
-from clepdg_tasks.host.settings import load_settings, without_password
+from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.host.settings_file import without_password
 from clepdg_tasks.tracking import client
 
 
@@ -119,3 +123,96 @@ def test_a_database_that_can_not_be_used_is_named():
         preflight.check_database("postgresql://me:secret@127.0.0.1:1/x", "sqlite3")
     with pytest.raises(ClepError, match="extra postgres"):
         preflight.check_database("postgresql://me@127.0.0.1:1/x", "no_such_driver")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"store = 3", "store"),
+        (b"device = ['cuda:0', 'cuda:1']", "device"),
+        (b"tracking_url = {}", "tracking_url"),
+        (b"mlflow_database_url = true", "mlflow_database_url"),
+        (b"cards = 1979-05-27", "cards"),
+        (b'store = "a\\u0000b"', "store"),
+        (b'store = "a\nb"', "can.t be read"),
+        (b'store = "a\x00b"', "can.t be read"),
+        (b'store = "\xff"', "can.t be read"),
+        (b"store = " + b"[" * 100_000, "can.t be read"),
+        (b"workers = true", "workers"),
+        (b"workers = 2.0", "workers"),
+        ("workers = '²'".encode(), "workers"),
+        (b"workers = '" + b"9" * 5000 + b"'", "workers"),
+        (b"cache_gigabytes = true", "cache_gigabytes"),
+        (b"training_seconds = [1]", "training_seconds"),
+        (b"secrets = 3", "secrets"),
+        (b"[secrets]\n'https://host' = 'NAME'", "secrets"),
+        (b"[secrets]\n'https://host' = []", "secrets"),
+        (b"[secrets]\n'https://host' = ['A B']", "secrets"),
+        (b"[secrets]\n'host' = ['A']", "secrets"),
+    ],
+)
+def test_a_file_that_is_not_right_is_one_error(home, content, says):
+    (home / "settings.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"(?s){says}.*settings\.toml"):
+        load_settings()
+
+
+def test_a_folder_in_the_files_place_is_one_error(home):
+    (home / "settings.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"(?s)can't be read.*settings\.toml"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["tracking_url", "store"])
+@pytest.mark.parametrize("url", ["http://me:secret@host", "http://secret@host", "http://host/?key=secret"])
+def test_a_password_of_a_server_is_not_kept_in_the_file(name, url, home):
+    (home / "settings.toml").write_text(f'{name} = "{url}"\n')
+    with pytest.raises(ConfigError, match=rf"(?s)holds a password.*{name} in ") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_trackers_password_is_used_and_not_shown(monkeypatch):
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://me:secret@127.0.0.1:1/x")
+    settings = load_settings()
+    assert client.tracking_url(settings) == "http://me:secret@127.0.0.1:1/x"
+    shown = [client.where_to_view(settings), client.tracking_identity(settings)]
+    shown.append(str(client.run_page(client.tracking_url(settings), "1", "2")))
+    assert shown[0] == "http://127.0.0.1:1/x" and "secret" not in " ".join(shown)
+    with pytest.raises(ClepError, match="does not answer") as caught:
+        preflight.check_tracking(settings)
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_of_the_file_reach_the_library(home, monkeypatch):
+    monkeypatch.setenv("WORD", "hunter2")
+    for name in ("CLEPDG_SECRETS", "CLEPDG_SECRETS_WRITTEN"):
+        monkeypatch.setenv(name, "")  # remembered, to be put back
+    (home / "settings.toml").write_text('[secrets]\n"https://host" = ["WORD"]\n')
+    load_settings()
+    assert urls.expand("https://host/?t=${WORD}") == "https://host/?t=hunter2"
+    (home / "settings.toml").write_text("")
+    load_settings()
+    with pytest.raises(SourceError, match="may not have"):
+        urls.expand("https://host/?t=${WORD}")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, ""), ("a.example", "a.example,"), ("*", None)])
+def test_no_proxy_stands_before_this_machine(before, after, monkeypatch, server):
+    """A proxy of the environment sees no request to a server of this machine."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, before or "")
+        if before is None:
+            monkeypatch.delenv(name)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, server.base)
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://127.0.0.1:1")
+    settings = load_settings()
+    assert (
+        os.environ["NO_PROXY"]
+        == os.environ["no_proxy"]
+        == ("*" if after is None else f"{after}127.0.0.1,localhost,::1")
+    )
+    with pytest.raises(ClepError, match="does not answer"):
+        preflight.check_tracking(settings)
+    assert server.requests == []

@@ -25,8 +25,9 @@ from clepdg.download.check.jobs import (
     run_in_threads,
 )
 from clepdg.download.file_lists import Remote
-from clepdg.download.urls import checksums, expand, is_web, mirror_of, redact_with_mirror
+from clepdg.download.urls import checksums, expand, mirror_of, redact_with_mirror
 from clepdg.errors import ClepError, SourceError, some
+from clepdg.redaction import is_web
 from clepdg.store.documents import Documents
 
 LISTING_SECONDS: Final = 20.0  # timeout of a listing of thousands of files, which the repository computes
