@@ -17,43 +17,46 @@ from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.run.progress import describe, in_bytes, since_first
-from clepdg_tasks.engine.node import split_id
+from clepdg_tasks.engine.node import Node, Outcome
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
 
+Ended = list[tuple[Node, Outcome]]
 
-def print_result(result: dict[str, Any], arguments: Arguments, settings: Settings, seconds: float) -> None:
+
+def print_result(
+    result: dict[str, Any], ended: Ended, arguments: Arguments, settings: Settings, seconds: float
+) -> None:
     """Print the results of a run, where they are, and a command to try next."""
     from clepdg_tasks.tracking.client import where_to_view
 
     store = settings.open_store()
-    key = result["stages"].get("report/report")
     stages = "stage" if result["computed"] == 1 else "stages"
     print(f"\n{result['computed']} {stages} computed, {result['reused']} reused, in {seconds:.0f} s.")
-    for note in [*result["notes"], *_incomplete(result, store)]:
+    for note in [*result["notes"], *_incomplete(ended, store)]:
         print(note)
-    if key is None:
+    report = next((outcome.record for node, outcome in ended if node.stage == "report"), None)
+    if report is None:
         return
-    folder = store.local("report", key)
+    folder = store.local(report.stage, report.key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
     print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
     print(f"MLflow   {where_to_view(settings)}")
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
-    champion = any(node_id.startswith(f"classifier/{SUPERVISED}.{MAIN_ROW}.") for node_id in result["stages"])
-    command = f"predict{preset} {shlex.quote(_an_utterance(result, store))}" if champion else f"compare{preset}"
+    champion = any((node.fold, node.tags.get("row")) == (SUPERVISED, MAIN_ROW) for node, _ in ended)
+    command = f"predict{preset} {shlex.quote(_an_utterance(ended, store))}" if champion else f"compare{preset}"
     activate = (
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
     print(f"next     {activate}clep-dg {command}")
 
 
-def _incomplete(result: dict[str, Any], store: Store) -> Iterator[str]:
+def _incomplete(ended: Ended, store: Store) -> Iterator[str]:
     """Yield a line for each corpus that is partial, altered or quarantined."""
-    for node_id, key in result["stages"].items():
-        record = store.lookup("index", key) if key and split_id(node_id)[0] == "index" else None
-        if isinstance(record, Record) and _is_incomplete(record):
-            place = store.address("index", key)
+    for record in (outcome.record for node, outcome in ended if node.stage == "index"):
+        if _is_incomplete(record):
+            place = store.address(record.stage, record.key)
             yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
 
 
@@ -71,28 +74,33 @@ def _counts(record: Record) -> str:
     return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{altered}"
 
 
-def _an_utterance(result: dict[str, Any], store: Store) -> str:
+def _an_utterance(ended: Ended, store: Store) -> str:
     """Return an audio file of the run, to try `clep-dg predict` with."""
     from clepdg.download.source import root
 
-    for node_id, key in result["stages"].items():
-        if split_id(node_id)[0] == "source":
-            folder = store.at_hand("source", key)
-            paths = sorted(root(folder).rglob("*.wav")) if folder else ()
-            found = next((path for path in paths if not path.name.startswith(".")), None)
-            if found:
-                return str(found)
+    for record in (outcome.record for node, outcome in ended if node.stage == "source"):
+        folder = store.at_hand(record.stage, record.key)
+        paths = sorted(root(folder).rglob("*.wav")) if folder else ()
+        found = next((path for path in paths if not path.name.startswith(".")), None)
+        if found:
+            return str(found)
     return "FILE.wav"
 
 
-def show() -> Any:
-    """Return the display of a run on a terminal."""
+def show(ended: Ended) -> Any:
+    """Return the display of a run on a terminal.
+
+    Args:
+        ended: receives the nodes that ended, with their outcomes.
+    """
     from clepdg_flows.run.run import Show
 
     def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
         return bar(node.stage, node.name)
 
     def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
+        ended.extend(outcomes)
+
         def said(pair: tuple[Any, Any]) -> str:
             node, outcome = pair
             return f"{outcome.reason}; {_counts(outcome.record)}" if node.stage == "index" else str(outcome.reason)

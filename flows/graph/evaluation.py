@@ -1,17 +1,18 @@
 """Node of a fold's evaluation: all heads on the targets, and which contexts to compare with audio."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 
-from clepdg.audio.corruptions import CLEAN
 from clepdg.config.folds import SUPERVISED, Fold
 from clepdg.config.rows import BACKBONE, MAIN, Row
 from clepdg.config.schema import Config
 from clepdg.corpora import cards
 from clepdg.evaluation import context_geometry
-from clepdg_flows.graph.models import Model, backbone_model
-from clepdg_flows.graph.nodes import Head, audio_name, conditions_of, is_evaluated, new_label, text_name
-from clepdg_tasks.engine.node import Node
+from clepdg_flows.graph.models import Model, backbone_model, of_corpora
+from clepdg_flows.graph.nodes import conditions_of, is_evaluated, new_label
+from clepdg_flows.graph.refs import Head, audio_ref, head_ref, text_ref
+from clepdg_tasks.engine.node import Node, Ref
 from clepdg_tasks.stages import evaluate as evaluation
 
 
@@ -28,11 +29,11 @@ def compared_backbone(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> 
 def compared_variants(
     config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], models: Mapping[str, Model]
 ) -> Iterator[tuple[str, Model]]:
-    """Yield "row/seed" and CLEP variant whose contexts in words are compared."""
+    """Yield row and CLEP variant whose contexts in words are compared."""
     if conditions_of(config, fold) and context_geometry.IN_WORDS in wanted:
         last = {head.model: head for head in heads if wanted[head.row].variant != MAIN}
         for name, head in last.items():
-            yield f"{head.row}/{models[name].seed}", models[name]
+            yield head.row, models[name]
 
 
 def evaluate(
@@ -53,17 +54,23 @@ def evaluate(
         nodes: node id -> node of the fold.
     """
     conditions = conditions_of(config, fold)
-    compared = {
-        f"{h.row}/{h.seed}": (h.model, nodes[f"classifier/{fold.name}.{h.row}.{h.seed}"].inputs["text"])
+    compared = [
+        _compared(h.row, h.seed, h.model, nodes[head_ref(fold, h).id].inputs["text"])
         for h in heads
         if conditions and h.row in (context_geometry.IN_WORDS, *context_geometry.AS_VECTORS)
-    }
-    others = dict(compared_variants(config, fold, wanted, heads, models))
+    ]
+    others = list(compared_variants(config, fold, wanted, heads, models))
     if before := compared_backbone(config, fold, wanted):
-        others[f"{context_geometry.BEFORE}/-"] = before
-    for name, model in others.items():
-        text = text_name(model, wanted[context_geometry.IN_WORDS], None)
-        compared[name] = (model.name, f"text_embeddings/{text}")
+        others.append((context_geometry.BEFORE, before))
+    compared += [
+        _compared(row, model.seed or "-", model.name, text_ref(model, wanted[context_geometry.IN_WORDS], None))
+        for row, model in others
+    ]
+    audios = [
+        audio_ref(models[name], corpus, condition, fold)
+        for name, corpus, condition in product(sorted(models), fold.targets, (None, *conditions))
+        if is_evaluated(models[name], condition)
+    ]
     chosen = {head.row: wanted[head.row] for head in heads}
     centring = {
         name: row.classifier_config(config.classifier).centring if row.head in ("prompts", "text") else "none"
@@ -88,30 +95,30 @@ def evaluate(
             ],
             "new_labels": {name: label for name, label in added.items() if label},
             "contexts_in_words": config.text.handwritten_contexts if compared else (),
-            "looked_at": {name: model for name, (model, _) in compared.items()},
+            "looked_at": {f"{text.tags['row']}/{text.tags['seed']}": text.tags["model"] for text in compared},
             "ceilings": [name for name, row in chosen.items() if row.ceiling],
         },
         inputs={
-            **{f"classifier/{h.row}.{h.seed}": f"classifier/{fold.name}.{h.row}.{h.seed}" for h in heads},
-            **{
-                f"audio/{name}/{corpus}/{condition.name if condition else CLEAN}": "audio_embeddings/"
-                + audio_name(models[name], corpus, condition, fold)
-                for name, corpus, condition in product(sorted(models), fold.targets, (None, *conditions))
-                if is_evaluated(models[name], condition)
-            },
-            **{f"text/{name}": text for name, (_, text) in compared.items()},
-            **{f"index/{corpus}": f"index/{corpus}" for corpus in fold.targets},
+            **{f"classifier/{h.row}.{h.seed}": head_ref(fold, h) for h in heads},
+            **{"/".join(("audio", *audio.tags.values())): audio for audio in audios},
+            **{f"text/{text.tags['row']}/{text.tags['seed']}": text for text in compared},
+            **of_corpora("index", fold.targets),
             **_shards(fold),
         },
         tags={"fold": fold.name},
     )
 
 
-def _shards(fold: Fold) -> dict[str, str]:
+def _compared(row: str, seed: str, model: str, text: Ref) -> Ref:
+    """Return the reference to text that is compared with a model's audio."""
+    return replace(text, tags={"row": row, "seed": seed, "model": model})
+
+
+def _shards(fold: Fold) -> dict[str, Ref]:
     """Return the inputs that show copies of source audio in a target."""
     if fold.name == SUPERVISED:
         return {}
     return {
-        **{f"shard/{corpus}": f"shard/{corpus}" for corpus in fold.targets},
-        **{f"learnt/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
+        **of_corpora("shard", fold.targets),
+        **of_corpora("shard", fold.sources, "learning", "learnt"),
     }

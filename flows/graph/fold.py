@@ -11,7 +11,6 @@ from clepdg_flows.graph.evaluation import compared_backbone, compared_variants, 
 from clepdg_flows.graph.models import Model, backbone, backbone_by_fold, backbone_model
 from clepdg_flows.graph.nodes import (
     CLEP,
-    Head,
     acpt,
     audio_embeddings,
     classifier,
@@ -21,6 +20,7 @@ from clepdg_flows.graph.nodes import (
     is_evaluated,
     text_embeddings,
 )
+from clepdg_flows.graph.refs import Head
 from clepdg_tasks.engine.node import STAGES, Node
 
 

@@ -1,6 +1,6 @@
 """Nodes of the models that a run starts from: the backbone, of all folds or of each, and a speech encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from clepdg.config.model_pins import local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
-from clepdg_tasks.engine.node import Computed, Node
+from clepdg_tasks.engine.node import Computed, Node, Ref
 from clepdg_tasks.stages import models
 
 LOG_MEL = "log-mel"
@@ -25,21 +25,28 @@ class Model:
 
     Attributes:
         name: in the names of nodes: "backbone", "leave-out-tess.c0".
-        node_id: id of its node; None: statistics of audio.
+        ref: its weights; None: statistics of audio.
         text_name: its name as the model of text embeddings.
         full_band: it reads audio at the native rate.
         fold: the fold that it belongs to; None: all folds share it.
         variant: of CLEP.
         seed: of CLEP: "c0".
+        trained_on: corpora that it is trained on, beyond what it comes with.
     """
 
     name: str
-    node_id: str | None
+    ref: Ref | None
     text_name: str
     full_band: bool = False
     fold: str | None = None
     variant: str = MAIN
     seed: str = ""
+    trained_on: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, Ref]:
+        """Return the input of the nodes that use this model: its weights, if any."""
+        return {"model": self.ref} if self.ref else {}
 
     @property
     def tags(self) -> dict[str, str]:
@@ -53,17 +60,23 @@ def backbone_model(config: Config, kind: str, fold: Fold) -> Model:
     shared = shared_models(config)
     if kind in shared:
         return shared[kind]
-    node_id, text_name = f"backbone/{backbone_name(config, fold)}", f"{fold.name}.{BACKBONE}"
-    return Model(f"{fold.name}.{kind}", node_id, text_name, full_band=kind == FULL_BAND, fold=fold.name)
+    return Model(
+        f"{fold.name}.{kind}",
+        backbone_ref(config, fold),
+        f"{fold.name}.{BACKBONE}",
+        full_band=kind == FULL_BAND,
+        fold=fold.name,
+        trained_on=fold.sources,
+    )
 
 
 def shared_models(config: Config) -> dict[str, Model]:
     """Return kind -> model of the models that all folds share."""
     shared = {kind: Model(kind, None, kind) for kind in STATISTICS}
-    shared[ENCODER] = Model(ENCODER, f"backbone/{ENCODER}", ENCODER)
+    shared[ENCODER] = Model(ENCODER, Ref("backbone", ENCODER), ENCODER)
     if not backbone_by_fold(config):
         for kind in BACKBONES:
-            shared[kind] = Model(kind, f"backbone/{BACKBONE}", BACKBONE, full_band=kind == FULL_BAND)
+            shared[kind] = Model(kind, Ref("backbone", BACKBONE), BACKBONE, full_band=kind == FULL_BAND)
     return shared
 
 
@@ -75,31 +88,41 @@ def backbone_by_fold(config: Config) -> bool:
     return config.backbone.name == MICRO_CONTEXT
 
 
-def backbone_name(config: Config, fold: Fold) -> str:
-    """Return the name of a fold's backbone."""
-    return f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE
+def backbone_ref(config: Config, fold: Fold) -> Ref:
+    """Return the reference to a fold's backbone, its own or the shared one."""
+    return Ref("backbone", f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE)
+
+
+def of_corpora(stage: str, corpora: Iterable[str], part: str | None = None, name: str = "") -> dict[str, Ref]:
+    """Return the inputs "<name>/<corpus>" of a data stage's outputs.
+
+    Args:
+        name: the first part of the inputs' names; "": the stage.
+    """
+    return {f"{name or stage}/{corpus}": Ref(stage, corpus, part, {"corpus": corpus}) for corpus in corpora}
 
 
 def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: bool = False) -> Node:
     """Return the node of the CLAP to start from, shared or a fold's own."""
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
-    inputs: dict[str, str] = {}
+    inputs: dict[str, Ref] = {}
     if config.backbone.name in MADE_HERE:
         settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
     else:
         settings["name"], state = _weights(config.backbone.name)
     if fold:
         settings |= {"pretrain": config.pretrain, "compute": config.compute}
-        inputs = {f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources}
+        inputs = of_corpora("shard", fold.sources, "learning")
     return Node(
         stage="backbone",
-        name=backbone_name(config, fold) if fold else BACKBONE,
+        name=backbone_ref(config, fold).name if fold else BACKBONE,
         compute=_reading(models.compute_backbone, allow_pickle_weights),
         config=settings,
         inputs=inputs,
         state=state,
         tags={"model": BACKBONE} | ({"fold": fold.name} if fold else {}),
+        trained_on=fold.sources if fold else (),
     )
 
 

@@ -1,12 +1,8 @@
-"""Nodes of a fold's stages, with the settings that they read and the outputs that they depend on.
-
-Names are made of tags: "leave-out-tess.c0" (fold and CLEP's seed), "leave-out-tess.frozen-text.c0" (a variant of CLEP),
-"leave-out-tess.c0.acpt.l0" (contexts and the later seed). Nothing reads them back: a node has its tags beside its name.
-"""
+"""Nodes of a fold's stages, with the settings that they read and the outputs that they depend on."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from clepdg.audio import corruptions, noise
 from clepdg.audio.corruptions import CLEAN, Condition
@@ -17,20 +13,13 @@ from clepdg.corpora import cards
 from clepdg.download import folders
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.hashing import digest
-from clepdg_flows.graph.models import STATISTICS, Model, backbone_name
-from clepdg_tasks.engine.node import Node
+from clepdg_flows.graph.models import STATISTICS, Model, backbone_ref, of_corpora
+from clepdg_flows.graph.refs import Head, acpt_ref, audio_ref, contexts_name, head_ref, shard_name, talkers, text_ref
+from clepdg_tasks.engine.node import Node, Ref
 from clepdg_tasks.stages import classifier as training
 from clepdg_tasks.stages import embeddings, models
 
 CLEP = "clep"
-
-
-class Head(NamedTuple):
-    """Head of a row for one pair of seeds, and the name of its audio model."""
-
-    row: str
-    seed: str
-    model: str
 
 
 def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
@@ -47,7 +36,8 @@ def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
 def clep_model(fold: Fold, variant: str, seed: int) -> Model:
     """Return a fold's CLEP, or a variant of it."""
     name = ".".join(part for part in (fold.name, variant, f"c{seed}") if part)
-    return Model(name, f"clep/{name}", name, fold=fold.name, variant=variant, seed=f"c{seed}")
+    ref, seed_name = Ref("clep", name), f"c{seed}"
+    return Model(name, ref, name, fold=fold.name, variant=variant, seed=seed_name, trained_on=fold.sources)
 
 
 def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
@@ -69,12 +59,13 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         compute=models.compute_clep,
         config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
         inputs={
-            "backbone": f"backbone/{backbone_name(config, fold)}",
-            **{f"shard/{corpus}": f"shard/{corpus}#learning" for corpus in fold.sources},
-            **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in fold.sources},
+            "backbone": backbone_ref(config, fold),
+            **of_corpora("shard", fold.sources, "learning"),
+            **of_corpora("index", fold.sources, "learning"),
         },
         ranks=trained.ranks,
         tags=trainee.tags,
+        trained_on=trainee.trained_on,
     )
     if not settings.clap_share:
         return [node]
@@ -83,8 +74,9 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         name=whole.name,
         compute=models.compute_interpolation,
         config={"clap_share": settings.clap_share, "compute": config.compute},
-        inputs={"backbone": f"backbone/{backbone_name(config, fold)}", "clep": node.id},
+        inputs={"backbone": backbone_ref(config, fold), "clep": node.ref},
         tags=whole.tags,
+        trained_on=whole.trained_on,
     )
     return [node, interpolated]
 
@@ -94,7 +86,7 @@ def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node
     without = CLEP_VARIANTS[model.variant](config.clep).without_emotion
     return Node(
         stage="acpt",
-        name=f"{model.name}.{kind}.l{seed}",
+        name=acpt_ref(model, kind, seed).name,
         compute=models.compute_acpt,
         config={
             "acpt": replace(config.acpt, **ACPT_VARIANTS[kind]),
@@ -102,18 +94,10 @@ def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node
             "emotions": fold_emotions(fold, without),
             "seed": seed,
         },
-        inputs={"clep": str(model.node_id)},
+        inputs={"clep": Ref("clep", model.name)},
         tags={**model.tags, "contexts": kind, "seed": f"{model.seed}.l{seed}"},
+        trained_on=model.trained_on,
     )
-
-
-def text_name(model: Model, row: Row, seed: int | None) -> str:
-    """Return the name of a row's text embeddings."""
-    return f"{model.text_name}.{_contexts_name(row)}" + (f".l{seed}" if CONTEXTS[row.contexts].acpt else "")
-
-
-def _contexts_name(row: Row) -> str:
-    return row.contexts + ("-one-prompt" if row.one_prompt else "")
 
 
 def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) -> Node:
@@ -134,19 +118,17 @@ def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) ->
         settings |= {"redraws": text.redraws, "seed": seed}
     return Node(
         stage="text_embeddings",
-        name=text_name(model, row, seed),
+        name=text_ref(model, row, seed).name,
         compute=embeddings.compute_text_embeddings,
         config=settings,
-        inputs={
-            "model": str(model.node_id),
-            **({"acpt": f"acpt/{model.name}.{contexts.acpt}.l{seed}"} if contexts.acpt else {}),
-        },
+        inputs={**model.inputs, **({"acpt": acpt_ref(model, contexts.acpt, seed)} if contexts.acpt else {})},
         tags={
             **model.tags,
             "model": model.text_name,
-            "contexts": _contexts_name(row),
+            "contexts": contexts_name(row),
             **({"seed": f"{model.seed}.l{seed}"} if contexts.acpt else {}),
         },
+        trained_on=model.trained_on,
     )
 
 
@@ -160,41 +142,23 @@ def audio_embeddings(
     """
     name = condition.name if condition else CLEAN
     settings: dict[str, Any] = {"condition": name, "compute": config.compute}
-    shard = shard_name(corpus, full_band=model.full_band)
-    fold = _talkers(fold, condition)
-    inputs = {"shard": f"shard/{shard}", **({"model": model.node_id} if model.node_id else {})}
+    fold = talkers(fold, condition)
+    inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **model.inputs}
     state: dict[str, str] = {}
     if fold:
-        inputs |= {f"talkers/{source}": f"shard/{source}#learning" for source in fold.sources}
+        inputs |= of_corpora("shard", fold.sources, "learning", "talkers")
     if condition and condition.noise == noise.OWN:
         settings["noise_folder"] = config.evaluate.noise_folder
         state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
     return Node(
         stage="audio_embeddings",
-        name=audio_name(model, corpus, condition, fold),
+        name=audio_ref(model, corpus, condition, fold).name,
         compute=embeddings.compute_audio_embeddings,
         config={**settings, **({"model": model.name} if model.name in (*STATISTICS, ENCODER) else {})},
         inputs=inputs,
         state=state,
         tags={**({"fold": fold.name} if fold else {}), **model.tags, "corpus": corpus, "condition": name},
     )
-
-
-def shard_name(corpus: str, *, full_band: bool = False) -> str:
-    """Return the name of a corpus's shards, band-limited or full-band."""
-    return f"{corpus}.full-band" if full_band else corpus
-
-
-def audio_name(model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> str:
-    """Return the name of a corpus's audio embeddings, with a babble's fold."""
-    fold = _talkers(fold, condition)
-    of_fold = f"{fold.name}." if fold and not model.fold else ""
-    return f"{of_fold}{model.name}.{corpus}" + (f".{condition.name}" if condition else "")
-
-
-def _talkers(fold: Fold | None, condition: Condition | None) -> Fold | None:
-    """Return the fold if a condition mixes in its sources' speech, else None."""
-    return fold if condition and condition.uses_babble else None
 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
@@ -223,13 +187,13 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, l
     It learns from the sources' train and validation parts; a ceiling's, from those of the target.
     """
     settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
-    text: dict[str, str] = {}
+    text: dict[str, Ref] = {}
     if row.head in ("prompts", "text"):
         chosen = row.classifier_config(config.classifier)
         if row.head == "prompts":  # no steps: of all settings it reads the centring alone
             chosen = ClassifierConfig(steps=0, centring=chosen.centring)
         settings |= {"classifier": chosen, "seed": later or 0}
-        text = {"text": f"text_embeddings/{text_name(model, row, later)}"}
+        text = {"text": text_ref(model, row, later)}
         if CONTEXTS[row.contexts].how == "redrawn":
             settings |= {"redraws": config.text.redraws}
         if new := new_label(config, row):
@@ -237,13 +201,14 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, l
     corpora = fold.targets if row.ceiling else fold.sources
     return Node(
         stage="classifier",
-        name=f"{fold.name}.{head.row}.{head.seed}",
+        name=head_ref(fold, head).name,
         compute=training.compute_classifier,
         config=settings,
         inputs={
             **text,
-            **{f"audio/{corpus}": f"audio_embeddings/{head.model}.{corpus}" for corpus in corpora},
-            **{f"index/{corpus}": f"index/{corpus}#learning" for corpus in corpora},
+            **{f"audio/{corpus}": audio_ref(model, corpus) for corpus in corpora},
+            **of_corpora("index", corpora, "learning"),
         },
         tags={"model": head.model, "fold": fold.name, "row": head.row, "seed": head.seed},
+        trained_on=tuple(sorted({*model.trained_on, *corpora})),
     )

@@ -25,10 +25,11 @@ from clepdg.hashing import digest
 from clepdg.store.record import Record
 from clepdg_flows.graph.evaluation import compared_backbone
 from clepdg_flows.graph.fold import fold_nodes
-from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, shared_models
-from clepdg_flows.graph.nodes import audio_embeddings, is_evaluated, shard_name, text_embeddings
+from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, of_corpora, shared_models
+from clepdg_flows.graph.nodes import audio_embeddings, is_evaluated, text_embeddings
+from clepdg_flows.graph.refs import shard_name
 from clepdg_flows.graph.titles import facts, title, untestable
-from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node
+from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, Ref
 from clepdg_tasks.stages import data
 from clepdg_tasks.stages import report as reporting
 
@@ -74,17 +75,11 @@ def graph(
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += fold_nodes(config, fold, wanted)
-    learnt = [node.id for node in nodes if node.stage in ("clep", "acpt")]
-    models = [node.id for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
-    nodes.append(_with_input_tags(report(config, chosen, wanted, models), nodes))
+    learnt = [node.ref for node in nodes if node.stage in ("clep", "acpt")]
+    models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
+    nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
     return [node for node in nodes if STAGES.index(node.stage) <= last]
-
-
-def _with_input_tags(node: Node, nodes: list[Node]) -> Node:
-    """Return a node that knows the tags of its inputs."""
-    tags = {other.id: other.tags for other in nodes}
-    return replace(node, input_tags={name: tags[ref] for name, ref in node.inputs.items()})
 
 
 def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:
@@ -143,7 +138,7 @@ def index(config: Config, corpus: str) -> Node:
             "index": config.index,
             **({"published": digest(sums)} if sums else {}),
         },
-        inputs={"source": f"source/{corpus}"},
+        inputs={"source": Ref("source", corpus)},
         tags={"corpus": corpus},
     )
 
@@ -158,8 +153,8 @@ def shard(config: Config, corpus: str, *, full_band: bool = False) -> Node:
         name=shard_name(corpus, full_band=full_band),
         compute=data.compute_shard,
         config={"shard": replace(config.shard, band_limit_hz=None) if full_band else config.shard},
-        inputs={"index": f"index/{corpus}#audio"},
-        uses={"source": f"source/{corpus}"},
+        inputs={"index": Ref("index", corpus, "audio")},
+        uses={"source": Ref("source", corpus)},
         tags={"corpus": corpus},
     )
 
@@ -203,7 +198,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     return list({node.id: node for node in nodes}.values())
 
 
-def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[str]) -> Node:
+def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[Ref]) -> Node:
     """Return the node of the report over all folds."""
     return Node(
         stage="report",
@@ -219,8 +214,8 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },
         inputs={
-            **{f"evaluate/{fold.name}": f"evaluate/{fold.name}" for fold in chosen},
-            **{f"index/{corpus}": f"index/{corpus}" for corpus in config.corpora},
-            **{node_id: node_id for node_id in models},
+            **{f"evaluate/{fold.name}": Ref("evaluate", fold.name) for fold in chosen},
+            **of_corpora("index", config.corpora),
+            **{ref.id: ref for ref in models},
         },
     )

@@ -5,57 +5,56 @@ It is only a display: if the server refuses an artifact, the run continues.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Thread
 from typing import Any
 from uuid import UUID
 
+from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.run.progress import describe, since_first
-from clepdg_tasks.engine.node import Node, split_id
+from clepdg_tasks.engine.node import Node
 from clepdg_tasks.engine.run_history import RunLog
 from clepdg_tasks.tracking.client import front_page
 from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 
-def results_page(stages: Mapping[str, Mapping[str, Any]], store: Store, registry: MlflowLogger) -> str:
+def results_page(records: Sequence[Record], store: Store, run_logger: MlflowLogger) -> str:
     """Return the results as markdown.
 
     Args:
-        stages: node id -> its outcome, in order.
+        records: outputs of the run, in order.
     """
-    lines = [_mlflow(registry)]
-    report = stages.get("report/report", {}).get("key")
+    lines = [_mlflow(run_logger)]
+    report = next((record for record in records if record.stage == "report"), None)
     if report:
-        folder = store.local("report", report)
-        page = registry.page("report", report, "report.html")
+        folder = store.local(report.stage, report.key)
+        page = run_logger.page(report.stage, report.key, "report.html")
         lines.insert(0, f"Report: {f'[report.html]({page}), ' if page else ''}`{folder / 'report.html'}`")
         return "\n\n".join([*lines, (folder / "results.md").read_text()])
-    made = {node_id: facts["key"] for node_id, facts in stages.items() if facts.get("key")}
-    if made:
-        last, _ = split_id(list(made)[-1])
+    if records:
+        last = records[-1].stage
         lines.append(f"No report: this run ends with {last}. Its outputs:")
-        lines.append("\n".join(_output(n, key, store, registry) for n, key in made.items() if split_id(n)[0] == last))
+        lines.append("\n".join(_output(record, store, run_logger) for record in records if record.stage == last))
     return "\n\n".join(lines)
 
 
-def _mlflow(registry: MlflowLogger) -> str:
-    if not registry.url.startswith("http"):
-        run = f", run `{registry.parent}`" if registry.parent else ""
-        return f"MLflow: `{registry.url}`{run}"
-    own = registry.page()
+def _mlflow(run_logger: MlflowLogger) -> str:
+    if not run_logger.url.startswith("http"):
+        run = f", run `{run_logger.parent}`" if run_logger.parent else ""
+        return f"MLflow: `{run_logger.url}`{run}"
+    own = run_logger.page()
     if own:
         return f"MLflow: [this run]({own})"
-    why = "it did not answer" if registry.notes() else "this run computed nothing and has no page of its own"
-    return f"MLflow: [{registry.url}]({front_page(registry.url)}); {why}"
+    why = "it did not answer" if run_logger.notes() else "this run computed nothing and has no page of its own"
+    return f"MLflow: [{run_logger.url}]({front_page(run_logger.url)}); {why}"
 
 
-def _output(node_id: str, key: str, store: Store, registry: MlflowLogger) -> str:
-    stage, name = split_id(node_id)
-    page = registry.page(stage, key)
-    return f"- {f'[{stage} {name}]({page})' if page else f'{stage} {name}'}: `{store.local(stage, key)}`"
+def _output(record: Record, store: Store, run_logger: MlflowLogger) -> str:
+    name, page = f"{record.stage} {record.name}", run_logger.page(record.stage, record.key)
+    return f"- {f'[{name}]({page})' if page else name}: `{store.local(record.stage, record.key)}`"
 
 
 log = logging.getLogger("clepdg")
@@ -100,10 +99,10 @@ def progress_artifact(node: Node) -> Callable[[int, int], None]:
     return update
 
 
-def run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
+def run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run_logger: MlflowLogger) -> None:
     """Create the artifacts of a run that ended: decisions and results."""
     try:
-        _run_artifacts(run, store, registry)
+        _run_artifacts(run, records, store, run_logger)
     except Exception as error:
         log.warning("Prefect did not accept the decisions and results: %s", _first_line(error))
 
@@ -112,10 +111,10 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
+def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run_logger: MlflowLogger) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    stages = run.stages
+    outputs = [records[node_id] for node_id in run.stages if node_id in records]
     rows = [
         {
             "stage": node_id.replace("/", " ", 1),
@@ -123,10 +122,10 @@ def _run_artifacts(run: RunLog, store: Store, registry: MlflowLogger) -> None:
             "why": str(facts.get("reason", "")).splitlines()[0] if facts.get("reason") else "",
             "seconds": facts.get("seconds", ""),
         }
-        for node_id, facts in stages.items()
+        for node_id, facts in run.stages.items()
     ]
     rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
-    page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(stages, store, registry)])
+    page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(outputs, store, run_logger)])
     creates: list[Callable[[], Any]] = [
         lambda: create_table_artifact(
             table=rows, key="decisions", description="Outcome of every stage, and the reason"

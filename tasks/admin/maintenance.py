@@ -12,7 +12,8 @@ from clepdg.store.layout import Item
 from clepdg.store.record import OTHER_FORMAT, Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine import run_history
-from clepdg_tasks.engine.node import STAGES, split_id
+from clepdg_tasks.engine.node import STAGES
+from clepdg_tasks.engine.run_history import split_id
 from clepdg_tasks.host.settings import Settings
 
 RUNS = 10  # the number of last runs whose outputs are kept

@@ -97,8 +97,8 @@ def _compute(
     give_up: Callable[[], bool],
 ) -> Record:
     assert decision.key is not None
-    refs = {name: ref.partition("#")[0] for name, ref in {**node.inputs, **node.uses}.items()}
-    inputs = {name: store.local(records[ref].stage, records[ref].key) for name, ref in refs.items()}
+    read = {name: records[ref.id] for name, ref in node.refs.items()}
+    inputs = {name: store.local(record.stage, record.key) for name, record in read.items()}
     folder = store.partial(node.stage, decision.key)
     _clear(folder)
     with (
@@ -111,8 +111,8 @@ def _compute(
             config=node.config,
             folder=folder,
             inputs=inputs,
-            records={name: records[ref] for name, ref in refs.items()},
-            tags=node.input_tags,
+            records=read,
+            refs=node.refs,
             previous=store.at_hand(node.stage, decision.before) if decision.before else None,
             pins=store.documents,
             device=devices[0],

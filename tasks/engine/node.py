@@ -1,7 +1,8 @@
 """Describe stages as nodes and decide which outputs can be reused.
 
-A node has a name, the configuration that it reads and nothing else, and its inputs by content digest. `decide` finds
-without computing whether its stored output can be reused and, if not, why; execute.py computes it.
+A node has a name, the configuration that it reads and nothing else, and references to its inputs, whose content digests
+are in its key. `decide` finds without computing whether its stored output can be reused and, if not, why; execute.py
+computes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,6 +31,26 @@ class Computed:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ref:
+    """Reference to a node's output, or to one part of it.
+
+    Attributes:
+        part: name of one of the output's digests; None: its whole content.
+        tags: facts by which a stage's function selects this input and names what it makes of it; not in the key.
+    """
+
+    stage: str
+    name: str
+    part: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def id(self) -> str:
+        """Return the id of the node."""
+        return f"{self.stage}/{self.name}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """Arguments of a stage's function.
@@ -40,7 +61,7 @@ class Work:
         folder: where the output goes; *.resume files in it survive a kill.
         inputs: input name -> folder of that output.
         records: input name -> its record.
-        tags: input name -> tags of its node.
+        refs: input name -> its reference.
         previous: folder of this node's output in the last run, if this machine has it.
         pins: the store's documents; pins/<corpus>.json exists from the first download on, and outlives every output.
             None in a worker process of a run whose store is a bucket.
@@ -59,7 +80,15 @@ class Work:
     reporting: Reporting
     devices: tuple[str, ...] = ("cpu",)
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING
-    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refs: Mapping[str, Ref] = field(default_factory=dict)
+
+    def select(self, stage: str, part: str | None = None, **tags: str) -> list[tuple[Ref, Path]]:
+        """Return the inputs of a stage that have these tags, sorted by input name."""
+        return [
+            (ref, self.inputs[name])
+            for name, ref in sorted(self.refs.items())
+            if (ref.stage, ref.part) == (stage, part) and tags.items() <= ref.tags.items()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,32 +97,37 @@ class Node:
 
     Attributes:
         config: plain values and dataclasses; in the key.
-        inputs: input name -> id of a node, or "id#part" to depend on one part of it; their digests are in the key.
+        inputs: input name -> what the node depends on; names and digests are in the key.
         uses: like inputs, for outputs that an input already identifies; not in the key.
         state: input name -> digest of something outside the store; in the key.
         accept: raises where a record's figures are not acceptable, given the record and the address of its output;
             called on every run, also for reused outputs.
         ranks: number of processes that compute it together.
         tags: corpus, fold, model, variant, contexts, condition, row and seed, as far as it has them; not in the key.
-        input_tags: input name -> tags of its node.
+        trained_on: corpora that its output is trained on; not in the key.
     """
 
     stage: str
     name: str
     compute: Callable[[Work], Computed]
     config: Mapping[str, Any]
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    uses: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Ref] = field(default_factory=dict)
+    uses: Mapping[str, Ref] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     accept: Callable[[Record, str], None] = lambda record, place: None
     ranks: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
-    input_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trained_on: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Return "<stage>/<name>", which is unique in a graph."""
         return f"{self.stage}/{self.name}"
+
+    @property
+    def ref(self) -> Ref:
+        """Return the reference to its whole output."""
+        return Ref(self.stage, self.name, tags=self.tags)
 
     @property
     def fold(self) -> str | None:
@@ -106,13 +140,12 @@ class Node:
     @property
     def needs(self) -> list[str]:
         """Return the ids of the nodes that this one reads."""
-        return list(dict.fromkeys(ref.partition("#")[0] for ref in [*self.inputs.values(), *self.uses.values()]))
+        return list(dict.fromkeys(ref.id for ref in self.refs.values()))
 
-
-def split_id(node_id: str) -> tuple[str, str]:
-    """Return stage and name of a node's id."""
-    stage, _, name = node_id.partition("/")
-    return stage, name
+    @property
+    def refs(self) -> dict[str, Ref]:
+        """Return input name -> reference, of `inputs` and `uses`."""
+        return {**self.inputs, **self.uses}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +189,12 @@ def decide(
         last: returns node id -> key in the last run, to name what changed; called only where a node must be computed.
         redo: stages to compute again in any case.
     """
-    missing = [need for need in node.needs if need not in records]
+    missing = next((ref for ref in node.refs.values() if ref.id not in records), None)
     if missing:
-        return Decision(key=None, record=None, reason=f"depends on {missing[0].replace('/', ' ', 1)}")
+        return Decision(key=None, record=None, reason=f"depends on {missing.stage} {missing.name}")
     digests = dict(node.state)
     for name, ref in node.inputs.items():
-        node_id, _, part = ref.partition("#")
-        digests[name] = records[node_id].digests[part or "content"]
+        digests[name] = records[ref.id].digests[ref.part or "content"]
     key = stage_key(node.stage, VERSIONS[node.stage], node.config, digests)
     found = store.lookup(node.stage, key)
     if isinstance(found, Record) and node.stage not in redo:

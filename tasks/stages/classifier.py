@@ -2,7 +2,7 @@
 
 from clepdg.emotions import labels
 from clepdg_tasks.engine.node import Computed, Work
-from clepdg_tasks.stages.inputs import inputs_like, read_utterances
+from clepdg_tasks.stages.inputs import folders_of, read_utterances
 
 
 def compute_classifier(work: Work) -> Computed:
@@ -19,8 +19,8 @@ def compute_classifier(work: Work) -> Computed:
 
     torch.set_num_threads(1)  # small matrices: threads would only cost
     label_set, new = work.config["label_set"], work.config.get("new_label")
-    embeddings = [load_audio_embeddings(folder) for folder in inputs_like(work, "audio/")]
-    utterances = read_utterances(inputs_like(work, "index/"))
+    embeddings = [load_audio_embeddings(folder) for folder in folders_of(work, "audio_embeddings")]
+    utterances = read_utterances(folders_of(work, "index", "learning"))
     train, validation = (
         labelled_audio(label_utterances(utterances, label_set, (split,)), embeddings, without=new)
         for split in ("train", "validation")

@@ -31,15 +31,14 @@ def contexts_table(work: Work) -> "pd.DataFrame":
     from clepdg.method.text_embeddings import load_text_embeddings
 
     moves = lru_cache(maxsize=1)(lambda model: _audio_moves(work, model))
-    models: dict[str, str] = work.config["looked_at"]
-    found: dict[str, dict[str, Any]] = {}
-    for name in sorted(models, key=lambda name: (models[name], name)):  # one model after another
-        row, seed = name.split("/")
+    texts = list(enumerate(work.select("text_embeddings")))
+    found: dict[int, dict[str, Any]] = {}
+    for place, (ref, folder) in sorted(texts, key=lambda text: text[1][0].tags["model"]):  # one model after another
+        row, seed, model = (ref.tags[name] for name in ("row", "seed", "model"))
         words = None if row in context_geometry.AS_VECTORS else work.config["contexts_in_words"]
-        text = load_text_embeddings(work.inputs[f"text/{name}"])
-        found[name] = {"fold": work.config["fold"], "row": row, "seed": seed}
-        found[name] |= compare_contexts(moves(models[name]), text, words)
-    return pd.DataFrame([found[name] for name in sorted(found)])
+        found[place] = {"fold": work.config["fold"], "row": row, "seed": seed}
+        found[place] |= compare_contexts(moves(model), load_text_embeddings(folder), words)
+    return pd.DataFrame([found[place] for place, _ in texts])
 
 
 def _audio_moves(work: Work, model: str) -> "AudioMoves":
@@ -49,8 +48,7 @@ def _audio_moves(work: Work, model: str) -> "AudioMoves":
 
     pairs = []
     for condition in work.config["conditions"]:
-        for name in sorted(work.inputs):
-            if name.startswith(f"audio/{model}/") and name.endswith(f"/{condition}"):
-                clean = f"{name.rsplit('/', 1)[0]}/{CLEAN}"
-                pairs.append((condition, *(load_audio_embeddings(work.inputs[of]) for of in (name, clean))))
+        for ref, noisy in work.select("audio_embeddings", model=model, condition=condition):
+            [(_, clean)] = work.select("audio_embeddings", **{**ref.tags, "condition": CLEAN})
+            pairs.append((condition, load_audio_embeddings(noisy), load_audio_embeddings(clean)))
     return AudioMoves(pairs)

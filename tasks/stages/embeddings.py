@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from clepdg.config.schema import TextConfig
 from clepdg_tasks.engine.node import Computed, Work
-from clepdg_tasks.stages.inputs import inputs_like, open_clap, quiet_transformers, set_threads
+from clepdg_tasks.stages.inputs import folders_of, open_clap, quiet_transformers, set_threads
 
 if TYPE_CHECKING:
     from clepdg.audio.corruptions import Condition
@@ -72,7 +72,7 @@ def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, 
 
     recordings: list[Waveform] = []
     if condition.uses_babble:
-        recordings = shards.babble_voices(inputs_like(work, "talkers/"))
+        recordings = shards.babble_voices(folders_of(work, "shard", "learning"))
     elif condition.noise == noise.OWN:
         recordings = noise.read_noises(work.config["noise_folder"])
     offsets = shards.read_offsets(work.inputs["shard"])

@@ -7,7 +7,7 @@ from clepdg.config.schema import EvaluateConfig
 from clepdg.emotions import labels
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.contexts import FILE, contexts_table
-from clepdg_tasks.stages.inputs import inputs_like, read_offsets, read_utterances
+from clepdg_tasks.stages.inputs import folders_of, read_offsets, read_utterances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ def compute_evaluate(work: Work) -> Computed:
     from clepdg.evaluation.utterances import digest_test_part, label_utterances
 
     label_set = work.config["label_set"]
-    every = read_utterances(inputs_like(work, "index/"))
+    every = read_utterances(folders_of(work, "index"))
     table = label_utterances(every, label_set, ("test",) if work.config["test_only"] else SPLITS)
     table, copies = table.sort_values("utterance_id", ignore_index=True), _copies_of_sources(work)
     found = table.utterance_id.isin(copies)
@@ -59,8 +59,8 @@ def _copies_of_sources(work: Work) -> set[str]:
     """Return the target utterances whose audio a source holds too."""
     from clepdg.evaluation.utterances import copies_of_sources
 
-    sources = inputs_like(work, "learnt/")
-    return copies_of_sources(read_offsets(inputs_like(work, "shard/")), read_offsets(sources)) if sources else set()
+    targets, sources = folders_of(work, "shard"), folders_of(work, "shard", "learning")
+    return copies_of_sources(read_offsets(targets), read_offsets(sources)) if sources else set()
 
 
 def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
@@ -103,7 +103,6 @@ def _embeddings(work: Work, condition: str) -> "dict[str, list[AudioEmbeddings]]
     from clepdg.method.audio_embeddings import load_audio_embeddings
 
     found: dict[str, list[AudioEmbeddings]] = {}
-    for name, folder in sorted(work.inputs.items()):
-        if name.startswith("audio/") and name.endswith(f"/{condition}"):
-            found.setdefault(name.split("/")[1], []).append(load_audio_embeddings(folder))
+    for ref, folder in work.select("audio_embeddings", condition=condition):
+        found.setdefault(ref.tags["model"], []).append(load_audio_embeddings(folder))
     return found

@@ -35,9 +35,9 @@ def set_threads(work: Work) -> None:
     torch.set_num_threads(work.config["compute"].threads)
 
 
-def inputs_like(work: Work, prefix: str) -> list[Path]:
-    """Return the input folders whose names start with a prefix."""
-    return [folder for name, folder in sorted(work.inputs.items()) if name.startswith(prefix)]
+def folders_of(work: Work, stage: str, part: str | None = None) -> list[Path]:
+    """Return the folders of a stage among the inputs."""
+    return [folder for _, folder in work.select(stage, part)]
 
 
 def read_utterances(folders: Iterable[Path]) -> "pd.DataFrame":
@@ -66,8 +66,8 @@ def learning_utterances(work: Work) -> "pd.DataFrame":
     from clepdg.evaluation.utterances import join_audio
 
     parts = []
-    for name, folder in work.inputs.items():
-        if name.startswith("shard/"):
-            utterances = tables.read_utterances(work.inputs[f"index/{name.removeprefix('shard/')}"])
-            parts.append(join_audio(utterances, shards.read_offsets(folder)).assign(folder=str(folder)))
+    for ref, folder in work.select("shard", "learning"):
+        [(_, index)] = work.select("index", "learning", corpus=ref.tags["corpus"])
+        utterances = tables.read_utterances(index)
+        parts.append(join_audio(utterances, shards.read_offsets(folder)).assign(folder=str(folder)))
     return pd.concat(parts, ignore_index=True)

@@ -7,7 +7,7 @@ from clepdg.config.model_pins import LAION, ROBERTA, laion_file, local_folder, p
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT
 from clepdg.models.files import CLAP_FILES, ENCODER_FILES, Choose, file_named, tokenizer_files
 from clepdg_tasks.engine.node import Computed, Work
-from clepdg_tasks.stages.inputs import inputs_like, learning_utterances, open_clap, quiet_transformers, set_threads
+from clepdg_tasks.stages.inputs import folders_of, learning_utterances, open_clap, quiet_transformers, set_threads
 
 if TYPE_CHECKING:
     from clepdg.models.clap import Clap
@@ -63,7 +63,7 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
     from clepdg.dataset import shards
     from clepdg.method import micro_context
 
-    folders = inputs_like(work, "shard/")
+    folders = folders_of(work, "shard", "learning")
     tables = [shards.read_offsets(folder).assign(corpus=folder.name, folder=str(folder)) for folder in folders]
     return micro_context.pretrain(
         clap,

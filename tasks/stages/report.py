@@ -37,7 +37,7 @@ def compute_report(work: Work) -> Computed:
         **of.acoustics_facts([read_frame(folder / FILE, ()) for folder in folders], work.config["never_heard"]),
         **of.model_facts(_model_figures(work)),
         **of.diagnostics_facts(
-            (work.tags[name]["contexts"], record.figures)
+            (work.refs[name].tags["contexts"], record.figures)
             for name, record in work.records.items()
             if record.stage == "acpt"
         ),
@@ -58,7 +58,7 @@ def _model_figures(work: Work) -> Iterator[tuple[str, Mapping[str, float]]]:
         if record.stage == "backbone":
             yield "backbone", record.figures
         elif record.stage == "clep":
-            yield f"CLEP {work.tags[name].get('variant', '')}".strip(), record.figures
+            yield f"CLEP {work.refs[name].tags.get('variant', '')}".strip(), record.figures
 
 
 def _corpus_facts(work: Work, corpus: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.tracking.client import connect, format_tag
 from clepdg_tasks.tracking.compare import read_versions
-from clepdg_tasks.tracking.lineage import first_seed
 from clepdg_tasks.tracking.marker import read_marker
 from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion
 from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
@@ -37,12 +36,14 @@ def tag_classifiers(
         records: node id -> record of its inputs.
         log_metrics: called with an MLflow run and its metrics (name, value, step).
     """
-    for row, seed in ((head["row"], head["seed"]) for head in node.config["heads"]):
-        marker = read_marker(store, records[node.inputs[f"classifier/{row}.{seed}"]])
+    heads = [ref for ref in node.inputs.values() if ref.stage == "classifier"]
+    candidates = [ref for ref in heads if node.fold == SUPERVISED and ref.tags["row"] == MAIN_ROW]
+    for ref in heads:
+        marker = read_marker(store, records[ref.id])
         if marker is None or "version" not in marker:
             continue
         tags = {
-            **record.figures["headline"].get(row, {}),
+            **record.figures["headline"].get(ref.tags["row"], {}),
             "test_digest": record.digests["test"],
             "evaluate_key": record.key,
         }
@@ -50,7 +51,7 @@ def tag_classifiers(
         log_metrics(marker["run_id"], figures)
         for tag, value in tags.items():
             client.set_model_version_tag(marker["model"], marker["version"], tag, format_tag(value))
-        if (node.name, row) == (SUPERVISED, MAIN_ROW) and seed == first_seed(node):
+        if ref in candidates[:1]:  # only the first seed can be champion
             _challenge(client, store, marker["model"], int(marker["version"]))
 
 

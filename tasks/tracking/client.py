@@ -10,7 +10,7 @@ from clepdg.download import urls
 from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from clepdg_tasks.engine.node import Node, split_id
+from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host import liveness
 from clepdg_tasks.host.processes import running_url
 from clepdg_tasks.host.settings import Settings, without_password
@@ -109,18 +109,16 @@ def log_inputs(client: "MlflowClient", run_id: str, node: Node, records: Mapping
 
     inputs = []
     for ref in dict.fromkeys(node.inputs.values()):
-        node_id, _, part = ref.partition("#")
-        stage, corpus = split_id(node_id)
-        if stage not in ("shard", "index"):
+        if ref.stage not in ("shard", "index"):
             continue
-        record = records[node_id]
+        record = records[ref.id]
         dataset = Dataset(
-            name=f"{stage} {corpus}",
-            digest=record.digests[part or "content"][:36],
+            name=f"{ref.stage} {ref.name}",
+            digest=record.digests[ref.part or "content"][:36],
             source_type="local",
             source=json.dumps({"uri": store.address(record.stage, record.key)}),
         )
-        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part or "evaluation")]))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", ref.part or "evaluation")]))
     if inputs:
         client.log_inputs(run_id, inputs)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
-from clepdg_tasks.engine.node import config_changes, split_id
+from clepdg_tasks.engine.node import config_changes
+from clepdg_tasks.engine.run_history import split_id
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.tracking.client import connect, first_line
 from clepdg_tasks.tracking.model_registry import CHAMPION, first_run, model_name

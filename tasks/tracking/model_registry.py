@@ -56,7 +56,7 @@ def register(
     found = _version_of(client, name, record.key)
     if found is None:
         tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": preset}
-        tags |= {**fold_tags(node), "licences": licences_of(node, records), "run": run}
+        tags |= {**fold_tags(node), "licences": licences_of(node), "run": run}
         tags["differs_from_whole_corpora"] = incomplete(node, records)
         _ensure_model(client, name, record.stage, preset)
         source = _log_model(client, store, node, record, records, run_id)

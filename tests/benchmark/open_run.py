@@ -66,16 +66,16 @@ def count(config: Config) -> Counts:
     nodes = graph(config, {}, states=dict.fromkeys(config.corpora, "not asked for"))
     trained = [node for node in nodes if node.stage == "clep" and "clep" in node.config]
     validated = sum(
-        n.config["clep"].epochs * validation(cards[ref.partition("#")[0].removeprefix("shard/")])
+        n.config["clep"].epochs * validation(cards[ref.name])
         for n in trained
-        for name, ref in n.inputs.items()
-        if name.startswith("shard/")
+        for ref in n.inputs.values()
+        if ref.stage == "shard"
     )
     embedded = {"statistics": 0, "clap": 0}
     for node in nodes:
         if node.stage == "audio_embeddings":
             of = "statistics" if node.config.get("model") in STATISTICS else "clap"
-            embedded[of] += sizes[node.inputs["shard"].removeprefix("shard/")]
+            embedded[of] += sizes[node.tags["corpus"]]
     acpt = [node for node in nodes if node.stage == "acpt"]
     acpt_epochs: dict[int, int] = {}
     for node in acpt:

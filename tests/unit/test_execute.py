@@ -14,7 +14,7 @@ from clepdg.store.record import MARKER
 from clepdg.store.store import Store
 from clepdg_tasks.engine import execute, versions
 from clepdg_tasks.engine import node as stages
-from clepdg_tasks.engine.node import Computed, Node, decide
+from clepdg_tasks.engine.node import Computed, Node, Ref, decide
 from clepdg_tasks.host.settings import Settings
 
 
@@ -51,7 +51,7 @@ class World:
                 name="c",
                 compute=compute,
                 config=self.config[stage],
-                inputs={need: f"{need}/c"} if need else {},
+                inputs={need: Ref(need, "c")} if need else {},
             )
             for stage, need in chain
         ]

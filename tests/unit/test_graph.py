@@ -25,6 +25,11 @@ def by_id(config=CONFIG, **options):
     return {node.id: node for node in graph(config, {}, **options)}
 
 
+def inputs_of(node):
+    """Return input name -> "stage/name", or "stage/name#part"."""
+    return {name: ref.id + (f"#{ref.part}" if ref.part else "") for name, ref in node.inputs.items()}
+
+
 def ancestors(nodes, node_id):
     found, waiting = set(), [node_id]
     while waiting:
@@ -93,7 +98,7 @@ def test_a_pair_learns_from_one_corpus_alone_and_the_same_whatever_its_target():
         assert not {a for a in ancestors(nodes, node.id) if a.endswith(tuple(targets))}, node.id
         other = nodes[node.id.replace(first, second)]
         assert canonical(node.config) == canonical(other.config)
-        assert {name: ref.replace(first, second) for name, ref in node.inputs.items()} == other.inputs
+        assert {name: ref.replace(first, second) for name, ref in inputs_of(node).items()} == inputs_of(other)
     evaluated = ancestors(nodes, f"evaluate/{first}")
     assert f"shard/{targets[0]}" in evaluated and f"shard/{targets[1]}" not in evaluated
 
@@ -108,27 +113,27 @@ def test_pairs_are_heard_clean():
 def test_only_the_evaluation_of_a_leave_out_fold_looks_for_copies_and_only_among_what_its_sources_learn():
     nodes = by_id()
     for corpus in CONFIG.corpora:
-        inputs = nodes[f"evaluate/leave-out-{corpus}"].inputs
+        inputs = inputs_of(nodes[f"evaluate/leave-out-{corpus}"])
         learnt = {name: ref for name, ref in inputs.items() if name.startswith("learnt/")}
         assert set(learnt) == {f"learnt/{other}" for other in CONFIG.corpora if other != corpus}
         assert all(ref == f"shard/{name.removeprefix('learnt/')}#learning" for name, ref in learnt.items())
-    assert not [name for name in nodes["evaluate/supervised"].inputs if name.startswith(("learnt/", "shard/"))]
+    assert not [name for name in inputs_of(nodes["evaluate/supervised"]) if name.startswith(("learnt/", "shard/"))]
 
 
 def test_learning_depends_on_train_and_validation_alone():
     for node in graph(CONFIG, {}):
         if node.stage == "clep":
-            refs = [ref for name, ref in node.inputs.items() if name != "backbone"]
+            refs = [ref for name, ref in inputs_of(node).items() if name != "backbone"]
             assert refs
             assert all(ref.endswith("#learning") for ref in refs)
         if node.stage == "classifier":
-            assert all(ref.endswith("#learning") for name, ref in node.inputs.items() if name.startswith("index/"))
+            assert all(ref.endswith("#learning") for name, ref in inputs_of(node).items() if name.startswith("index/"))
 
 
 def test_shards_do_not_depend_on_labels():
     for node in graph(CONFIG, {}):
         if node.stage == "shard":
-            assert list(node.inputs.values()) == [f"index/{node.name}#audio"]
+            assert list(inputs_of(node).values()) == [f"index/{node.name}#audio"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_seeds_multiply_what_they_change():
     assert count["clep"] == 2
     assert count["acpt"] == 6
     assert count["classifier"] == 2 * 1 + 2 * 3
-    assert len({canonical([n.stage, n.config, n.inputs]) for n in nodes}) == len(nodes)
+    assert len({canonical([n.stage, n.config, inputs_of(n)]) for n in nodes}) == len(nodes)
 
 
 def test_until_and_folds_cut_the_graph():
@@ -230,7 +235,7 @@ def test_a_row_brings_all_that_it_needs_and_the_others_change_none_of_it(row):
         assert set(node.needs) <= set(alone)
         if node.stage not in ("evaluate", "report"):
             other = beside[node.id]
-            assert canonical([other.config, other.inputs]) == canonical([node.config, node.inputs]), node.id
+            assert canonical([other.config, inputs_of(other)]) == canonical([node.config, inputs_of(node)]), node.id
 
 
 def test_rows_on_request_are_there_only_when_asked_for():
@@ -257,10 +262,10 @@ def test_probes_without_clep_read_their_own_audio_embeddings_alone():
     assert "clep" not in {node.stage for node in nodes.values()}
     for model, inputs in (("egemaps", {"shard"}), ("encoder", {"shard", "model"})):
         node = nodes[f"audio_embeddings/{model}.synthetic-2"]
-        assert set(node.inputs) == inputs and node.config["model"] == model
-        learnt = nodes[f"classifier/leave-out-synthetic-1.{model}.-"].inputs
+        assert set(inputs_of(node)) == inputs and node.config["model"] == model
+        learnt = inputs_of(nodes[f"classifier/leave-out-synthetic-1.{model}.-"])
         assert learnt["audio/synthetic-2"] == node.id and "audio/synthetic-1" not in learnt
-    assert nodes["audio_embeddings/encoder.synthetic-2"].inputs["model"] == "backbone/encoder"
+    assert inputs_of(nodes["audio_embeddings/encoder.synthetic-2"])["model"] == "backbone/encoder"
     other = by_id(replace(EVERY, rows=("egemaps", "encoder"), encoder=replace(EVERY.encoder, revision="f01")))
     assert {n for n in nodes if canonical(nodes[n].config) != canonical(other[n].config)} == {
         "backbone/encoder",
@@ -277,12 +282,12 @@ def test_without_the_band_limit_the_same_weights_and_words_hear_shards_at_the_na
     nodes = by_id(config)
     own = "" if backbone == "micro" else "supervised."
     full, limited = (nodes[f"audio_embeddings/{own}backbone{band}.synthetic-2"] for band in ("-full-band", ""))
-    assert full.inputs == {**limited.inputs, "shard": "shard/synthetic-2.full-band"}
+    assert inputs_of(full) == {**inputs_of(limited), "shard": "shard/synthetic-2.full-band"}
     assert nodes["shard/synthetic-2.full-band"].config["shard"].band_limit_hz is None
     heads = [nodes[f"classifier/supervised.{name}.-"] for name in (row, "clap-zero-shot")]
-    assert heads[0].inputs["text"] == heads[1].inputs["text"]
-    assert heads[0].inputs["audio/synthetic-2"] == full.id
-    heard = [name for name in nodes["evaluate/supervised"].inputs if name.startswith("audio/")]
+    assert inputs_of(heads[0])["text"] == inputs_of(heads[1])["text"]
+    assert inputs_of(heads[0])["audio/synthetic-2"] == full.id
+    heard = [name for name in inputs_of(nodes["evaluate/supervised"]) if name.startswith("audio/")]
     in_noise = [name for name in heard if name.endswith("-0dB")]  # made at 16 kHz
     assert in_noise and not any("full-band" in name for name in in_noise) and len(heard) > len(in_noise)
     assert not [node_id for node_id in nodes if "full-band" in node_id and "0dB" in node_id]
@@ -294,26 +299,26 @@ def test_names_are_unique_and_what_is_shared_stands_once():
     nodes = graph(EVERY, {})
     assert len({node.id for node in nodes}) == len(nodes)
     learnt = [node for node in nodes if node.stage in ("clep", "acpt", "text_embeddings")]
-    assert len({canonical([node.stage, node.config, node.inputs]) for node in learnt}) == len(learnt)
+    assert len({canonical([node.stage, node.config, inputs_of(node)]) for node in learnt}) == len(learnt)
 
 
 def test_variants_of_clep_have_models_of_their_own_and_the_rest_of_the_row_follows():
     nodes = by_id(EVERY)
     classifier = nodes["classifier/leave-out-synthetic-1.clep-frozen-text.c0.l0"]
     model = "leave-out-synthetic-1.frozen-text.c0"
-    assert classifier.inputs["text"] == f"text_embeddings/{model}.acpt.l0"
-    assert classifier.inputs["audio/synthetic-2"] == f"audio_embeddings/{model}.synthetic-2"
-    assert nodes[f"acpt/{model}.acpt.l0"].inputs == {"clep": f"clep/{model}"}
+    assert inputs_of(classifier)["text"] == f"text_embeddings/{model}.acpt.l0"
+    assert inputs_of(classifier)["audio/synthetic-2"] == f"audio_embeddings/{model}.synthetic-2"
+    assert inputs_of(nodes[f"acpt/{model}.acpt.l0"]) == {"clep": f"clep/{model}"}
     assert not nodes[f"clep/{model}"].config["clep"].train_text_projection
     assert nodes["clep/leave-out-synthetic-1.c0"].config["clep"] == CONFIG.clep
     mixed = nodes["clep/leave-out-synthetic-1.interpolated.c0"]
-    assert mixed.inputs == {"backbone": "backbone/backbone", "clep": "clep/leave-out-synthetic-1.c0"}
+    assert inputs_of(mixed) == {"backbone": "backbone/backbone", "clep": "clep/leave-out-synthetic-1.c0"}
 
 
 def test_mixing_weights_as_a_setting_trains_what_is_mixed_first():
     config = replace(CONFIG, clep=replace(CONFIG.clep, clap_share=0.3))
     nodes = by_id(config)
-    assert nodes["clep/supervised.c0"].inputs["clep"] == "clep/supervised.trained.c0"
+    assert inputs_of(nodes["clep/supervised.c0"])["clep"] == "clep/supervised.trained.c0"
     assert nodes["clep/supervised.trained.c0"].config["clep"] == CONFIG.clep
     order = list(nodes)
     assert order.index("clep/supervised.trained.c0") < order.index("clep/supervised.c0")
@@ -342,7 +347,7 @@ def test_the_ceiling_learns_from_the_target_and_nothing_else_reads_it():
     nodes = by_id(EVERY)
     for corpus in CONFIG.corpora:
         ceiling = f"classifier/leave-out-{corpus}.target-probe.c0"
-        inputs = nodes[ceiling].inputs
+        inputs = inputs_of(nodes[ceiling])
         assert set(inputs) == {f"audio/{corpus}", f"index/{corpus}"}
         assert inputs[f"index/{corpus}"] == f"index/{corpus}#learning"
         assert [node.id for node in nodes.values() if ceiling in node.needs] == [f"evaluate/leave-out-{corpus}"]
@@ -376,18 +381,18 @@ def test_conditions_are_heard_by_every_model_of_a_fold_on_its_targets_alone():
     assert [node.id for node in graph(config, {})] == list(nodes)
     first = CONFIG.corpora[0]
     evaluated = nodes[f"evaluate/leave-out-{first}"]
-    heard = {name.split("/")[3] for name in evaluated.inputs if name.startswith("audio/")}
+    heard = {name.split("/")[3] for name in inputs_of(evaluated) if name.startswith("audio/")}
     assert heard == {"clean", "pink-10dB", "babble-0dB"}
     shared = f"audio_embeddings/log-mel.{first}.pink-10dB"
     assert shared in evaluated.needs and shared in nodes["evaluate/supervised"].needs
     babble = nodes[f"audio_embeddings/leave-out-{first}.log-mel.{first}.babble-0dB"]
     assert not {
-        ref for ref in babble.inputs.values() if ref.endswith(f"{first}#learning")
+        ref for ref in inputs_of(babble).values() if ref.endswith(f"{first}#learning")
     }  # the target does not babble
-    assert {ref for name, ref in babble.inputs.items() if name.startswith("talkers/")} == {
+    assert {ref for name, ref in inputs_of(babble).items() if name.startswith("talkers/")} == {
         f"shard/{corpus}#learning" for corpus in CONFIG.corpora[1:]
     }
-    assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(nodes[node].inputs)]
+    assert not [node for node in nodes if node.startswith("classifier/") and "dB" in str(inputs_of(nodes[node]))]
 
 
 @pytest.mark.parametrize("backbone", ["micro", "micro-context"])
@@ -397,11 +402,11 @@ def test_contexts_in_words_are_looked_at_before_clep_as_well(backbone):
     nodes = by_id(noisy)
     node = nodes["evaluate/supervised"]
     own = "backbone" if backbone == "micro" else "supervised.backbone"
-    assert node.inputs["text/backbone/-"] == f"text_embeddings/{own}.hand-written"
-    assert node.config["looked_at"]["backbone/-"] == own and f"audio/{own}/synthetic-1/white-0dB" in node.inputs
+    assert inputs_of(node)["text/backbone/-"] == f"text_embeddings/{own}.hand-written"
+    assert node.config["looked_at"]["backbone/-"] == own and f"audio/{own}/synthetic-1/white-0dB" in inputs_of(node)
     for other in (config, replace(noisy, rows=("text-hand-written",)), replace(noisy, rows=("clap-zero-shot",))):
         alone = by_id(other)
-        assert "text/backbone/-" not in alone["evaluate/supervised"].inputs
+        assert "text/backbone/-" not in inputs_of(alone["evaluate/supervised"])
         assert f"text_embeddings/{own}.hand-written" not in alone
 
 
@@ -416,9 +421,9 @@ def test_contexts_in_words_are_looked_at_in_every_variant_of_clep():
         for seed in ("c0", "c1"):
             model = f"{fold}.frozen-text.{seed}"
             assert looked_at[f"clep-frozen-text/{seed}"] == model
-            assert node.inputs[f"text/clep-frozen-text/{seed}"] == f"text_embeddings/{model}.hand-written"
-            assert nodes[f"text_embeddings/{model}.hand-written"].inputs == {"model": f"clep/{model}"}
-            assert f"audio/{model}/synthetic-1/white-0dB" in node.inputs
+            assert inputs_of(node)[f"text/clep-frozen-text/{seed}"] == f"text_embeddings/{model}.hand-written"
+            assert inputs_of(nodes[f"text_embeddings/{model}.hand-written"]) == {"model": f"clep/{model}"}
+            assert f"audio/{model}/synthetic-1/white-0dB" in inputs_of(node)
         assert len([name for name in looked_at if name.startswith("clep-")]) == 2
     for rows in (wanted[:2], wanted[1:]):
         looked_at = by_id(replace(noisy, rows=rows))["evaluate/supervised"].config["looked_at"]

@@ -4,9 +4,10 @@ import pytest
 
 from clepdg.config.presets import build
 from clepdg_flows.graph.pipeline import graph
-from clepdg_tasks.tracking.lineage import clep_id, fold_tags
+from clepdg_tasks.tracking.lineage import clep_id, fold_tags, licences_of
 
 NODES = {node.id: node for node in graph(build("demo", overrides={"rows": "all"}), {})}
+OTHERS = set(build("demo").corpora) - {"synthetic-1"}
 OF_CLEP = {"fold": "supervised", "model": "supervised.c0", "seed": "c0"}
 OF_LORA = {"fold": "supervised", "model": "supervised.lora.c0", "seed": "c0", "variant": "lora"}
 
@@ -44,9 +45,34 @@ def test_a_data_stage_has_its_corpus(stage):
 
 
 def test_the_report_has_the_tags_of_its_models():
-    tags = NODES["report/report"].input_tags
-    assert tags["clep/supervised.lora.c0"]["variant"] == "lora"
-    assert tags["acpt/supervised.c0.random.l0"]["contexts"] == "random"
+    refs = NODES["report/report"].inputs
+    assert refs["clep/supervised.lora.c0"].tags["variant"] == "lora"
+    assert refs["acpt/supervised.c0.random.l0"].tags["contexts"] == "random"
+
+
+def test_a_reference_has_no_other_tags_than_its_node():
+    """Beside row, seed and model of the contexts that an evaluation compares."""
+    for node in NODES.values():
+        for name, ref in node.refs.items():
+            if not name.startswith("text/"):
+                assert ref.tags.items() <= NODES[ref.id].tags.items(), (node.id, name)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "corpora"),
+    [
+        ("clep/leave-out-synthetic-1.c0", OTHERS),
+        ("clep/leave-out-synthetic-1.interpolated.c0", OTHERS),
+        ("acpt/leave-out-synthetic-1.c0.acpt.l0", OTHERS),
+        ("text_embeddings/leave-out-synthetic-1.c0.acpt.l0", OTHERS),
+        ("text_embeddings/backbone.none", set()),
+        ("classifier/leave-out-synthetic-1.text-acpt.c0.l0", OTHERS),
+        ("classifier/leave-out-synthetic-1.target-probe.c0", {"synthetic-1", *OTHERS}),
+    ],
+)
+def test_an_output_names_the_corpora_that_it_is_trained_on(node_id, corpora):
+    assert set(NODES[node_id].trained_on) == corpora
+    assert (licences_of(NODES[node_id]) == "none") == (not corpora)
 
 
 def test_a_classifier_knows_its_clep():

@@ -37,7 +37,7 @@ def record(figures: dict[str, Any], key: str = "0" * 64) -> Record:
 
 def test_the_line_of_stage_index_counts_what_is_kept_and_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = SimpleNamespace(record=record(FEWER), reused=False, reason="new", seconds=1.0)
-    show().done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
+    show([]).done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
     assert "new; 357 of 535 utterances, 3 quarantined" in capsys.readouterr().out
 
 
@@ -57,7 +57,9 @@ def test_a_run_ends_by_naming_where_the_faults_of_a_corpus_lie(
     store.partial("index", "0" * 64)
     store.commit(record(figures))
     result = {"computed": 1, "reused": 0, "notes": [], "stages": {"index/emodb": "0" * 64, "shard/emodb": None}}
-    print_result(result, Arguments(preset="open"), settings, 1.0)
+    node = SimpleNamespace(stage="index", fold=None, tags={})
+    ended: Any = [(node, SimpleNamespace(record=record(figures)))]
+    print_result(result, ended, Arguments(preset="open"), settings, 1.0)
     said = capsys.readouterr().out
     assert "1 stage computed, 0 reused" in said
     place = store.address("index", "0" * 64)
