@@ -109,7 +109,7 @@ def scrub(text: str) -> str:
 
 
 def _of_environment() -> Iterator[str]:
-    """Yield the secrets of the environment: by name, and passwords of addresses."""
+    """Yield the secrets of the environment, passwords of addresses too."""
     for name, value in os.environ.items():
         if _is_telling(name) and len(value) >= 2 * SHORTEST:
             yield value

@@ -30,6 +30,7 @@ SLOW = (
     "tests/flow/test_postgres.py",
     "tests/flow/test_refresh.py",
     "tests/flow/test_results.py",
+    "tests/flow/test_secrets.py",
     "tests/flow/test_serving.py",
     "tests/flow/test_services.py",
     "tests/flow/test_stop.py",
@@ -58,7 +59,9 @@ QUICK = (  # of these, what `make test` runs
     "tests/unit/test_remote_store.py::test_a_late_writer_drops_its_work",
 )
 TOUCHED = {  # a changed file below this -> the long tests that hold it
-    "clepdg/download/": ("tests/unit/test_adding.py", "tests/flow/test_refresh.py", "tests/rehearsal"),
+    "clepdg/download/": ("tests/unit/test_adding.py", "tests/flow/test_refresh.py", "tests/flow/test_secrets.py",
+                         "tests/rehearsal"),
+    "clepdg/redaction.py": ("tests/flow/test_secrets.py",),
     "clepdg/dataset/": ("tests/flow/test_kill.py", "tests/flow/test_leakage.py"),
     "clepdg/corpora/": ("tests/unit/test_adding.py", "tests/e2e"),
     "clepdg/method/": ("tests/unit/test_clep.py", "tests/unit/test_clep_variants.py", "tests/unit/test_environments.py",

@@ -13,6 +13,7 @@ from clepdg.config.rows import rows
 from clepdg.config.schema import MADE_HERE, Config
 from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
+from clepdg.download.urls import validate
 from clepdg.errors import ConfigError
 from clepdg.store.store import Store
 from clepdg_flows.graph.models import backbone, encoder
@@ -75,6 +76,7 @@ def configure(arguments: Arguments) -> Config:
 
     Raises:
         ConfigError: an argument is not valid; the message lists what is.
+        SourceError: a source is no address, or holds a secret.
     """
     for stage in (*arguments.redo, *([arguments.until] if arguments.until else [])):
         if stage not in STAGES:
@@ -97,6 +99,8 @@ def configure(arguments: Arguments) -> Config:
         raise ConfigError(
             "A source is given for a corpus that is not in this run.", got=unknown, expected=config.corpora
         )
+    for corpus, given in arguments.sources.items():
+        validate(load_card(corpus), given)
     return config
 
 
