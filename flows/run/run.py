@@ -21,6 +21,7 @@ from clepdg.store.store import Store
 from clepdg_flows.run import fan_out, refresh
 from clepdg_flows.run.plan import Plan
 from clepdg_flows.run.prefect_page import progress_artifact, run_artifacts
+from clepdg_flows.run.server_away import expect_server
 from clepdg_tasks.engine import execute, last_arguments, run_history
 from clepdg_tasks.engine.node import Decision, Node, Outcome
 from clepdg_tasks.engine.run_history import RunLog
@@ -204,6 +205,7 @@ def stop_run(run: Run, error: BaseException) -> None:
     run.log.outcome = "failed" if broken else "stopped"
     run.log.write()
     run.run_logger.close(run.log.stages, "FAILED" if broken else "KILLED")
+    expect_server()
 
 
 def close_run(run: Run) -> dict[str, Any]:
@@ -219,6 +221,7 @@ def close_run(run: Run) -> dict[str, Any]:
     run.run_logger.close(run.log.stages, "FAILED" if failed else "FINISHED")
     run.log.notes += tuple(run.run_logger.notes())
     run.log.write()
+    expect_server()
     run_artifacts(run.log, run.records, run.store, run.run_logger)
     if failed:
         what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"

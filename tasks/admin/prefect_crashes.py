@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clepdg.errors import StoreError
+from clepdg.errors import ClepError, StoreError
+from clepdg_tasks.admin.prefect_access import api_client
 from clepdg_tasks.host import liveness
 from clepdg_tasks.host.settings import Settings
 
@@ -37,11 +38,12 @@ def run_lock(settings: Settings, flow_run: str) -> Iterator[None]:
             liveness.mark_reported(folder, flow_run)
 
 
-def report_crashed(settings: Settings, api: str | None) -> list[str]:
+def report_crashed(settings: Settings, api: str | None, secret: str | None = None) -> list[str]:
     """Mark this machine's killed flow runs and their task runs as Crashed.
 
     Args:
         api: address of Prefect's server; None: there is none.
+        secret: what it asks for, if anything.
 
     Returns:
         Ids of the flow runs.
@@ -52,11 +54,11 @@ def report_crashed(settings: Settings, api: str | None) -> list[str]:
     import httpx
 
     try:
-        with httpx.Client(base_url=str(api).rstrip("/"), timeout=10.0, trust_env=False) as client:
+        with api_client(str(api), secret) as client:
             for flow_run in killed:
                 _mark_crashed(client, flow_run)
                 liveness.mark_reported(_folder(settings), flow_run)
-    except httpx.HTTPError as error:  # no reason to fail a run: the next one reports it
+    except (httpx.HTTPError, ClepError) as error:  # no reason to fail a run: the next one reports it
         log.warning("Could not mark killed runs as crashed on Prefect's server: %s: %s", type(error).__name__, error)
     return killed
 

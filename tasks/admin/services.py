@@ -1,47 +1,52 @@
 """Start and stop Prefect, MLflow and a Prefect worker on 127.0.0.1.
 
 `python -m clepdg_tasks.admin.services up` starts those that are not running, deploys prefect.yaml, and writes
-prefect.toml and var/settings.toml; `down` stops only what `up` started. A run without them starts a Prefect server of
-its own.
+prefect.toml and var/settings.toml; `down` stops only what `up` started. Either ends what an interrupted `up` left. A
+run without them starts a Prefect server of its own.
 """
 
-import os
-import subprocess
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
+
 from clepdg.errors import ClepError
-from clepdg.hashing import write_json
+from clepdg_tasks.admin.prefect_access import (
+    client_environment,
+    keep_secret,
+    read_secret,
+    secret_file,
+    server_environment,
+)
 from clepdg_tasks.admin.prefect_crashes import report_crashed
+from clepdg_tasks.admin.prefect_database import prepared_database
+from clepdg_tasks.admin.prefect_deployments import BIN, MADE_BY_UP, POOLS, deploy, remove_prefect_toml
 from clepdg_tasks.admin.prefect_server import prefect_command
+from clepdg_tasks.host.children import PATIENCE_SECONDS, free_port
 from clepdg_tasks.host.preflight import check_database
 from clepdg_tasks.host.processes import (
-    PATIENCE_SECONDS,
     STATE,
     Service,
-    answers,
-    end,
-    environment,
-    free_port,
-    processes_of,
-    read_services,
+    end_service,
+    is_running,
     start_service,
+    write_service,
     written_services,
 )
-from clepdg_tasks.host.settings import PROJECT, Settings, load_settings
+from clepdg_tasks.host.settings import Settings, load_settings
 from clepdg_tasks.tracking.client import front_page
 
-BIN: Final = Path(sys.executable).parent
-POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, which the worker of `up` executes; parts of fanned-out runs
-MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
 
-
-def up() -> dict[str, Service]:
+def up(say: Callable[[str], object] = lambda line: None) -> dict[str, Service]:
     """Start the services that are not running, and deploy prefect.yaml.
+
+    Args:
+        say: shows a line to the user.
 
     Returns:
         Name -> service, for all of them.
@@ -50,23 +55,45 @@ def up() -> dict[str, Service]:
         ClepError: one could not be started; those before it keep running until `down`.
     """
     settings = load_settings()
-    services = read_services(settings)
-    for name, service in written_services(settings).items():
-        if name not in services and name != "worker":  # a run whose worker died continues to its end
-            end(processes_of(service))
-    started: list[tuple[str, Callable[[], Service]]] = [
-        ("prefect", lambda: _start_prefect(settings)),
-        ("mlflow", lambda: _start_mlflow(settings)),
-        ("worker", lambda: _start_worker(settings, services["prefect"].url)),
-    ]
-    for name, start in started:
-        if name not in services:
-            services[name] = start()
-            write_json(settings.home / STATE, {n: asdict(s) for n, s in services.items()})
-            if name == "prefect":
-                _prepare_prefect(settings, services["prefect"].url)
-    report_crashed(settings, services["prefect"].url)
-    return services
+    with _alone(settings):
+        services: dict[str, Service] = {}
+        for name, service in written_services(settings).items():
+            if service.ready and is_running(service):
+                services[name] = service
+            elif name != "worker" or not service.ready:  # a run whose worker died continues to its end
+                end_service(service)
+        started: list[tuple[str, Callable[[], Service]]] = [
+            ("prefect", lambda: _start_prefect(settings, say)),
+            ("mlflow", lambda: _start_mlflow(settings)),
+            ("worker", lambda: _start_worker(settings, services["prefect"].url)),
+        ]
+        for name, start in started:
+            if name not in services:
+                services[name] = replace(start(), ready=True)
+                write_service(settings, name, services[name])
+        report_crashed(settings, services["prefect"].url, read_secret(settings))
+        return services
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Hold the lock of `up` and `down`.
+
+    Raises:
+        ClepError: another one holds it, or the folder of all state can't be written.
+    """
+    lock = FileLock(settings.home / "services.lock")
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=2 * PATIENCE_SECONDS)
+    except Timeout as error:
+        raise ClepError("Another `make up` or `make down` is at work.", where=settings.home) from error
+    except OSError as error:
+        do = "name a folder of yours: CLEPDG_HOME=FOLDER"
+        raise ClepError("The folder of all state can't be written.", got=error, where=settings.home, do=do) from error
+    with lock:
+        lock.release()
+        yield
 
 
 def _port(settings: Settings, name: str, usual: int) -> int:
@@ -75,15 +102,20 @@ def _port(settings: Settings, name: str, usual: int) -> int:
     return (urlsplit(before.url).port if before else None) or usual
 
 
-def _start_prefect(settings: Settings) -> Service:
-    port = free_port(_port(settings, "prefect", 4200))
-    extra = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+def _start_prefect(settings: Settings, say: Callable[[str], object]) -> Service:
+    port, secret = free_port(_port(settings, "prefect", 4200)), keep_secret(settings)
+    extra, database = server_environment(port, secret), contextlib.nullcontext[str | None]()
     if settings.prefect_database_url:
         check_database(settings.prefect_database_url, "asyncpg")
-        database = settings.prefect_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
-        extra["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
+        address = settings.prefect_database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        extra["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = address
     url = f"http://127.0.0.1:{port}/api"
-    return start_service(settings, "prefect", prefect_command(port), url, f"{url}/health", extra)
+    with database if settings.prefect_database_url else prepared_database(settings) as note:
+        if note:
+            say(note)
+        service = start_service(settings, "prefect", prefect_command(port), url, f"{url}/health", extra)
+    deploy(settings, url, secret, say)
+    return service
 
 
 def _start_mlflow(settings: Settings) -> Service:
@@ -110,37 +142,12 @@ def _start_worker(settings: Settings, api: str) -> Service:
     port = free_port(8080)
     command = [str(BIN / "prefect"), "worker", "start", "--pool", POOLS[0], "--name", "local", "--with-healthcheck"]
     extra = {
-        "PREFECT_API_URL": api,
+        **client_environment(api, read_secret(settings) or ""),
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "PREFECT_WORKER_WEBSERVER_PORT": str(port),
     }
     health = f"http://127.0.0.1:{port}/health"
     return start_service(settings, "worker", [*command, "--limit", "1"], health, health, extra)
-
-
-def _prepare_prefect(settings: Settings, url: str) -> None:
-    """Write prefect.toml, create missing work pools, and deploy prefect.yaml.
-
-    Prefect reads its server's address from prefect.toml.
-    """
-    (PROJECT / "prefect.toml").write_text(f'{MADE_BY_UP}[api]\nurl = "{url}"\n')
-    for pool in POOLS:
-        if not answers(f"{url}/work_pools/{pool}"):
-            _prefect(settings, url, "work-pool", "create", pool, "--type", "process")
-    _prefect(settings, url, "--no-prompt", "deploy", "--all")
-
-
-def _prefect(settings: Settings, url: str, *words: str) -> None:
-    done = subprocess.run(
-        [str(BIN / "prefect"), *words],
-        cwd=PROJECT,
-        env={**os.environ, **environment(settings), "PREFECT_API_URL": url},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    if done.returncode:
-        raise ClepError(f"prefect {' '.join(words)} failed.", got=(done.stdout + done.stderr)[-2000:])
 
 
 def write_settings(settings: Settings, tracking_url: str | None) -> None:
@@ -165,30 +172,37 @@ def down() -> list[str]:
         Names of the services that were still running.
     """
     settings = load_settings()
-    services = written_services(settings)
-    stopped: list[str] = []
-    for name in ("worker", "mlflow", "prefect"):
-        if name in services and (processes := processes_of(services[name])):
-            end(processes)
-            stopped.append(name)
-    (settings.home / STATE).unlink(missing_ok=True)
-    toml = PROJECT / "prefect.toml"
-    if toml.exists() and toml.read_text().startswith(MADE_BY_UP):
-        toml.unlink()
-    if (settings.home / "settings.toml").exists():
-        write_settings(settings, None)
+    with _alone(settings):
+        services = written_services(settings)
+        order: tuple[str, ...] = ("worker", "mlflow", "prefect")
+        stopped = [name for name in order if name in services and end_service(services[name])]
+        (settings.home / STATE).unlink(missing_ok=True)
+        remove_prefect_toml(settings)
+        if (settings.home / "settings.toml").exists():
+            write_settings(settings, None)
     return stopped
 
 
+def _stop(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
-    """Run `up` or `down` and print the result."""
+    """Run `up` or `down` and print the result.
+
+    Interrupted, it ends the server that it was starting.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _stop)
     say: Callable[[str], Any] = lambda line: sys.stdout.write(line + "\n")  # noqa: E731
     try:
         if sys.argv[1:] == ["up"]:
-            for name, service in up().items():
+            for name, service in up(say).items():
                 shown = service.url.removesuffix("/api").removesuffix("/health")
                 shown = front_page(shown) if name == "mlflow" else shown
                 say(f"{name:8s} {shown}   log {service.log}")
+            say(f"Prefect's page asks for a secret, once: the line in {secret_file(load_settings())}")
         elif sys.argv[1:] == ["down"]:
             stopped = down()
             say(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
@@ -196,6 +210,8 @@ def main() -> None:
             sys.exit("usage: python -m clepdg_tasks.admin.services up | down")
     except ClepError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -1,41 +1,45 @@
-"""Start, find and end server processes of this machine.
+"""Start, list and find the servers of this machine.
 
 var/services.json lists them by pid and a token in their environment, so that a pid which now belongs to another program
-is never taken for one of them.
+is never taken for one of them. A server is listed before it starts: whatever kills `make up`, the next one finds it.
 """
 
 import contextlib
 import json
 import os
-import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from clepdg.errors import ClepError
+from clepdg.hashing import write_json
+from clepdg_tasks.host.children import end, wait_for
 from clepdg_tasks.host.settings import PROJECT, Settings
+from clepdg_tasks.host.sqlite import sqlite_url
 
 if TYPE_CHECKING:
     from psutil import Process
 
 STATE: Final = "services.json"
-PATIENCE_SECONDS: Final = 180.0  # a cold MLflow server takes half a minute, on a busy machine more
 TOKEN: Final = "CLEPDG_SERVICE"  # in the environment of what `up` starts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """Running server: its process, its address and its log file."""
+    """Server: its process, its address and its log file.
+
+    Attributes:
+        pid: number of its process; 0: not known yet.
+        token: in its environment; with the pid it identifies one process.
+        ready: whether `up` finished with it.
+    """
 
     pid: int
-    token: str  # in its environment; with the pid it identifies one process
+    token: str
     url: str
     log: str
+    ready: bool = False
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -45,10 +49,12 @@ def environment(settings: Settings) -> dict[str, str]:
     """
     return {
         "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite_url(settings.home / "prefect" / "prefect.db", "+aiosqlite"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "clepdg",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # what a registry names is never trusted
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the next run registers what is missing: no long waits
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -62,27 +68,9 @@ def set_environment(settings: Settings) -> None:
 
     Prefect then logs no more to the terminal, which the command line uses itself.
     """
-    for name, value in {**environment(settings), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+    silent = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL"}
+    for name, value in {**environment(settings), **silent}.items():
         os.environ.setdefault(name, value)
-
-
-def free_port(wanted: int = 0) -> int:
-    """Return the wanted port of 127.0.0.1, or any free one if it is taken."""
-    for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise ClepError("There is no free port on 127.0.0.1.")
-
-
-def answers(url: str) -> bool:
-    """Return whether a GET request to a URL is answered with status 200."""
-    import httpx
-
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
-    return False
 
 
 def start_service(
@@ -98,70 +86,49 @@ def start_service(
     Raises:
         ClepError: it ended, or did not answer in time; all its processes are ended.
     """
-    log, token = settings.home / "logs" / f"{name}.log", uuid.uuid4().hex
+    log = settings.home / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd=PROJECT,
-            env={**os.environ, **environment(settings), **extra, TOKEN: token},
-            start_new_session=True,
-        )
-    service = Service(pid=process.pid, token=token, url=url, log=str(log))
+    since = log.stat().st_size if log.exists() else 0
+    service = Service(pid=0, token=uuid.uuid4().hex, url=url, log=str(log))
+    write_service(settings, name, service)
     try:
-        wait_for(name, health, process, log)
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=PROJECT,
+                env={**os.environ, **environment(settings), **extra, TOKEN: service.token},
+                start_new_session=True,
+            )
+        service = replace(service, pid=process.pid)
+        write_service(settings, name, service)
+        wait_for(name, health, process, log, since)
     except BaseException:
-        end(processes_of(service))  # no file lists it yet
+        end_service(service)
         raise
     return service
 
 
-def wait_for(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a process answers at a URL.
-
-    An answer of another process that took the port first does not count.
-
-    Raises:
-        ClepError: it ended, or did not answer in time; the error shows the end of its log.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (answers(url) and _listens(process.pid, urlsplit(url).port)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            ended = f"it ended with code {process.returncode}" if process.poll() is not None else "no answer"
-            tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-8:])
-            do = "run the same command again; the log says more"  # it then chooses another port if this one was taken
-            raise ClepError(f"{name} could not be started.", got=f"{ended}\n{tail}", where=log, do=do)
-        time.sleep(0.2)
-
-
-def _listens(pid: int, port: int | None) -> bool:
-    """Return whether a process or one of its children listens on a port."""
-    import psutil
-
-    for process in family(pid):
-        with contextlib.suppress(psutil.Error):
-            for connection in process.net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                    return True
-    return False
-
-
 def read_services(settings: Settings) -> dict[str, Service]:
     """Return the services that `up` started and that still run."""
-    return {name: service for name, service in written_services(settings).items() if _is_running(service)}
+    return {name: service for name, service in written_services(settings).items() if is_running(service)}
 
 
 def written_services(settings: Settings) -> dict[str, Service]:
-    """Return the services that `up` started, whether they run or not."""
+    """Return the services that `up` listed, whether they run or not."""
     try:
         written = json.loads((settings.home / STATE).read_text())
-    except (OSError, ValueError):
+        return {name: Service(**facts) for name, facts in written.items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # missing, damaged, or another version's
         return {}
-    known = Service.__annotations__.keys()  # another version may have written other fields
-    return {name: Service(**facts) for name, facts in written.items() if facts.keys() == known}
+
+
+def write_service(settings: Settings, name: str, service: Service) -> None:
+    """List a service beside the others."""
+    listed = {**written_services(settings), name: service}
+    write_json(settings.home / STATE, {name: asdict(each) for name, each in listed.items()})
 
 
 def running_url(settings: Settings, name: str) -> str | None:
@@ -170,7 +137,8 @@ def running_url(settings: Settings, name: str) -> str | None:
     return service.url if service else None
 
 
-def _is_running(service: Service) -> bool:
+def is_running(service: Service) -> bool:
+    """Return whether a service's process runs."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -195,23 +163,11 @@ def processes_of(service: Service) -> "list[Process]":
     return found
 
 
-def family(pid: int) -> "list[Process]":
-    """Return a process and its children."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    return []
-
-
-def end(processes: "list[Process]") -> None:
-    """End processes: SIGTERM, wait, then SIGKILL."""
-    import psutil
-
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    for process in psutil.wait_procs(processes, timeout=10)[1]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+def end_service(service: Service) -> bool:
+    """End a service's processes; return whether there were any."""
+    found = False
+    for _ in range(3):  # it may start another process meanwhile
+        processes = processes_of(service)
+        found |= bool(processes)
+        end(processes)
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clepdg_tasks.admin import services
+from clepdg_tasks.admin import prefect_deployments
 from clepdg_tasks.host import processes
 from clepdg_tasks.host.settings import PROJECT
 
@@ -41,7 +41,7 @@ def project(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     for name in ("flows", "prefect.yaml"):
         (folder / name).symlink_to(PROJECT / name)
-    for module in (services, processes):
+    for module in (prefect_deployments, processes):
         monkeypatch.setattr(module, "PROJECT", folder)
     for name in [n for n in os.environ if n.startswith("PREFECT_")]:
         monkeypatch.delenv(name)

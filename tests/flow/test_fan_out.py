@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from clepdg.errors import ClepError, ConfigError
-from clepdg_tasks.host.processes import end
+from clepdg_tasks.host.children import end
 from clepdg_tasks.host.settings import PROJECT, load_settings
 from tests.flow.small import SMALL
 

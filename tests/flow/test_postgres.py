@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clepdg_tasks.admin import services
-from clepdg_tasks.host import processes
+from clepdg_tasks.host import children
 from clepdg_tasks.host.settings import load_settings
 from tests.flow.test_services import deployment
 
@@ -46,7 +46,7 @@ def postgres() -> Iterator[int]:
         done = subprocess.run([*leave, *words], cwd=folder, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    port = processes.free_port()
+    port = children.free_port()
     data, log = str(folder / "data"), str(folder / "log")
     words = ("-U", "clepdg", "--auth", "scram-sha-256", "--pwfile", str(folder / "password"), "--no-sync")
     call(str(programs / "initdb"), "-D", data, *words)

@@ -11,7 +11,7 @@ import pytest
 
 from clepdg_tasks.admin import services
 from clepdg_tasks.admin.prefect_server import prefect_command
-from clepdg_tasks.host import processes
+from clepdg_tasks.host import children, processes
 from clepdg_tasks.host.settings import load_settings
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def serve(home) -> Iterator[Callable[[int], subprocess.Popen[bytes]]]:
         with log.open("ab") as out:
             environment = {**os.environ, **processes.environment(load_settings()), "PREFECT_UI_ENABLED": "0"}
             started.append(subprocess.Popen(prefect_command(port), stdout=out, stderr=out, env=environment))
-        processes.wait_for("Prefect's server", f"http://127.0.0.1:{port}/api/health", started[-1], log)
+        children.wait_for("Prefect's server", f"http://127.0.0.1:{port}/api/health", started[-1], log)
         return started[-1]
 
     yield start
@@ -67,7 +67,7 @@ def begin(home: Path, url: str) -> subprocess.Popen[str]:
 
 
 def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
-    port = processes.free_port()
+    port = children.free_port()
     server = serve(port)
     run = begin(home, f"http://127.0.0.1:{port}/api")
     server.kill()
@@ -89,7 +89,7 @@ def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
 
 
 def test_a_server_that_comes_back_has_the_whole_run(home, serve):
-    port = processes.free_port()
+    port = children.free_port()
     server = serve(port)
     run = begin(home, f"http://127.0.0.1:{port}/api")
     server.kill()

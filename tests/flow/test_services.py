@@ -17,7 +17,7 @@ from clepdg import hashing
 from clepdg.errors import ClepError
 from clepdg_tasks.admin import prefect_server, services
 from clepdg_tasks.admin.prefect_server import prefect_for_one_run
-from clepdg_tasks.host import processes
+from clepdg_tasks.host import children, processes
 from clepdg_tasks.host.settings import PROJECT, load_settings
 
 BIN = Path(sys.executable).parent
@@ -115,7 +115,7 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
     assert processes.read_services(settings) == {}
     assert not (project / "prefect.toml").exists()
     assert tomllib.loads((settings.home / "settings.toml").read_text()) == {"workers": 1}
-    assert not any(processes.answers(service.url) for service in started.values())
+    assert not any(children.answers(service.url) for service in started.values())
     assert services.down() == []
 
 
@@ -249,12 +249,12 @@ def test_a_server_that_can_not_start_says_why(home, monkeypatch):
 
 def test_another_server_at_the_same_port_is_not_taken_for_ours(home):
     """As when two are started at once and both found the port free."""
-    port = processes.free_port()
+    port = children.free_port()
     other = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=home)
     url = f"http://127.0.0.1:{port}/"
     try:
         deadline = time.monotonic() + 60
-        while not processes.answers(url):
+        while not children.answers(url):
             assert time.monotonic() < deadline
         with pytest.raises(ClepError, match="taken"):
             command = [sys.executable, "-c", "import time; time.sleep(2); raise SystemExit('taken')"]
