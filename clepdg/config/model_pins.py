@@ -1,7 +1,5 @@
 """Models that are pinned to a commit and to bytes: data_manifests/models.csv, and the user's own models.csv."""
 
-import csv
-import io
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,6 +8,7 @@ from typing import Final
 
 from clepdg.config.manifests import folders
 from clepdg.errors import BackboneError, ConfigError
+from clepdg.text_files import read_rows
 
 COLUMNS: Final = ("repository", "revision", "file", "bytes", "sha256")
 TABLE: Final = "models.csv"  # the pins, beside the corpora's cards
@@ -49,24 +48,21 @@ def pins() -> dict[str, Pin]:
 def _read_pins(path: Path) -> dict[str, Pin]:
     found: dict[str, Pin] = {}
     try:
-        table = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
-        rows = list(table)
-    except (OSError, ValueError, csv.Error) as error:
+        columns, rows = read_rows(path, ConfigError, "The table of models is malformed.")
+    except OSError as error:
         raise ConfigError("The table of models can't be read.", got=error, expected=COLUMNS, where=path) from error
-    header = tuple(table.fieldnames or ())
-    faults = [] if header == COLUMNS else [f"line 1: {', '.join(header) or 'empty'}"]
-    for number, row in enumerate([] if faults else rows, start=2):
-        name, revision, file, size, sha256 = ((row[column] or "").strip() for column in COLUMNS)
+    faults = [] if tuple(columns) == COLUMNS else [f"line 1: {', '.join(columns) or 'empty'}"]
+    for row in [] if faults else rows:
+        name, revision, file, size, sha256 = (row[column] for column in COLUMNS)
         pin = found.setdefault(name, Pin(revision=revision))
         wrong = [
-            None in row and "too many cells",
             not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) and f"repository {name!r}",
             not re.fullmatch(r"[0-9a-f]{40}", revision) and f"revision {revision!r}, not a commit",
             pin.revision != revision and f"revision {revision!r}, another one than before",
             bool(size) and not size.isdigit() and f"bytes {size!r}",
             bool(sha256) and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256) and f"sha256 {sha256!r}",
         ]
-        faults += [f"line {number}: {fault}" for fault in wrong if fault]
+        faults += [f"line {row.line}: {fault}" for fault in wrong if fault]
         if file:
             pin.files[file] = (int(size) if size.isdigit() else None, sha256.lower() or None)
     if faults:

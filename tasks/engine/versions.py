@@ -54,6 +54,7 @@ RULES: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/models/": _TRAINED,
     "clepdg/prompts.py": _TRAINED,
     "clepdg/report/": ("report",),
+    "clepdg/text_files.py": ("source", "index"),
     "clepdg/training/": _TRAINED,
     "tasks/stages/": tuple(VERSIONS),
 }

@@ -18,6 +18,7 @@ FLOORS = (  # of clepdg, from the top; a room may import from the floors below i
     ("corpora", "models", "evaluation"),
     ("audio", "store"),
     ("config", "hashing"),
+    ("text_files",),
     ("prompts", "errors", "emotions", "callbacks"),
     ("redaction",),
 )

@@ -241,7 +241,8 @@ ROW = "repository,revision,file,bytes,sha256"
         (f"{ROW}\na/b,{'0' * 40},x.bin,-1,", "bytes '-1'"),
         (f"{ROW}\na/b,{'0' * 40},x.bin,,XYZ", "sha256 'XYZ'"),
         (f"{ROW}\na/b,{'0' * 40},,,\na/b,{'1' * 40},,,", "line 3"),
-        (f"{ROW}\na/b", "revision ''"),
+        (f"{ROW}\na/b", "line 2: 1 cells, not 5"),
+        (f'{ROW}\na/b,"' + "0" * 40, "line 2: a quotation mark is not closed"),
     ],
 )
 def test_a_malformed_table_of_models_names_its_line(rows, says, tmp_path, monkeypatch):
