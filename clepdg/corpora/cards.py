@@ -5,27 +5,41 @@ with checksums and sizes, licence, citation, expected counts, label map, split a
 faults. The fields that a stage reads are in its key; the expected counts only accept or refuse, so they are in no key.
 """
 
-import csv
 import hashlib
-import io
 import re
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from clepdg import corpora
+from pydantic import Field
+
+from clepdg import corpora, text_files
 from clepdg.config.manifests import find, folders
+from clepdg.config.validation import AtLeast0, AtLeast1, Share, Texts, check, dataclass
 from clepdg.corpora import CORPORA
-from clepdg.corpora.card_fields import part_of, wrong_type
+from clepdg.corpora.card_fields import build
 from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 _NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus, used in the names of folders and folds
 SPLITS = ("train", "validation", "test")
 SUMS: Final = {"md5": 32, "sha256": 64}  # hexadecimal digits
+_OR_NONE: Final = ', or "" for none'
+Part = Annotated[str, check(lambda part: part in (*SPLITS, ""), f"{', '.join(SPLITS)}{_OR_NONE}")]
+Emotion = Annotated[str, check(lambda name: name in (*EMOTIONS, ""), f"one of {', '.join(EMOTIONS)}{_OR_NONE}")]
+
+
+def is_sum(kind: str, value: str) -> bool:
+    """Return whether a text is a hexadecimal "md5" or "sha256"."""
+    return re.fullmatch(rf"[0-9a-fA-F]{{{SUMS[kind]}}}", value) is not None
+
+
+_GRAMMARS: Final = f"one of {', '.join(CORPORA)}; a new one needs its file's name in {corpora.__file__}"
+Grammar = Annotated[str, check(lambda name: name in CORPORA, _GRAMMARS)]
+Md5 = Annotated[str, check(lambda value: is_sum("md5", value), "32 hexadecimal digits")]
+Sha256 = Annotated[str, check(lambda value: is_sum("sha256", value), "64 hexadecimal digits")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +58,9 @@ class Address:
     """
 
     url: str
-    bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
+    bytes: AtLeast0 | None = None
+    md5: Md5 | None = None
+    sha256: Sha256 | None = None
     files: str | None = None
     dataverse: str | None = None
     lfs: str | None = None
@@ -75,12 +89,14 @@ class Split:
     """
 
     unit: Literal["speaker", "text", "official"]
-    test: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    validation_text_share: float = 0.0
-    parts: dict[str, str] = field(default_factory=dict)
+    test: Texts = ()
+    validation: Texts = ()
+    validation_text_share: Share = 0.0
+    parts: dict[str, Part] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if both := {*self.test} & {*self.validation}:
+            raise ConfigError("Speakers are in both validation and test.", got=sorted(both))
         if self.unit == "official" and not self.parts:
             object.__setattr__(self, "parts", {name: name for name in SPLITS})
 
@@ -109,10 +125,10 @@ class Expected:
     Other copies are refused unless --allow-partial.
     """
 
-    utterances: int | None = None
-    speakers: int | None = None
-    sample_rate: int | None = None  # Hz, the usual rate; single odd files are notes
-    emotions: dict[str, int] = field(default_factory=dict)  # raw_label -> utterances
+    utterances: AtLeast0 | None = None
+    speakers: AtLeast0 | None = None
+    sample_rate: AtLeast1 | None = None  # Hz, the usual rate; single odd files are notes
+    emotions: dict[str, AtLeast0] = field(default_factory=dict)  # raw_label -> utterances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,29 +137,31 @@ class Card:
 
     name: str
     title: str
-    grammar: str  # name in clepdg.corpora.CORPORA of the parser of its file names
+    grammar: Grammar  # the parser of its file names
     language: str  # ISO 639-1
     licence: str
     citation: str
     homepage: str
-    labels: dict[str, str]  # raw_label -> canonical emotion, "" = no emotion
+    labels: dict[str, Emotion]  # raw_label -> canonical emotion, "" = no emotion
     split: Split
-    expected: Expected
+    expected: Expected = field(default_factory=Expected)
     sources: tuple[Address, ...] = ()  # tried in this order
     nested: bool = False  # the archive holds archives that hold the corpus
     apply: str | None = None  # how to get the corpus where no address is open
-    exclude: tuple[str, ...] = ()  # withdrawn <corpus>/<utterance> or <corpus>/<speaker>
-    allowed_errors: float = 0.01  # largest share of quarantined files
-    faults: tuple[str, ...] = ()  # known faults, with their evidence mark
+    exclude: Texts = ()  # withdrawn <corpus>/<utterance> or <corpus>/<speaker>
+    allowed_errors: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest share of quarantined files
+    faults: Texts = ()  # known faults, with their evidence mark
     acoustics: dict[str, float] = field(default_factory=dict)  # synthetic corpora only: microphone, room and noise
+
+    def __post_init__(self) -> None:
+        if foreign := [entry for entry in self.exclude if not entry.startswith(f"{self.name}/")]:
+            expected = f"{self.name}/<utterance> or {self.name}/<speaker>"
+            raise ConfigError("Utterances of another corpus are excluded.", got=foreign, expected=expected)
 
     @property
     def emotions(self) -> tuple[str, ...]:
         """Canonical emotions of the label map, in canonical order."""
         return tuple(e for e in EMOTIONS if e in set(self.labels.values()))
-
-
-_PARTS: Final = {"split": Split, "expected": Expected}
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -165,9 +183,8 @@ def load_card(name: str) -> Card:
     """Read <name>.toml of the user's own cards or of data_manifests.
 
     Raises:
-        ConfigError: no such corpus, an unknown, missing or mistyped field, another corpus's name, an unknown grammar, a
-            label map to an unknown emotion, a contradictory split, a malformed checksum, or an exclusion of another
-            corpus.
+        ConfigError: there is no such corpus, its card has faulty fields or another corpus's name, or its table of
+            files is missing.
     """
     path = find(f"{name}.toml")
     if not (_NAME.fullmatch(name) and path.exists()):
@@ -180,54 +197,26 @@ def _read(path: Path) -> Card:
     name = path.stem
     try:
         raw = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError("A card can't be read.", got=error, expected="TOML", where=path) from error
-    parts = {key: part_of(kind, raw[key], f"[{key}]", path) for key, kind in _PARTS.items() if key in raw}
-    sources = raw.get("sources", [])
-    if not isinstance(sources, list):
-        raise wrong_type("sources", sources, "tables [[sources]]", path)
-    parts["sources"] = tuple(part_of(Address, source, "[[sources]]", path) for source in sources)
-    card: Card = part_of(Card, {"expected": Expected(), **raw, **parts}, "", path)
-    for what, got, expected, do in _contradictions(card, name):
-        if got:
-            raise ConfigError(what, got=got, expected=expected, where=path, do=do)
+    card: Card = build(Card, raw, path)
+    if card.name != name:
+        raise ConfigError("A card's name is not that of its file.", got=card.name, expected=name, where=path)
+    for source in card.sources:
+        if source.recorded:
+            raise ConfigError("A card has an unknown field.", got="sources.recorded", where=path)
+        if source.files and not find(source.files).is_file():
+            raise ConfigError("A card's table of files is missing.", got=source.files, expected=folders(), where=path)
     return card
 
 
-def _contradictions(card: Card, name: str) -> Iterator[tuple[str, Any, Any, str | None]]:
-    """Yield possible faults of a card: (what, got, expected, do).
-
-    `got` is empty where the card is right.
-    """
-    split = card.split
-    yield "A card's name is not that of its file.", card.name if card.name != name else "", name, None
-    yield (
-        "A card names an unknown grammar.",
-        card.grammar if card.grammar not in CORPORA else "",
-        tuple(CORPORA),
-        f"correct its name; a new grammar needs its file's name in {Path(corpora.__file__)}",
-    )
-    emotions = {*card.labels.values()} - {*EMOTIONS, ""}
-    yield "A card maps labels to unknown emotions.", sorted(emotions), (*EMOTIONS, '""'), None
-    both = sorted({*split.test} & {*split.validation})
-    yield "A card's split has speakers in both validation and test.", both, "each in one of them", None
-    parts = sorted({*split.parts.values()} - {*SPLITS, ""})
-    yield "A card's split names unknown parts.", parts, (*SPLITS, '""'), None
-    sums = [f"{kind} {value}" for source in card.sources for kind in SUMS if (value := getattr(source, kind))]
-    malformed = [each for each in sums if not is_sum(*each.split(" ", 1))]
-    yield "A card's checksum is malformed.", malformed, "32 (md5) or 64 (sha256) hexadecimal digits", None
-    foreign = [entry for entry in card.exclude if not entry.startswith(f"{name}/")]
-    expected = f"{name}/<utterance> or {name}/<speaker>"
-    yield "A card excludes utterances of another corpus.", foreign, expected, None
-
-
 def published(card: Card) -> dict[str, str]:
-    """Return {file name: sha256} of the files in a card's tables."""
+    """Return {file name: sha256} of the files in a card's tables.
+
+    Raises:
+        ConfigError: a table is malformed.
+    """
     tables = [find(source.files) for source in card.sources if source.files]
-    rows = [row for table in tables for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))]
+    read = (text_files.read_rows(table, ConfigError, "A card's table of files is malformed.") for table in tables)
+    rows = [row for _, found in read for row in found]
     return {PurePosixPath(row["path"]).name: row["sha256"] for row in rows if row.get("path") and row.get("sha256")}
-
-
-def is_sum(kind: str, value: str) -> bool:
-    """Return whether a text is a hexadecimal "md5" or "sha256"."""
-    return re.fullmatch(rf"[0-9a-fA-F]{{{SUMS[kind]}}}", value) is not None

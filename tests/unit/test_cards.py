@@ -122,28 +122,48 @@ GOOD = (manifests.MANIFESTS / "emodb.toml").read_text()
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (GOOD.replace('language = "de"', 'langauge = "de"'), "langauge"),
-        (GOOD.replace('grammar = "emodb"\n', ""), "grammar"),
-        (GOOD.replace("[split]", "[parts]"), "split"),
-        (GOOD.replace('boredom = "bored"', 'boredom = "boring"'), "boring"),
-        (GOOD.replace('name = "emodb"', 'name = "emo"'), "emo"),
-        (f'exclude = "emodb/03"\n{GOOD}', r"(?s)wrong type.*exclude = 'emodb/03'.*a list of texts"),
-        (f"exclude = [3]\n{GOOD}", r"(?s)wrong type.*exclude = \[3\]"),
+        (GOOD.replace('language = "de"', 'langauge = "de"'), r"langauge is not known: did you mean language\?"),
+        (GOOD.replace('grammar = "emodb"\n', ""), "grammar is missing"),
+        (GOOD.replace("[split]", "[parts]"), "(?s)split is missing.*parts is not known"),
+        (GOOD.replace('boredom = "bored"', 'boredom = "boring"'), "labels.boredom = 'boring': should be one of angry"),
+        (f'exclude = "emodb/03"\n{GOOD}', "exclude = 'emodb/03': should be a valid array"),
+        (f"exclude = [3]\n{GOOD}", "exclude = 3: should be a valid string"),
         (f'exclude = ["03"]\n{GOOD}', r"(?s)of another corpus.*got: 03.*emodb/<utterance> or emodb/<speaker>"),
-        (re.sub(r"test = \[.*\]", 'test = "03"', GOOD), r"(?s)wrong type.*test = '03'.*a list of texts"),
-        (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r"(?s)wrong type.*unit = 'speakers'.*official"),
-        (GOOD.replace("utterances = 535", 'utterances = "535"'), r"(?s)wrong type.*utterances = '535'.*a whole number"),
+        (re.sub(r"test = \[.*\]", 'test = "03"', GOOD), "split.test = '03': should be a valid array"),
         (
-            re.sub(r"(?s)\[split\].*?\n\n", "", f'split = "speaker"\n{GOOD}'),
-            r"(?s)split = 'speaker'.*a table \[split\]",
+            GOOD.replace('unit = "speaker"', 'unit = "speakers"'),
+            "split.unit = 'speakers': should be 'speaker', 'text' or",
         ),
-        (GOOD.replace('grammar = "emodb"', 'grammar = "emobd"'), r"(?s)got: emobd.*ravdess, .*table.*__init__\.py"),
-        (GOOD.replace("utterances = 535", "utterance = 535"), r"\[expected\] utterance is not known"),
-        (GOOD.replace('unit = "speaker"', 'unit = "speakers"'), r'expected: "speaker" or "text" or "official"'),
+        (GOOD.replace("utterances = 535", 'utterances = "535"'), "utterances = '535': should be a valid integer"),
+        (GOOD.replace("utterances = 535", "utterances = true"), "utterances = True: should be a valid integer"),
+        (GOOD.replace("utterances = 535", "utterances = -1"), "utterances = -1: should be greater than or equal to 0"),
+        (re.sub(r"(?s)\[split\].*?\n\n", "", f'split = "speaker"\n{GOOD}'), "split = 'speaker': should be a table"),
+        (GOOD.replace('grammar = "emodb"', 'grammar = "emobd"'), r"'emobd': should be one of ravdess, .*__init__\.py"),
+        (
+            GOOD.replace("utterances = 535", "utterance = 535"),
+            r"expected.utterance is not known: did you mean utterances\?",
+        ),
         (GOOD.replace('name = "emodb"', 'name = "emo"'), "(?s)not that of its file.*got: emo.*expected: emodb"),
         (GOOD.replace("validation = [", 'validation = ["03", "08", "09", "10", "11", '), "both validation and test"),
-        (GOOD.replace("[split]", '[split]\nparts = { dev = "dev" }'), "(?s)unknown parts.*got: dev"),
-        (f'{GOOD}\nmd5 = "12345"', "(?s)malformed.*got: md5 12345"),
+        (
+            GOOD.replace("[split]", '[split]\nparts = { dev = "dev" }'),
+            "split.parts.dev = 'dev': should be train, valid",
+        ),
+        (f'{GOOD}\nmd5 = "12345"', "sources.md5 = '12345': should be 32 hexadecimal digits"),
+        (f'{GOOD}\nurll = "x"', r"sources.urll is not known: did you mean url\?"),
+        (f'{GOOD}\nrecorded = "x"', "(?s)unknown field.*sources.recorded"),
+        (f'{GOOD}\nfiles = "gone.csv"', "(?s)table of files is missing.*got: gone.csv"),
+        (f"allowed_errors = 1.1\n{GOOD}", "allowed_errors = 1.1: should be less than or equal to 1"),
+        (f"allowed_errors = -0.1\n{GOOD}", "allowed_errors = -0.1: should be greater than or equal to 0"),
+        (f"allowed_errors = nan\n{GOOD}", "allowed_errors = nan: should be a finite number"),
+        (
+            f"licence = 2020-01-01\n{re.sub('licence = .*', '', GOOD)}",
+            "licence = .*2020-01-01.*: should be a valid string",
+        ),
+        *(
+            (GOOD.replace("[split]", f"[split]\nvalidation_text_share = {share}"), "split.validation_text_share = ")
+            for share in ("1.0", "nan", "-0.5", "inf", '"0.5"')
+        ),
     ],
 )
 def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, own_manifests: Path) -> None:
@@ -154,6 +174,14 @@ def test_a_card_with_a_mistake_is_refused_by_name(text: str, says: str, own_mani
     said = str(caught.value)
     assert f"where: {own_manifests / 'emodb.toml'}" in said
     assert not re.search(r"typing\.|__init__\(|\| None|NoneType|<class", said), said
+
+
+def test_all_mistakes_of_a_card_are_one_error(own_manifests: Path) -> None:
+    text = GOOD.replace('language = "de"', "language = 3").replace("utterances = 535", "utterance = 535")
+    (own_manifests / "emodb.toml").write_text(f"allowed_errors = 2\n{text}")
+    with pytest.raises(ConfigError) as caught:
+        load_card("emodb")
+    assert all(part in str(caught.value) for part in ("language = 3", "expected.utterance", "allowed_errors = 2"))
 
 
 def test_an_unknown_corpus_is_answered_with_the_known_ones() -> None:
