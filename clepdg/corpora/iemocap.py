@@ -17,11 +17,21 @@ The recordings of whole dialogues (dialog/wav) are not read. AppleDouble files (
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Utterance, add_unlisted, audio_files, find_nearest, read_text, relative
+from clepdg.corpora.parsing import (
+    Finding,
+    Utterance,
+    add_unlisted,
+    audio_files,
+    find_nearest,
+    fold,
+    one_per_name,
+    relative,
+)
 from clepdg.errors import CorpusError
+from clepdg.text_files import read_text
 
 NAME: Final = re.compile(r"(Ses0[1-5])[FM]_((?:impro|script)\d\d(?:_\d)?[a-z]?)_([FM])(\d{3})")
 LABEL: Final = re.compile(r"\[\d+\.?\d* - \d+\.?\d*\]\s+(Ses\S+)\s+(\w+)\s+\[.*\]\s*")
@@ -40,8 +50,11 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 def _session(root: Path, session: Path) -> Iterator[Utterance | Finding]:
     wavs = session / "sentences" / "wav"
-    audio = {Path(path).stem: relative(root, wavs / path) for path in audio_files(wavs)}
-    tables = _tables(session / "dialog" / "EmoEvaluation")
+    found = {relative(root, wavs / path): PurePosixPath(path) for path in audio_files(wavs)}
+    strays = [stray for path, file in found.items() if (stray := _stray(path, file, session.name))]
+    placed = {path: fold(file.stem) for path, file in found.items() if path not in {stray.path for stray in strays}}
+    audio, twins = one_per_name(placed)
+    tables = _tables(session, "EmoEvaluation")
     if not tables:
         raise CorpusError(
             "A session of IEMOCAP has no labels.",
@@ -49,27 +62,38 @@ def _session(root: Path, session: Path) -> Iterator[Utterance | Finding]:
             where=session / "dialog" / "EmoEvaluation",
             do="give the complete release, not only its wav files",
         )
-    words = [line for table in _tables(session / "dialog" / "transcriptions") for line in _lines(table)]
+    words = [line for table in _tables(session, "transcriptions") for line in _lines(table)]
     transcripts = {match[1]: match[2] for match in map(WORDS.fullmatch, words) if match}
     listed = []
     for table in tables:
         for match in filter(None, map(LABEL.fullmatch, _lines(table))):
             turn, code = match.groups()
-            path = audio.get(turn) or relative(root, wavs / table.stem / f"{turn}.wav")
+            path = audio.get(fold(turn)) or relative(root, wavs / table.stem / f"{turn}.wav")
             listed.append(_turn(path, turn, code, transcripts.get(turn)))
-    yield from add_unlisted(listed, audio.values())
+    yield from add_unlisted(listed, audio.values(), [*strays, *twins])
 
 
-def _tables(folder: Path) -> list[Path]:
-    """Return the text files of a folder, without its subfolders.
+def _stray(path: str, file: PurePosixPath, session: str) -> Finding | None:
+    """Return a finding for a turn in the folder of another dialogue or session."""
+    match, folder, dialogue = NAME.fullmatch(file.stem), file.parent.name, file.stem.rpartition("_")[0]
+    if match and folder.startswith("Ses") and folder != dialogue:
+        return Finding(path=path, reason=f"lies in {folder}, is named {dialogue}")
+    if match and match[1][-1] != session[-1]:
+        return Finding(path=path, reason=f"lies in {session}, is named {match[1]}")
+    return None
+
+
+def _tables(session: Path, name: str) -> list[Path]:
+    """Return the text files of a session's folder, without its subfolders.
 
     EmoEvaluation has subfolders with the votes of single raters.
     """
-    return sorted(path for path in folder.glob("Ses*.txt") if path.is_file())
+    tables = (session / "dialog" / name).glob(f"Ses0{session.name[-1]}*.txt")
+    return sorted(path for path in tables if path.is_file())
 
 
 def _lines(path: Path) -> list[str]:
-    return read_text(path, "utf-8-sig", "latin-1").splitlines()
+    return read_text(path).split("\n")
 
 
 def _turn(path: str, turn: str, code: str, transcript: str | None) -> Utterance | Finding:

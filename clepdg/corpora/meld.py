@@ -14,12 +14,21 @@ Name: dia125_utt3.mp4: dialogue and utterance; they repeat in other parts, so a 
 Some clips are missing or broken, some have no label, some are cut minutes too long (the card says which).
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from clepdg.corpora.parsing import Finding, Utterance, add_unlisted, audio_files, find_nearest, read_rows, relative
+from clepdg.corpora.parsing import (
+    Finding,
+    Utterance,
+    add_unlisted,
+    audio_files,
+    find_nearest,
+    fold,
+    one_per_name,
+    read_rows,
+    relative,
+)
 
 FOLDERS: Final = {
     "train": "train_splits",
@@ -27,7 +36,6 @@ FOLDERS: Final = {
     "test": "output_repeated_splits_test",
 }
 COLUMNS: Final = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
-NAME: Final = re.compile(r"dia\d+_utt\d+")
 
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
@@ -40,9 +48,13 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
         folder, *_ = find_nearest(root, name, needed_by="MELD")
         table, *_ = find_nearest(root, f"{part}_sent_emo.csv", needed_by="MELD")
         found = [relative(root, folder / path) for path in audio_files(folder)]
-        audio = {Path(path).stem: path for path in found if NAME.fullmatch(Path(path).stem)}
+        audio, twins = one_per_name({path: fold(Path(path).stem) for path in found}, _nearest_mp4)
         listed = [_utterance(row, part, audio, relative(root, folder)) for row in read_rows(table, COLUMNS)]
-        yield from add_unlisted(listed, found, table=f"{table.name} does not name it")
+        yield from add_unlisted(listed, found, twins, table=f"{table.name} does not name it")
+
+
+def _nearest_mp4(path: str) -> tuple[bool, int]:
+    return not path.lower().endswith(".mp4"), path.count("/")
 
 
 def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Utterance:

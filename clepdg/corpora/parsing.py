@@ -1,18 +1,18 @@
 """Parse file names, trees and label tables: helpers of all corpora."""
 
-import csv
-import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
+from clepdg import text_files
 from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.errors import CorpusError
+from clepdg.text_files import Row
 
-LFS_POINTER: Final = b"version https://git-lfs"  # the start of a git lfs pointer
 LONGEST_NAME: Final = 95  # bytes of an utterance's name: a tar's header holds 100, with .flac
 
 
@@ -60,23 +60,75 @@ Parser = Callable[[Path], Iterator[Utterance | Finding]]
 
 def match_name(pattern: re.Pattern[str], path: str) -> re.Match[str] | Finding:
     """Match a file's stem; return the match, or a finding."""
-    match = pattern.fullmatch(PurePosixPath(path).stem)
-    return match or Finding(path=path, reason=f"its name is not of the corpus's grammar {pattern.pattern}")
+    stem = PurePosixPath(path).stem
+    match = pattern.fullmatch(stem)
+    if match:
+        return match
+    case = ": it differs in upper and lower case" if re.fullmatch(pattern.pattern, stem, re.IGNORECASE) else ""
+    return Finding(path=path, reason=f"its name is not of the corpus's grammar {pattern.pattern}{case}")
 
 
 def parse_tree(
-    root: Path, parse: Callable[[str], Utterance | Finding], *, ignore: frozenset[str] = frozenset()
+    root: Path,
+    parse: Callable[[str], Utterance | Finding],
+    *,
+    folders: str = "(?!)",
+    who: str = "speaker",
+    ignore: frozenset[str] = frozenset(),
 ) -> Iterator[Utterance | Finding]:
     """Parse every audio file below root, ordered by path.
 
-    A repeated name is a finding. Hidden and AppleDouble files are ignored, and folders whose names are in `ignore`.
+    Findings are files in a folder of another speaker than their name says, and all but one of those with one name: that
+    of a speaker's folder comes first, then a wav, then the one nearest to root. Hidden and AppleDouble files are
+    ignored, and folders whose names are in `ignore`.
+
+    Args:
+        folders: pattern of the names of a speaker's folders; its group is the speaker.
+        who: what the corpus calls a speaker.
     """
-    first: dict[str, str] = {}
+    items: dict[str, Utterance | Finding] = {}
+    ranks: dict[str, bool] = {}
     for path in audio_files(root, ignore):
-        item = parse(path)
-        if isinstance(item, Utterance) and first.setdefault(item.name, path) != path:
-            item = Finding(path=path, reason=f"the same name as {first[item.name]}: is the tree there twice?")
-        yield item
+        items[path] = item = parse(path)
+        parts = PurePosixPath(path).parts[-2::-1]
+        match = next(filter(None, (re.fullmatch(folders, part, re.IGNORECASE) for part in parts)), None)
+        ranks[path] = match is None
+        if match and isinstance(item, Utterance) and match[1].upper() != item.speaker:
+            items[path] = Finding(path=path, reason=f"lies in {match[0]}, is named {who} {item.speaker}")
+    names = {path: item.name for path, item in items.items() if isinstance(item, Utterance)}
+    _, twins = one_per_name(names, lambda path: (ranks[path], *nearest_wav(path)))
+    yield from (items | {twin.path: twin for twin in twins}).values()
+
+
+def nearest_wav(path: str) -> tuple[bool, int]:
+    """Return a rank: a wav comes first, then the path with the fewest folders."""
+    return not path.lower().endswith(".wav"), path.count("/")
+
+
+def one_per_name(
+    names: Mapping[str, str], rank: Callable[[str], tuple[Any, ...]] = nearest_wav
+) -> tuple[dict[str, str], list[Finding]]:
+    """Return {name: path}, and a finding for each further file of a name.
+
+    Args:
+        names: path -> name.
+        rank: of the files of a name, the one whose path has the lowest rank is kept.
+    """
+    kept: dict[str, str] = {}
+    for path in sorted(names, key=lambda path: (rank(path), path)):
+        kept.setdefault(names[path], path)
+    return kept, [twin(path, kept[name]) for path, name in sorted(names.items()) if kept[name] != path]
+
+
+def twin(path: str, first: str) -> Finding:
+    """Return the finding of a file whose name another one has."""
+    tree = ": is the tree there twice?" if PurePosixPath(path).name == PurePosixPath(first).name else ""
+    return Finding(path=path, reason=f"the same name as {first}{tree}")
+
+
+def fold(name: str) -> str:
+    """Return a name without what systems store differently: case and Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
@@ -93,9 +145,13 @@ def audio_files(root: Path, ignore: frozenset[str] = frozenset()) -> list[str]:
 
 
 def add_unlisted(
-    listed: Iterable[Utterance | Finding], audio: Iterable[str], *, table: str = "the corpus's labels do not name it"
+    listed: Iterable[Utterance | Finding],
+    audio: Iterable[str],
+    findings: Iterable[Finding] = (),
+    *,
+    table: str = "the corpus's labels do not name it",
 ) -> Iterator[Utterance | Finding]:
-    """Yield listed utterances, then a finding per unlisted audio file.
+    """Yield listed utterances, then findings, and one per unlisted audio file.
 
     An utterance listed twice is a finding, both times where the labels differ. One without a file is yielded: the index
     reports the missing file.
@@ -112,21 +168,24 @@ def add_unlisted(
         else:
             yield item
         seen |= {item.name} if isinstance(item, Utterance) else set()
-    known = {item.path for item in listed}
+    findings = list(findings)
+    yield from findings
+    known = {item.path for item in (*listed, *findings)}
     yield from (Finding(path=path, reason=table) for path in audio if path not in known)
 
 
 def find_nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
     """Return the paths of these names (patterns) nearest to root.
 
-    The search covers root and up to three folders below.
+    The search covers root and up to three folders below, and takes upper and lower case as equal.
 
     Raises:
         CorpusError: there is no such path.
     """
     for depth in range(4):
         for name in names:
-            found = sorted(path for path in root.glob("*/" * depth + name) if not path.name.startswith("."))
+            pattern = re.sub(r"\[.*?\]|[a-zA-Z]", lambda part: _either_case(part[0]), name)
+            found = sorted(path for path in root.glob("*/" * depth + pattern) if not path.name.startswith("."))
             if found:
                 return found
     raise CorpusError(
@@ -137,36 +196,24 @@ def find_nearest(root: Path, *names: str, needed_by: str) -> list[Path]:
     )
 
 
+def _either_case(part: str) -> str:
+    return part if part.startswith("[") else f"[{part.lower()}{part.upper()}]"
+
+
 def relative(root: Path, path: Path) -> str:
     """Return a path relative to root, with "/"."""
     return path.relative_to(root).as_posix()
 
 
-def read_text(path: Path, *encodings: str) -> str:
-    """Return a text file's content in the first valid encoding.
+def read_rows(path: Path, columns: Iterable[str]) -> list[Row]:
+    """Return the rows of a table of the corpus.
 
     Raises:
-        CorpusError: no encoding is valid.
+        CorpusError: the table is malformed, or lacks a column.
     """
-    data = path.read_bytes()
-    for encoding in encodings or ("utf-8-sig",):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise CorpusError("A text file of the corpus can't be read.", expected=encodings or "UTF-8", where=path)
-
-
-def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; missing cells are "".
-
-    Raises:
-        CorpusError: the file is not UTF-8, or lacks a column.
-    """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
-    missing = set(columns) - set(reader.fieldnames or ())
-    if missing:
+    header, rows = text_files.read_rows(path, CorpusError, "A table of the corpus is malformed.")
+    if missing := [name for name in columns if name not in header]:
         raise CorpusError(
-            "A table of the corpus lacks columns.", got=reader.fieldnames, expected=sorted(columns), where=path
+            "A table of the corpus lacks columns.", got=header or "no header", expected=missing, where=path
         )
-    return [{name: (row[name] or "").strip() for name in reader.fieldnames or ()} for row in reader]
+    return rows

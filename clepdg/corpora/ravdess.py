@@ -40,7 +40,7 @@ STATEMENTS: Final = {"01": "Kids are talking by the door", "02": "Dogs are sitti
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a RAVDESS tree, ordered by path."""
-    return parse_tree(root, parse)
+    return parse_tree(root, parse, folders=r"Actor_(\d\d)", who="actor")
 
 
 def parse(path: str) -> Utterance | Finding:

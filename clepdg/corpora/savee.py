@@ -34,7 +34,7 @@ NAME: Final = re.compile(rf"(?:({'|'.join(SPEAKERS)})_)?(?:(a|d|f|h|sa|su)(0[1-9
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a SAVEE tree, ordered by path."""
-    return parse_tree(root, parse)
+    return parse_tree(root, parse, folders=f"({'|'.join(SPEAKERS)})")
 
 
 def parse(path: str) -> Utterance | Finding:

@@ -10,8 +10,8 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 from clepdg.corpora.parsing import (
@@ -21,9 +21,11 @@ from clepdg.corpora.parsing import (
     add_unlisted,
     audio_files,
     find_nearest,
+    fold,
     read_rows,
     relative,
 )
+from clepdg.text_files import Row
 
 TABLE: Final = "utterances.csv"
 REQUIRED: Final = ("path", "speaker", "label")
@@ -39,13 +41,39 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
     rows = read_rows(table, REQUIRED)
     folder = PurePosixPath(relative(root, table.parent))
     found = audio_files(table.parent)
-    spellings = {_composed(path): path for path in found} | {path: path for path in found}
     for row in rows:
-        path = PurePosixPath(row["path"]).as_posix() if row["path"] else ""
-        row["path"] = spellings.get(path) or spellings.get(_composed(path), path)
-    names = _names({row["path"] for row in rows})
-    listed = [_utterance(row, number, folder, names) for number, row in enumerate(rows, start=2)]
+        row["path"] = PureWindowsPath(row["path"]).as_posix() if row["path"] else ""
+    files = _files({row["path"] for row in rows}, found)
+    names = _names({files.get(row["path"], row["path"]) for row in rows})
+    cases = {fold(path): path for path in found}
+    listed = list[Utterance | Finding]()
+    for row in rows:
+        alike = cases.get(fold(row["path"]))
+        if row["path"] not in files and alike:  # one of several, or another line's
+            reason = f"{TABLE} line {row.line}: there is no such file; {alike} differs in upper and lower case"
+            listed.append(Finding(path=(folder / row["path"]).as_posix(), reason=reason))
+        else:
+            row["path"] = files.get(row["path"], row["path"])
+            listed.append(_utterance(row, folder, names))
     yield from add_unlisted(listed, [(folder / path).as_posix() for path in found], table=f"{TABLE} does not name it")
+
+
+def _files(named: Collection[str], found: Iterable[str]) -> dict[str, str]:
+    """Return {path in the table: path of its file}.
+
+    A path that no file has stands for the one file that differs in Unicode form, or else in upper and lower case, and
+    that no other path of the table names.
+    """
+    free = set(found)
+    files: dict[str, str] = {}
+    for spelling in (str, _composed, fold):
+        alike: dict[str, list[str]] = {}
+        for path in free:
+            alike.setdefault(spelling(path), []).append(path)
+        new = {path: alike.get(spelling(path), []) for path in named if path not in files}
+        files |= {path: own[0] for path, own in new.items() if len(own) == 1}
+        free -= {*files.values()}
+    return files
 
 
 def _composed(path: str) -> str:
@@ -76,16 +104,14 @@ def _hashed(path: str, name: str) -> str:
     return name.encode()[: LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
-def _utterance(
-    row: dict[str, str], number: int, folder: PurePosixPath, names: Mapping[str, str]
-) -> Utterance | Finding:
+def _utterance(row: Row, folder: PurePosixPath, names: Mapping[str, str]) -> Utterance | Finding:
     path = PurePosixPath(row["path"])
     empty = [name for name in REQUIRED if not row[name]]
     gender = row.get("gender", "").lower()
-    line = f"{TABLE} line {number}"
+    line = f"{TABLE} line {row.line}"
     if not row["path"]:
         return Finding(path=line, reason=f"no {', '.join(empty)}")
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or PureWindowsPath(row["path"]).is_absolute() or ".." in path.parts:
         return Finding(path=line, reason=f"{path} leads out of the corpus's folder")
     if empty:
         return Finding(path=(folder / path).as_posix(), reason=f"{line}: no {', '.join(empty)}")

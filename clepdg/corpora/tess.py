@@ -24,7 +24,7 @@ NAME: Final = re.compile(r"(OAF|YAF|OA)_([a-z]+)_(angry|disgust|fear|happy|neutr
 
 def utterances(root: Path) -> Iterator[Utterance | Finding]:
     """Yield the utterances and findings of a TESS tree, ordered by path."""
-    return parse_tree(root, parse)
+    return parse_tree(root, parse, folders="(OAF|YAF)(?:_.*)?")
 
 
 def parse(path: str) -> Utterance | Finding:

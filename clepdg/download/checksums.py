@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+from clepdg.audio.formats import LFS_POINTER
 from clepdg.corpora.cards import Address, Card
-from clepdg.corpora.parsing import LFS_POINTER
 from clepdg.download.urls import checksums, manual_download, redact
 from clepdg.errors import SourceError
 

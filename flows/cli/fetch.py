@@ -15,7 +15,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from clepdg.config.presets import PRESETS
-from clepdg.corpora import CORPORA
+from clepdg.corpora import parse
 from clepdg.corpora.cards import load_card
 from clepdg.corpora.parsing import Finding, Utterance
 from clepdg.download import fetch as fetching
@@ -128,7 +128,7 @@ def _check_names(corpus: str, tree: Path, where: object) -> None:
         CorpusError: there are none.
     """
     card = load_card(corpus)
-    items = list(CORPORA[card.grammar](tree))
+    items = parse(card.grammar, tree)
     found, expected = sum(isinstance(item, Utterance) for item in items), card.expected.utterances
     if not found:
         raise CorpusError(

@@ -3,7 +3,7 @@
 import csv
 import zipfile
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -199,3 +199,47 @@ def test_all_names_of_real_archives_are_read(
     spoken = [item for item in read(grammar, tmp_path, *names) if isinstance(item, Utterance)]
     assert len(spoken) == utterances
     assert len({item.speaker for item in spoken}) == speakers
+
+
+STRAYS = {
+    "ravdess": ("Actor_01/03-01-05-01-01-01-02.wav", "Actor_02/03-01-05-01-01-01-02.wav", "actor 02"),
+    "tess": ("OAF_angry/YAF_back_angry.wav", "YAF_angry/YAF_back_angry.wav", "speaker YAF"),
+    "savee": ("DC/JE_a01.wav", "JE/JE_a01.wav", "speaker JE"),
+    "esd": ("0011/Sad/0012_001053.wav", "0012/Sad/0012_001053.wav", "speaker 0012"),
+}
+
+
+@pytest.mark.parametrize("grammar", STRAYS)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_file_in_another_speakers_folder_displaces_none(grammar: str, alone: bool, tmp_path: Path) -> None:
+    stray, genuine, called = STRAYS[grammar]
+    items = {item.path: item for item in read(grammar, tmp_path, stray, *([] if alone else [genuine]))}
+    folder = PurePosixPath(stray).parts[0]
+    assert items.pop(stray) == Finding(path=stray, reason=f"lies in {folder}, is named {called}")
+    assert alone or isinstance(items[genuine], Utterance)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "kept", "other"),
+    [
+        ("ravdess", "Actor_02/03-01-05-01-01-01-02.wav", "AAA/03-01-05-01-01-01-02.wav"),
+        ("ravdess", "Actor_02/03-01-05-01-01-01-02.wav", "Actor_02/03-01-05-01-01-01-02.flac"),
+        ("ravdess", "z/Actor_02/03-01-05-01-01-01-02.wav", "03-01-05-01-01-01-02.wav"),
+        ("ravdess", "Actor_02/03-01-05-01-01-01-02.flac", "03-01-05-01-01-01-02.wav"),
+        ("crema-d", "AudioWAV/1001_IEO_DIS_LO.wav", "A/b/1001_IEO_DIS_LO.wav"),
+        ("emodb", "wav/03a01Fa.wav", "wav/03a01Fa.mp4"),
+        ("savee", "DC/a01.wav", "ALL/DC_a01.wav"),
+    ],
+)
+def test_of_files_with_one_name_the_one_in_its_place_is_kept(
+    grammar: str, kept: str, other: str, tmp_path: Path
+) -> None:
+    items = {item.path: item for item in read(grammar, tmp_path, kept, other)}
+    finding = items[other]
+    assert isinstance(items[kept], Utterance) and isinstance(finding, Finding)
+    assert finding.reason.startswith(f"the same name as {kept}")
+
+
+def test_a_name_in_another_case_is_a_finding_that_says_so(tmp_path: Path) -> None:
+    (finding,) = read("tess", tmp_path, "oaf_back_SAD.wav")
+    assert isinstance(finding, Finding) and "upper and lower case" in finding.reason
