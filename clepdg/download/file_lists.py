@@ -1,11 +1,9 @@
 """List a corpus's files from a table, a Dataverse dataset or a folder."""
 
-import csv
-import io
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,6 +15,7 @@ from clepdg.download import http_client, object_store
 from clepdg.download.folders import ignored
 from clepdg.download.urls import HASHES, mirror_of, redact_with_mirror
 from clepdg.errors import SourceError, some
+from clepdg.text_files import Row, read_rows
 
 TABLE_COLUMNS: Final = {"path", "url", "bytes", "md5", "sha256"}
 
@@ -56,38 +55,36 @@ def list_table(card: Card, table: Path, base: str = "") -> list[Remote]:
         SourceError: the table can't be read, or rows of it are invalid; all of them in one error.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, rows = read_rows(table, SourceError, f"The table of {card.name}'s files is malformed.")
+    except OSError as error:
         raise SourceError(f"The table of {card.name}'s files can't be read.", got=error, where=table) from error
-    columns = set(rows[0]) if rows else set()
-    if not rows or not columns <= TABLE_COLUMNS or not columns & {"path", "url"}:
+    if not rows or not {*columns} <= TABLE_COLUMNS or not {"path", "url"} & {*columns}:
         raise SourceError(
             f"The table of {card.name}'s files is invalid.",
-            got=sorted(map(str, columns)) or "no rows",
+            got=columns if rows else "no rows",
             expected="columns path, url (one of them at least), bytes, md5, sha256",
             where=table,
         )
     files, faults = list[Remote](), list[str]()
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         try:
             files.append(_of_row(row, base))
         except ValueError as error:
-            faults.append(f"line {number}: {error}")
+            faults.append(f"line {row.line}: {error}")
     return _checked(card, files, faults, str(table))
 
 
-def _of_row(row: Mapping[str, str | None], base: str) -> Remote:
-    cells = {name: (value or "").strip() for name, value in row.items()}
-    path, url = cells.get("path", ""), cells.get("url", "")
+def _of_row(row: Row, base: str) -> Remote:
+    path, url = row.get("path", ""), row.get("url", "")
     if not url and not (path and base):
         raise ValueError("no url")
-    url = url or base + quote(path)
+    url = url or base + quote(path.replace("\\", "/"))
     if not urlsplit(url).scheme:
         raise ValueError(f"{url} is not an address")
-    size = cells.get("bytes")
+    size = row.get("bytes")
     if size and not size.isdigit():
         raise ValueError(f"{size} is not a number of bytes")
-    sums = {name: cells[name].lower() for name in HASHES if cells.get(name)}
+    sums = {name: row[name].lower() for name in HASHES if row.get(name)}
     for name, value in sums.items():
         if not is_sum(name, value):
             raise ValueError(f"{value} is not a {name}")
@@ -134,6 +131,8 @@ def list_dataverse(
 def list_folder(card: Card, url: str) -> list[Remote]:
     """Return the files below an fsspec address such as s3://bucket/folder.
 
+    Objects of no bytes whose names end in "/", or are those of folders, are left out: consoles and tools make them.
+
     Raises:
         SourceError: it can't be listed.
     """
@@ -141,7 +140,10 @@ def list_folder(card: Card, url: str) -> list[Remote]:
         fs, root = object_store.file_system(url)
         found = fs.find(root, detail=True)
     files = []
+    folders = _folders(found)
     for name, facts in sorted(found.items()):
+        if not facts.get("size") and (name.endswith("/") or name in folders):
+            continue
         path = name[len(root) :].strip("/") if name.startswith(root) else name
         if not ignored(path.split("/")):
             # A mirror's files keep the original's address
@@ -151,14 +153,22 @@ def list_folder(card: Card, url: str) -> list[Remote]:
     return _checked(card, files, [], url)
 
 
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Return the folders that paths lie in, and the ones above them."""
+    return {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+
+
 def _checked(card: Card, files: list[Remote], faults: list[str], where: str) -> list[Remote]:
-    seen = set[str]()
+    files = [replace(file, path=file.path.replace("\\", "/")) for file in files]  # of lists made on Windows
+    seen, folders = set[str](), _folders(file.path for file in files)
     for file in files:
         parts = PurePosixPath(file.path).parts
-        if not parts or file.path.startswith("/") or ".." in parts or "\\" in file.path or "\0" in file.path:
+        if not parts or PureWindowsPath(file.path).root or ".." in parts or "\0" in file.path:
             faults.append(f"{file.path}: leads out of the corpus's folder")
         if file.path in seen:
             faults.append(f"{file.path}: is there twice")
+        if file.path in folders:
+            faults.append(f"{file.path}: is a file, and a folder of another one")
         seen.add(file.path)
     if faults or not files:
         raise SourceError(

@@ -19,7 +19,7 @@ from clepdg import hashing
 from clepdg.config import manifests
 from clepdg.corpora.cards import Address, Card, load_card
 from clepdg.download import fetch as fetching
-from clepdg.download import many_files, one_file
+from clepdg.download import file_lists, many_files, one_file
 from clepdg.download import source as sources
 from clepdg.errors import SourceError
 from clepdg.store.documents import Documents
@@ -261,6 +261,26 @@ def test_all_faults_of_a_list_are_named(tmp_path: Path) -> None:
         assert "a.wav: is there twice" in str(caught.value)
 
 
+def test_a_list_made_on_windows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbfpath;url\r\nann\\a 1.wav;http://127.0.0.1:9/1.wav\r\n")
+    assert [file.path for file in file_lists.list_table(CARD, tmp_path / "list.csv")] == ["ann/a 1.wav"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('a.wav,"http://127.0.0.1:9/a', "line 2: a quotation mark is not closed"),
+        ("a.wav,http://127.0.0.1:9/a,5", "line 2: 3 cells, not 2"),
+        ("C:\\a.wav,http://127.0.0.1:9/a", "leads out of the corpus's folder"),
+        ("a,http://127.0.0.1:9/a\na/b,http://127.0.0.1:9/b", "a: is a file, and a folder of another one"),
+    ],
+)
+def test_a_list_whose_lines_can_t_be_used_is_one_error(lines: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"path,url\n{lines}\n")
+    with pytest.raises(SourceError, match=says):
+        file_lists.list_table(CARD, tmp_path / "list.csv")
+
+
 def test_a_wrong_checksum_of_the_users_own_list_is_that_lists(server: Server, tmp_path: Path) -> None:
     server.serve(FILES)
     rows = [{"url": server.base + name, "md5": "0" * 32} for name in FILES]
@@ -416,6 +436,14 @@ def test_a_folder_of_a_bucket(bucket: Any, tmp_path: Path) -> None:
     assert sources.identify(CARD, "s3://speech/crema") != first
     fetch(CARD, "s3://speech/crema", tmp_path / "again", previous=tmp_path / "out")
     assert_whole(tmp_path / "again", FILES | {"AudioWAV/1001_DFA_ANG_XX.wav": b"changed"})
+
+
+def test_markers_of_folders_in_a_bucket_are_no_files(bucket: Any, tmp_path: Path) -> None:
+    for key in ("crema/", "crema/AudioWAV/", "crema/AudioWAV"):
+        bucket.put_object(Bucket="speech", Key=key, Body=b"")
+    bucket.put_object(Bucket="speech", Key="crema/AudioWAV/1001_DFA_ANG_XX.wav", Body=b"x")
+    fetch(CARD, "s3://speech/crema", tmp_path / "out")
+    assert_whole(tmp_path / "out", {"AudioWAV/1001_DFA_ANG_XX.wav": b"x"})
 
 
 def test_only_what_changed_in_a_bucket_is_read_again(
