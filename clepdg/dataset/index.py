@@ -1,10 +1,11 @@
 """Index a corpus: one row per utterance, and a quarantine of faulty files.
 
 A file's fault is an error (it is quarantined, with a reason) or a note (it is kept and counted): stereo, odd rate,
-clipped, misnamed, duplicate. Nothing is skipped silently: every audio file of the tree is an utterance, a row of the
-quarantine, or excluded by the card.
+clipped, misnamed, duplicate, unusual length, peak or spectrum. Nothing is skipped silently: every audio file of the
+tree is an utterance, a row of the quarantine, or excluded by the card.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from clepdg.audio.formats import POINTER
+from clepdg.config.manifests import find
 from clepdg.config.schema import IndexConfig
-from clepdg.corpora import CORPORA
+from clepdg.corpora import parse
 from clepdg.corpora.cards import SPLITS, Card, published
 from clepdg.corpora.parsing import Finding, Utterance
 from clepdg.dataset.duplicates import Fingerprint, find_duplicates
-from clepdg.dataset.probe import POINTER, Probe, probe_file
+from clepdg.dataset.outliers import find_alterations, find_outliers
+from clepdg.dataset.probe import Probe, probe_file
 from clepdg.dataset.tables import (
     COLUMNS,
     QUARANTINE_COLUMNS,
@@ -28,6 +32,7 @@ from clepdg.dataset.tables import (
     read_utterances,
     write_index,
 )
+from clepdg.errors import CorpusError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +60,7 @@ def build_index(
     3. Audio: every file is decoded, in `workers` threads.
     4. Duplicates: where their labels differ, all are quarantined; where they agree, those in a later part of the split
        (they would test on training data) are quarantined and the others noted.
+    5. Outliers: files unlike the others are noted; what alters the whole corpus is counted in the figures.
 
     Args:
         root: folder that the corpus's paths are relative to.
@@ -66,8 +72,16 @@ def build_index(
         and figures: what was `found` (utterances, speakers and raw labels of the names, usable or not) and what is
         kept.
     """
-    items = list(CORPORA[card.grammar](root))
+    items = parse(card.grammar, root)
     spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Utterance)}
+    if card.split.parts and spoken and not any(item.part for item in spoken.values()):
+        raise CorpusError(
+            f"No utterance of {card.name} says its part of the split.",
+            got='unit = "official" in the card, and no column split',
+            expected=f"a column split with {', '.join(card.split.parts)}",
+            where=find(f"{card.name}.toml"),
+            do='add the column to the table, or set unit = "speaker", validation and test under [split] in the card',
+        )
     excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
     excluded |= {key for key, item in spoken.items() if card.split.parts.get(item.part or "") == ""}  # left out
     wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
@@ -91,7 +105,11 @@ def build_index(
     errors |= refused
     kept = {key: probe for key, probe in probes.items() if key not in refused}
     usual = _usual_rate(kept.values())
-    utterances = [_row(key, wanted[key], probe, card, usual, duplicates.get(key)) for key, probe in kept.items()]
+    measures = {key: probe.measures for key, probe in kept.items()}
+    notes = {
+        key: [*([duplicates[key]] if key in duplicates else []), *own] for key, own in find_outliers(measures).items()
+    }
+    utterances = [_row(key, wanted[key], probe, card, usual, notes[key]) for key, probe in kept.items()]
     quarantine = [_quarantined(item.path, None, item.reason) for item in items if isinstance(item, Finding)]
     quarantine += [_quarantined(wanted[key].path, key, reason) for key, reason in errors.items()]
     quarantine.sort(key=lambda row: str(row["path"]))
@@ -100,6 +118,7 @@ def build_index(
     known = {*spoken, *(f"{card.name}/{speaker}" for speaker in speakers)}
     figures["unmatched"] = [entry for entry in card.exclude if entry not in known]
     figures["absent"] = sorted({*card.split.validation, *card.split.test} - speakers)
+    figures["alterations"] = find_alterations(measures)
     figures["published"] = _published(spoken.values(), sha256, card)
     return build_frame(utterances, COLUMNS), build_frame(quarantine, QUARANTINE_COLUMNS), figures
 
@@ -108,7 +127,12 @@ def _probe(spoken: Utterance, *, root: Path, sha256: Mapping[str, str], card: Ca
     if spoken.raw_label not in card.labels:
         return f"the card's label map does not know the raw label {spoken.raw_label}"
     if card.split.parts and (spoken.part or "") not in card.split.parts:
-        return f"the card's split does not know the part {spoken.part}"
+        known = ", ".join(card.split.parts)
+        return (
+            f"the card's split does not know the part {spoken.part}, only {known}"
+            if spoken.part
+            else f"no part of the split ({known})"
+        )
     return probe_file(root / spoken.path, sha256.get(spoken.path), config)
 
 
@@ -150,7 +174,7 @@ def _usual_rate(probes: Iterable[Probe]) -> int | None:
     return max(counts, key=lambda rate: (counts[rate], -rate), default=None)
 
 
-def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | None, duplicate: str | None) -> Row:
+def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | None, notes: list[str]) -> Row:
     odd = ["odd rate"] if probe.sample_rate != usual else []
     return {
         "utterance_id": key,
@@ -169,7 +193,7 @@ def _row(key: str, spoken: Utterance, probe: Probe, card: Card, usual: int | Non
         "sha256": probe.sha256,
         "text": spoken.text,
         "transcript": spoken.transcript,
-        "notes": [*spoken.notes, *probe.notes, *odd, *([duplicate] if duplicate else [])],
+        "notes": [*spoken.notes, *probe.notes, *odd, *notes],
     }
 
 
@@ -179,7 +203,7 @@ def _figures(
     def count(column: str) -> dict[str, int]:
         return dict(sorted(Counter(row[column] or "none" for row in utterances).items()))
 
-    notes = Counter(note.partition(" as ")[0] for row in utterances for note in row["notes"])
+    notes = Counter(re.split(" as |: ", note)[0] for row in utterances for note in row["notes"])
     return {
         "found": {
             "utterances": len(spoken),

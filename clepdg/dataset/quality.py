@@ -81,9 +81,10 @@ def _row(part: "pd.DataFrame", emotions: list[str], **names: Any) -> dict[str, A
 
 
 def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, int]:
-    """Return {fault: files}: notes, exclusions, kinds of quarantine reasons."""
+    """Return {fault: files}: alterations, notes, exclusions, quarantine reasons."""
     kinds = Counter(_kind(reason) for reason in quarantine.reason)
-    found = {f"noted: {name}": count for name, count in figures["notes"].items()}
+    found = {f"altered: {what}": count for what, count in figures["alterations"].items()}
+    found |= {f"noted: {name}": count for name, count in figures["notes"].items()}
     found |= {"excluded by the card": figures["excluded"]} if figures["excluded"] else {}
     missed = len(figures["unmatched"])
     found |= {"excluded by the card, but not there": missed} if missed else {}

@@ -46,7 +46,8 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
         missed.append(
             f"the card's split names speakers who are not there (check the spelling): {', '.join(some(absent))}"
         )
-    differences = [*_too_many_errors(figures, card), *card_differences(figures, card), *missed]
+    faulty = _too_many_errors(figures, card)
+    differences = [*faulty, *card_differences(figures, card), *missed]
     if allow_partial and missed:
         log.warning("%s: %s", card.name, "; ".join(missed))
     if always or (differences and not allow_partial):
@@ -62,6 +63,7 @@ def check(figures: Mapping[str, Any], card: Card, *, allow_partial: bool, place:
             got=always if allow_partial else always + differences,
             where=where,
             do="; ".join(part for part in (_remedy(figures, card), whole) if part),
+            children=_reasons(figures) if faulty else (),
         )
 
 
@@ -83,9 +85,14 @@ def _too_many_errors(figures: Mapping[str, Any], card: Card) -> list[str]:
     files = figures["utterances"] + quarantined
     if quarantined <= card.allowed_errors * files:
         return []
-    shown = figures["reasons"]
-    reasons = _pointers(figures) or "; ".join([*shown, *(["..."] if quarantined > len(shown) else [])])
-    return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}): {reasons}"]
+    pointers = f": {_pointers(figures)}" if figures["pointers"] else ""
+    return [f"{quarantined} of {files} files can't be used (at most {card.allowed_errors:.1%}){pointers}"]
+
+
+def _reasons(figures: Mapping[str, Any]) -> list[str]:
+    """Return the first reasons of the quarantine, and how many more there are."""
+    shown, more = figures["reasons"], figures["quarantined"] - len(figures["reasons"])
+    return [] if figures["pointers"] else [*shown, *([f"and {more} more"] if more else [])]
 
 
 def copy_differences(figures: Mapping[str, Any], card: Card) -> list[str]:

@@ -153,13 +153,14 @@ def corpus_facts(
         differences: from the whole corpus, in short.
         copies: utterances that its leave-out fold drops; None where the run has no such fold.
     """
+    noted = {**figures["alterations"], **figures["notes"]}
     return {
         "title": card.title,
         "utterances": figures["utterances"],
         "speakers": figures["speakers"],
         "hours": round(figures["seconds"] / 3600, 2),
         "quarantined": figures["quarantined"],
-        "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
+        "noted": "; ".join(f"{count} {note}" for note, count in noted.items()) or "nothing",
         **({} if copies is None else {"left out of its fold: copies of source audio": copies}),
         "differs from the whole corpus": "; ".join(differences) or "no",
         "licence": card.licence,

@@ -124,7 +124,7 @@ ERRORS: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "half a wav": (halved, "truncated: its header promises 32000 bytes of audio, 15978 are there"),
     "half a big-endian wav": (lambda root, stem: put(root, stem, big_endian(noise(1, 1.0))[:-2]), "truncated"),
     "half an aiff": (lambda root, stem: halved(root, stem, "AIFF"), "truncated"),
-    "half a flac": (lambda root, stem: halved(root, stem, "FLAC"), "not readable as audio"),
+    "half a flac": (lambda root, stem: halved(root, stem, "FLAC"), "truncated or damaged"),
     "zero bytes": (lambda root, stem: put(root, stem, b""), "empty"),
     "no samples": (lambda root, stem: put(root, stem, np.zeros(0, np.float32)), "no samples"),
     "git lfs": (
@@ -460,16 +460,32 @@ def test_an_unnamed_file_is_no_utterance_of_the_count(root: Path) -> None:
     )
 
 
+ALTERED = {"of one length, 2 s": 243, "with a peak at full scale": 150, "ending in more than 0.1 s of zeros": 54}
+
+
 @pytest.mark.parametrize(
-    ("archive", "corpus", "splits", "rate", "notes"),
+    ("archive", "corpus", "splits", "rate", "notes", "alterations"),
     [
-        ("ravdess_actors_01-06", "ravdess", (180, 60, 120), 48000, {"stereo": 3}),
-        ("tess_36_words", "tess", (203, 49, 251), 24414, {"clipped": 1, "misnamed": 1, "odd rate": 1}),
-        ("emodb_resampled_5_speakers", "emodb", (107, 55, 81), 22050, {}),
+        ("ravdess_actors_01-06", "ravdess", (180, 60, 120), 48000, {"stereo": 3, "unusual spectrum": 1}, {}),
+        (
+            "tess_36_words",
+            "tess",
+            (203, 49, 251),
+            24414,
+            {"clipped": 1, "misnamed": 1, "odd rate": 1, "unusual spectrum": 1},
+            {},
+        ),
+        ("emodb_resampled_5_speakers", "emodb", (107, 55, 81), 22050, {}, ALTERED),
     ],
 )
 def test_real_speech_is_indexed(
-    archive: str, corpus: str, splits: tuple[int, ...], rate: int, notes: dict[str, int], tmp_path: Path
+    archive: str,
+    corpus: str,
+    splits: tuple[int, ...],
+    rate: int,
+    notes: dict[str, int],
+    alterations: dict[str, int],
+    tmp_path: Path,
 ) -> None:
     if not (SHARED / f"{archive}.zip").exists():
         pytest.skip(f"{SHARED / archive}.zip is not here")
@@ -478,7 +494,7 @@ def test_real_speech_is_indexed(
     utterances, quarantine, figures = build_index(tmp_path, {}, card, IndexConfig(), workers=2)
     assert quarantine.empty
     assert tuple(figures["splits"].values()) == splits
-    assert figures["notes"] == notes
+    assert (figures["notes"], figures["alterations"]) == (notes, alterations)
     assert figures["sample_rate"] == rate
     assert set(figures["emotions"]) == set(card.emotions)
     check(figures, card, allow_partial=True)

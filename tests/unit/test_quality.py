@@ -58,11 +58,12 @@ def test_corpora_indexed_side_by_side_give_the_bytes_they_give_alone(tmp_path: P
 def test_faults_are_counted_by_kind() -> None:
     quarantine = pd.DataFrame(
         {
-            "reason": ["its file is missing"] * 2
+            "reason": ["there is no such file"] * 2
             + ["too short: 0.1 s, at least 0.2 s", "the same bytes as a, which is x"]
         }
     )
     figures = {
+        "alterations": {"of one length, 2 s": 9},
         "notes": {"stereo": 5},
         "excluded": 1,
         "unmatched": ["x/1"],
@@ -70,12 +71,13 @@ def test_faults_are_counted_by_kind() -> None:
         "published": {"listed": 9, "altered": 4},
     }
     assert quality.faults(quarantine, figures) == {
+        "altered: of one length, 2 s": 9,
         "noted: stereo": 5,
         "excluded by the card": 1,
         "excluded by the card, but not there": 1,
         "speakers of the card's split who are not there": 1,
         "not the published file (of 9 listed)": 4,
-        "quarantined: its file is missing": 2,
+        "quarantined: there is no such file": 2,
         "quarantined: too short": 1,
         "quarantined: the same bytes": 1,
     }
