@@ -22,7 +22,7 @@ def once(record: logging.LogRecord) -> bool:
     if isinstance(error, ClepError):
         if record.getMessage().startswith(AGAIN):
             return False
-        record.msg, record.args, record.exc_info = str(error), (), None
+        record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
     elif record.getMessage().startswith(ENDED):
         record.msg, record.args = ENDED, ()
     return True

@@ -2,16 +2,21 @@
 
 import logging
 import os
+import sys
 
 import pytest
 from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
+from clepdg.redaction import scrub_logs
 from clepdg_flows.run.prefect_logging import once, survive_broken_pipe
 
 
 @pytest.fixture
-def logger():
+def logger(monkeypatch):
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    scrub_logs()
     made = logging.getLogger("tests.of.flows.logs")
     made.addFilter(once)
     yield made
