@@ -63,7 +63,8 @@ def _incomplete(ended: Ended, store: Store) -> Iterator[str]:
 def _is_incomplete(record: Record) -> bool:
     from clepdg.dataset.validate import copy_differences
 
-    return bool(record.figures["quarantined"] or copy_differences(record.figures, load_card(record.name)))
+    altered = record.figures["quarantined"] or record.figures["alterations"]
+    return bool(altered or copy_differences(record.figures, load_card(record.name)))
 
 
 def _counts(record: Record) -> str:
@@ -71,7 +72,9 @@ def _counts(record: Record) -> str:
     card, figures = load_card(record.name), record.figures
     whole = f" of {card.expected.utterances}" if card.expected.utterances and not card.acoustics else ""
     altered = ", altered files" if figures["published"]["altered"] else ""
-    return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{altered}"
+    notes = f", notes on {sum(figures['notes'].values())}" if figures["notes"] else ""
+    alike = "".join(f", {count} {what}" for what, count in figures["alterations"].items())
+    return f"{figures['utterances']}{whole} utterances, {figures['quarantined']} quarantined{notes}{altered}{alike}"
 
 
 def _an_utterance(ended: Ended, store: Store) -> str:

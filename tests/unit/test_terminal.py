@@ -19,6 +19,8 @@ WHOLE: dict[str, Any] = {
     "utterances": 535,
     "quarantined": 0,
     "published": {"listed": 0, "altered": 0},
+    "notes": {},
+    "alterations": {},
 }
 FEWER = {**WHOLE, "utterances": 357, "quarantined": 3}
 
@@ -47,6 +49,10 @@ def test_the_line_of_stage_index_counts_what_is_kept_and_what_is_not(capsys: pyt
         (WHOLE, ""),
         (FEWER, "357 of 535 utterances, 3 quarantined"),
         ({**WHOLE, "published": {"listed": 9, "altered": 4}}, "535 of 535 utterances, 0 quarantined, altered files"),
+        (
+            {**WHOLE, "notes": {"stereo": 2, "clipped": 1}, "alterations": {"of one length, 2 s": 535}},
+            "535 of 535 utterances, 0 quarantined, notes on 3, 535 of one length, 2 s",
+        ),
     ],
 )
 def test_a_run_ends_by_naming_where_the_faults_of_a_corpus_lie(
