@@ -1,7 +1,9 @@
 """Read the members of zip and tar archives and reject unsafe ones."""
 
+import bz2
 import contextlib
 import errno
+import gzip
 import lzma
 import re
 import stat
@@ -12,10 +14,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from clepdg.download.folders import ignored, is_unicode
 from clepdg.errors import SourceError, some
+from clepdg.store.tar_reader import TarMember, is_tar, read_members
 
 _Open = Callable[[], IO[bytes] | None]
 
@@ -24,8 +27,16 @@ BOMB_RATIO: Final = 200  # extracted bytes per archive byte
 
 READ_ERRORS: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, ValueError, RuntimeError),  # RuntimeError: also compression methods that zipfile does not know
+    *(EOFError, ValueError, RuntimeError),  # RuntimeError: also a long chain of headers
 )
+ZIP_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+UNREADABLE: Final = {  # first bytes
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+    b"\x1f\x9d": "compressed by compress (.Z)",
+}
+EXTRACT: Final = "extract it with another program, such as 7-Zip, and give the folder as the source"
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class Member:
     Attributes:
         refused: why its kind can't be extracted, or None.
         open: opens its contents.
+        headers: bytes of its headers in a tar, which may be compressed.
     """
 
     name: str
@@ -42,6 +54,7 @@ class Member:
     folder: bool
     refused: str | None
     open: _Open
+    headers: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -66,9 +79,35 @@ def is_archive(path: Path) -> bool:
     Only the beginning (tar) or the end (zip) is read.
     """
     try:
-        return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+        return _is_tar(path) or zipfile.is_zipfile(path)
     except (*READ_ERRORS, OSError):
         return False
+
+
+def _is_tar(path: Path) -> bool:
+    with _decompressed(path) as stream:
+        return is_tar(stream)
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    """Open a file whose compression its first bytes name, or a plain one."""
+    with path.open("rb") as file:
+        begin = file.read(6)
+    openers: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opened: IO[bytes] = next((opener for magic, opener in openers.items() if begin.startswith(magic)), _plain)(path)
+    return opened
+
+
+def _plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def advice(path: Path) -> str:
+    """Return what a user can do about a file that is no readable archive."""
+    with path.open("rb") as file:
+        begin = file.read(8)
+    kind = next((name for magic, name in UNREADABLE.items() if begin.startswith(magic)), None)
+    return f"it is {kind}: {EXTRACT}" if kind else "check that its download is complete"
 
 
 @contextlib.contextmanager
@@ -76,21 +115,32 @@ def open_members(archive: Path) -> Iterator[Iterable[Member]]:
     """Open an archive: a list of all members of a zip, a stream for a tar.
 
     Raises:
-        SourceError: the file is not a readable archive.
+        SourceError: the file is not a readable archive, or is compressed by a method that Python does not know.
     """
     if not is_archive(archive):
         raise SourceError(
             "The file is not a readable archive.",
             expected="a complete zip or tar (plain, gz, bz2, xz)",
             where=archive,
-            do="check that the download is complete",
+            do=advice(archive),
         )
-    if tarfile.is_tarfile(archive):  # first: a plain tar whose last member is a zip looks like a zip, too
-        with tarfile.open(archive) as tar:
-            yield _tar_members(tar)
+    if _is_tar(archive):  # first: a plain tar whose last member is a zip looks like a zip, too
+        with _decompressed(archive) as stream:
+            yield map(_tar_member, read_members(stream))
     else:
         with zipfile.ZipFile(archive) as file:
+            _check_methods(file, archive)
             yield [_zip_member(file, info) for info in file.infolist()]
+
+
+def _check_methods(file: zipfile.ZipFile, archive: Path) -> None:
+    odd = [info for info in file.infolist() if info.compress_type not in ZIP_METHODS]
+    if odd:
+        names = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+        shown = [f"{info.filename}: {names.get(info.compress_type, f'method {info.compress_type}')}" for info in odd]
+        what = "The zip uses a compression that can't be read here."
+        expected = "members that are stored or compressed by Deflate, bzip2 or LZMA"
+        raise SourceError(what, got=some(shown), expected=expected, where=archive, do=EXTRACT)
 
 
 def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
@@ -106,27 +156,18 @@ def _zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     return Member(name, info.file_size, name.endswith("/"), refused, lambda: file.open(info))
 
 
-def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
-    """Yield the members of a tar, then check its end mark.
+def _tar_member(member: TarMember) -> Member:
+    """Return a member of a tar.
 
-    tarfile's data filter is not enough here: it strips a leading "/" and keeps links that stay inside.
+    tarfile's data filter is not enough: it strips a leading "/", keeps links that stay inside, and does not know zip.
     """
-    for info in tar:
-        refused = None
-        if info.issym() or info.islnk():
-            refused = "is a link"
-        elif not (info.isreg() or info.isdir()):
-            refused = "is a device"
-        name = info.name.replace("\\", "/")
-        yield Member(name, info.size, info.isdir(), refused, lambda info=info: tar.extractfile(info))  # type: ignore[misc]
-    # tarfile takes a broken or cut-off header for the end: only a block of zeros is the end.
-    stream = tar.fileobj
-    assert stream is not None
-    stream.seek(tar.offset)
-    if stream.read(512) != bytes(512):
-        raise tarfile.ReadError(f"no end mark at byte {tar.offset}")
-    while stream.read(2**20):  # gzip and xz verify their checksums at the end
-        pass
+    info, refused = member.info, None
+    if info.issym() or info.islnk():
+        refused = "is a link"
+    elif not (info.isreg() or info.isdir()):
+        refused = "is a device"
+    name = info.name.replace("\\", "/")
+    return Member(name, info.size, info.isdir(), refused, lambda: member.data, member.headers)
 
 
 def safe_members(members: Iterable[Member], archive: Path, free: int, budget: Budget) -> Iterator[Member]:
@@ -146,7 +187,7 @@ def safe_members(members: Iterable[Member], archive: Path, free: int, budget: Bu
     faults: list[str] = []
     for member in members:
         total += member.bytes
-        budget.extracted += member.bytes
+        budget.extracted += member.bytes + member.headers
         if budget.extracted > max(BOMB_BYTES, BOMB_RATIO * budget.packed):
             raise unsafe([f"{member.name}: the archive grows more than {BOMB_RATIO}-fold, a bomb"], archive)
         if total > free:

@@ -1,7 +1,7 @@
 """Extract zip and tar archives safely: all members or none.
 
-Members that escape, links, devices, encrypted and duplicate members, and bombs are refused. Files that a desktop or a
-version control system left behind (`ignored`) are not extracted.
+Members that escape, links, devices, encrypted and duplicate members, and bombs (in headers too) are refused. Files that
+a desktop or a version control system left behind (`ignored`) are not extracted.
 """
 
 import errno
@@ -17,6 +17,7 @@ from clepdg.callbacks import Progress
 from clepdg.download.archive_members import READ_ERRORS, Budget, Member, open_members, safe_members, unsafe
 from clepdg.download.folders import File
 from clepdg.errors import SourceError
+from clepdg.store.tar_reader import LargeHeader
 
 CHUNK: Final = 2**16  # bytes
 
@@ -78,6 +79,8 @@ def _extract(archive: Path, folder: Path, progress: Progress, budget: Budget) ->
                 files.append(_write(member, folder))
                 done += member.bytes
                 progress(done, total)
+    except LargeHeader as error:
+        raise unsafe([f"after {name}: {error}"], archive) from error
     except READ_ERRORS as error:
         raise _corrupt(archive, name, error) from error
     except OSError as error:

@@ -71,7 +71,7 @@ def identify(card: Card, given: str | None, sleep: Callable[[float], None] = tim
                 f"The source of {card.name} is neither a folder nor an archive that can be read.",
                 expected="a folder, a complete zip or tar (plain, gz, bz2, xz), or a .csv list of files",
                 where=path,
-                do="check that its download is complete",
+                do=archive_members.advice(path),
             )
         facts = path.stat()
         return {"kind": "archive", "name": path.name, "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}

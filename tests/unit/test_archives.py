@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections import namedtuple
 from hashlib import sha256
@@ -188,6 +189,84 @@ def test_bomb_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     archive = make(tmp_path / f"c.{kind}", [("a.wav", b"1"), (name, bytes(archive_members.BOMB_BYTES))])
     assert archive.stat().st_size * archive_members.BOMB_RATIO < archive_members.BOMB_BYTES
     refused(archive, name, "bomb")
+
+
+def header_of(path: Path, kind: bytes, data: bytes, count: int = 1) -> Path:
+    """Write a tar.gz whose file comes after headers of a kind."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(count):
+            info = tarfile.TarInfo("././@LongLink")
+            info.type, info.size = kind, len(data)
+            file.write(info.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512))
+        info = tarfile.TarInfo("a.wav")
+        info.size = 1
+        file.write(info.tobuf() + b"1" + bytes(511) + bytes(1024))
+    return path
+
+
+def pax(name: str, value: str) -> bytes:
+    text = f" {name}={value}\n"
+    size = len(text) + len(str(len(text) + 8))
+    return f"{size}{text}".encode()
+
+
+HEADERS = [
+    (tarfile.GNUTYPE_LONGNAME, b"n" * (64 << 20)),
+    (tarfile.GNUTYPE_LONGLINK, b"n" * (64 << 20)),
+    (tarfile.XHDTYPE, pax("path", "n" * (64 << 20))),
+    (tarfile.XGLTYPE, pax("comment", "n" * (64 << 20))),
+]
+
+
+@pytest.mark.parametrize(("kind", "data"), HEADERS, ids=["long name", "long link", "pax", "global pax"])
+def test_a_bomb_in_a_header_is_refused_before_it_is_read(tmp_path: Path, kind: bytes, data: bytes) -> None:
+    archive = header_of(tmp_path / "c.tar.gz", kind, data)
+    tracemalloc.start()
+    try:
+        refused(archive, "can't be extracted safely", "headers of a member")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_count_as_bytes_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_members, "BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(archive_members, "BOMB_RATIO", 20)
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for number in range(20):
+            info = tarfile.TarInfo(f"{number}.wav")
+            info.pax_headers = {"comment": "n" * 100_000}
+            tar.addfile(info)
+    refused(tmp_path / "c.tar.gz", "a bomb")
+
+
+def test_long_names_and_pax_records_of_a_common_size_are_read(tmp_path: Path) -> None:
+    for tar_format in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        archive, name = tmp_path / f"{tar_format}.tar.gz", "/".join(["n" * 200] * 10) + "/ä.wav"
+        with tarfile.open(archive, "w:gz", format=tar_format) as tar:
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = 1, {"SCHILY.xattr.user.note": "n" * 60_000}
+            tar.addfile(info, io.BytesIO(b"1"))
+        assert [file.path for file in extract(archive, tmp_path / f"out{tar_format}")] == [name]
+
+
+@pytest.mark.parametrize(("method", "word"), [(9, "Deflate64"), (98, "PPMd"), (77, "method 77")])
+def test_a_compression_that_is_not_known_is_named_with_what_helps(tmp_path: Path, method: int, word: str) -> None:
+    archive = make(tmp_path / "c.zip", [("a.wav", NOISE)])
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\3\4") + 8] = data[data.index(b"PK\1\2") + 10] = method
+    archive.write_bytes(data)
+    text = refused(archive, "compression", f"a.wav: {word}", "extract it with another program", "folder as the source")
+    assert "download it again" not in text
+
+
+@pytest.mark.parametrize(
+    ("begin", "word"),
+    [(b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07\1\0", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard")],
+)
+def test_archives_of_other_kinds_are_named_with_what_helps(tmp_path: Path, begin: bytes, word: str) -> None:
+    (tmp_path / "c.zip").write_bytes(begin + NOISE)
+    refused(tmp_path / "c.zip", word, "folder as the source")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
