@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 NOT_FINITE: Final = "clep-dg verify finds damaged outputs; a training that diverged needs a lower learning rate"
-JSON_BYTES: Final = 1 << 28  # the largest JSON file that is read; the checksums of 200,000 files take a tenth of it
+JSON_BYTES: Final = 1 << 27  # the largest JSON file that is read; the checksums of 200,000 files take a fifth of it
+JSON_DEPTH: Final = 100  # the deepest JSON that is read
 
 
 def canonical(value: Any) -> str:
@@ -113,28 +115,54 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON of unknown origin.
 
     Raises:
-        ValueError: the data is not JSON, holds NaN, or is nested too deeply.
+        ValueError: the data is not JSON, is nested too deeply, or holds an infinite number or half a character.
     """
     try:
-        return json.loads(data, parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    _check_depth(value)
+    if b"\\ud" in data.lower():  # half of a surrogate pair can't be printed
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_json(path: Path) -> Any:
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is not finite")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """Raise where a value can't be walked by a recursive function."""
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        each = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [inner for items in each for inner in items if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")
+
+
+def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
     """Read a JSON file of unknown origin.
+
+    Args:
+        limit: bytes of the largest file that is read.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: the file is larger than `JSON_BYTES`, not JSON, or nested too deeply.
+        ValueError: the file is too large, or as `parse_json`.
     """
-    size = path.stat().st_size
-    if size > JSON_BYTES:
-        raise ValueError(f"{size} bytes")
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for ever
+        raise OSError("not a file")
+    if facts.st_size > limit:
+        raise ValueError(f"{facts.st_size} bytes, more than {limit}")
     return parse_json(path.read_bytes())
 
 

@@ -14,7 +14,7 @@ from clepdg.config.presets import option_names
 from clepdg.corpora.cards import corpus_names
 from clepdg_flows.run import fan_out as elsewhere
 from clepdg_flows.run import refresh as refreshing
-from clepdg_flows.run.executor import execute
+from clepdg_flows.run.executor import execute, find_reusable
 from clepdg_flows.run.plan import CHECKED, check, make_plan
 from clepdg_flows.run.prefect_logging import log_errors_once, survive_broken_pipe, without_secrets
 from clepdg_flows.run.run import close_run, open_run, stop_run
@@ -141,6 +141,7 @@ def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out:
     with liveness.hold(run.store.root / "runs", run.log.path.stem):
         try:
             if fan_out:
+                find_reusable(run, plan.nodes)  # so that gc keeps it while the parts run
                 run.failed_parts = elsewhere.send_parts(plan, run.store, run.show.say)
             execute(run, plan.nodes, settings.lanes(plan.config.clep.ranks))
         except BaseException as error:

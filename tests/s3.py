@@ -14,6 +14,7 @@ class S3:
     """moto's server in a thread.
 
     Attributes:
+        conditional: whether it knows If-None-Match; False: it ignores it, as some servers do; None: it refuses it.
         fault: called with (method, path) of each request; returns None, "500", "503", "reset", "lost" (it is done, but
             the answer is a reset), "half" (of the answer's body) or "slow".
         requests: (method, path with query) of all so far.
@@ -26,6 +27,7 @@ class S3:
         self.app = DomainDispatcherApplication(create_backend_app)
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
+        self.conditional: bool | None = True
         self.lock = threading.Lock()
         self.server = make_server("127.0.0.1", 0, self, threaded=True)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -43,8 +45,10 @@ class S3:
         with self.lock:
             self.requests.append((method, path + query))
             fault = self.fault(method, path)
-        if fault in ("500", "503"):
-            code = {"500": "InternalError", "503": "SlowDown"}[fault]
+        if not self.conditional and environ.pop("HTTP_IF_NONE_MATCH", None) and self.conditional is None:
+            fault = "501"
+        if fault in ("500", "501", "503"):
+            code = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown"}[fault]
             start_response(f"{fault} {code}", [("Content-Type", "application/xml"), ("Connection", "close")])
             return [ERROR % code.encode()]
         if fault == "reset":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ConfigError
 from clepdg.store.opening import open_store
+from clepdg.store.readers import read_frame
+from clepdg.store.run_files import is_run_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,7 @@ def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.Dat
 
     Raises:
         ConfigError: no such run has evaluated a fold.
+        StoreError: its outputs are damaged.
     """
     import pandas as pd
 
@@ -29,11 +32,12 @@ def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.Dat
         str(store or os.environ.get("CLEPDG_STORE") or Path(home) / "store"), cache=Path(home) / "cache"
     )
     for name, said, _ in opened.documents.newest("runs", 100):
-        keys = _evaluations(said) if run in (Path(name).stem, said.get("config", {}).get("preset")) else []
+        known = is_run_file(said) and run in (Path(name).stem, said["config"].get("preset"))
+        keys = _evaluations(said) if known else []
         folders = [opened.local("evaluate", key) for key in keys]
         if folders and all(folder.is_dir() for folder in folders):
             return {
-                part: pd.concat([pd.read_parquet(folder / f"{part}.parquet") for folder in folders], ignore_index=True)
+                part: pd.concat([read_frame(folder / f"{part}.parquet", ()) for folder in folders], ignore_index=True)
                 for part in ("predictions", "cells")
             }
     raise ConfigError("No such run has evaluated a fold.", got=run, where=opened.url, do="clep-dg run --preset demo")
@@ -41,5 +45,5 @@ def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.Dat
 
 def _evaluations(said: Mapping[str, Any]) -> list[str]:
     """Return the keys of a run's evaluations."""
-    stages = said.get("stages", {}).items()
+    stages = said["stages"].items()
     return [facts["key"] for node, facts in stages if node.startswith("evaluate/") and facts.get("key")]

@@ -2,10 +2,12 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clepdg.errors import StoreError
 from clepdg.hashing import inside, read_json, write_json
+
+RUN_BYTES: Final = 1 << 24  # the largest file of a run that is read
 
 
 class Documents:
@@ -43,13 +45,18 @@ class Documents:
     def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
         """Return (name, content, modification time) of the last documents by name.
 
-        Times are seconds since 1970. Documents that can't be read are left out.
+        Times are seconds since 1970. Documents that can't be read, or are larger than `RUN_BYTES`, are left out.
         """
         found = []
         for path in sorted((self.root / folder).glob("*.json"), reverse=True)[:count]:
             with contextlib.suppress(OSError, ValueError):
-                found.append((f"{folder}/{path.name}", read_json(path), path.stat().st_mtime))
+                found.append((f"{folder}/{path.name}", read_json(path, RUN_BYTES), path.stat().st_mtime))
         return found
+
+    def states(self, folder: str) -> dict[str, tuple[int, float]]:
+        """Return {name: (bytes, modification time)}; those of a changed document differ."""
+        found = {f"{folder}/{path.name}": path.stat() for path in (self.root / folder).glob("*.json")}
+        return {name: (facts.st_size, facts.st_mtime_ns / 1e9) for name, facts in found.items()}
 
     def address(self, name: str) -> str:
         """Return a document's address, for messages."""

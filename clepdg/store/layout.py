@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from clepdg.store.record import MARKER
 
 PARTIAL = ".partial"
 ASIDE = ".stale-"
+FLUSHED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,15 @@ class Item:
     here: bool = True
 
 
-def folder_items(root: Path, stages: Iterable[str], now: float) -> list[Item]:
-    """Return the folders below root/<stage>/ of the given stages."""
+def folder_items(root: Path, stages: Iterable[str], now: float, only: str | None = None) -> list[Item]:
+    """Return the folders below root/<stage>/ of the given stages, or of one key."""
     found = []
     for stage in stages:
         for path in sorted((root / stage).glob("*/")):
             name = path.name
             key = name.removesuffix(PARTIAL).partition(ASIDE)[0]
+            if only not in (None, key):
+                continue
             kind: Literal["output", "partial", "leftover"] = "output" if key == name else "leftover"
             if name == key + PARTIAL:
                 kind = "partial"
@@ -77,7 +81,18 @@ def put_in_place(folder: Path, place: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
     else:
         os.rename(folder, place)
-    descriptor = os.open(place.parent, os.O_RDONLY)
+    _flush(place.parent)
+
+
+def flush(folder: Path) -> None:
+    """Flush the files and folders in a folder to the disk."""
+    with ThreadPoolExecutor(FLUSHED_AT_ONCE) as pool:  # the file system writes several in one go
+        list(pool.map(_flush, [path for path in folder.rglob("*") if not path.is_symlink()]))
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,8 +7,9 @@ from urllib.request import url2pathname
 from clepdg.errors import StoreError
 from clepdg.hashing import digest
 from clepdg.store.record import STORE, check_format
-from clepdg.store.s3.bucket import Bucket, BucketDocuments
+from clepdg.store.s3.bucket import Bucket
 from clepdg.store.s3.cache import Cache
+from clepdg.store.s3.documents import BucketDocuments
 from clepdg.store.s3.store import RemoteStore
 from clepdg.store.store import Store
 
@@ -16,6 +17,7 @@ from clepdg.store.store import Store
 def open_store(
     url: str,
     *,
+    durable: bool = True,
     cache: Path | None = None,
     cache_gigabytes: float = 100.0,
     upload_seconds: float = 300.0,
@@ -23,6 +25,7 @@ def open_store(
     """Open the store at a folder, a file:// or an s3:// address.
 
     Args:
+        durable: flush the files of an output to the disk before it counts as done; of a store in a folder.
         cache: folder that holds the caches of remote stores.
         cache_gigabytes: size of a cache, beyond which the least recently used outputs are removed from it.
         upload_seconds: interval at which a remote store uploads the checkpoints of a running computation.
@@ -45,7 +48,7 @@ def open_store(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError("The store can't be created.", got=error, where=root) from error
-    store = Store(root)
+    store = Store(root, durable=durable)
     check_format(store.documents.read(STORE), url)
     return store
 

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import StoreError
 from clepdg.hashing import read_json
@@ -12,6 +12,11 @@ from clepdg.hashing import read_json
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+TABLE_BYTES: Final = 100 * 10**6
+TABLE_RATIO: Final = 200  # bytes in memory per byte of a Parquet file
+ENCODINGS: Final = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 
 
 def read_facts(path: Path, kind: type) -> Any:
@@ -54,18 +59,15 @@ def read_table(path: Path, columns: Mapping[str, str]) -> "pa.Table":
         StoreError: it is missing, truncated, not Parquet, or has other columns.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OSError("not a file")
-        table = pq.ParquetFile(path).read()
-    except (OSError, ValueError, pa.ArrowException) as error:
+        file = _open_table(path)
+        found = {field.name: str(field.type) for field in file.schema_arrow}
+        if list(found) != list(columns) or not all(_fits(found[name], kind) for name, kind in columns.items()):
+            raise unreadable(", ".join(f"{name} {kind}" for name, kind in found.items()) or "no column", path, columns)
+        return file.read()
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise unreadable(error, path) from error
-    found = {field.name: str(field.type) for field in table.schema}
-    if list(found) != list(columns) or not all(_fits(found[name], kind) for name, kind in columns.items()):
-        raise unreadable(", ".join(f"{name} {kind}" for name, kind in found.items()) or "no column", path, columns)
-    return table
 
 
 def read_frame(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
@@ -74,17 +76,61 @@ def read_frame(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     Raises:
         StoreError: it is missing, truncated, not Parquet, or lacks a column.
     """
-    import pandas as pd
     import pyarrow as pa
 
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+        table: pd.DataFrame = _open_table(path).read().to_pandas()
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         raise unreadable(error, path) from error
     missing = [name for name in columns if name not in table]
     if missing:
         raise unreadable(f"no column {', '.join(missing)}", path)
     return table
+
+
+def _open_table(path: Path) -> "pq.ParquetFile":
+    """Open a Parquet file that does not grow into what no writer of this project wrote.
+
+    Raises:
+        OSError: it is not a file.
+        ValueError: it grows more than `TABLE_RATIO`-fold, beyond `TABLE_BYTES`, or is encoded by other means.
+        pyarrow.ArrowException: it is not Parquet.
+    """
+    import pyarrow.parquet as pq
+
+    facts = os.lstat(path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError("not a file")
+    file, limit = pq.ParquetFile(path), max(TABLE_BYTES, TABLE_RATIO * facts.st_size)
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    if sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks) > limit:
+        raise ValueError(f"{facts.st_size} bytes of Parquet grow to more than {limit}")
+    if odd := {encoding for chunk in chunks for encoding in chunk.encodings} - ENCODINGS:
+        raise ValueError(f"Parquet with encoding {', '.join(sorted(odd))}")
+    longest = sum(chunk.total_uncompressed_size * chunk.num_values for chunk in chunks if _is_text(chunk))
+    if longest > limit and _text_bytes(path, {chunk.path_in_schema for chunk in chunks if _is_text(chunk)}) > limit:
+        raise ValueError(f"texts in {facts.st_size} bytes of Parquet grow to more than {limit}")
+    return file
+
+
+def _is_text(chunk: "pq.ColumnChunkMetaData") -> bool:
+    return bool(chunk.physical_type == "BYTE_ARRAY")
+
+
+def _text_bytes(path: Path, columns: set[str]) -> int:
+    """Return the bytes of all texts of a Parquet file, each of which it may hold once."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    total = 0
+    for batch in pq.ParquetFile(path, read_dictionary=sorted(columns)).iter_batches():
+        for column in batch.columns:
+            while hasattr(column, "flatten") and not hasattr(column, "dictionary"):
+                column = column.flatten()
+            if hasattr(column, "dictionary"):
+                total += pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
+    return total
 
 
 def _fits(found: str, kind: str) -> bool:

@@ -6,17 +6,40 @@ Nothing in a store is trusted: a stage.json that is not exactly a record is refu
 import os
 import re
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from clepdg.errors import StoreError
-from clepdg.hashing import digest_file, inside, parse_json
+from clepdg.hashing import digest_file, inside, parse_json, read_json
 
 MARKER: Final = "stage.json"
 STORE: Final = "store.json"  # the format of the store itself
 OTHER_FORMAT: Final = "written by another version of the store"
+UNREADABLE: Final = f"file unreadable: {MARKER}"
 FORMAT: Final = 1  # of stage.json and of the store; raised when their meaning changes
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _all(value: Any, container: type, is_right: Callable[[Any], bool]) -> bool:
+    each: Any = value.values() if isinstance(value, dict) else value
+    return isinstance(value, container) and all(map(is_right, each))
+
+
+KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "any": lambda value: True,
+    "text": lambda value: isinstance(value, str),
+    "count": lambda value: type(value) is int and value >= 0,
+    "number": _is_number,
+    "names": lambda value: _all(value, list, lambda each: isinstance(each, str)),
+    "counts": lambda value: _all(value, dict, KINDS["count"]),
+    "numbers": lambda value: _all(value, dict, _is_number),
+    "tables": lambda value: _all(value, dict, KINDS["numbers"]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +73,80 @@ class Record:
         """Return the size of all files."""
         return sum(size for size, _ in self.files.values())
 
+    def lacks(self, names: Mapping[str, str]) -> str | None:
+        """Return the first name that is missing or of another kind, or None.
+
+        Args:
+            names: dotted name, such as "figures.splits.train" -> kind, of `KINDS`.
+        """
+        for name, kind in names.items():
+            first, *rest = name.split(".")
+            value: Any = getattr(self, first)
+            for part in rest:
+                if not isinstance(value, dict) or part not in value:
+                    return name
+                value = value[part]
+            if not KINDS[kind](value):
+                return name
+        return None
+
+
+class Named(dict[str, Any]):
+    """Digests or figures of a record; a name that is missing is a StoreError."""
+
+    place = ""
+
+    def __missing__(self, name: str) -> Any:
+        stage = self.place.partition("/")[0]
+        raise StoreError(
+            f"The {MARKER} of an output lacks a name.",
+            got=f"no {name}",
+            where=self.place,
+            do=f"compute it again: clep-dg run --redo {stage}" if stage else None,
+        )
+
+
+def _named(value: Any, place: str) -> Any:
+    """Return a copy of JSON whose objects are `Named`."""
+    if not isinstance(value, dict):
+        return value
+    named = Named({name: _named(each, place) for name, each in value.items()})
+    named.place = place
+    return named
+
+
+def load_record(folder: Path, stage: str, key: str) -> Record | str:
+    """Return the record of a folder's stage.json, or why it is refused.
+
+    Raises:
+        OSError: there is none, or it can't be read.
+    """
+    try:
+        return _as_record(read_json(folder / MARKER), stage, key)
+    except ValueError:
+        return UNREADABLE
+
 
 def read_record(data: bytes, stage: str, key: str) -> Record | str:
-    """Return the record in a stage.json, or the reason why it is refused."""
+    """Return the record in the bytes of a stage.json, or why it is refused."""
     try:
-        raw = parse_json(data)
+        return _as_record(parse_json(data), stage, key)
+    except ValueError:
+        return UNREADABLE
+
+
+def _as_record(raw: Any, stage: str, key: str) -> Record | str:
+    try:
         if raw.get("format") != FORMAT:
             return f"{OTHER_FORMAT} (format {raw.get('format')}, here {FORMAT})"
-        record = Record(**{**raw, "files": {name: tuple(facts) for name, facts in raw["files"].items()}})
+        files = {name: tuple(facts) for name, facts in raw["files"].items()}
+        named = {name: _named(raw[name], f"{stage}/{key}") for name in ("digests", "figures")}
+        record = Record(**{**raw, "files": files, **named})
         if _well_formed(record):
             return record if (record.stage, record.key) == (stage, key) else f"{MARKER} is of another output"
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
-    return f"file unreadable: {MARKER}"
+    return UNREADABLE
 
 
 def _well_formed(record: Record) -> bool:
@@ -72,6 +156,7 @@ def _well_formed(record: Record) -> bool:
         all(isinstance(text, str) for text in texts)
         and all(isinstance(part, dict) for part in (*named, record.config, record.figures))
         and all(isinstance(value, str) for part in named for value in part.values())
+        and "content" in record.digests
         and isinstance(record.version, int)
         and isinstance(record.seconds, int | float)
         and re.fullmatch(r"[\w-]*", record.attempt) is not None

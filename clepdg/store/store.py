@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from clepdg.errors import StoreError
 from clepdg.hashing import inside, write_json
 from clepdg.store.documents import Documents
-from clepdg.store.layout import PARTIAL, Item, drop_state, folder_items, invalidate, put_in_place, remove
-from clepdg.store.record import FORMAT, MARKER, STORE, Record, damage, hash_files, read_record
+from clepdg.store.layout import PARTIAL, Item, drop_state, flush, folder_items, invalidate, put_in_place, remove
+from clepdg.store.record import FORMAT, MARKER, STORE, Record, damage, hash_files, load_record
 
 
 class Store:
@@ -27,12 +27,15 @@ class Store:
     Attributes:
         url: its address.
         root: a folder of this machine, which holds locks and working folders.
+        durable: flush the files of an output to the disk before stage.json names them: after a power cut, stage.json
+            would otherwise name files that the disk lacks. Of a bucket, a working folder needs no flush.
         documents: JSON files that its runs share besides outputs.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.url = str(root)
         self.root = root
+        self.durable = durable
         self.documents = Documents(root)
 
     def local(self, stage: str, key: str) -> Path:
@@ -61,7 +64,7 @@ class Store:
         """
         folder = self.local(stage, key)
         try:
-            found = read_record((folder / MARKER).read_bytes(), stage, key)
+            found = load_record(folder, stage, key)
         except OSError:
             return "new" if not folder.exists() else f"file missing: {MARKER}"
         return found if isinstance(found, str) else damage(folder, found) or found
@@ -69,7 +72,7 @@ class Store:
     def previous(self, stage: str, key: str) -> Record | None:
         """Return an output's record, complete or not, or None."""
         with contextlib.suppress(OSError):
-            found = read_record((self.local(stage, key) / MARKER).read_bytes(), stage, key)
+            found = load_record(self.local(stage, key), stage, key)
             return found if isinstance(found, Record) else None
         return None
 
@@ -137,6 +140,8 @@ class Store:
         full, the next run resumes from them.
         """
         partial = self._working(record.stage, record.key)
+        if self.durable:
+            flush(partial)
         record = replace(record, files=hash_files(partial), attempt=self._attempt(partial))
         write_json(partial / MARKER, record)
         return self._publish(record)
@@ -151,11 +156,13 @@ class Store:
         """
         partial = self._working(stage, key)
         try:
-            found = read_record((partial / MARKER).read_bytes(), stage, key)
+            found = load_record(partial, stage, key)
         except OSError:
             return None
         if isinstance(found, str) or hash_files(partial) != found.files:
             return None
+        if self.durable:
+            flush(partial)
         return self._publish(found)
 
     def _publish(self, record: Record) -> Record:
@@ -168,9 +175,9 @@ class Store:
         """Invalidate an output; its files stay until it is computed again."""
         invalidate(self.local(stage, key))
 
-    def items(self, stages: Iterable[str]) -> list[Item]:
-        """Return all folders of the given stages."""
-        return folder_items(self.root, stages, time.time())
+    def items(self, stages: Iterable[str], key: str | None = None) -> list[Item]:
+        """Return all folders of the given stages, or those of one key."""
+        return folder_items(self.root, stages, time.time(), key)
 
     def remove(self, item: Item) -> None:
         """Remove an item: rename it away, then delete its files."""

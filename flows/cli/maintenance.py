@@ -45,5 +45,6 @@ def gc_command(options: argparse.Namespace) -> None:
     if options.dry_run or not found.items:
         print(f"{len(found.items)} items ({found.bytes / 1e9:.2f} GB) of {store.url} can go, {kept}.")
         return
-    removed = maintenance.remove(store, found.items)
-    print(f"{removed} of {len(found.items)} items ({found.bytes / 1e9:.2f} GB) were removed from {store.url}, {kept}.")
+    removed = maintenance.remove(store, found)
+    size = sum(item.bytes for item in removed) / 1e9
+    print(f"{len(removed)} of {len(found.items)} items ({size:.2f} GB) were removed from {store.url}, {kept}.")

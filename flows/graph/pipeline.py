@@ -27,6 +27,7 @@ from clepdg_flows.graph.evaluation import compared_backbone
 from clepdg_flows.graph.fold import fold_nodes
 from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, of_corpora, shared_models
 from clepdg_flows.graph.nodes import audio_embeddings, is_evaluated, text_embeddings
+from clepdg_flows.graph.recorded import RECORDED
 from clepdg_flows.graph.refs import shard_name
 from clepdg_flows.graph.titles import facts, title, untestable
 from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, Ref
@@ -79,7 +80,8 @@ def graph(
     models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
     nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
-    return [node for node in nodes if STAGES.index(node.stage) <= last]
+    chosen_nodes = (node for node in nodes if STAGES.index(node.stage) <= last)
+    return [replace(node, recorded=RECORDED.get(node.stage, {})) for node in chosen_nodes]
 
 
 def _sources(config: Config, sources: Mapping[str, str], states: Mapping[str, str]) -> list[Node]:

@@ -20,7 +20,8 @@ from clepdg.errors import StoreAway
 from clepdg.store.record import Record
 from clepdg_flows.run.prefect_logging import without_secrets
 from clepdg_flows.run.run import Run
-from clepdg_tasks.engine.node import DATA_STAGES, Node, decide
+from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.node import DATA_STAGES, Decision, Node, decide
 from clepdg_tasks.engine.worker import WorkerProcess
 
 
@@ -44,17 +45,31 @@ def execute(run: Run, nodes: list[Node], devices: list[str]) -> None:
 
 
 def find_reusable(run: Run, nodes: list[Node]) -> None:
-    """Find stored outputs, and what MLflow has of them, before the first task.
+    """Find and record stored outputs, and what MLflow has of them, before the first task.
 
     Later, Prefect's threads would slow the reading down.
     """
     records: dict[str, Record] = {}
-    for node in nodes:
-        decision = decide(node, records, run.store, run.last, run.redo)
-        if decision.record is not None:
-            run.reusable[node.id], records[node.id] = decision, decision.record
-            run.run_logger.is_registered(decision.record)
-            run.log.record_stage(node.id, decision.record.key, "Reused")
+    keys: dict[str, dict[str, Any]] = {}
+    with run_history.deciding(run.store):
+        for node in nodes:
+            decision = decide(node, records, run.store, run.last, run.redo)
+            if decision.record is not None:
+                run.reusable[node.id], records[node.id] = decision, decision.record
+            if decision.key is not None:
+                keys[node.id] = {"key": decision.key, "outcome": "Reused" if decision.record else run_history.RUNNING}
+        run.log.record(keys)
+    for record in records.values():
+        run.run_logger.is_registered(record)
+
+
+def decide_and_record(run: Run, node: Node) -> Decision:
+    """Decide about a node whose inputs are there, and record its key."""
+    with run_history.deciding(run.store):
+        decision = decide(node, run.records, run.store, run.last, run.redo)
+        outcome = "Reused" if decision.record else run_history.RUNNING
+        run.log.record_stage(node.id, decision.key or "", outcome)
+    return decision
 
 
 def execute_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
@@ -67,7 +82,7 @@ def execute_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
     for node in nodes:
         if any(need not in run.records for need in node.needs):
             continue
-        decision = run.reusable.get(node.id) or decide(node, run.records, run.store, run.last, run.redo)
+        decision = run.reusable.get(node.id) or decide_and_record(run, node)
         if run.failed_parts and decision.record is None:  # the parts of this run elsewhere compute it
             continue
         call = (f"{node.stage} {node.name}", quote(node), quote(decision), quote(run))

@@ -1,15 +1,17 @@
 """Verify a store's outputs, and collect its garbage."""
 
+import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from filelock import Timeout
 
 from clepdg.store.layout import Item
 from clepdg.store.record import OTHER_FORMAT, Record
+from clepdg.store.run_files import is_run_file
 from clepdg.store.store import Store
 from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import STAGES
@@ -40,32 +42,44 @@ def verify(
     outputs = [item for item in store.items(STAGES) if item.kind == "output"]
     total, done, damaged = sum(item.bytes for item in outputs), 0, []
     for item in outputs:
-        fault = store.fault(item.stage, item.key)
-        if fault and _is_confirmed(store, item):
+        if store.fault(item.stage, item.key) and (fault := _confirm(store, item, dry_run=dry_run)):
             damaged.append((item, fault))
-            if not (dry_run or fault.startswith(OTHER_FORMAT)):
-                store.withdraw(item.stage, item.key)
         done += item.bytes
         progress(done, total)
     return len(outputs), damaged
 
 
-def _is_confirmed(store: Store, item: Item) -> bool:
-    """Return whether a fault persists: a run may have replaced the output."""
+def _confirm(store: Store, item: Item, *, dry_run: bool) -> str | None:
+    """Return the fault of an output that still has one, and withdraw the output.
+
+    A run may have replaced it, or may be replacing it.
+    """
     try:
         with store.lock(item.stage, item.key, seconds=0):
-            return store.fault(item.stage, item.key) not in (None, "new")
+            fault = store.fault(item.stage, item.key)
+            if fault is None or fault == "new":
+                return None
+            if not (dry_run or fault.startswith(OTHER_FORMAT)):
+                store.withdraw(item.stage, item.key)
+            return fault
     except Timeout:
-        return False
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """Items that `gc` would remove, with counts of those that it keeps."""
+    """Items that `gc` would remove, with counts of those that it keeps.
+
+    Attributes:
+        reached: outputs that are needed.
+        runs: states of the runs' files from which that was read.
+    """
 
     items: list[Item]
     kept: int
     kept_bytes: int
+    reached: Reached
+    runs: dict[str, tuple[int, float]]
 
     @property
     def bytes(self) -> int:
@@ -81,28 +95,38 @@ def garbage(store: Store, settings: Settings, now: float | None = None) -> Garba
     Raises:
         ClepError: MLflow or the store does not answer.
     """
+    runs = store.documents.states("runs")
     reached = reached_by_runs(store, time.time() if now is None else now) | reached_by_versions(store, settings)
     items, kept = [], Counter[str]()
     for item in store.items(STAGES):
-        wanted = item.kind == "output" and (item.stage, item.key) in reached
-        young = item.age < (86400 * PARTIAL_DAYS if item.kind == "partial" else 3600 * GRACE_HOURS)
-        if wanted or young or _locked(store, item):
+        if _is_needed(item, reached) or _locked(store, item):
             kept.update(items=1, bytes=item.bytes)
         else:
             items.append(item)
-    return Garbage(items=items, kept=kept["items"], kept_bytes=kept["bytes"])
+    return Garbage(items=items, kept=kept["items"], kept_bytes=kept["bytes"], reached=reached, runs=runs)
 
 
-def remove(store: Store, items: Iterable[Item]) -> int:
-    """Remove items except those that a run has locked; return their number."""
-    removed = 0
-    for item in items:
-        try:
-            with store.lock(item.stage, item.key, seconds=0):
+def _is_needed(item: Item, reached: Reached) -> bool:
+    wanted = item.kind == "output" and (item.stage, item.key) in reached
+    return wanted or item.age < (86400 * PARTIAL_DAYS if item.kind == "partial" else 3600 * GRACE_HOURS)
+
+
+def remove(store: Store, found: Garbage) -> list[Item]:
+    """Remove garbage, and return the removed items.
+
+    Each item is looked at again under the locks that runs take: those that a run needs by now, or works on, stay.
+    """
+    removed, reached, runs = [], set(found.reached), found.runs
+    for item in found.items:
+        with contextlib.suppress(Timeout), run_history.deciding(store), store.lock(item.stage, item.key, seconds=0):
+            now = store.documents.states("runs")
+            for name in (name for name, state in now.items() if runs.get(name) != state):
+                reached |= _listed(store, name)
+            runs = now
+            again = [each for each in store.items((item.stage,), item.key) if each.place == item.place]
+            if again and not _is_needed(again[0], reached):
                 store.remove(item)
-                removed += 1
-        except Timeout:
-            continue
+                removed.append(item)
     return removed
 
 
@@ -137,10 +161,18 @@ def reached_by_versions(store: Store, settings: Settings) -> Reached:
     for stage, tags in aliased_versions(settings):
         reached |= {(stage, tags.get("stage_key", "")), ("evaluate", tags.get("evaluate_key", ""))}
         name = tags.get("run", "")
-        log = store.documents.read(f"runs/{name}.json") if re.fullmatch(r"[\w-]+", name) else None
-        if isinstance(log, dict) and isinstance(log.get("stages"), dict):
-            reached |= _keys(log["stages"])
+        reached |= _listed(store, f"runs/{name}.json") if re.fullmatch(r"[\w-]+", name) else set()
     return reached
+
+
+def _listed(store: Store, name: str) -> Reached:
+    """Return the outputs that a run's file lists.
+
+    Raises:
+        StoreError: the store does not answer, or the file is damaged.
+    """
+    content = store.documents.read(name)
+    return _keys(content["stages"]) if is_run_file(content) else set()
 
 
 def _keys(stages: dict[str, dict[str, str]]) -> Reached:

@@ -60,7 +60,7 @@ def run(
         give_up = stopping.is_set if stopping else lambda: False
         cancel = _announcing(give_up, waiting, f"{node.id} waits: another run computes it")
         with store.lock(node.stage, decision.key, give_up=cancel), _explain_disk_errors(store, node):
-            found = store.lookup(node.stage, decision.key)
+            found = node.find(store, decision.key)
             if isinstance(found, Record) and node.stage not in redo:
                 record, reason, reused = found, "computed by another run in the meantime", True
             elif node.stage not in redo and (kept := store.complete(node.stage, decision.key)):

@@ -13,7 +13,7 @@ from typing import Any
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.hashing import plain, stage_key
 from clepdg.store.documents import Documents
-from clepdg.store.record import Record
+from clepdg.store.record import MARKER, Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.versions import VERSIONS
 
@@ -102,6 +102,7 @@ class Node:
         state: input name -> digest of something outside the store; in the key.
         accept: raises where a record's figures are not acceptable, given the record and the address of its output;
             called on every run, also for reused outputs.
+        recorded: name in its record -> kind, as in `Record.lacks`: what others read of it; not in the key.
         ranks: number of processes that compute it together.
         tags: corpus, fold, model, variant, contexts, condition, row and seed, as far as it has them; not in the key.
         trained_on: corpora that its output is trained on; not in the key.
@@ -115,6 +116,7 @@ class Node:
     uses: Mapping[str, Ref] = field(default_factory=dict)
     state: Mapping[str, str] = field(default_factory=dict)
     accept: Callable[[Record, str], None] = lambda record, place: None
+    recorded: Mapping[str, str] = field(default_factory=dict)
     ranks: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
     trained_on: tuple[str, ...] = ()
@@ -146,6 +148,12 @@ class Node:
     def refs(self) -> dict[str, Ref]:
         """Return input name -> reference, of `inputs` and `uses`."""
         return {**self.inputs, **self.uses}
+
+    def find(self, store: Store, key: str) -> Record | str:
+        """Return the record of its complete output, or why there is none."""
+        found = store.lookup(self.stage, key)
+        lacking = found.lacks(self.recorded) if isinstance(found, Record) else None
+        return found if lacking is None else f"{MARKER} lacks {lacking}, or it is not what the stage writes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +204,7 @@ def decide(
     for name, ref in node.inputs.items():
         digests[name] = records[ref.id].digests[ref.part or "content"]
     key = stage_key(node.stage, VERSIONS[node.stage], node.config, digests)
-    found = store.lookup(node.stage, key)
+    found = node.find(store, key)
     if isinstance(found, Record) and node.stage not in redo:
         return Decision(key=key, record=found, reason=UNCHANGED, digests=digests)
     before = last().get(node.id)

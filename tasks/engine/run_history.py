@@ -16,14 +16,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clepdg.errors import StoreError
-from clepdg.hashing import canonical, inside
+from clepdg.hashing import canonical
+from clepdg.store.run_files import is_run_file
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import DATA_STAGES
 
 log = logging.getLogger("clepdg")
 
 STAMP = "%Y%m%dT%H%M%S"
-RUNNING = "Running"  # outcome of a stage that is being computed
+RUNNING = "Running"  # outcome of a stage that is being computed, or waits for that
 UNFINISHED = "running"  # outcome of a run that has not ended, or was killed
 
 
@@ -92,14 +93,30 @@ class RunLog:
                 log.warning("The run's file can't be written: %s", error)
 
     def record_stage(self, node_id: str, key: str, outcome: str) -> None:
-        """Record a stage's key at once, so that `clep-dg gc` keeps its output.
+        """Record a stage's key at once, as `record`."""
+        self.record({node_id: {"key": key, "outcome": outcome}})
 
-        Nothing is written before the first computed stage: a run that only reuses outputs ends within moments.
+    def record(self, stages: Mapping[str, dict[str, Any]]) -> None:
+        """Record stages' keys at once, so that `clep-dg gc` keeps their outputs.
+
+        Nothing is written before the first stage to compute: a run that only reuses outputs ends within moments.
         """
-        self._computes |= outcome == RUNNING
-        self.stages[node_id] = {"key": key, "outcome": outcome}
-        if self._computes:
+        told = self._computes and all(self.stages.get(node_id) == facts for node_id, facts in stages.items())
+        self._computes |= any(facts["outcome"] == RUNNING for facts in stages.values())
+        self.stages.update(stages)
+        if self._computes and not told:
             self.write()
+
+
+def deciding(store: Store) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock under which a run decides on outputs and records them.
+
+    `clep-dg gc` removes each output under the same lock, so it sees every output that a run of this machine relies on.
+
+    Raises:
+        StoreError: the store can't be written.
+    """
+    return store.lock("runs", "decide")
 
 
 def start(
@@ -134,26 +151,15 @@ def logs(store: Store, count: int = 50) -> list[tuple[dict[str, Any], float]]:
     Other files in the folder are skipped.
     """
     found = store.documents.newest("runs", count)
-    return [(content, when) for _, content, when in found if _well_formed(content)]
+    return [(content, when) for _, content, when in found if is_run_file(content)]
 
 
 def read(store: Store, name: str) -> dict[str, Any] | None:
     """Return the content of a run's file, or None if it is missing or damaged."""
     with contextlib.suppress(StoreError):
         content = store.documents.read(f"runs/{name}.json")
-        return content if _well_formed(content) else None
+        return content if is_run_file(content) else None
     return None
-
-
-def _well_formed(content: Any) -> bool:
-    if not isinstance(content, dict):
-        return False
-    parts = [content.get(name) for name in ("arguments", "config", "stages")]
-    nodes = content["stages"].items() if isinstance(content.get("stages"), dict) else ()
-    return all(isinstance(part, dict) for part in parts) and all(
-        isinstance(facts, dict) and isinstance(facts.get("key"), str | None) and inside(facts.get("key") or "-")
-        for _, facts in nodes
-    )
 
 
 def split_id(node_id: str) -> tuple[str, str]:

@@ -29,6 +29,7 @@ class Settings:
     Attributes:
         home: folder of all state, ignored by git.
         store: address of the store of stage outputs.
+        durable: flush the files of an output to the disk before it counts as done; of a store in a folder.
         tracking_url: MLflow's address; None: SQLite and a folder below home.
         device: torch device of the training stages; where commas separate several, folds are trained in parallel.
         workers: processes or threads of the data stages.
@@ -45,6 +46,7 @@ class Settings:
     tracking_url: str | None
     device: str
     workers: int
+    durable: bool = True
     cache_gigabytes: float = 100.0
     upload_seconds: float = 300.0
     training_seconds: float | None = None
@@ -56,6 +58,7 @@ class Settings:
         """Open the store of stage outputs."""
         return open_store(
             self.store,
+            durable=self.durable,
             cache=self.home / "cache",
             cache_gigabytes=self.cache_gigabytes,
             upload_seconds=self.upload_seconds,
@@ -110,6 +113,7 @@ def load_settings() -> Settings:
         tracking_url=chosen["tracking_url"],
         device=(chosen["device"] or "auto").replace(" ", ""),
         workers=int(workers),
+        durable=_choice("durable", chosen["durable"], path, default=True),
         training_seconds=_number("training_seconds", chosen["training_seconds"], path),
         checkpoint_seconds=_number("checkpoint_seconds", chosen["checkpoint_seconds"], path, 60.0),
         cache_gigabytes=_number("cache_gigabytes", chosen["cache_gigabytes"], path, 100.0),
@@ -146,6 +150,14 @@ def _bypass_proxy() -> None:
         listed = [host.strip() for host in os.environ.get(name, os.environ.get("NO_PROXY", "")).split(",")]
         if "*" not in listed:
             os.environ[name] = ",".join(dict.fromkeys([*filter(None, listed), *LOCAL]))
+
+
+def _choice(name: str, value: Any, path: Path, *, default: bool) -> bool:
+    choices = {"none": default, "true": True, "false": False}
+    if (word := str(value).lower()) not in choices:
+        where = f"CLEPDG_{name.upper()}, or {path}"
+        raise ConfigError(f"{name} is neither true nor false.", got=value, expected="true or false", where=where)
+    return choices[word]
 
 
 def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:

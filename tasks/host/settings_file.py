@@ -14,7 +14,7 @@ DATABASES = ("prefect_database_url", "mlflow_database_url")
 TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
 EXPORTED = ("mirrors", "secrets", "cards")  # read by clepdg from the environment, which children inherit
 TEXTS = ("store", "tracking_url", "device", *DATABASES, "cards")
-NAMES = ("store", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
+NAMES = ("store", "durable", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
 
 
 def read(path: Path) -> dict[str, Any]:

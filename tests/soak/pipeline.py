@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -62,6 +63,7 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     Args:
         processes: let shards be encoded by processes, however few the utterances are.
     """
+    reset_signals()
     os.environ |= {"CLEPDG_HOME": str(home), "CLEPDG_DEVICE": "cpu", "CLEPDG_WORKERS": "2", TOKEN: token}
     os.environ["CLEPDG_CHECKPOINT_SECONDS"] = "0"
     from clepdg.callbacks import Reporting
@@ -113,6 +115,12 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
                     run(node)
             log.write()
     write_json(home / "done.json", log.stages)
+
+
+def reset_signals() -> None:
+    """Let SIGINT and SIGTERM end this process, also where the soak test was started in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def outputs(home: Path) -> dict[str, object]:

@@ -2,16 +2,26 @@
 
 import contextlib
 import errno
+import json
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import soundfile
 
 from clepdg.callbacks import Reporting
+from clepdg.config.schema import IndexConfig, ShardConfig
+from clepdg.corpora.cards import Card, Expected, Split
+from clepdg.dataset import shard_writer, shards, tables
+from clepdg.dataset.index import build_index
 from clepdg.errors import StoreError
+from clepdg.hashing import plain
 from clepdg.store.opening import open_store
-from clepdg.store.record import MARKER
+from clepdg.store.record import MARKER, Record
 from clepdg.store.store import Store
+from clepdg_flows.graph.recorded import RECORDED
 from clepdg_tasks.engine import execute, versions
 from clepdg_tasks.engine import node as stages
 from clepdg_tasks.engine.node import Computed, Node, Ref, decide
@@ -284,3 +294,35 @@ def test_redo_takes_nothing_that_an_earlier_run_left(world, monkeypatch):
             world.run()
     world.run(redo=frozenset({"source"}))
     assert world.calls[0] == "source"
+
+
+def test_an_output_whose_record_lacks_what_others_read_is_redone(world):
+    nodes = world.nodes
+    world.nodes = lambda: [replace(node, recorded={"figures.length": "count"}) for node in nodes()]
+    world.run()
+    (path,) = world.store.root.glob(f"index/*/{MARKER}")
+    for figures in ({}, {"length": "three"}, {"length": None}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"figures": figures}))
+        reasons = world.run()
+        assert f"{MARKER} lacks figures.length" in reasons["index"]
+        assert reasons["source"] == reasons["shard"] == stages.UNCHANGED
+
+
+def test_what_stages_record_is_what_the_graph_asks_for(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["path,speaker,label,split"]
+    for number, split in enumerate(("train", "train", "validation", "test")):
+        soundfile.write(tmp_path / f"{number}.wav", 0.1 * rng.standard_normal(8000), 16000)
+        rows.append(f"{number}.wav,{split},glad,{split}")
+    (tmp_path / "utterances.csv").write_text("\n".join(rows))
+    card = Card(name="calls", title="c", grammar="table", language="en", licence="l", citation="c", homepage="h",
+                labels={"glad": "happy"}, split=Split(unit="official"), expected=Expected())  # fmt: skip
+    utterances, quarantine, figures = build_index(tmp_path, {}, card, IndexConfig())
+    assert record("index", tables.digests(utterances, quarantine), figures).lacks(RECORDED["index"]) is None
+    found = shard_writer.write_shards(tmp_path, tmp_path, utterances, ShardConfig())
+    assert record("shard", shards.digests(tmp_path), found).lacks(RECORDED["shard"]) is None
+
+
+def record(stage, digests, figures):
+    return Record(stage=stage, name="n", key="k", version=1, config={}, inputs={}, digests=digests,
+                  figures=plain(figures), files={}, seconds=1.0)  # fmt: skip

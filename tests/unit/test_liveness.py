@@ -1,7 +1,9 @@
 """Protects the order of runs, and that killed runs are found, whatever the clock says."""
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from clepdg.store.opening import open_store
 from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host import liveness
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -86,3 +90,13 @@ def test_a_store_that_can_not_be_written_is_named(store):
     (store.root / "runs").write_text("a file in the place of a folder")
     with pytest.raises(StoreError, match="can't be written"):
         liveness.hold(store.root / "runs", "mine")
+
+
+def test_a_process_of_the_soak_test_ends_by_its_signals_though_a_shell_had_them_ignored():
+    """A shell starts what runs in the background with SIGINT ignored."""
+    code = "import os, signal; from tests.soak import pipeline; pipeline.reset_signals(); os.kill(os.getpid(), {})"
+    ignored = lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]  # noqa: E731
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command = [sys.executable, "-c", code.format(int(number))]
+        done = subprocess.run(command, preexec_fn=ignored, cwd=PROJECT, capture_output=True, timeout=60)  # noqa: PLW1509
+        assert done.returncode == -number

@@ -5,12 +5,14 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
+from filelock import FileLock, Timeout
 from prefect.states import Completed
 
 from clepdg.errors import StoreError
@@ -80,8 +82,8 @@ def aged(monkeypatch, store: Store, seconds: float = OLD) -> None:
     """Let everything in the store be older than it is."""
     items = type(store).items
 
-    def older(self, names):
-        return [layout.Item(**{**item.__dict__, "age": item.age + seconds}) for item in items(self, names)]
+    def older(self, *names):
+        return [layout.Item(**{**item.__dict__, "age": item.age + seconds}) for item in items(self, *names)]
 
     monkeypatch.setattr(type(store), "items", older)
 
@@ -169,7 +171,7 @@ def test_gc_keeps_what_the_last_runs_reach(store, settings, monkeypatch):
     found = maintenance.garbage(store, settings)
     assert {(item.stage, item.key) for item in found.items} == {("clep", "own0"), ("clep", "own1"), ("index", "nobody")}
     assert found.bytes == sum(item.bytes for item in found.items) > 0
-    assert maintenance.remove(store, found.items) == 3
+    assert len(maintenance.remove(store, found)) == 3
     assert store.lookup("clep", "own0") == "new"
     assert isinstance(store.lookup("source", "shared"), Record)
     assert {item.key for item in store.items(stages.STAGES)} == {"shared", *(f"own{n}" for n in range(2, 12))}
@@ -216,10 +218,11 @@ def test_gc_keeps_a_working_folder_that_is_young_or_locked(store, settings, monk
     thread.start()
     assert entered.wait(20)
     try:
-        found = maintenance.garbage(store, settings).items
-        assert {item.place for item in found} == {"clep/old.partial", "clep/k.stale-1", "clep/k.stale-download"}
+        found = maintenance.garbage(store, settings)
+        assert {item.place for item in found.items} == {"clep/old.partial", "clep/k.stale-1", "clep/k.stale-download"}
         locked = layout.Item(kind="partial", stage="clep", key="locked", bytes=0, age=OLD, place="clep/locked.partial")
-        assert maintenance.remove(store, [*found, locked]) == 3
+        found.items.append(locked)
+        assert len(maintenance.remove(store, found)) == 3
     finally:
         release.set()
         thread.join(20)
@@ -238,9 +241,9 @@ def test_gc_removes_abandoned_attempts_and_checkpoints_of_finished_outputs(store
     store.bucket.write("clep/k2/resume/abc", b"x")
     assert maintenance.garbage(store, settings).items == []
     aged(monkeypatch, store, maintenance.GRACE_HOURS * 3600)
-    found = maintenance.garbage(store, settings).items
-    assert {(item.kind, item.key) for item in found} == {("leftover", "k0"), ("leftover", "k1")}
-    assert maintenance.remove(store, found) == 3
+    found = maintenance.garbage(store, settings)
+    assert {(item.kind, item.key) for item in found.items} == {("leftover", "k0"), ("leftover", "k1")}
+    assert len(maintenance.remove(store, found)) == 3
     names = set(store.bucket.listing("clep"))
     assert names == {
         "clep/k0/stage.json", f"clep/k0/{stands.attempt}/a", "clep/k2/resume.json", "clep/k2/resume/abc"
@@ -257,7 +260,7 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
         if work.folder.parent.name == "shard":
             found = maintenance.garbage(store, settings)
             seen["garbage"] = {(item.stage, item.key) for item in found.items}
-            maintenance.remove(store, found.items)
+            maintenance.remove(store, found)
             seen["input"] = (work.inputs["index"] / "out.txt").read_text()
         (work.folder / "out.txt").write_text(work.folder.parent.name)
         return Computed(digests={"content": work.folder.parent.name})
@@ -275,6 +278,71 @@ def test_gc_while_a_run_computes_removes_nothing_that_it_uses(store, settings, m
     assert seen == {"garbage": {("clep", "nobody")}, "input": "index"}
     for record in records.values():
         assert store.fault(record.stage, record.key) is None
+
+
+def test_gc_while_a_run_waits_for_the_device_removes_nothing_that_it_reuses(store, settings, monkeypatch):
+    """The run reuses outputs which no recent run reached; another one has the device."""
+    aged(monkeypatch, store)
+
+    def compute(work):
+        (work.folder / "out.txt").write_text(work.folder.parent.name)
+        return Computed(digests={"content": work.folder.parent.name})
+
+    first = Node(stage="backbone", name="c", compute=compute, config={})
+    second = Node(stage="clep", name="c", compute=compute, config={}, inputs={"backbone": Ref("backbone", "c")})
+    kept = bring_up_to_date(store, settings, [first])["backbone/c"]
+    for _ in range(maintenance.RUNS):
+        log(store, {})
+    commit(store, "nobody")
+    device = FileLock(store.root / "locks" / "device-cpu")
+    with device:
+        thread = threading.Thread(
+            target=bring_up_to_date, args=(store, replace(settings, device="cpu"), [first, second])
+        )
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not list(store.root.glob("clep/*.partial")):  # it is about to wait, or waits
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        removed = maintenance.remove(store, maintenance.garbage(store, settings))
+    thread.join(60)
+    assert {item.key for item in removed} == {"nobody"}
+    assert store.fault("backbone", kept.key) is None
+
+
+def test_gc_looks_again_under_the_locks_of_runs(store, settings, monkeypatch):
+    """Between the decision and the removal a run begins to rely on an output, and another output is computed anew."""
+    for key in ("wanted", "anew", "nobody"):
+        commit(store, key)
+    with monkeypatch.context() as patched:
+        aged(patched, store)
+        found = maintenance.garbage(store, settings)
+    assert len(found.items) == 3
+    log(store, {"clep/x": "wanted"}, outcome=run_history.UNFINISHED)
+    items = type(store).items
+
+    def older(self, *names):
+        found = items(self, *names)
+        return [layout.Item(**{**i.__dict__, "age": i.age + OLD * (i.key != "anew")}) for i in found]
+
+    monkeypatch.setattr(type(store), "items", older)
+    assert [item.key for item in maintenance.remove(store, found)] == ["nobody"]
+
+
+def test_verify_withdraws_under_the_lock_under_which_it_decides(store, server, monkeypatch):
+    record = commit(store, "k0")
+    alter(store, server, record, b"hallo")
+    withdraw, locked = type(store).withdraw, []
+
+    def watched(self, stage, key):
+        with pytest.raises(Timeout), self.lock(stage, key, seconds=0):
+            pass
+        locked.append(key)
+        withdraw(self, stage, key)
+
+    monkeypatch.setattr(type(store), "withdraw", watched)
+    maintenance.verify(store, dry_run=False)
+    assert locked == ["k0"]
 
 
 def test_what_is_deleted_while_a_run_computes_is_computed_again(store, settings):

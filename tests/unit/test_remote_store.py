@@ -14,7 +14,7 @@ import pytest
 from clepdg.errors import StoreError
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER, Record
-from clepdg.store.s3 import bucket, transfer
+from clepdg.store.s3 import bucket, documents, sizes, transfer
 from clepdg.store.store import Store
 from tests.s3 import S3, environment
 
@@ -33,7 +33,7 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """An empty bucket `lab`, which everybody in the process finds by the environment."""
     for name, value in environment(server.url).items():
         monkeypatch.setenv(name, value)
-    server.fault = lambda method, path: None
+    server.fault, server.conditional = lambda method, path: None, True
     client = server.client()
     client.create_bucket(Bucket="lab")
     server.requests.clear()
@@ -262,6 +262,49 @@ def test_a_tar_that_leads_out_is_refused(machine: Any, s3: S3, tmp_path: Path) -
         with pytest.raises(StoreError, match="damaged"):
             machine(kind).local("clep", "k")
     assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize("conditional", [False, None])
+def test_a_server_that_ignores_conditional_writes_is_refused_at_first_use(
+    machine: Any, s3: S3, conditional: bool | None
+) -> None:
+    s3.conditional = conditional
+    for use in (lambda store: store.probe(), lambda store: compute(store, a="hello")):
+        with pytest.raises(StoreError, match=r"(?s)ignores conditional writes.*s3://lab"):
+            use(machine("a"))
+    assert machine("b").lookup("clep", "k") == "new"
+    s3.conditional = True
+    machine("a").probe()  # the work is kept
+    assert compute(machine("a")).files
+
+
+def test_no_more_of_an_object_is_read_than_its_record_says(machine: Any, s3: S3, monkeypatch: Any) -> None:
+    done = compute(machine("a"), a="hello", b="world")
+    put(s3, f"clep/k/{done.attempt}/a", b"x" * (4 << 20))
+    read: list[int] = []
+    original = sizes._Size.relative_update
+    monkeypatch.setattr(sizes._Size, "relative_update", lambda self, n=1: (read.append(n), original(self, n))[1])
+    with pytest.raises(StoreError, match=r"(?s)damaged.*a \(4194304 bytes, 5 expected\)"):
+        machine("b").local("clep", "k")
+    assert sum(read) <= 5
+
+
+@pytest.mark.parametrize("data", [b"", b"[" * 99_999, b"x" * 5000, b'{"a":' * 900 + b"1" + b"}" * 900])
+def test_documents_that_are_no_json_are_one_error_and_no_output(machine: Any, s3: S3, data: bytes, monkeypatch) -> None:
+    monkeypatch.setattr(documents, "JSON_BYTES", 4000)
+    monkeypatch.setattr(bucket, "JSON_BYTES", 4000)
+    compute(machine("a"), a="hello")
+    put(s3, f"clep/k/{MARKER}", data)
+    put(s3, "pins/c.json", data)
+    put(s3, "runs/1.json", data)
+    store = machine("b")
+    assert store.lookup("clep", "k") == f"file unreadable: {MARKER}"
+    assert store.previous("clep", "k") is None
+    assert store.documents.newest("runs", 9) == []
+    assert [item.kind for item in store.items(["clep"])]
+    with pytest.raises(StoreError, match="can't be read"):
+        store.documents.read("pins/c.json")
+    assert len(store.bucket.read("pins/c.json")) <= 4001
 
 
 def test_a_store_of_another_format_is_refused(machine: Any, s3: S3) -> None:

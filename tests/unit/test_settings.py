@@ -216,3 +216,18 @@ def test_no_proxy_stands_before_this_machine(before, after, monkeypatch, server)
     with pytest.raises(ClepError, match="does not answer"):
         preflight.check_tracking(settings)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("written", "environment", "expected"),
+    [("", "", True), ("durable = false", "", False), ("durable = false", "true", True), ("", "False", False)],
+)
+def test_whether_outputs_are_flushed(tmp_path, monkeypatch, written, environment, expected):
+    monkeypatch.setenv("CLEPDG_HOME", str(tmp_path))
+    monkeypatch.setenv("CLEPDG_DURABLE", environment)
+    (tmp_path / "settings.toml").write_text(written)
+    assert load_settings().durable is expected
+    assert load_settings().open_store().durable is expected
+    monkeypatch.setenv("CLEPDG_DURABLE", "perhaps")
+    with pytest.raises(ConfigError, match=r"(?s)durable is neither true nor false.*perhaps"):
+        load_settings()

@@ -116,6 +116,29 @@ def test_a_killed_commit_leaves_no_output(store, monkeypatch):
     assert (store.partial("clep", "k") / "a").read_text() == "hello"
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_files_are_flushed_before_stage_json_names_them(tmp_path, monkeypatch, durable):
+    """The order in which a disk gets them is what a power cut shows."""
+    store, flushed = open_store(str(tmp_path / "store"), durable=durable), []
+    flush = os.fsync
+
+    def watched(descriptor):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with store.lock("clep", "k"):
+        folder = store.partial("clep", "k")
+        (folder / "tree").mkdir()
+        for name in ("a", "tree/b"):
+            (folder / name).write_text("hello")
+        store.commit(record())
+    before = next(number for number, path in enumerate(flushed) if path.name.startswith(f"{MARKER}."))
+    data = {folder, folder / "a", folder / "tree", folder / "tree" / "b"}
+    assert {*flushed[:before]} & data == (data if durable else set())
+    assert flushed[-1] == folder.parent
+
+
 def test_a_second_run_of_one_key_waits(store):
     order = []
     entered, release = threading.Event(), threading.Event()

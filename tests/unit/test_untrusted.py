@@ -1,11 +1,14 @@
 """Protects against what a stranger put into a store: each reader refuses it with one clear error; no pickles."""
 
 import ast
+import copy
 import json
 import os
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,21 @@ import pytest
 import soundfile
 import torch
 
+from clepdg import hashing
 from clepdg.config.schema import AcptConfig, ShardConfig
 from clepdg.dataset import shard_writer, shards, tables
 from clepdg.download import source as sources
-from clepdg.errors import BackboneError, ClepError, ShardError, StoreError
+from clepdg.errors import BackboneError, ClepError, ConfigError, ShardError, StoreError
+from clepdg.evaluation.run_results import read_results
 from clepdg.method import acpt, audio_embeddings, text_embeddings
 from clepdg.method.heads import Head, load_head
 from clepdg.models.clap import load_clap
 from clepdg.models.tensors import load_tensors, save_tensors
-from clepdg.store.readers import read_frame
-from clepdg.store.record import MARKER, Record, read_record
+from clepdg.store.opening import open_store
+from clepdg.store.readers import read_frame, read_table
+from clepdg.store.record import MARKER, Record, load_record, read_record
 from clepdg.training.loop import read_checkpoint_facts
+from clepdg_tasks.engine import run_history
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEEP = b"[" * 200_000
@@ -424,10 +431,126 @@ def stage_json(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data", [DEEP, b"", b"\xff\xfe", b"5", b"[]", b'{"format": 1}', stage_json(digests={"content": 5})]
+    "data",
+    [
+        *(DEEP, b"", b"\xff\xfe", b"5", b"[]", b'{"format": 1}', stage_json(digests={"content": 5})),
+        stage_json(digests={}),
+        stage_json(digests={"audio": "d"}),
+        stage_json(figures={"loss": 1}).replace(b'"loss": 1', b'"loss": 1e999'),
+        stage_json(figures={"loss": 1}).replace(b'"loss": 1', b'"loss": NaN'),
+        stage_json(name="\ud800"),
+        stage_json(config={"a": 1}).replace(b'{"a": 1}', b'{"a":' * 200 + b"1" + b"}" * 200),
+        *(stage_json(**{name: None}) for name in ("stage", "name", "config", "inputs", "figures", "files", "seconds")),
+    ],
 )
 def test_what_is_no_record_is_none(data):
     assert isinstance(read_record(data, "clep", "k"), str)
+
+
+def test_a_name_that_a_record_lacks_is_one_error_that_says_what_to_do():
+    read = read_record(stage_json(figures={"found": {"speakers": 3}}), "clep", "k")
+    for record in (read, copy.deepcopy(read), pickle_and_back(read), replace(read, files={})):
+        assert record.figures["found"] == {"speakers": 3}
+        for ask in (
+            lambda record=record: record.digests["learning"],
+            lambda record=record: record.figures["losses"],
+            lambda record=record: record.figures["found"]["raw_labels"],
+        ):
+            with pytest.raises(StoreError, match=r"(?s)stage.json.*lacks a name.*clep/k.*--redo clep"):
+                ask()
+
+
+def pickle_and_back(record: Record) -> Record:
+    """Return a record as a worker process receives it."""
+    back: Record = ForkingPickler.loads(bytes(ForkingPickler.dumps(record)))
+    return back
+
+
+def test_a_stage_json_of_many_bytes_or_of_none_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "JSON_BYTES", 1000)
+    monkeypatch.setattr(hashing.read_json, "__defaults__", (1000,))
+    (tmp_path / MARKER).write_bytes(stage_json(name="n" * 2000))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it was read"))
+    assert load_record(tmp_path, "clep", "k") == f"file unreadable: {MARKER}"
+    (tmp_path / MARKER).unlink()
+    os.mkfifo(tmp_path / MARKER)
+    with pytest.raises(OSError, match="not a file"):
+        load_record(tmp_path, "clep", "k")
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("text", ["a"], [1, None, ["a"]]),
+        ("count", [0, 5], [-1, 1.0, True, "1"]),
+        ("number", [0, 1.5], ["1", None, True]),
+        ("names", [[], ["a"]], ["a", [1], {"a": "b"}]),
+        ("counts", [{}, {"a": 1}], [[], {"a": "1"}, {"a": -1}]),
+        ("tables", [{"a": {"b": 0.5}}], [{"a": 1}, {"a": {"b": "c"}}, []]),
+    ],
+)
+def test_kinds_of_names(kind, right, wrong):
+    for value in [*right, *wrong]:
+        record = read_record(stage_json(figures={"a": {"b": value}}), "clep", "k")
+        assert record.lacks({"figures.a.b": kind}) == (None if value in right and value is not True else "figures.a.b")
+        assert record.lacks({"figures.a.c": kind}) == "figures.a.c"
+        assert record.lacks({"figures.c.b": kind}) == "figures.c.b"
+
+
+RUN = {
+    "arguments": {},
+    "config": {"preset": "demo", "backbone": {"name": "micro"}, "corpora": ["a"]},
+    "stages": {"clep/x": {"key": "k", "outcome": "Completed"}, "clep/y": {"key": None}},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in RUN for value in (None, 5, [], "text")),
+        {"config": {"corpora": 5}},
+        {"config": {"corpora": [["a"]]}},
+        {"config": {"preset": {}}},
+        {"config": {"backbone": "micro"}},
+        {"config": {"backbone": {"name": []}}},
+        *({"stages": {"clep/x": facts}} for facts in (None, "k", [], {"key": 5}, {"key": "../k"}, {"key": "a/b"})),
+    ],
+)
+def test_run_files_with_wrong_types_are_passed_over(change, tmp_path):
+    store = open_store(str(tmp_path / "store"))
+    for number, content in enumerate(({**RUN, **change}, RUN)):
+        store.documents.write(f"runs/{number}.json", content)
+    assert run_history.read(store, "0") is None
+    assert [content["stages"] for content, _ in run_history.logs(store)] == [RUN["stages"]]
+    assert run_history.last_keys(store, RUN["config"]) == {"clep/x": "k"}
+    with pytest.raises(ConfigError, match="No such run"):
+        read_results("demo", tmp_path / "store")
+
+
+def bomb(path: Path, kind: str) -> None:
+    """Write a small Parquet file that grows in memory."""
+    columns: dict[str, Any] = {
+        "rows": {"a": pa.array(np.zeros(30_000_000, np.int8))},
+        "text": {"a": ["x" * 20_000] * 20_000},
+        "list": {"a": [["x" * 20_000]] * 20_000},
+        "delta": {"a": ["x" * 20_000 + str(n) for n in range(20_000)]},
+    }
+    delta = {"use_dictionary": False, "column_encoding": {"a": "DELTA_BYTE_ARRAY"}} if kind == "delta" else {}
+    pq.write_table(pa.table(columns[kind]), path, **delta)
+
+
+@pytest.mark.parametrize("kind", ["rows", "text", "list", "delta"])
+def test_a_table_that_grows_in_memory_is_refused_before_it_is_read(kind, tmp_path, monkeypatch):
+    path = tmp_path / "cells.parquet"
+    bomb(path, kind)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *args: pytest.fail("it was read"))
+    for read in (
+        lambda: read_frame(path, ["a"]),
+        lambda: read_table(path, {"a": {"rows": "int8", "list": "list"}.get(kind, "string")}),
+    ):
+        with pytest.raises(StoreError, match=r"(?s)can't be read.*(grow|encoding)"):
+            read()
 
 
 def test_a_table_that_lacks_a_column_or_is_none(tmp_path):

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clepdg.errors import StoreAway, StoreError
-from clepdg.hashing import JSON_BYTES, json_bytes, parse_json
-from clepdg.store.documents import Documents, checked, damaged
+from clepdg.hashing import JSON_BYTES
 from clepdg.store.record import Damaged
 
 ATTEMPTS: Final = 6  # of one request, botocore's standard mode: about half a minute
@@ -74,21 +73,28 @@ class Bucket:
             raise StoreAway("The store can't be reached.", got=got, where=self.url, do=DO) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return the bytes of a small object, or None."""
+        """Return the bytes of a small object, or None.
+
+        Of a larger one than `JSON_BYTES` there is one byte more.
+        """
         with self.errors():
             try:
-                data: bytes = self.fs.cat_file(self.path(name), max_concurrency=1)  # or it asks for the size first
+                data: bytes = self.fs.cat_file(self.path(name), start=0, end=JSON_BYTES + 1)
                 return data
             except FileNotFoundError as error:
                 if "NoSuchBucket" in repr(error.__cause__):
                     raise
                 return None
+            except Exception as error:
+                if _code(error) == "InvalidRange":  # it is empty
+                    return b""
+                raise
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the bytes of those small objects that exist."""
+        """Return the bytes of those small objects that exist; empty ones are left out."""
         with self.errors():
             paths = {self.path(name): name for name in names}
-            found = self.fs.cat(list(paths), on_error="omit", max_concurrency=1) if paths else {}
+            found = self.fs.cat(list(paths), on_error="omit", start=0, end=JSON_BYTES + 1) if paths else {}
             return {paths[path]: data for path, data in found.items()}
 
     def write(self, name: str, data: bytes) -> None:
@@ -100,16 +106,30 @@ class Bucket:
         """Write a small object unless it exists; return whether it did not.
 
         The request is conditional (If-None-Match: *). After a lost answer, False may mean our own object.
+
+        Raises:
+            StoreError: the server does not know conditional requests.
         """
         with self.errors():
             try:
                 self.fs.pipe_file(self.path(name), data, mode="create")
                 return True
             except Exception as error:
-                code = getattr(error.__cause__ or error, "response", {}).get("Error", {}).get("Code")
+                code = _code(error)
                 if isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict"):
                     return False
+                if code == "NotImplemented":
+                    raise self.unconditional() from error
                 raise
+
+    def unconditional(self) -> StoreError:
+        """Return the error of a server that ignores If-None-Match."""
+        return StoreError(
+            "The S3 server ignores conditional writes: two machines would overwrite each other's outputs.",
+            got="a PUT with If-None-Match: * that replaced an object, or is not known",
+            where=self.url,
+            do="use a server that honours them, such as AWS S3 or Ceph",
+        )
 
     def listing(self, folder: str) -> dict[str, tuple[int, float]]:
         """Return {name: (bytes, modification time)} of objects in a folder.
@@ -129,17 +149,25 @@ class Bucket:
                 parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
                 self.fs.put([str(path) for path in files], names, batch_size=FILES_AT_ONCE, **parts)
 
-    def download(self, names: dict[str, Path]) -> None:
+    def download(self, names: dict[str, Path], sizes: dict[str, int] | None = None) -> None:
         """Download objects in parallel: {name: file}.
+
+        Args:
+            sizes: {name: bytes}; more bytes are not read.
 
         Raises:
             FileNotFoundError: an object does not exist.
+            Damaged: an object has another size.
         """
+        from clepdg.store.s3.sizes import Sizes
+
         with self.errors():
             if names:
                 paths = [self.path(name) for name in names]
                 files = [str(path) for path in names.values()]
-                self.fs.get(paths, files, batch_size=FILES_AT_ONCE, max_concurrency=1)  # parts are not retried
+                expected = Sizes({self.path(name): size for name, size in (sizes or {}).items()})
+                # In one part each, since parts are not retried.
+                self.fs.get(paths, files, batch_size=FILES_AT_ONCE, max_concurrency=1, callback=expected)
 
     def reader(self, name: str) -> Any:
         """Open an object as a binary file, for reading from start to end."""
@@ -167,44 +195,10 @@ class Bucket:
         self.delete(list(self.listing(folder)))
 
 
-class BucketDocuments(Documents):
-    """Documents of a remote store, with the methods of Documents."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self.bucket = bucket
-
-    def read(self, name: str) -> Any:
-        """As Documents.read."""
-        data = self.bucket.read(checked(name))
-        try:
-            return None if data is None else _parsed(data)
-        except ValueError as error:
-            raise damaged(error, self.address(name)) from error
-
-    def write(self, name: str, value: Any) -> None:
-        """As Documents.write."""
-        self.bucket.write(checked(name), json_bytes(value))
-
-    def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
-        """As Documents.newest: one listing, then all documents at once."""
-        listed = self.bucket.listing(folder)
-        names = sorted((name for name in listed if name.endswith(".json")), reverse=True)[:count]
-        contents = self.bucket.read_many(names)
-        found = []
-        for name in names:
-            with contextlib.suppress(ValueError, KeyError):
-                found.append((name, _parsed(contents[name]), listed[name][1]))
-        return found
-
-    def address(self, name: str) -> str:
-        """As Documents.address."""
-        return f"{self.bucket.url}/{name}"
-
-
-def _parsed(data: bytes) -> Any:
-    if len(data) > JSON_BYTES:
-        raise ValueError(f"{len(data)} bytes")
-    return parse_json(data)
+def _code(error: BaseException) -> Any:
+    """Return the code of S3 in an error of s3fs, or None."""
+    response = getattr(error.__cause__ or error, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
 def call_every(seconds: float, function: Callable[[], None]) -> tuple[threading.Event, threading.Thread]:

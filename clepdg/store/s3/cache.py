@@ -15,7 +15,7 @@ from typing import IO
 from filelock import FileLock
 
 from clepdg.store.layout import ASIDE, PARTIAL, put_in_place, remove
-from clepdg.store.record import MARKER, Record, damage, read_record
+from clepdg.store.record import MARKER, Record, damage, load_record
 
 LEFT_SECONDS = 86400.0
 _KEPT = ("locks", "users")
@@ -46,7 +46,7 @@ class Cache:
         """Return a cached output's record, if all files have their sizes."""
         folder = self.root / stage / key
         with contextlib.suppress(OSError):
-            found = read_record((folder / MARKER).read_bytes(), stage, key)
+            found = load_record(folder, stage, key)
             if isinstance(found, Record) and damage(folder, found) is None:
                 return found
         return None

@@ -12,12 +12,12 @@ from clepdg.store.s3.checkpoints import FOLDER, LIST
 Kind = Literal["output", "partial", "leftover"]
 
 
-def bucket_items(bucket: Bucket, stages: Iterable[str], now: float) -> list[Item]:
-    """Return the outputs, checkpoints and unused attempts of stages."""
+def bucket_items(bucket: Bucket, stages: Iterable[str], now: float, only: str | None = None) -> list[Item]:
+    """Return the outputs, checkpoints and unused attempts of stages, or of one key."""
     found = []
     for stage in stages:
         keys: defaultdict[str, defaultdict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
-        for name, facts in bucket.listing(stage).items():
+        for name, facts in bucket.listing(stage if only is None else f"{stage}/{only}").items():
             parts = name.split("/")
             if len(parts) > 2:
                 keys[parts[1]][FOLDER if parts[2] == LIST else parts[2]].append(facts)

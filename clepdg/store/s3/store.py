@@ -18,11 +18,12 @@ from pathlib import Path
 from clepdg.errors import StoreError
 from clepdg.hashing import json_bytes
 from clepdg.store.layout import ASIDE, Item, folder_items
-from clepdg.store.record import FORMAT, MARKER, STORE, Damaged, Record, damage, read_record
+from clepdg.store.record import FORMAT, MARKER, STORE, UNREADABLE, Damaged, Record, damage, read_record
 from clepdg.store.s3 import transfer
-from clepdg.store.s3.bucket import Bucket, BucketDocuments, call_every
+from clepdg.store.s3.bucket import Bucket, call_every
 from clepdg.store.s3.cache import Cache
 from clepdg.store.s3.checkpoints import Checkpoints
+from clepdg.store.s3.documents import BucketDocuments
 from clepdg.store.s3.inventory import bucket_items, remove_objects
 from clepdg.store.s3.transfer import attempt_folder
 from clepdg.store.store import Store
@@ -50,7 +51,7 @@ class RemoteStore(Store):
         if data is None:
             return "new"
         found = read_record(data, stage, key)
-        return found if isinstance(found, str) or found.attempt else f"file unreadable: {MARKER}"
+        return found if isinstance(found, str) or found.attempt else UNREADABLE
 
     def previous(self, stage: str, key: str) -> Record | None:
         """As Store.previous."""
@@ -156,9 +157,14 @@ class RemoteStore(Store):
         return winner
 
     def _write_format(self) -> None:
-        """Write the format of a new store."""
-        if not self._formatted and self.bucket.read(STORE) is None:
-            self.bucket.create(STORE, json_bytes({"format": FORMAT}))
+        """Write the format of a new store.
+
+        Raises:
+            StoreError: the server ignores conditional writes: the second of two creates succeeds.
+        """
+        data = json_bytes({"format": FORMAT})
+        if not self._formatted and self.bucket.create(STORE, data) and self.bucket.create(STORE, data):
+            raise self.bucket.unconditional()
         self._formatted = True
 
     def _mark(self, record: Record) -> Record:
@@ -214,10 +220,11 @@ class RemoteStore(Store):
             shutil.rmtree(folder, ignore_errors=True)
         return None
 
-    def items(self, stages: Iterable[str]) -> list[Item]:
+    def items(self, stages: Iterable[str], key: str | None = None) -> list[Item]:
         """As Store.items: those of the bucket, and local working folders."""
-        here = [item for item in folder_items(self.root, stages, time.time()) if item.kind != "output"]
-        return [*bucket_items(self.bucket, stages, time.time()), *here]
+        stages, now = list(stages), time.time()
+        here = [item for item in folder_items(self.root, stages, now, key) if item.kind != "output"]
+        return [*bucket_items(self.bucket, stages, now, key), *here]
 
     def remove(self, item: Item) -> None:
         """As Store.remove."""
@@ -232,3 +239,4 @@ class RemoteStore(Store):
         name = f".probe-{uuid.uuid4().hex}"
         self.bucket.write(name, b"")
         self.bucket.delete([name])
+        self._write_format()

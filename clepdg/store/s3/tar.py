@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clepdg.store.record import Damaged, Record
+from clepdg.store.tar_reader import read_members
 
 TAR: Final = "files.tar"
 OVERHEAD: Final = 8192  # bytes of headers and padding of one member
@@ -40,20 +41,14 @@ def unpack(source: Any, record: Record, folder: Path) -> None:
         if source.size > record.bytes + OVERHEAD * (len(waiting) + 2):
             raise Damaged(f"{TAR}: {source.size} bytes")
         try:
-            with tarfile.open(fileobj=source, mode="r|") as tar:
-                for member in tar:
-                    if not member.isreg() or waiting.pop(member.name, None) != member.size:
-                        raise Damaged(f"{TAR} holds {member.name!r}, which is not of the output")
-                    (folder / member.name).parent.mkdir(parents=True, exist_ok=True)
-                    with (folder / member.name).open("xb") as file:
-                        shutil.copyfileobj(_member(tar, member), file, 1 << 20)
-        except (tarfile.TarError, EOFError) as error:
+            for member in read_members(source):
+                name = member.info.name
+                if member.data is None or waiting.pop(name, None) != member.info.size:
+                    raise Damaged(f"{TAR} holds {name!r}, which is not of the output")
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with (folder / name).open("xb") as file:
+                    shutil.copyfileobj(member.data, file, 1 << 20)
+        except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
             raise Damaged(f"{TAR} is damaged: {error}") from error
     if waiting:
         raise Damaged(f"{TAR} lacks {next(iter(waiting))!r}")
-
-
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-    opened = tar.extractfile(member)
-    assert opened is not None, "it is a regular file"
-    return opened

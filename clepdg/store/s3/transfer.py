@@ -47,7 +47,8 @@ def download(bucket: Bucket, record: Record, folder: Path) -> None:
             with bucket.errors():
                 unpack(bucket.reader(f"{place}/{TAR}"), record, folder)
         else:
-            bucket.download({f"{place}/{name}": folder / name for name in record.files})
+            sizes = {f"{place}/{name}": size for name, (size, _) in record.files.items()}
+            bucket.download({f"{place}/{name}": folder / name for name in record.files}, sizes)
     except FileNotFoundError as error:
         raise Damaged(f"file missing: {error}") from error
     if found := damage(folder, record, rehash=True):
