@@ -44,9 +44,10 @@ def _decode(line: bytes, encoding: str) -> str:
 
 
 def read_rows(path: Path, error: type[ClepError], what: str) -> tuple[list[str], list[Row]]:
-    """Return the columns and rows of a table with a header; cells are stripped.
+    """Return the columns and rows of a table with a header.
 
-    Commas, semicolons or tabs separate its cells: the one that the header has most of. Empty lines are no rows.
+    Commas, semicolons or tabs separate its cells: the one that the header has most of. Cells are stripped; empty lines
+    are no rows.
 
     Args:
         error: the kind of the error.

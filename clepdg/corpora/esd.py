@@ -54,7 +54,7 @@ def utterances(root: Path) -> Iterator[Utterance | Finding]:
 
 
 def _read(path: Path) -> Lines:
-    """Read a speaker's text file; its cells are separated by tabs or by spaces."""
+    """Read a speaker's text file, with tabs or spaces between its cells."""
     text = read_text(path, "gb18030" if _is_mandarin(path.stem) else "latin-1")
     found = (TABS.fullmatch(line) or SPACES.fullmatch(line) for line in text.split("\n"))
     return {match[1]: (" ".join(match[2].split()), match[3]) for match in found if match}

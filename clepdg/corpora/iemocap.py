@@ -74,7 +74,7 @@ def _session(root: Path, session: Path) -> Iterator[Utterance | Finding]:
 
 
 def _stray(path: str, file: PurePosixPath, session: str) -> Finding | None:
-    """Return a finding for a turn in the folder of another dialogue or session."""
+    """Return a finding for a turn in another dialogue's or session's folder."""
     match, folder, dialogue = NAME.fullmatch(file.stem), file.parent.name, file.stem.rpartition("_")[0]
     if match and folder.startswith("Ses") and folder != dialogue:
         return Finding(path=path, reason=f"lies in {folder}, is named {dialogue}")

@@ -127,7 +127,7 @@ def twin(path: str, first: str) -> Finding:
 
 
 def fold(name: str) -> str:
-    """Return a name without what systems store differently: case and Unicode form."""
+    """Return a name in one case and Unicode form, to compare names by."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

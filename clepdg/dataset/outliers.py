@@ -65,7 +65,7 @@ def find_alterations(files: Mapping[str, Measures]) -> dict[str, int]:
 
 
 def find_outliers(files: Mapping[str, Measures]) -> dict[str, list[str]]:
-    """Return {utterance_id: notes} of files unlike the others in length, peak or spectrum.
+    """Return {utterance_id: notes} on unusual length, peak and spectrum.
 
     A value is unlike where its logarithm lies more than `OUTLYING` robust standard deviations (1.4826 times the median
     absolute deviation) from the corpus's median.

@@ -81,7 +81,7 @@ def _row(part: "pd.DataFrame", emotions: list[str], **names: Any) -> dict[str, A
 
 
 def faults(quarantine: "pd.DataFrame", figures: Mapping[str, Any]) -> dict[str, int]:
-    """Return {fault: files}: alterations, notes, exclusions, quarantine reasons."""
+    """Return {fault: number of files}: alterations, notes, quarantine."""
     kinds = Counter(_kind(reason) for reason in quarantine.reason)
     found = {f"altered: {what}": count for what, count in figures["alterations"].items()}
     found |= {f"noted: {name}": count for name, count in figures["notes"].items()}
