@@ -1,5 +1,8 @@
-"""What a store costs that holds many outputs: key and hit check of each, at 1,000 and at 10,000 outputs."""
+"""What a store costs: key and hit check of each of 1,000 and 10,000 outputs; a commit, flushed to the disk or not."""
 
+import os
+import shutil
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -55,3 +58,31 @@ def test_key_and_hit_check_cost_under_a_millisecond_an_output_and_grow_linearly(
     print(f"\nms an output: {1000 * few:.3f} of 1,000, {1000 * many:.3f} of 10,000: {many / few:.2f}")
     assert many < 0.001
     assert many <= 1.5 * few
+
+
+def commit_seconds(folder: Path, files: int, size: int, *, durable: bool) -> float:
+    """Return the time of one commit, without that of writing its files."""
+    store, data = open_store(str(folder), durable=durable), os.urandom(size)
+    with store.lock("clep", "k"):
+        partial = store.partial("clep", "k")
+        for number in range(files):
+            (partial / f"{number}.bin").write_bytes(data)
+        facts: dict[str, Any] = {"stage": "clep", "name": "n", "key": "k", "version": 1, "config": {}, "inputs": {}}
+        facts |= {"digests": {"content": "d"}, "figures": {}, "files": {}, "seconds": 1.0}
+        start = time.perf_counter()
+        store.commit(Record(**facts))
+        spent = time.perf_counter() - start
+    shutil.rmtree(folder)
+    return spent
+
+
+def test_what_it_costs_that_outputs_outlive_a_power_cut(tmp_path: Path) -> None:
+    """Commits with and without `durable` in turn, since the disk's speed drifts."""
+    for files, size in ((3, 1_000_000), (2_000, 60_000), (2, 200_000_000)):
+        spent: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(5):
+            for durable, each in spent.items():
+                each.append(commit_seconds(tmp_path / "store", files, size, durable=durable))
+        with_, without = (1000 * statistics.median(spent[durable]) for durable in (True, False))
+        print(f"\nms a commit of {files} files of {size / 1e6} MB: {with_:.0f} durable, {without:.0f} not", end="")
+        assert with_ < 20 * without + 1000
