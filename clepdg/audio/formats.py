@@ -3,6 +3,7 @@
 from typing import Final
 
 AUDIO_SUFFIXES: Final = frozenset(
-    {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".mp4"}
+    {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".mp4", ".webm"}
 )
-VIDEO_SUFFIXES: Final = (".mp4", ".m4a", ".aac")
+LFS_POINTER: Final = b"version https://git-lfs"  # the start of a git lfs pointer, in a clone without its audio
+POINTER: Final = "a git lfs pointer, not audio: run git lfs pull in the corpus's clone"

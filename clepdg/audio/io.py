@@ -4,57 +4,65 @@ Shapes: T samples, C channels.
 """
 
 import io
+import stat
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.audio.formats import VIDEO_SUFFIXES
+from clepdg.audio.decoding import Bytes, decode_av, decode_libsndfile
+from clepdg.audio.formats import LFS_POINTER, POINTER
+from clepdg.audio.truncation import find_truncation
 from clepdg.errors import IndexingError
 
 Waveform = NDArray[np.float32]
 
 
-def decode(source: Path | bytes) -> tuple[Waveform, int]:
+def decode(source: Path | bytes, max_seconds: float = 3600.0) -> tuple[Waveform, int]:
     """Decode an audio file or its bytes.
 
     Returns:
         Samples (T, C), float32 in [-1, 1] (float files may exceed that or hold NaN), and the rate in Hz.
 
     Raises:
-        IndexingError: the file can't be decoded as audio.
+        IndexingError: the file is missing, truncated, longer than max_seconds or no audio. Its sentence is a reason
+            without the file's name.
     """
-    import soundfile
+    with _open(source) as file:
+        try:
+            return _decode(file, max_seconds)
+        except IndexingError:
+            raise
+        except MemoryError as error:
+            raise IndexingError("not readable as audio: it needs more memory than there is") from error
+        except Exception as error:  # decoders fail on bad bytes in whatever way they like
+            said = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+            raise IndexingError(f"not readable as audio: {' '.join(str(said).split())}") from error
 
-    if isinstance(source, Path) and source.suffix.lower() in VIDEO_SUFFIXES:
-        return _decode_av(source)
+
+def _open(source: Path | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return Bytes(source)
     try:
-        samples, rate = soundfile.read(
-            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
-        )
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise IndexingError(f"not readable as audio: {error}") from error
-    return samples, int(rate)
+        if not stat.S_ISREG(source.stat().st_mode):  # a pipe would wait for a writer
+            raise IndexingError("not readable: it is not a file")
+        return source.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise IndexingError("there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise IndexingError(f"not readable: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decode_av(path: Path) -> tuple[Waveform, int]:
-    """Decode the first audio stream of a container that libsndfile can't read."""
-    import av
-
-    try:
-        with av.open(path) as container:
-            if not container.streams.audio:
-                raise IndexingError("not readable as audio: there is no audio stream")
-            stream = container.streams.audio[0]
-            converter = av.AudioResampler(format="fltp")
-            frames = [part for frame in container.decode(stream) for part in converter.resample(frame)]
-            frames += converter.resample(None)
-            if not frames:
-                raise IndexingError("not readable as audio: the audio stream holds nothing")
-            samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T  # (T, C)
-            return np.ascontiguousarray(samples, dtype=np.float32), int(stream.rate)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise IndexingError(f"not readable as audio: {getattr(error, 'strerror', None) or error}") from error
+def _decode(file: IO[bytes], max_seconds: float) -> tuple[Waveform, int]:
+    head = file.read(len(LFS_POINTER))
+    if not head:
+        raise IndexingError("the file is empty (0 bytes)")
+    if head == LFS_POINTER:
+        raise IndexingError(POINTER)
+    if cut := find_truncation(file):
+        raise IndexingError(cut)
+    return decode_libsndfile(file, max_seconds) or decode_av(file, max_seconds)
 
 
 def to_mono(samples: Waveform) -> Waveform:

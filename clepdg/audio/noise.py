@@ -1,13 +1,16 @@
 """Noises at 16 kHz: generated, recorded by the user, or babble of talkers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from clepdg.audio.formats import AUDIO_SUFFIXES
-from clepdg.audio.io import Waveform, decode, resample, to_mono
+from clepdg.audio.inspection import read_audio, read_usable
+from clepdg.audio.io import Waveform, resample
+from clepdg.config.schema import IndexConfig
 from clepdg.errors import ConfigError
 
 RATE: Final = 16000  # Hz
@@ -16,6 +19,7 @@ FRAME: Final = 320  # samples: 20 ms
 ACTIVE_DB: Final = 30.0  # frames weaker than the loud ones by more than this are not speech
 GENERATED: Final = ("white", "pink", "hum")
 OWN: Final = "own"  # recordings of the user
+LIMITS: Final = IndexConfig(max_seconds=3600.0)  # of such a recording
 NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # other than the evaluation's
 
@@ -55,13 +59,11 @@ def read_noises(folder: str) -> list[Waveform]:
 
     Raises:
         ConfigError: there are none.
-        IndexingError: a file can't be decoded.
+        IndexingError: some can't be used; each is named.
     """
-    recordings = []
-    for path in find_noises(folder):
-        samples, rate = decode(path)
-        recordings.append(resample(to_mono(samples), rate, RATE))
-    return recordings
+    paths = [(str(path), path) for path in find_noises(folder)]
+    usable = read_usable(paths, partial(read_audio, config=LIMITS))
+    return [resample(waveform, rate, RATE) for waveform, rate in usable]
 
 
 def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.random.Generator) -> Waveform:

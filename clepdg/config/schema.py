@@ -53,8 +53,8 @@ class IndexConfig:
     clipped_share: float = 0.001  # share of samples at full scale above which "clipped" is noted
 
     def __post_init__(self) -> None:
-        if self.max_seconds <= self.min_seconds:
-            raise out_of_range(IndexConfig, "max_seconds", self.max_seconds, "above index.min_seconds")
+        if not self.min_seconds < self.max_seconds <= 3600:
+            raise out_of_range(IndexConfig, "max_seconds", self.max_seconds, "above index.min_seconds, at most 3600")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.audio.io import Waveform, decode, to_mono
+from clepdg.audio.inspection import read_audio, read_samples, read_usable
+from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
 from clepdg.dataset.shards import read_waveform
 from clepdg.method.audio_embeddings import build_audio_embeddings
@@ -36,7 +37,7 @@ class EmotionClassifier:
             audio: files, arrays (T,) in [-1, 1] with their rate in Hz, or utterances of load_corpus.
 
         Raises:
-            IndexingError: a file is not audio.
+            IndexingError: some can't be used; each one is named with its reason.
         """
         import pandas as pd
 
@@ -61,7 +62,8 @@ def _named(audio: Any) -> tuple[list[Any], Iterator[tuple[Waveform, int]]]:
         return audio.utterance_id.tolist(), waveforms_of(audio)
     items = [audio] if isinstance(audio, str | Path | tuple) else list(audio)
     names = [n if isinstance(item, tuple) else str(item) for n, item in enumerate(items)]
-    return names, (item if isinstance(item, tuple) else _read(Path(item)) for item in items)
+    labels = (f"array {name}" if isinstance(name, int) else name for name in names)
+    return names, read_usable(zip(labels, items, strict=True), _read)
 
 
 def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:
@@ -80,6 +82,5 @@ def embed(clap: Clap, waveforms: Iterator[tuple[Waveform, int]]) -> NDArray[np.f
     return built.embeddings
 
 
-def _read(path: Path) -> tuple[Waveform, int]:
-    samples, rate = decode(path)
-    return to_mono(samples), rate
+def _read(item: Audio) -> tuple[Waveform, int]:
+    return read_samples(*item) if isinstance(item, tuple) else read_audio(Path(item))

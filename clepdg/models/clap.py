@@ -6,22 +6,24 @@ A model folder holds config.json, model.safetensors, the tokenizer and front_end
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
 from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, windows
 from clepdg.audio.io import Waveform
-from clepdg.errors import BackboneError, ClepError
-from clepdg.models.loading import load_weights
-from clepdg.models.tensors import check_finite, digest_tensors
+from clepdg.errors import BackboneError
+from clepdg.models.loading import check_weights, explain_load_errors, load_weights
+from clepdg.models.tensors import digest_tensors
 from clepdg.store.readers import read_facts
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # in log space, as CLIP and CLAP clamp it
@@ -106,22 +108,38 @@ class Clap:
         return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
     @torch.no_grad()
-    def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
         """Encode waveforms as audio features (B, D), over their windows.
 
-        A feature is the normalised mean of the features of a waveform's windows.
+        A feature is the normalised mean of the features of a waveform's windows. Waveforms are taken as they are
+        needed, so that memory does not grow with their number.
 
         Args:
             waveforms: B pairs of a waveform (T,) and its rate in Hz.
             batch_size: number of windows encoded at once.
         """
-        cut = [windows(waveform, rate, self.front_end) for waveform, rate in waveforms]
-        flat = torch.from_numpy(np.concatenate(cut)).to(self.device)
-        features = torch.cat(
-            [self.encode_log_mel(log_mel(part, self.front_end)) for part in torch.split(flat, batch_size)]
-        )
-        means = [part.mean(dim=0) for part in torch.split(features, [len(part) for part in cut])]
+        counts: list[int] = []  # of windows, by waveform
+
+        def every_window() -> Iterator[NDArray[np.float32]]:
+            for waveform, rate in waveforms:
+                cut = windows(waveform, rate, self.front_end)
+                counts.append(len(cut))
+                yield from cut
+
+        left, features = every_window(), []
+        while part := list(islice(left, batch_size)):
+            batch = torch.from_numpy(np.stack(part)).to(self.device)
+            features.append(self.encode_log_mel(log_mel(batch, self.front_end)))
+        means = [part.mean(dim=0) for part in torch.split(torch.cat(features), counts)]
         return F.normalize(torch.stack(means), dim=-1)
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Clamp the logit scale in place, after a training step.
+
+        A clamp in the forward pass has no gradient beyond the limit, so the scale would stay there.
+        """
+        self.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
 
     def save(self, folder: Path) -> None:
         """Write a model folder; both of its logit scales are the trained one."""
@@ -169,26 +187,10 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
     where = str(folder)
     if not Path(where).is_dir():
         raise BackboneError("There is no such folder.", got=where, expected="a CLAP model's folder")
-    try:
+    with explain_load_errors("backbone", "a folder with config.json, a tokenizer and weights of a CLAP", where):
         model, info = load_weights(Path(where), allow_unknown=allow_unknown)
         tokenizer = AutoTokenizer.from_pretrained(where)
-    except ClepError:
-        raise
-    except Exception as error:  # a broken folder fails in whatever way it likes
-        raise BackboneError(
-            "The backbone can't be loaded.",
-            got=" ".join(str(error).split())[:400],
-            expected="a folder with config.json, a tokenizer and weights of a CLAP",
-            where=where,
-        ) from error
-    missing = set(info["missing_keys"])
-    if missing:
-        raise BackboneError(
-            "The backbone's weights are incomplete.",
-            got=f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}",
-            where=where,
-        )
-    check_finite(model.state_dict(), where)
+    check_weights(model, info["missing_keys"], "backbone", where)
     front_end = LAION_FRONT_END
     if (Path(where) / FRONT_END).is_file():
         facts = read_facts(Path(where) / FRONT_END, dict)

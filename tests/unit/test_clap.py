@@ -34,6 +34,20 @@ def test_audio_does_not_depend_on_its_batch(micro, tone):
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
 
 
+def test_memory_does_not_grow_with_the_number_of_waveforms(micro, tone, monkeypatch):
+    taken, encoded = [], []
+
+    def waveforms():
+        for n in range(100):
+            assert n - sum(encoded) <= 32  # no more than one batch waits
+            taken.append(n)
+            yield tone(1.0, 16000, seed=n), 16000
+
+    monkeypatch.setattr(micro, "encode_log_mel", lambda mels: encoded.append(len(mels)) or torch.ones(len(mels), 4))
+    assert micro.encode_waveforms(waveforms()).shape == (100, 4)
+    assert encoded == [32, 32, 32, 4] and len(taken) == 100
+
+
 def test_long_audio_is_the_mean_over_windows(micro, tone):
     from clepdg.audio.frontend import windows
 

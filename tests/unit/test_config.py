@@ -142,7 +142,11 @@ def test_demo_keeps_to_micro():
         (ClepConfig, {"epoch": 1}, "did you mean clep.epochs"),
         (ShardConfig, {"band_limit_hz": 999}, "got: 999\n  expected: 1000 to 24000, or none"),
         (ShardConfig, {"band_limit_hz": "x"}, "expected: a whole number, or none"),
-        (IndexConfig, {"min_seconds": 70.0}, "got: 60.0\n  expected: above index.min_seconds\n  where: index.max_sec"),
+        (
+            IndexConfig,
+            {"min_seconds": 70.0},
+            "got: 60.0\n  expected: above index.min_seconds, at most 3600\n  where: index.max_sec",
+        ),
         (
             EncoderConfig,
             {"revision": "abc"},
