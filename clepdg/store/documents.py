@@ -54,7 +54,10 @@ class Documents:
         return found
 
     def states(self, folder: str) -> dict[str, tuple[int, float]]:
-        """Return {name: (bytes, modification time)}; those of a changed document differ."""
+        """Return {name: (bytes, modification time)} of a folder's documents.
+
+        They differ once a document changed.
+        """
         found = {f"{folder}/{path.name}": path.stat() for path in (self.root / folder).glob("*.json")}
         return {name: (facts.st_size, facts.st_mtime_ns / 1e9) for name, facts in found.items()}
 

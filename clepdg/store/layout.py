@@ -38,7 +38,11 @@ class Item:
 
 
 def folder_items(root: Path, stages: Iterable[str], now: float, only: str | None = None) -> list[Item]:
-    """Return the folders below root/<stage>/ of the given stages, or of one key."""
+    """Return the folders below root/<stage>/ of the given stages.
+
+    Args:
+        only: a key; None: all of them.
+    """
     found = []
     for stage in stages:
         for path in sorted((root / stage).glob("*/")):

@@ -89,7 +89,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
 
 
 def _open_table(path: Path) -> "pq.ParquetFile":
-    """Open a Parquet file that does not grow into what no writer of this project wrote.
+    """Open a Parquet file whose content is not far larger than the file.
 
     Raises:
         OSError: it is not a file.
@@ -119,7 +119,10 @@ def _is_text(chunk: "pq.ColumnChunkMetaData") -> bool:
 
 
 def _text_bytes(path: Path, columns: set[str]) -> int:
-    """Return the bytes of all texts of a Parquet file, each of which it may hold once."""
+    """Return the bytes that the texts of a Parquet file take in memory.
+
+    The file may hold a text once that stands in many rows.
+    """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -45,9 +45,9 @@ def execute(run: Run, nodes: list[Node], devices: list[str]) -> None:
 
 
 def find_reusable(run: Run, nodes: list[Node]) -> None:
-    """Find and record stored outputs, and what MLflow has of them, before the first task.
+    """Find and record stored outputs before the first task.
 
-    Later, Prefect's threads would slow the reading down.
+    What MLflow has of them is read too: later, Prefect's threads would slow the reading down.
     """
     records: dict[str, Record] = {}
     keys: dict[str, dict[str, Any]] = {}

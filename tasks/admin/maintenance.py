@@ -50,7 +50,7 @@ def verify(
 
 
 def _confirm(store: Store, item: Item, *, dry_run: bool) -> str | None:
-    """Return the fault of an output that still has one, and withdraw the output.
+    """Return an output's fault if it persists, and withdraw the output.
 
     A run may have replaced it, or may be replacing it.
     """

@@ -91,7 +91,7 @@ class Bucket:
                 raise
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the bytes of those small objects that exist; empty ones are left out."""
+        """Return the bytes of those small objects that exist and are not empty."""
         with self.errors():
             paths = {self.path(name): name for name in names}
             found = self.fs.cat(list(paths), on_error="omit", start=0, end=JSON_BYTES + 1) if paths else {}

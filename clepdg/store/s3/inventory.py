@@ -13,7 +13,11 @@ Kind = Literal["output", "partial", "leftover"]
 
 
 def bucket_items(bucket: Bucket, stages: Iterable[str], now: float, only: str | None = None) -> list[Item]:
-    """Return the outputs, checkpoints and unused attempts of stages, or of one key."""
+    """Return the outputs, checkpoints and unused attempts of stages.
+
+    Args:
+        only: a key; None: all of them.
+    """
     found = []
     for stage in stages:
         keys: defaultdict[str, defaultdict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
