@@ -15,6 +15,7 @@ from clepdg_flows.run.plan import make_plan
 from clepdg_tasks.engine.node import decide
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import load_settings
+from clepdg_tasks.tracking.marker import read_marker, write_marker
 
 FIGURES = {
     "utterances": 1, "quarantined": 0, "excluded": 0, "speakers": 1, "pointers": 0, "crossing": [], "unmatched": [],
@@ -107,3 +108,23 @@ def test_every_command_on_a_hostile_store(store, capsys):
     os.mkfifo(path)
     for words in (STATUS, ["verify", "--dry-run"], ["gc", "--dry-run"]):
         assert said(words, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({}, True),
+        ({"model": "m", "version": 3}, True),
+        ({"model": "m", "version": "3"}, True),
+        *(({"model": "m", "version": version}, False) for version in ("x", None, [], -1, "٣")),
+        *(({name: value}, False) for name in ("tracking", "run_id", "experiment") for value in (None, 5, [])),
+        ({"version": 3}, False),
+        ({"model": "m"}, False),
+    ],
+)
+def test_markers_of_registered_outputs(store, changes, right):
+    record = Record(stage="clep", name="n", key="k", version=1, config={}, inputs={}, digests=DIGESTS, figures={},
+                    files={}, seconds=1.0)  # fmt: skip
+    marker = {"tracking": "t", "run_id": "r", "experiment": "1", **changes}
+    write_marker(store, record, marker)
+    assert read_marker(store, record) == (marker if right else None)

@@ -53,13 +53,14 @@ class Checkpoints:
                 aside = self.folder / f"{name}.fetched"
                 try:
                     self.bucket.download({self._there[name]: aside})
+                    if digest_file(aside) == sha256:
+                        os.replace(aside, self.folder / name)
+                    else:
+                        log.warning("A checkpoint in the store is damaged and is left alone: %s", self._there[name])
                 except FileNotFoundError:
                     continue
-                if digest_file(aside) == sha256:
-                    os.replace(aside, self.folder / name)
-                else:
-                    aside.unlink()
-                    log.warning("A checkpoint in the store is damaged and is left alone: %s", self._there[name])
+                finally:
+                    aside.unlink(missing_ok=True)  # also where it filled the disk
 
     def upload(self) -> None:
         """Upload the checkpoints that changed since the last upload.
