@@ -26,9 +26,7 @@ def create_app() -> Any:
     from prefect.server.api.server import create_app
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    app = create_app()
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    return app
+    return TrustedHostMiddleware(create_app(), allowed_hosts=["127.0.0.1", "localhost"])
 
 
 def server_environment(port: int, secret: str) -> dict[str, str]:
@@ -106,6 +104,23 @@ def write_private(path: Path, text: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def basic_auth(secret: str | None) -> "httpx.BasicAuth | None":
+    """Return a secret as httpx sends it."""
+    import httpx
+
+    user, _, password = (secret or "").partition(":")
+    return httpx.BasicAuth(user, password) if secret else None
+
+
+def check_admitted(answer: "httpx.Response") -> None:
+    """Raise ClepError if a server answered that the secret is wrong."""
+    if answer.status_code == 401:
+        do = "set PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING"
+        raise ClepError(
+            "Prefect's server asks for a secret.", where=answer.request.url.copy_with(path="/", query=None), do=do
+        )
+
+
 @contextlib.contextmanager
 def api_client(url: str, secret: str | None) -> "Iterator[httpx.Client]":
     """Open a client of a Prefect server, with its secret and a CSRF token.
@@ -116,14 +131,10 @@ def api_client(url: str, secret: str | None) -> "Iterator[httpx.Client]":
     """
     import httpx
 
-    user, _, password = (secret or "").partition(":")
-    auth = httpx.BasicAuth(user, password) if secret else None
-    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=auth) as client:
+    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=basic_auth(secret)) as client:
         name = uuid.uuid4().hex
         answer = client.get("/csrf-token", params={"client": name})
-        if answer.status_code == 401:
-            do = "set PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING"
-            raise ClepError("Prefect's server asks for a secret.", where=url, do=do)
+        check_admitted(answer)
         if answer.status_code == 200:  # another status: the server has no such protection
             client.headers.update({"Prefect-Csrf-Client": name, "Prefect-Csrf-Token": answer.json()["token"]})
         yield client

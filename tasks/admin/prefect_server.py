@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from clepdg.errors import ClepError
-from clepdg_tasks.admin.prefect_access import client_environment, new_secret, read_secret, server_environment
+from clepdg_tasks.admin.prefect_access import (
+    basic_auth,
+    check_admitted,
+    client_environment,
+    new_secret,
+    read_secret,
+    server_environment,
+)
 from clepdg_tasks.admin.prefect_database import prepared_database
 from clepdg_tasks.host.children import end, family, free_port, wait_for
 from clepdg_tasks.host.liveness import die_with_parent
@@ -38,9 +45,9 @@ def prefect_for_one_run(settings: Settings, say: Callable[[str], None] = lambda 
     ours = running_url(settings, "prefect")
     running = os.environ.get("PREFECT_API_URL") or ours
     if running:
-        check_prefect(running)
         secret = read_secret(settings) if running == ours else None
         with set_in_environment(client_environment(running, secret) if secret else {"PREFECT_API_URL": running}):
+            check_prefect(running)
             yield running
         return
     log = settings.home / "logs" / "prefect-one-run.log"
@@ -91,11 +98,16 @@ def set_in_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def check_prefect(url: str) -> None:
-    """Raise ClepError if Prefect's server does not answer."""
+    """Raise ClepError if Prefect's server does not answer, or wants a secret."""
     import httpx
 
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+        if not PREFECT_API_KEY.value():
+            auth = basic_auth(PREFECT_API_AUTH_STRING.value())
+            check_admitted(httpx.get(f"{url.rstrip('/')}/version", timeout=5.0, auth=auth))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ClepError(
             "Prefect's server does not answer.",

@@ -56,7 +56,7 @@ def begin(home: Path, url: str) -> subprocess.Popen[str]:
     """Start a run, and return it when its first shards are there."""
     sets = [f"--set={name}={value}" for name, value in SETTINGS.items()]
     command = [str(services.BIN / "clep-dg"), "run", "--preset", "demo", "--corpora", "synthetic-1,synthetic-3", *sets]
-    environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "3"}
+    environment = {**os.environ, "PREFECT_API_URL": url}
     with (home / "run.log").open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
     deadline = time.monotonic() + 240
@@ -72,13 +72,17 @@ def test_a_server_that_is_gone_costs_no_result_and_is_named(home, serve):
     run = begin(home, f"http://127.0.0.1:{port}/api")
     server.kill()
     try:
-        assert run.wait(300) == 2
+        deadline = time.monotonic() + 240
+        while not (reports := list((home / "store" / "report").glob("*/stage.json"))):
+            assert run.poll() is None and time.monotonic() < deadline, (home / "run.log").read_text()
+            time.sleep(0.05)
+        assert run.wait(60) == 2  # Prefect's own retries take minutes
     finally:
         run.kill()
     said = (home / "run.log").read_text()
+    assert reports and max(len(line) for line in said.splitlines()) < 500
     assert f"Prefect's server (http://127.0.0.1:{port}/api) went away" in said.splitlines()[-1]
-    assert "the same command continues" in said and "Traceback" not in said
-    assert list((home / "store" / "report").glob("*/stage.json"))
+    assert "the same command continues" in said and "Traceback" not in said and "ERROR" not in said
     serve(port)
     again = begin(home, f"http://127.0.0.1:{port}/api")
     try:

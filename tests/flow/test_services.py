@@ -13,10 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from clepdg import hashing
 from clepdg.errors import ClepError
-from clepdg_tasks.admin import prefect_server, services
-from clepdg_tasks.admin.prefect_server import prefect_for_one_run
+from clepdg_tasks.admin import services
+from clepdg_tasks.admin.prefect_access import api_client, read_secret, secret_file
 from clepdg_tasks.host import children, processes
 from clepdg_tasks.host.settings import PROJECT, load_settings
 
@@ -97,6 +96,8 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         written = tomllib.loads((settings.home / "settings.toml").read_text())
         assert written == {"workers": 1, "tracking_url": started["mlflow"].url}
         assert services.up() == started
+        assert (project / "prefect.toml").stat().st_mode & 0o777 == 0o600
+        assert secret_file(settings).stat().st_mode & 0o777 == 0o600
         assert listening(started) == {"127.0.0.1"}
         run = ["prefect", "deployment", "run", "clep-dg/data", "--param", "preset=demo", "--watch"]
         small = ["--param", 'overrides={"synthetic.utterances": 16}']
@@ -109,6 +110,8 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         assert wrong.returncode != 0
         assert "'full' is not one of" in wrong.stdout + wrong.stderr
         the_refresh(started["prefect"].url)
+        refuses_strangers(started["prefect"].url, read_secret(settings))
+        assert services.up() == started
     finally:
         stopped = services.down()
     assert set(stopped) == {"prefect", "mlflow", "worker"}
@@ -121,10 +124,41 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
 
 def the_refresh(url: str) -> dict[str, Any]:
     """Return the deployment refresh; check that it is scheduled weekly."""
-    refresh = httpx.get(f"{url}/deployments/name/clep-dg/refresh", timeout=30, trust_env=False).json()
+    with api_client(url, read_secret(load_settings())) as api:
+        refresh = api.get("/deployments/name/clep-dg/refresh").json()
     (weekly,) = refresh["schedules"]
     assert (weekly["schedule"]["cron"], weekly["schedule"]["timezone"], weekly["active"]) == ("0 3 * * 1", "UTC", True)
     return dict(refresh)
+
+
+def refuses_strangers(url: str, secret: str | None) -> None:
+    """Check that others read and start nothing, and that no flow run chooses its command."""
+    page = url.removesuffix("/api")
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    with httpx.Client(timeout=30, trust_env=False) as other:
+        assert other.get(f"{url}/deployments/name/clep-dg/full").status_code == 401
+        assert other.get(f"{url}/csrf-token?client=me").status_code == 401
+        simple = {"Content-Type": "text/plain", "Origin": "http://other.example"}  # sent without a preflight
+        assert other.post(f"{url}/flow_runs/filter", content="{}", headers=simple).status_code == 403
+        for origin, status in (("http://other.example", 400), (page, 200)):
+            assert other.options(f"{url}/flow_runs/filter", headers=ask | {"Origin": origin}).status_code == status
+        assert other.get(page, headers={"Host": "other.example"}).status_code == 400
+        assert "html" in other.get(page, follow_redirects=True).text  # the page itself, which then asks for the secret
+        assert other.get(f"{page}/ui-settings").json()["auth"] == "BASIC"
+        user, _, password = str(secret).partition(":")
+        assert other.post(f"{url}/flow_runs/filter", json={}, auth=(user, password)).status_code == 403  # no CSRF token
+    with api_client(url, secret) as api:
+        data = api.get("/deployments/name/clep-dg/data").json()
+        for variables in (
+            {"command": "id"},
+            {"env": {"PYTHONPATH": "/tmp"}},
+            {"env.PATH": "/tmp"},
+            {"working_dir": "/"},
+        ):
+            answer = api.post(f"/deployments/{data['id']}/create_flow_run", json={"job_variables": variables})
+            assert answer.status_code == 422 and "not allowed" in answer.text
+    with pytest.raises(ClepError, match="asks for a secret"), api_client(url, "clep-dg:guess"):
+        pass
 
 
 @pytest.mark.slow
@@ -142,7 +176,7 @@ def test_a_schedule_fires(project, taken, home):
 
 
 def assert_it_runs(url: str, refresh: dict[str, Any], often: list[dict[str, Any]]) -> None:
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as api:
+    with api_client(url, read_secret(load_settings())) as api:
         answer = api.post(f"/deployments/{refresh['id']}/schedules", json=often)
         assert answer.is_success, answer.text
         wanted = {"deployments": {"id": {"any_": [refresh["id"]]}}, "flow_runs": {"state": {"type": {"any_": ENDED}}}}
@@ -204,61 +238,3 @@ def test_the_kubernetes_example_can_be_deployed(project, prefect_server):
     assert deployed["pull_steps"] == [
         {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/clep-dg"}}
     ]
-
-
-def test_a_pid_that_belongs_to_somebody_else_is_left_alone(home):
-    settings = load_settings()
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        service = processes.Service(pid=other.pid, token="mine", url="http://127.0.0.1:1", log="")
-        hashing.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
-        assert processes.read_services(settings) == {}
-        services.down()
-        assert other.poll() is None
-    finally:
-        other.kill()
-
-
-def test_a_service_is_known_whatever_the_clock_says(home, monkeypatch):
-    import psutil
-
-    settings = load_settings()
-    environment = {**os.environ, processes.TOKEN: "ours"}
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
-    try:
-        service = processes.Service(pid=process.pid, token="ours", url="http://127.0.0.1:1", log="")
-        hashing.write_json(settings.home / processes.STATE, {"prefect": service.__dict__})
-        for seconds in (0.0, 9e9):
-            monkeypatch.setattr(psutil.Process, "create_time", lambda self, seconds=seconds: seconds)
-            assert processes.read_services(settings) == {"prefect": service}
-        monkeypatch.undo()
-        monkeypatch.setenv("CLEPDG_HOME", str(settings.home))
-        assert services.down() == ["prefect"]
-        assert process.wait(30) is not None
-    finally:
-        process.kill()
-
-
-def test_a_server_that_can_not_start_says_why(home, monkeypatch):
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    broken = [sys.executable, "-c", "raise SystemExit('no luck')"]
-    monkeypatch.setattr(prefect_server, "prefect_command", lambda port: broken)
-    with pytest.raises(ClepError, match="no luck"), prefect_for_one_run(load_settings()):
-        pass
-
-
-def test_another_server_at_the_same_port_is_not_taken_for_ours(home):
-    """As when two are started at once and both found the port free."""
-    port = children.free_port()
-    other = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], cwd=home)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        deadline = time.monotonic() + 60
-        while not children.answers(url):
-            assert time.monotonic() < deadline
-        with pytest.raises(ClepError, match="taken"):
-            command = [sys.executable, "-c", "import time; time.sleep(2); raise SystemExit('taken')"]
-            processes.start_service(load_settings(), "ours", command, url, url, {})
-    finally:
-        other.kill()
-        other.wait(30)

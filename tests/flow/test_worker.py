@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from filelock import FileLock
@@ -16,6 +15,7 @@ from clepdg.hashing import digest_file
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
 from clepdg_tasks.admin import services
+from clepdg_tasks.admin.prefect_access import api_client, read_secret
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.tracking.client import connect
 from tests.flow.small import SMALL
@@ -48,19 +48,21 @@ class Deployed:
         self.store = open_store(self.settings.store)
         self.running = services.up()
 
+    def ask(self, method: str, path: str, json: dict[str, Any] | None = None) -> Any:
+        """Return the answer of Prefect's server."""
+        with api_client(self.running["prefect"].url, read_secret(self.settings)) as client:
+            return client.request(method, path, json=json).raise_for_status().json()
+
     def start(self) -> str:
-        api = self.running["prefect"].url
-        deployment = httpx.get(f"{api}/deployments/name/clep-dg/full").json()["id"]
-        answer = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json={"parameters": PARAMETERS})
-        return str(answer.json()["id"])
+        deployment = self.ask("GET", "/deployments/name/clep-dg/full")["id"]
+        run = self.ask("POST", f"/deployments/{deployment}/create_flow_run", {"parameters": PARAMETERS})
+        return str(run["id"])
 
     def state(self, run: str) -> str:
-        facts: dict[str, Any] = httpx.get(f"{self.running['prefect'].url}/flow_runs/{run}").json()
-        return str(facts["state"]["type"])
+        return str(self.ask("GET", f"/flow_runs/{run}")["state"]["type"])
 
     def cancel(self, run: str) -> None:
-        state = {"state": {"type": "CANCELLING"}}
-        httpx.post(f"{self.running['prefect'].url}/flow_runs/{run}/set_state", json=state).raise_for_status()
+        self.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
 
     def family(self) -> list[psutil.Process]:
         """Return the run's processes, and theirs."""
@@ -72,8 +74,8 @@ class Deployed:
 
     def said(self, run: str) -> str:
         """Return what a run's states say."""
-        url = f"{self.running['prefect'].url}/flow_run_states/?flow_run_id={run}"
-        return "\n".join(f"{state['name']}: {state['message']}" for state in httpx.get(url).json())
+        states = self.ask("GET", f"/flow_run_states/?flow_run_id={run}")
+        return "\n".join(f"{state['name']}: {state['message']}" for state in states)
 
     def checkpoint(self, since: float) -> bool:
         """Tell whether CLEP's training wrote a checkpoint since a time."""
