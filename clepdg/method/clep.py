@@ -29,7 +29,7 @@ from clepdg.method import caption_attributes
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 from clepdg.method.text_features import TextFeatures
 from clepdg.method.weights import add_adapters, merge_adapters, train_mode, trainable_groups
-from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
+from clepdg.models.clap import Clap
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
 from clepdg.training.loop import (
@@ -154,12 +154,6 @@ def fit(
             "logit_scale": scale.item(),
         }
 
-    def clamp() -> None:
-        with (
-            torch.no_grad()
-        ):  # in place: a clamp in the forward pass has no gradient beyond the limit, so the scale would stay there
-            clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
-
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
 
     def validate(done: int, memory: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +174,7 @@ def fit(
         checkpointing=checkpointing,
         schedule=lambda step: warmup_cosine(step, steps, config.warmup_share),
         clip_norm=config.clip_norm,
-        after_step=clamp,
+        after_step=clap.clamp_logit_scale,
         validate=validate,
         validate_every=config.steps_per_epoch,
         reporting=reporting,

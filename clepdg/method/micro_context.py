@@ -30,7 +30,7 @@ from clepdg.errors import ClepError
 from clepdg.hashing import generator
 from clepdg.method.clep import Batch, prefetch, set_batch_norm
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
-from clepdg.models.clap import MAX_LOGIT_SCALE, Clap
+from clepdg.models.clap import Clap
 from clepdg.training.loop import Training, warmup_cosine
 
 if TYPE_CHECKING:
@@ -138,10 +138,6 @@ def pretrain(
         contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(drawn).to(clap.device), "emotion"))
         return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
 
-    def clamp() -> None:
-        with torch.no_grad():
-            clap.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
-
     training = Training(
         tensors=trained,
         optimiser=torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.01),
@@ -152,7 +148,7 @@ def pretrain(
         checkpointing=checkpointing,
         schedule=lambda step: warmup_cosine(step, config.steps, WARMUP_SHARE),
         clip_norm=1.0,
-        after_step=clamp,
+        after_step=clap.clamp_logit_scale,
         reporting=reporting,
     )
     with pool:

@@ -1,12 +1,16 @@
 """Load the weights of a model folder with a class of transformers."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clepdg.errors import BackboneError, ClepError
 from clepdg.models.files import check_pickles, is_pickled, require_weights, sha256, weight_files
 from clepdg.models.pickles import read_tensors
+from clepdg.models.tensors import check_finite
 
 
 def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") -> tuple[Any, dict[str, Any]]:
@@ -41,3 +45,33 @@ def load_weights(folder: Path, *, allow_unknown: bool, kind: str = "ClapModel") 
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()  # memory-mapped tensors are not aligned, which changes the rounding of sums
     return model, info
+
+
+@contextmanager
+def explain_load_errors(model: str, expected: str, where: str) -> Iterator[None]:
+    """Raise a BackboneError where a broken folder makes transformers fail.
+
+    Args:
+        model: what is loaded: "backbone".
+        expected: what the folder should hold.
+    """
+    try:
+        yield
+    except ClepError:
+        raise
+    except Exception as error:  # a broken folder fails in whatever way it likes
+        got = " ".join(str(error).split())[:400]
+        raise BackboneError(f"The {model} can't be loaded.", got=got, expected=expected, where=where) from error
+
+
+def check_weights(loaded: Any, missing: Collection[str], model: str, where: str) -> None:
+    """Raise a BackboneError where weights are missing or not finite.
+
+    Args:
+        missing: names of tensors that the folder lacks.
+        model: what was loaded: "backbone".
+    """
+    if missing:
+        got = f"{len(missing)} tensors missing, for example {sorted(missing)[:3]}"
+        raise BackboneError(f"The {model}'s weights are incomplete.", got=got, where=where)
+    check_finite(loaded.state_dict(), where)

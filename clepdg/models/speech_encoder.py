@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from clepdg.audio.io import Waveform, resample
-from clepdg.errors import BackboneError, ClepError
-from clepdg.models.loading import load_weights
-from clepdg.models.tensors import check_finite, digest_tensors
+from clepdg.errors import BackboneError
+from clepdg.models.loading import check_weights, explain_load_errors, load_weights
+from clepdg.models.tensors import digest_tensors
 
 MIN_SAMPLES = 400  # at 16 kHz: the receptive field of one frame of wav2vec 2.0
 UNUSED = {"masked_spec_embed"}  # replaces masked frames in pretraining; fine-tuned models often lack it
@@ -87,26 +87,12 @@ def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool
     from transformers import AutoFeatureExtractor
 
     where = str(folder)
-    try:
+    expected = "a folder with config.json, weights and preprocessor_config.json"
+    with explain_load_errors("speech encoder", expected, where):
         model, info = load_weights(Path(where), allow_unknown=allow_unknown, kind="AutoModel")
         extractor = AutoFeatureExtractor.from_pretrained(where, trust_remote_code=False)
-    except ClepError:
-        raise
-    except Exception as error:  # a broken folder fails in whatever way it likes
-        raise BackboneError(
-            "The speech encoder can't be loaded.",
-            got=" ".join(str(error).split())[:400],
-            expected="a folder with config.json, weights and preprocessor_config.json",
-            where=where,
-        ) from error
-    missing = sorted(name for name in info["missing_keys"] if name.rpartition(".")[2] not in UNUSED)
-    if missing:
-        raise BackboneError(
-            "The speech encoder's weights are incomplete.",
-            got=f"{len(missing)} tensors missing, for example {missing[:3]}",
-            where=where,
-        )
-    check_finite(model.state_dict(), where)
+    missing = [name for name in info["missing_keys"] if name.rpartition(".")[2] not in UNUSED]
+    check_weights(model, missing, "speech encoder", where)
     encoder = SpeechEncoder(model.to(device).eval(), extractor)
     try:
         encoder.encode(np.sin(np.arange(8000), dtype=np.float32), 16000)
