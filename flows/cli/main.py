@@ -118,7 +118,7 @@ def run_command(options: argparse.Namespace) -> None:
         check(plan, settings)
     from clepdg_tasks.admin.prefect_server import prefect_for_one_run
 
-    with _sigterm_like_ctrl_c(), prefect_for_one_run(settings) as address:
+    with _sigterm_like_ctrl_c(), prefect_for_one_run(settings, print) as address:
         os.environ["PREFECT_API_URL"] = address  # Prefect reads its settings once, when it is imported
         parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
         ended: Ended = []
