@@ -15,7 +15,7 @@ FULL_SCALE: Final = 0.999
 END_SECONDS: Final = 0.1  # recordings end in fewer zeros
 END_SHARE: Final = 0.1  # of utterances with such an end
 OUTLYING: Final = 3.5  # robust deviations from the median, after Iglewicz and Hoaglin (1993)
-LEAST_DEVIATION: Final = 0.1  # of a natural logarithm: what is within 42 % of the median is usual
+LEAST_DISTANCE: Final = 0.5  # of logarithms: less than a factor of 1.65 from the median is usual
 FRAME_SECONDS: Final = 0.032
 FRAMES: Final = 2000  # of a long file, evenly spread
 
@@ -68,7 +68,7 @@ def find_outliers(files: Mapping[str, Measures]) -> dict[str, list[str]]:
     """Return {utterance_id: notes} on unusual length, peak and spectrum.
 
     A value is unlike where its logarithm lies more than `OUTLYING` robust standard deviations (1.4826 times the median
-    absolute deviation) from the corpus's median.
+    absolute deviation), and `LEAST_DISTANCE`, from the corpus's median.
     """
     notes: dict[str, list[str]] = {key: [] for key in files}
     if len(files) < LEAST:
@@ -81,8 +81,8 @@ def find_outliers(files: Mapping[str, Measures]) -> dict[str, list[str]]:
     ):
         logarithms = np.log(np.maximum(values, 1e-9))
         distances = np.abs(logarithms - np.median(logarithms))
-        deviation = max(1.4826 * float(np.median(distances)), LEAST_DEVIATION)
+        usual = max(OUTLYING * 1.4826 * float(np.median(distances)), LEAST_DISTANCE)
         for key, value, distance in zip(files, values, distances, strict=True):
-            if distance > OUTLYING * deviation and name not in altered:
+            if distance > usual and name not in altered:
                 notes[key].append(f"unusual {name}: {text.format(value)}")
     return notes

@@ -119,8 +119,11 @@ def test_state_of_an_archive(tmp_path: Path) -> None:
 
 def test_state_of_a_cards_addresses_needs_no_network() -> None:
     url = "http://127.0.0.1:1/c.zip"
-    card = replace(CARD, sources=(Address(url=url, md5="ab", bytes=3), Address(url=url + "2")))
-    assert source.identify(card, None) == {"kind": "card", "sources": [{"url": url, "md5": "ab"}, {"url": url + "2"}]}
+    card = replace(CARD, sources=(Address(url=url, md5="ab" * 16, bytes=3), Address(url=url + "2")))
+    assert source.identify(card, None) == {
+        "kind": "card",
+        "sources": [{"url": url, "md5": "ab" * 16}, {"url": url + "2"}],
+    }
 
 
 def test_state_of_the_users_own_address_asks_the_server(server: Server) -> None:
