@@ -40,8 +40,13 @@ def read(pins: Documents, corpus: str) -> dict[str, dict[str, Any]]:
             sums = record.get("bytes"), record.get("sha256")
             if not (isinstance(sums[0], int) and isinstance(sums[1], str)) and sums != (None, None):
                 raise ValueError(record)
+            changed = record.get("changed", {"date": "", "said": {}})
+            if not all(isinstance(facts, dict) for facts in (record.get("said", {}), changed, changed["said"])):
+                raise ValueError(record)
+            if not isinstance(changed["date"], str) or (changed["said"] and "said" not in record):
+                raise ValueError(record)
         return records
-    except (StoreError, AttributeError, ValueError) as error:
+    except (StoreError, AttributeError, KeyError, TypeError, ValueError) as error:
         do = "repair it, or delete it: the next download is then recorded"
         place = where(pins, corpus)
         raise SourceError("The record of first downloads is damaged.", got=error, where=place, do=do) from error

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,16 @@ def archive(tmp_path_factory) -> bytes:
 
 
 @pytest.fixture
+def proxy() -> Iterator[Server]:
+    """A proxy of the environment, which stands before no server of this machine."""
+    started = Server()
+    threading.Thread(target=started.serve_forever, daemon=True).start()
+    yield started
+    started.shutdown()
+    started.server_close()
+
+
+@pytest.fixture
 def mlflow(tmp_path) -> Iterator[int]:
     """Start an MLflow server that keeps all in the folder mlflow; return its port."""
     port, folder = children.free_port(), tmp_path / "mlflow"
@@ -65,7 +76,9 @@ def mlflow(tmp_path) -> Iterator[int]:
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a command, without what the tests' own holds for Prefect and this project."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "CLEPDG_", "MLFLOW_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "CLEPDG_", "MLFLOW_", "NO_PROXY", "no_proxy"))
     }
     telling = {name: value for name, value in HUSH.items() if name not in ("TRACKER", "ENDPOINT")}
     return {
@@ -78,7 +91,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def test_a_planted_secret_is_used_and_kept_nowhere(tmp_path, server: Server, archive, mlflow):  # noqa: F811
+def test_a_planted_secret_is_used_and_kept_nowhere(tmp_path, server: Server, archive, mlflow, proxy):  # noqa: F811
     """One corpus comes by an address, one by a mirror, and one breaks off in a library; then other commands."""
     broken = Answer(body=archive, send=1000)
     server.routes = {"/own?token=" + HUSH["MY_TOKEN"]: [Answer(body=archive)], "/kept/a.zip": [Answer(body=archive)]}
@@ -92,6 +105,7 @@ def test_a_planted_secret_is_used_and_kept_nowhere(tmp_path, server: Server, arc
         CLEPDG_MIRRORS=f"https://site.example={site.replace('//', '//me:${MIRROR_WORD}@')}/kept",
         CLEPDG_TRACKING_URL=f"http://me:{HUSH['TRACKER']}@127.0.0.1:{mlflow}",
         TMPDIR=str(tmp_path),
+        **{name: proxy.base for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY")},
     )
 
     def command(*words: str, **more: str) -> str:
@@ -132,7 +146,7 @@ def test_a_planted_secret_is_used_and_kept_nowhere(tmp_path, server: Server, arc
         command("run", "--refresh"),
         command("verify"),
         command("gc", "--dry-run"),
-        command("run", *run[:4], CLEPDG_TRACKING_URL=f"http://me:{HUSH['TRACKER']}@127.0.0.1:1"),
+        command("run", *run, CLEPDG_TRACKING_URL=f"http://me:{HUSH['TRACKER']}@127.0.0.1:1"),
         command("status", "--preset", "demo", **endpoint),
         command(
             "run",
@@ -153,3 +167,4 @@ def test_a_planted_secret_is_used_and_kept_nowhere(tmp_path, server: Server, arc
             if path.is_file() and (value in path.read_bytes() or value in bytes(path))
         ]
         assert found == []
+    assert proxy.requests == []

@@ -153,7 +153,20 @@ def test_no_sum_is_recorded_beside_a_published_one_nor_of_the_users_own_address(
     assert set(record) == {"date", "said"}
 
 
-@pytest.mark.parametrize("said", ['{"http', "[1]", '{"http://x ": {"bytes": 1}}', '{"http://x": 5}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"http',
+        "[1]",
+        '{"http://x ": {"bytes": 1}}',
+        '{"http://x": 5}',
+        '{"http://x": {"said": 5}}',
+        '{"http://x": {"said": {}, "changed": 5}}',
+        '{"http://x": {"said": {}, "changed": {"date": 5, "said": {}}}}',
+        '{"http://x": {"changed": {"date": "2025-01-31", "said": {"etag": "a"}}}}',
+        "[" * 100_000,
+    ],
+)
 def test_a_damaged_record_is_one_clear_error(said: str, server: Server, tmp_path: Path) -> None:
     (tmp_path / "pins").mkdir()
     (tmp_path / "pins" / "emodb.json").write_text(said)
