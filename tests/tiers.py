@@ -31,9 +31,11 @@ SLOW = (
     "tests/flow/test_refresh.py",
     "tests/flow/test_results.py",
     "tests/flow/test_secrets.py",
+    "tests/flow/test_server_gone.py",
     "tests/flow/test_serving.py",
     "tests/flow/test_services.py",
     "tests/flow/test_stop.py",
+    "tests/flow/test_worker.py",
     "tests/unit/test_adding.py",
     "tests/unit/test_clep.py::test_a_killed_training",
     "tests/unit/test_clep.py::test_it_learns_an_easy_task",
@@ -72,11 +74,13 @@ TOUCHED = {  # a changed file below this -> the long tests that hold it
     "clepdg/report/": ("tests/flow/test_results.py",),
     "clepdg/store/": ("tests/unit/test_remote_store.py", "tests/flow/test_kill.py", "tests/flow/test_bucket.py"),
     "clepdg/training/": ("tests/unit/test_ranks.py", "tests/unit/test_clep.py", "tests/flow/test_kill.py"),
-    "tasks/admin/": ("tests/flow/test_services.py", "tests/flow/test_crashes.py"),
+    "tasks/admin/": ("tests/flow/test_services.py", "tests/flow/test_crashes.py", "tests/flow/test_server_gone.py",
+                     "tests/flow/test_worker.py"),
     "tasks/engine/": ("tests/unit/test_ranks.py", "tests/flow/test_kill.py", "tests/flow/test_devices.py"),
     "tasks/host/": ("tests/flow/test_services.py", "tests/flow/test_disk.py"),
     "tasks/tracking/": ("tests/flow/test_serving.py", "tests/flow/test_at_once.py"),
-    "flows/": ("tests/flow/test_fan_out.py", "tests/flow/test_refresh.py", "tests/flow/test_stop.py"),
+    "flows/": ("tests/flow/test_fan_out.py", "tests/flow/test_refresh.py", "tests/flow/test_stop.py",
+               "tests/flow/test_server_gone.py"),
 }  # fmt: skip
 
 

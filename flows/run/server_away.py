@@ -2,11 +2,8 @@
 
 import time
 from typing import Final
-from urllib.parse import urlsplit
 
 from prefect.settings import PREFECT_API_URL, get_current_settings
-
-from clepdg_tasks.host.preflight import unreachable
 
 RETURN_SECONDS: Final = 8.0  # a server that is started again answers within these
 
@@ -16,11 +13,22 @@ def expect_server(seconds: float = RETURN_SECONDS) -> None:
 
     Prefect's client would retry each of the last requests for a minute.
     """
-    parts = urlsplit(PREFECT_API_URL.value() or "")
-    port = parts.port or (80 if parts.scheme == "http" else 443)
     deadline = time.monotonic() + seconds
-    while parts.hostname and unreachable(parts.hostname, port):
+    while (url := PREFECT_API_URL.value()) and _is_away(url):
         if time.monotonic() > deadline:
             get_current_settings().client.max_retries = 0
             return
         time.sleep(0.5)
+
+
+def _is_away(url: str) -> bool:
+    """Return whether nothing listens there; a busy server is not away."""
+    import httpx
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        return True
+    except httpx.HTTPError:
+        pass
+    return False

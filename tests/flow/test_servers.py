@@ -1,8 +1,8 @@
 """Protects servers of `make up` and of one run: found again, ended, closed to strangers, and clear when they fail."""
 
+import http.server
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -253,20 +253,22 @@ def test_first_starts_wait_for_each_other(home):
         start("third")
 
 
-@pytest.mark.parametrize("listening", [True, False])
-def test_no_request_is_retried_once_the_server_is_gone(listening):
+@pytest.mark.parametrize("there", [True, False])
+def test_no_request_is_retried_once_the_server_is_gone(there):
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     from clepdg_flows.run.server_away import expect_server
 
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        if listening:
-            server.listen()
-        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.getsockname()[1]}/api"}):
-            before = PREFECT_CLIENT_MAX_RETRIES.value()
-            expect_server(0)
-            assert PREFECT_CLIENT_MAX_RETRIES.value() == (before if listening else 0)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    if there:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+    else:
+        server.server_close()
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+        before = PREFECT_CLIENT_MAX_RETRIES.value()
+        expect_server(0)
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == (before if there else 0)
+    server.server_close()
 
 
 def wait(until: Callable[[], object]) -> None:
