@@ -23,14 +23,18 @@ HARMLESS: Final = frozenset(  # parameters that hold no secret
     workflowtype year""".split()
 )
 VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
-SHORTEST: Final = 4  # a shorter value is no secret, and hiding it would spoil texts
-_LOGIN: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#]*)@")
-_SLASHED: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^/?#@:]*:(?!\d*(?:[/?#]|$)).*)@")  # a / in the password
+SHORTEST: Final = 4  # characters of a secret; hiding a shorter one would spoil texts
+SHORTEST_BY_NAME: Final = 6  # of a variable with a telling name, such as ...TOKEN=false
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]{,30}://"
+_LOGIN: Final = re.compile(rf"({_SCHEME})([^/?#]*)@")
+_SLASHED: Final = re.compile(rf"({_SCHEME})([^/?#@:]*:(?!\d*(?:[/?#]|$)).{{,500}})@")  # a / in the password
 _PARAMETER: Final = re.compile(r"([;&#])([^=;&#]*)=([^;&#]*)")
 _QUERY: Final = re.compile(r"(^|[;&#])([^=;&#]*)(?:=([^;&#]*))?")
-_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>`]*[^\s\"'<>`)\],.;:]")
+_ADDRESS: Final = re.compile(rf"{_SCHEME}[^\s\"'<>`]*[^\s\"'<>`)\],.;:]")
 _TELLING: Final = re.compile(
-    r"passw|passphrase|secret|(^|_)(token|api_?key|access_key|private_key|credentials?|auth_string)$", re.IGNORECASE
+    r"(passw|passphrase|secret|(^|_)(token|apikey|key|pat|credentials?|auth_string|connection_string)$)"
+    r"(?!.*_(file|path|dir|command)$)",
+    re.IGNORECASE,
 )
 _filled = set[str]()
 
@@ -111,8 +115,8 @@ def scrub(text: str) -> str:
 def _of_environment() -> Iterator[str]:
     """Yield the secrets of the environment, passwords of addresses too."""
     for name, value in os.environ.items():
-        if _is_telling(name) and len(value) >= 2 * SHORTEST:
-            yield value
+        if _is_telling(name) and len(value) >= SHORTEST_BY_NAME:
+            yield from (value, value.partition(":")[2])  # "user:password"
         for link in links(value) if "://" in value else ():
             for found in _LOGIN.finditer(link):
                 yield VARIABLE.sub("", found[2].partition(":")[2])

@@ -96,7 +96,7 @@ def _check_source(
         before = store.lookup("source", last.get(f"source/{corpus}", "-"))
         if not isinstance(before, Record) or before.config != {"corpus": corpus, "given": given}:
             return None, (), ()
-        return before.inputs["source"], (), (f"{error.reason} Its last output stays in use.",)
+        return before.inputs.get("source"), (), (f"{error.reason} Its last output stays in use.",)
     node = source(plan.config, corpus, plan.arguments.sources, {corpus: state})
     if given is not None or decide(node, {}, store, dict).record is None:
         return state, (), ()  # it is in the key, or it is about to be downloaded

@@ -24,7 +24,9 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: it can't be read, or has an unknown name or a value of another type; all of them in one error.
     """
     try:
-        written = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if path.exists() and not path.is_file():
+            raise OSError("not a file")
+        written = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError("The settings can't be read.", got=error, where=path, do="correct the file") from error
     unknown = sorted(set(written) - set(NAMES))

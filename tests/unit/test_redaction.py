@@ -154,8 +154,17 @@ def test_the_environments_secrets_are_in_no_text(monkeypatch: pytest.MonkeyPatch
     for text in (f"{HUSH}\n3\"'é", repr({"a": f"{HUSH}\n3\"'é"}), traceback.format_exc()):
         assert HUSH not in scrub(text)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    monkeypatch.setenv("PWD", "/work/somewhere")
+    for name in ("PWD", "GOOGLE_APPLICATION_CREDENTIALS_FILE", "RESTIC_PASSWORD_FILE"):
+        monkeypatch.setenv(name, "/work/somewhere")
     assert scrub("false in /work/somewhere") == "false in /work/somewhere"
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 300_000, "a://b:c" * 50_000, "http://" * 50_000, "?a=&" * 50_000 + "a://", "::" * 99_999]
+)
+def test_a_long_text_takes_no_long_time(text: str) -> None:
+    scrub(text)
+    hide(text)
 
 
 def test_a_back_ends_error_shows_no_value_that_was_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:

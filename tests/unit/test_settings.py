@@ -161,6 +161,15 @@ def test_a_folder_in_the_files_place_is_one_error(home):
     (home / "settings.toml").mkdir()
     with pytest.raises(ConfigError, match=r"(?s)can't be read.*settings\.toml"):
         load_settings()
+    (home / "settings.toml").rmdir()
+    os.mkfifo(home / "settings.toml")
+    with pytest.raises(ConfigError, match=r"(?s)can't be read.*settings\.toml"):
+        load_settings()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(home):
+    (home / "settings.toml").write_text('\ufeffdevice = "cpu"\n', encoding="utf-8")
+    assert load_settings().device == "cpu"
 
 
 @pytest.mark.parametrize("name", ["tracking_url", "store"])
