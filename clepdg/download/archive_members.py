@@ -24,6 +24,7 @@ _Open = Callable[[], IO[bytes] | None]
 
 BOMB_BYTES: Final = 100 * 10**6
 BOMB_RATIO: Final = 200  # extracted bytes per archive byte
+NAME_SHOWN: Final = 200  # characters of a member's name in a message
 
 READ_ERRORS: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
@@ -137,7 +138,10 @@ def _check_methods(file: zipfile.ZipFile, archive: Path) -> None:
     odd = [info for info in file.infolist() if info.compress_type not in ZIP_METHODS]
     if odd:
         names = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
-        shown = [f"{info.filename}: {names.get(info.compress_type, f'method {info.compress_type}')}" for info in odd]
+        shown = [
+            f"{info.filename[:NAME_SHOWN]}: {names.get(info.compress_type, f'method {info.compress_type}')}"
+            for info in odd
+        ]
         what = "The zip uses a compression that can't be read here."
         expected = "members that are stored or compressed by Deflate, bzip2 or LZMA"
         raise SourceError(what, got=some(shown), expected=expected, where=archive, do=EXTRACT)
@@ -189,14 +193,16 @@ def safe_members(members: Iterable[Member], archive: Path, free: int, budget: Bu
         total += member.bytes
         budget.extracted += member.bytes + member.headers
         if budget.extracted > max(BOMB_BYTES, BOMB_RATIO * budget.packed):
-            raise unsafe([f"{member.name}: the archive grows more than {BOMB_RATIO}-fold, a bomb"], archive)
+            raise unsafe(
+                [f"{member.name[:NAME_SHOWN]!r}: the archive grows more than {BOMB_RATIO}-fold, a bomb"], archive
+            )
         if total > free:
             needed = max(total, sum(each.bytes for each in members) if isinstance(members, list) else 0)
             at_least = "" if isinstance(members, list) else "at least "
             raise OSError(errno.ENOSPC, f"{at_least}{needed} bytes are needed, {free} bytes free", str(archive))
         reason = _fault(member, seen)
         if reason is not None:
-            faults.append(f"{member.name!r} {reason}")
+            faults.append(f"{member.name[:NAME_SHOWN]!r} {reason}")
         elif not (member.folder or ignored(member.parts) or faults):
             yield member
     if faults:

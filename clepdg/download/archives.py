@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from clepdg.callbacks import Progress
-from clepdg.download.archive_members import READ_ERRORS, Budget, Member, open_members, safe_members, unsafe
+from clepdg.download.archive_members import NAME_SHOWN, READ_ERRORS, Budget, Member, open_members, safe_members, unsafe
 from clepdg.download.folders import File
 from clepdg.errors import SourceError
 from clepdg.store.tar_reader import LargeHeader
@@ -75,7 +75,7 @@ def _extract(archive: Path, folder: Path, progress: Progress, budget: Budget) ->
             safe = safe_members(members, archive, shutil.disk_usage(folder).free, budget)
             # A zip is checked as a whole before the first byte is written; a tar is read once.
             for member in list(safe) if isinstance(members, list) else safe:
-                name = member.name
+                name = repr(member.name[:NAME_SHOWN])
                 files.append(_write(member, folder))
                 done += member.bytes
                 progress(done, total)

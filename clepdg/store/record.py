@@ -138,7 +138,7 @@ def read_record(data: bytes, stage: str, key: str) -> Record | str:
 def _as_record(raw: Any, stage: str, key: str) -> Record | str:
     try:
         if raw.get("format") != FORMAT:
-            return f"{OTHER_FORMAT} (format {raw.get('format')}, here {FORMAT})"
+            return f"{OTHER_FORMAT} (format {str(raw.get('format'))[:40]}, here {FORMAT})"
         files = {name: tuple(facts) for name, facts in raw["files"].items()}
         named = {name: _named(raw[name], f"{stage}/{key}") for name in ("digests", "figures")}
         record = Record(**{**raw, "files": files, **named})
@@ -185,7 +185,7 @@ def check_format(content: Any, url: str) -> None:
     if content is not None and found != FORMAT:
         raise StoreError(
             "The store was written by another version of clep-dg.",
-            got=f"format {found}",
+            got=f"format {str(found)[:40]}",
             expected=f"format {FORMAT}",
             where=url,
             do="use the clep-dg that wrote it, or set CLEPDG_STORE to another place",

@@ -25,7 +25,7 @@ def verify_command(options: argparse.Namespace) -> None:
     with bar("source", "verify") as progress:  # in bytes
         count, damaged = maintenance.verify(store, dry_run=options.dry_run, progress=progress)
     for item, fault in damaged:
-        print(f"{item.stage:17s} {item.key[:16]}  {fault}")
+        print(_printable(f"{item.stage:17s} {item.key[:16]}  {fault}"))
     print(f"{count} outputs in {store.url}, {len(damaged)} damaged", end="")
     if damaged:
         print("." if options.dry_run else "; they were taken back: the next run computes them again.")
@@ -40,7 +40,7 @@ def gc_command(options: argparse.Namespace) -> None:
     store = settings.open_store()
     found = maintenance.garbage(store, settings)
     for item in found.items:
-        print(maintenance.describe(store, item))
+        print(_printable(maintenance.describe(store, item)))
     kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) stay"
     if options.dry_run or not found.items:
         print(f"{len(found.items)} items ({found.bytes / 1e9:.2f} GB) of {store.url} can go, {kept}.")
@@ -48,3 +48,8 @@ def gc_command(options: argparse.Namespace) -> None:
     removed = maintenance.remove(store, found)
     size = sum(item.bytes for item in removed) / 1e9
     print(f"{len(removed)} of {len(found.items)} items ({size:.2f} GB) were removed from {store.url}, {kept}.")
+
+
+def _printable(text: str) -> str:
+    """Return a text of the store without what would steer a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

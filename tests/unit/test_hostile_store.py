@@ -51,6 +51,12 @@ def plant(store: Store, **changes: Any) -> Path:
     return path
 
 
+def plant_files(path: Path, files: dict[str, list[Any]]) -> None:
+    facts = dict(stage="index", name="n", key=path.parent.name, version=1, config={}, inputs={}, digests=DIGESTS,
+                 figures=FIGURES, files=files, seconds=1.0, format=1)  # fmt: skip
+    path.write_text(json.dumps(facts))
+
+
 def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command, which may fail by a sentence alone."""
     try:
@@ -104,6 +110,10 @@ def test_every_command_on_a_hostile_store(store, capsys):
         path.write_bytes(data)
         assert "unreadable" in index_line(said(STATUS, capsys))
         assert path.parent.name[:16] in said(["verify", "--dry-run"], capsys)
+    path.write_bytes(b"{}")
+    plant_files(path, {"a\x1b[2J": [1, "0" * 64]})
+    text = said(["verify", "--dry-run"], capsys)
+    assert "file missing: a\\x1b[2J" in text and "\x1b" not in text
     path.unlink()
     os.mkfifo(path)
     for words in (STATUS, ["verify", "--dry-run"], ["gc", "--dry-run"]):

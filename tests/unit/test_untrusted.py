@@ -531,9 +531,9 @@ def bomb(path: Path, kind: str) -> None:
     """Write a small Parquet file that grows in memory."""
     columns: dict[str, Any] = {
         "rows": {"a": pa.array(np.zeros(30_000_000, np.int8))},
-        "text": {"a": ["x" * 20_000] * 20_000},
-        "list": {"a": [["x" * 20_000]] * 20_000},
-        "delta": {"a": ["x" * 20_000 + str(n) for n in range(20_000)]},
+        "text": {"a": ["x" * 15_000] * 10_000},
+        "list": {"a": [["x" * 15_000]] * 10_000},
+        "delta": {"a": ["x" * 15_000 + str(n) for n in range(10_000)]},
     }
     delta = {"use_dictionary": False, "column_encoding": {"a": "DELTA_BYTE_ARRAY"}} if kind == "delta" else {}
     pq.write_table(pa.table(columns[kind]), path, **delta)

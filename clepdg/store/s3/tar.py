@@ -44,7 +44,7 @@ def unpack(source: Any, record: Record, folder: Path) -> None:
             for member in read_members(source):
                 name = member.info.name
                 if member.data is None or waiting.pop(name, None) != member.info.size:
-                    raise Damaged(f"{TAR} holds {name!r}, which is not of the output")
+                    raise Damaged(f"{TAR} holds {name[:200]!r}, which is not of the output")
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 with (folder / name).open("xb") as file:
                     shutil.copyfileobj(member.data, file, 1 << 20)
