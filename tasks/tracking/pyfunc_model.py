@@ -4,7 +4,7 @@ It needs only the package clepdg, which is logged with the model.
 """
 
 import base64
-import binascii
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
 EXPECTED = (
-    "each row needs `path` (an audio file), `audio` (a file's bytes; base64 in JSON), or `samples` and `sample_rate`"
+    "Each row needs `audio` (a file's bytes; base64 in JSON), `samples` and `sample_rate`, or `path` (an audio file)"
 )
+FOLDER = "CLEPDG_SERVING_AUDIO"  # environment variable; without it no path is read
+STANDARD = str.maketrans("-_", "+/")  # of URL-safe base64
 
 
 class EmotionClassifier(PythonModel):  # type: ignore[misc]
@@ -36,57 +38,82 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
         """Return a table with `emotion` and one column of probabilities per label.
 
         Args:
-            model_input: a table, or a list of records, with either `path` (an audio file), `audio` (a file's bytes), or
-                `samples` (T values in [-1, 1]) and `sample_rate` (Hz).
+            model_input: a table, or a list of records, with `samples` (T values in [-1, 1]) and `sample_rate` (Hz),
+                `audio` (a file's bytes, or base64 of them), or `path` (an audio file below the folder that the
+                environment variable CLEPDG_SERVING_AUDIO names).
 
         Raises:
-            MlflowException: there is no row, or a row has no valid audio; the message names the row.
+            MlflowException: there is no row, or some have no usable audio; the message names each one.
         """
         import pandas as pd
+
+        from clepdg.audio.inspection import read_usable
+        from clepdg.errors import IndexingError
 
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         if not len(table):  # MLflow drops columns that are not in the signature
             raise _refused("There is nothing to classify")
-        waveforms = [_waveform(number, row.to_dict()) for number, (_, row) in enumerate(table.iterrows())]
-        probabilities = self.head.probabilities(self.clap.encode_waveforms(waveforms).cpu().numpy())
+        rows = ((f"row {number}", row.to_dict()) for number, (_, row) in enumerate(table.iterrows()))
+        try:
+            features = self.clap.encode_waveforms(read_usable(rows, _read))
+        except IndexingError as error:
+            raise _refused(
+                "\n- ".join(["Some rows can't be used", *(fault.what for fault in error.children)])
+            ) from error
+        probabilities = self.head.probabilities(features.cpu().numpy())
         answer = pd.DataFrame(probabilities, columns=list(self.head.labels))
         answer.insert(0, "emotion", [self.head.labels[n] for n in probabilities.argmax(axis=1)])
         return answer
 
 
-def _waveform(number: int, row: Mapping[Any, Any]) -> tuple[Any, int]:
+def _read(row: Mapping[Any, Any]) -> tuple[Any, int]:
+    """Return the samples (T, C) of a row and their rate in Hz."""
     import numpy as np
 
-    from clepdg.audio.io import decode, to_mono
-    from clepdg.errors import ClepError
+    from clepdg.audio.inspection import read_audio, read_samples
+    from clepdg.errors import IndexingError
 
     given = {name: value for name, value in row.items() if np.ndim(value) or value == value and value is not None}
     if "samples" in given and "sample_rate" in given:
-        samples, rate = np.asarray(given["samples"], dtype=np.float32), int(given["sample_rate"])
-        waveform = samples if samples.ndim == 1 and rate > 0 else np.zeros(0, np.float32)
-    elif "audio" in given or "path" in given:
-        try:
-            read, rate = decode(_bytes(given["audio"]) if "audio" in given else Path(given["path"]))
-        except ClepError as error:
-            raise _refused(f"Row {number} is not audio ({' '.join(str(error).split())})") from error
-        waveform = to_mono(read)
-    else:
-        raise _refused(f"Row {number} has no audio (columns with values: {', '.join(map(str, given)) or 'none'})")
-    if not waveform.size or not np.isfinite(waveform).all():
-        raise _refused(f"Row {number} has no samples, or some that are not finite")
-    return waveform, rate
+        return read_samples(given["samples"], given["sample_rate"])
+    if "audio" in given:
+        return read_audio(_bytes(given["audio"]))
+    if "path" in given:
+        return read_audio(_allowed(given["path"]))
+    raise IndexingError(f"has no audio (columns with values: {', '.join(map(str, given)) or 'none'})")
 
 
-def _bytes(audio: str | bytes) -> bytes:
-    """Return a file's bytes, which JSON requests send as base64."""
+def _bytes(audio: Any) -> bytes:
+    """Return a file's bytes; requests send them as base64."""
+    from clepdg.errors import IndexingError
+
+    if isinstance(audio, bytes | bytearray):
+        return bytes(audio)
     try:
-        return base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):
-        return audio.encode() if isinstance(audio, str) else bytes(audio)
+        return base64.b64decode("".join(audio.split()).translate(STANDARD), validate=True)
+    except (AttributeError, ValueError) as error:
+        raise IndexingError("its audio is not base64 of a file's bytes") from error
+
+
+def _allowed(path: Any) -> Path:
+    """Return a path below the folder that the server's operator names."""
+    from clepdg.errors import IndexingError
+
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        raise IndexingError(f"`path` is not allowed: this server's environment names no folder ({FOLDER})")
+    try:
+        root = Path(folder).resolve(strict=True)
+        found: Path = (root / path).resolve()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise IndexingError(f"its path can't be used: {error}") from error
+    if not found.is_relative_to(root):
+        raise IndexingError(f"its path lies outside of the folder that this server's environment names ({FOLDER})")
+    return found
 
 
 def _refused(what: str) -> MlflowException:
-    return MlflowException(f"{what}: {EXPECTED}.", INVALID_PARAMETER_VALUE)
+    return MlflowException(f"{what}\n{EXPECTED}.", INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(EmotionClassifier())

@@ -17,6 +17,7 @@ REQUIREMENTS = (
     "safetensors",
     "numpy",
     "pandas",
+    "pydantic",
     "soundfile",
     "soxr",
     "scipy",
@@ -53,13 +54,14 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
 def _signature(labels: list[str]) -> Any:
     """Return the signature of requests and responses.
 
-    A request has path, audio, or samples with sample_rate.
+    A request has path, audio, or samples with sample_rate. The type of audio is open: for binary, MLflow decodes base64
+    and drops letters that it does not know.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType, Array
 
-    inputs = {"path": DataType.string, "audio": DataType.binary, "samples": Array(DataType.double)}
+    inputs = {"path": DataType.string, "audio": AnyType(), "samples": Array(DataType.double)}
     inputs["sample_rate"] = DataType.long
     outputs = {"emotion": DataType.string, **dict.fromkeys(labels, DataType.double)}
     return ModelSignature(

@@ -96,15 +96,18 @@ def test_its_signature_names_what_may_be_asked_and_what_is_answered(loaded):
     assert answered.input_names() == ["emotion", *LABELS]
 
 
-def test_every_way_to_give_audio_gives_the_same_answer(loaded, speech, expected):
+def test_every_way_to_give_audio_gives_the_same_answer(loaded, speech, expected, monkeypatch):
+    monkeypatch.setenv("CLEPDG_SERVING_AUDIO", str(speech.parent))
     samples, rate = decode(speech)
     audio = speech.read_bytes()
-    encoded = base64.b64encode(audio)
+    encoded = base64.b64encode(audio).decode()
     for row in (
         {"path": str(speech)},
+        {"path": speech.name},
         {"audio": audio},
-        {"audio": encoded.decode()},  # `dataframe_records` and `dataframe_split` of a request
-        {"audio": encoded},  # `inputs` of a request: MLflow leaves it encoded there
+        {"audio": encoded},
+        {"audio": base64.urlsafe_b64encode(audio).decode()},
+        {"audio": base64.encodebytes(audio).decode()},  # in lines
         {"samples": to_mono(samples), "sample_rate": rate},
         {"samples": to_mono(samples).tolist(), "sample_rate": rate},
     ):
@@ -114,36 +117,85 @@ def test_every_way_to_give_audio_gives_the_same_answer(loaded, speech, expected)
     assert len(loaded.predict([{"path": str(speech)}, {"audio": audio}])) == 2
 
 
+TONE = [0.1, -0.1] * 8000
+
+
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ([], "nothing to classify"),
-        ([{"file": "a.wav"}], "nothing to classify"),
-        ([{"audio": b"no audio"}], "Row 0 is not audio"),
-        ([{"audio": "not base64!"}], "Row 0 is not audio"),
-        ([{"path": "nowhere.wav"}], "Row 0 is not audio"),
-        ([{"samples": [], "sample_rate": 16000}], "Row 0 has no samples"),
-        ([{"samples": [0.1, float("nan")], "sample_rate": 16000}], "not finite"),
-        ([{"samples": [0.1, 0.2], "sample_rate": 0}], "Row 0 has no samples"),
-        ([{"samples": [0.1, 0.2]}], "Row 0 has no audio"),
+        ([], ["There is nothing to classify"]),
+        ([{"file": "a.wav"}], ["There is nothing to classify"]),
+        ([{"audio": b"no audio"}], ["row 0: not readable as audio"]),
+        ([{"audio": "not base64!"}], ["row 0: its audio is not base64"]),
+        ([{"audio": "data:audio/wav;base64,UklGRg=="}], ["row 0: its audio is not base64"]),
+        ([{"path": "nowhere.wav"}], ["row 0: there is no such file"]),
+        ([{"path": "http:/127.0.0.1:9/a.mp4"}], ["row 0: there is no such file"]),
+        ([{"path": "../secret.wav"}], ["row 0: its path lies outside of the folder", "CLEPDG_SERVING_AUDIO"]),
+        ([{"path": "/etc/passwd"}], ["row 0: its path lies outside of the folder"]),
+        ([{"path": "link.wav"}], ["row 0: its path lies outside of the folder"]),
+        ([{"path": "a\0b"}], ["row 0: its path can't be used"]),
+        ([{"samples": [], "sample_rate": 16000}], ["row 0: holds no samples"]),
+        ([{"samples": [*TONE, float("nan")], "sample_rate": 16000}], ["row 0: holds samples that are not finite"]),
+        ([{"samples": [1e38] * 16000, "sample_rate": 16000}], ["row 0: beyond full scale"]),
+        ([{"samples": [1.5] * 16000, "sample_rate": 16000}], ["row 0: beyond full scale: its peak is 1.5"]),
+        ([{"samples": TONE, "sample_rate": 1}], ["row 0: rate too low: 1 Hz, at least 8000 Hz"]),
+        ([{"samples": TONE, "sample_rate": 10**9}], ["row 0: rate too high"]),
+        ([{"samples": TONE * 40, "sample_rate": 8000}], ["row 0: too long: 80.0 s, at most 60.0 s"]),
+        ([{"samples": [0.1, 0.2]}], ["row 0: has no audio"]),
+        ([{"audio": b"x"}, {"audio": b""}], ["row 0: not readable as audio", "row 1: the file is empty"]),
     ],
 )
-def test_what_is_no_audio_is_refused_in_one_message(loaded, rows, what):
+def test_what_is_no_audio_is_refused_in_one_message(loaded, rows, what, tmp_path, monkeypatch):
     from mlflow.exceptions import MlflowException
 
-    with pytest.raises(MlflowException, match=f"{what}.*each row needs"):
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "secret.wav").write_bytes(b"secret")
+    (tmp_path / "allowed" / "link.wav").symlink_to(tmp_path / "secret.wav")
+    monkeypatch.setenv("CLEPDG_SERVING_AUDIO", str(tmp_path / "allowed"))
+    with pytest.raises(MlflowException, match="Each row needs") as caught:
         loaded.predict(rows)
+    assert all(each in str(caught.value) for each in what)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_no_path_is_read_where_the_operator_names_no_folder(loaded, speech, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.delenv("CLEPDG_SERVING_AUDIO", raising=False)
+    with pytest.raises(MlflowException, match="row 0: `path` is not allowed.*CLEPDG_SERVING_AUDIO"):
+        loaded.predict([{"path": str(speech)}])
+
+
+def test_a_request_loses_no_byte_of_its_audio(loaded, speech, expected):
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    client = TestClient(scoring_server.init(loaded), raise_server_exceptions=False)
+    audio = speech.read_bytes()
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        record = {"audio": encode(audio).decode()}
+        for request in ({"dataframe_records": [record]}, {"inputs": [record]}):
+            answer = client.post("/invocations", json=request).json()["predictions"][0]
+            np.testing.assert_allclose([answer[label] for label in LABELS], expected, atol=1e-5)
+    for text in (base64.b64encode(audio).decode()[:-3], base64.b64encode(audio[: len(audio) // 2]).decode(), "*"):
+        answer = client.post("/invocations", json={"dataframe_records": [{"audio": text}]})
+        assert answer.status_code == 400 and "row 0: " in answer.text
 
 
 def test_it_loads_and_predicts_from_its_own_requirements(clean, model, speech, expected, tmp_path):
     script = (
         "import sys, json, mlflow.pyfunc\n"
-        f"table = mlflow.pyfunc.load_model({str(model)!r}).predict([{{'path': {str(speech)!r}}}])\n"
+        f"table = mlflow.pyfunc.load_model({str(model)!r}).predict([{{'path': {speech.name!r}}}])\n"
         "print(json.dumps({'answer': table.to_dict('records')[0],\n"
         "    'ours': [name for name in ('clepdg_tasks', 'clepdg_flows', 'prefect') if name in sys.modules]}))"
     )
     done = subprocess.run(
-        [clean / "python", "-c", script], cwd=tmp_path, env=alone(clean), capture_output=True, text=True, timeout=300
+        [clean / "python", "-c", script],
+        cwd=tmp_path,
+        env=alone(clean) | {"CLEPDG_SERVING_AUDIO": str(speech.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

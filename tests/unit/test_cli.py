@@ -111,8 +111,8 @@ def test_files_that_can_not_be_heard_are_all_named(capsys):
     text = complaint(capsys, "predict", "text.wav", "nothing.wav", "empty.wav", "nan.wav", "silent.wav", "short.wav")
     for name, reason in (
         ("text", "not readable"),
-        ("nothing", "not readable"),
-        ("empty", "empty"),
+        ("nothing", "empty"),
+        ("empty", "holds no samples"),
         ("nan", "finite"),
         ("silent", "silent"),
         ("short", "too short"),
