@@ -98,11 +98,18 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically.
 
     It writes a temporary file, flushes it and renames it. Processes may write the same file at once: the last one wins.
+
+    Raises:
+        StoreError: it would be larger than what `read_json` reads.
     """
+    data = json_bytes(value)
+    if len(data) > JSON_BYTES:
+        what, do = "A result is too large to be stored.", "split the corpus into smaller ones"
+        raise StoreError(what, got=f"{len(data)} bytes", expected=f"at most {JSON_BYTES}", where=path, do=do)
     aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.writing")
     try:
         with aside.open("wb") as file:
-            file.write(json_bytes(value))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

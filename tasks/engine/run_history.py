@@ -25,6 +25,7 @@ log = logging.getLogger("clepdg")
 
 STAMP = "%Y%m%dT%H%M%S"
 RUNNING = "Running"  # outcome of a stage that is being computed, or waits for that
+REASON_SHOWN = 2000  # characters; larger files than RUN_BYTES of clepdg.store.documents are not read
 UNFINISHED = "running"  # outcome of a run that has not ended, or was killed
 
 
@@ -84,7 +85,7 @@ class RunLog:
                 "config": self.config,
                 "part": self.part,
                 "notes": self.notes,
-                "stages": dict(self.stages),
+                "stages": {node_id: _short(facts) for node_id, facts in dict(self.stages).items()},
                 "outcome": self.outcome,
             }
             try:
@@ -106,6 +107,11 @@ class RunLog:
         self.stages.update(stages)
         if self._computes and not told:
             self.write()
+
+
+def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage's facts with a reason of a bounded length."""
+    return {name: value[:REASON_SHOWN] if name == "reason" else value for name, value in facts.items()}
 
 
 def deciding(store: Store) -> contextlib.AbstractContextManager[None]:

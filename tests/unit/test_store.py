@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from clepdg import hashing
 from clepdg.errors import StoreError
-from clepdg.hashing import canonical, digest, stage_key, write_json
+from clepdg.hashing import canonical, digest, read_json, stage_key, write_json
 from clepdg.store.opening import open_store
 from clepdg.store.record import MARKER, Record
 
@@ -202,3 +203,11 @@ def test_addresses(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be created"):
         open_store(str(tmp_path / "file" / "store"))
+
+
+def test_a_json_file_that_would_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "JSON_BYTES", 1000)
+    write_json(tmp_path / "a.json", ["x" * 900])
+    with pytest.raises(StoreError, match=r"(?s)too large.*at most 1000.*a.json"):
+        write_json(tmp_path / "a.json", ["x" * 1100])
+    assert read_json(tmp_path / "a.json") == ["x" * 900]
