@@ -142,6 +142,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ende
     from clepdg_flows.clep_dg import clep_dg
     from clepdg_flows.run.plan import CHECKED
     from clepdg_flows.run.run import SHOW
+    from clepdg_tasks.admin.prefect_access import check_admitted
     from clepdg_tasks.host.preflight import unreachable
 
     SHOW.set(show(ended))
@@ -153,6 +154,8 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ende
     except Exception as error:
         parts = urlsplit(address)
         refused = isinstance(error, PrefectHTTPStatusError)  # for example, its disk is full
+        if isinstance(error, PrefectHTTPStatusError):
+            check_admitted(error.response)
         if refused or unreachable(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)):
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClepError):

@@ -10,7 +10,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from clepdg.errors import ClepError
 from clepdg_tasks.host.settings import Settings
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     import httpx
 
 USER: Final = "clep-dg"
-
-
-def create_app() -> Any:
-    """Return Prefect's server, which refuses requests for another host."""
-    from prefect.server.api.server import create_app
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    return TrustedHostMiddleware(create_app(), allowed_hosts=["127.0.0.1", "localhost"])
 
 
 def server_environment(port: int, secret: str) -> dict[str, str]:
@@ -76,7 +68,7 @@ def read_secret(settings: Settings) -> str | None:
 
 
 def keep_secret(settings: Settings) -> str:
-    """Return the secret for a new server; make one unless there is a private one.
+    """Return the secret for a new server, the last one if it is private.
 
     Browsers that logged in stay so.
     """
@@ -104,14 +96,6 @@ def write_private(path: Path, text: str) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def basic_auth(secret: str | None) -> "httpx.BasicAuth | None":
-    """Return a secret as httpx sends it."""
-    import httpx
-
-    user, _, password = (secret or "").partition(":")
-    return httpx.BasicAuth(user, password) if secret else None
-
-
 def check_admitted(answer: "httpx.Response") -> None:
     """Raise ClepError if a server answered that the secret is wrong."""
     if answer.status_code == 401:
@@ -131,7 +115,9 @@ def api_client(url: str, secret: str | None) -> "Iterator[httpx.Client]":
     """
     import httpx
 
-    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=basic_auth(secret)) as client:
+    user, _, password = (secret or "").partition(":")
+    auth = httpx.BasicAuth(user, password) if secret else None
+    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=auth) as client:
         name = uuid.uuid4().hex
         answer = client.get("/csrf-token", params={"client": name})
         check_admitted(answer)

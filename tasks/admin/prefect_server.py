@@ -8,14 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from clepdg.errors import ClepError
-from clepdg_tasks.admin.prefect_access import (
-    basic_auth,
-    check_admitted,
-    client_environment,
-    new_secret,
-    read_secret,
-    server_environment,
-)
+from clepdg_tasks.admin.prefect_access import client_environment, new_secret, read_secret, server_environment
 from clepdg_tasks.admin.prefect_database import prepared_database
 from clepdg_tasks.host.children import end, family, free_port, wait_for
 from clepdg_tasks.host.liveness import die_with_parent
@@ -27,7 +20,7 @@ LOG_BYTES: Final = 10_000_000
 
 def prefect_command(port: int) -> list[str]:
     """Return the command that serves Prefect's API on a port of 127.0.0.1."""
-    factory = "clepdg_tasks.admin.prefect_access:create_app"
+    factory = "clepdg_flows.run.prefect_app:create_app"
     options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--lifespan", "on"]
     return [sys.executable, "-m", "uvicorn", "--factory", factory, *options]
 
@@ -98,16 +91,11 @@ def set_in_environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def check_prefect(url: str) -> None:
-    """Raise ClepError if Prefect's server does not answer, or wants a secret."""
+    """Raise ClepError if Prefect's server does not answer."""
     import httpx
 
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=5.0)
-        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
-
-        if not PREFECT_API_KEY.value():
-            auth = basic_auth(PREFECT_API_AUTH_STRING.value())
-            check_admitted(httpx.get(f"{url.rstrip('/')}/version", timeout=5.0, auth=auth))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ClepError(
             "Prefect's server does not answer.",

@@ -100,8 +100,10 @@ def test_requests_need_the_host_and_the_secret(host, auth, status):
     from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, PREFECT_UI_ENABLED, temporary_settings
     from starlette.testclient import TestClient
 
+    from clepdg_flows.run.prefect_app import create_app
+
     with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: "me:secret", PREFECT_UI_ENABLED: False}):
-        client = TestClient(prefect_access.create_app(), base_url=f"http://{host}:4200")
+        client = TestClient(create_app(), base_url=f"http://{host}:4200")
         assert client.get("/api/version", auth=auth).status_code == status
 
 
