@@ -1,6 +1,6 @@
 """Read and write a store's documents: small JSON files such as runs/<run>.json and pins/<corpus>.json."""
 
-import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,16 +42,17 @@ class Documents:
         except OSError as error:
             raise StoreError("The store can't be written.", got=error, where=path) from error
 
-    def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
-        """Return (name, content, modification time) of the last documents by name.
+    def newest(self, folder: str, count: int) -> Iterator[tuple[str, Any, float]]:
+        """Yield (name, content, modification time) of the last documents by name.
 
         Times are seconds since 1970. Documents that can't be read, or are larger than `RUN_BYTES`, are left out.
         """
-        found = []
         for path in sorted((self.root / folder).glob("*.json"), reverse=True)[:count]:
-            with contextlib.suppress(OSError, ValueError):
-                found.append((f"{folder}/{path.name}", read_json(path, RUN_BYTES), path.stat().st_mtime))
-        return found
+            try:
+                found = (f"{folder}/{path.name}", read_json(path, RUN_BYTES), path.stat().st_mtime)
+            except (OSError, ValueError):
+                continue
+            yield found
 
     def states(self, folder: str) -> dict[str, tuple[int, float]]:
         """Return {name: (bytes, modification time)} of a folder's documents.

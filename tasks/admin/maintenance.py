@@ -145,7 +145,9 @@ def reached_by_runs(store: Store, now: float) -> Reached:
     """
     reached: Reached = set()
     newer = 0
-    for log, when in run_history.logs(store, count=1 << 30):
+    for _, log, when in store.documents.newest("runs", 1 << 30):
+        if not is_run_file(log):
+            continue
         running = log.get("outcome") == run_history.UNFINISHED and now - when < 86400 * UNFINISHED_DAYS
         if newer < RUNS or running:
             reached |= _keys(log["stages"])

@@ -300,7 +300,7 @@ def test_documents_that_are_no_json_are_one_error_and_no_output(machine: Any, s3
     store = machine("b")
     assert store.lookup("clep", "k") == f"file unreadable: {MARKER}"
     assert store.previous("clep", "k") is None
-    assert store.documents.newest("runs", 9) == []
+    assert list(store.documents.newest("runs", 9)) == []
     assert [item.kind for item in store.items(["clep"])]
     with pytest.raises(StoreError, match="can't be read"):
         store.documents.read("pins/c.json")

@@ -1,11 +1,13 @@
 """Read and write a store's documents in a bucket."""
 
-import contextlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 from clepdg.hashing import JSON_BYTES, json_bytes, parse_json
 from clepdg.store.documents import RUN_BYTES, Documents, checked, damaged
 from clepdg.store.s3.bucket import Bucket
+
+READ_AT_ONCE: Final = 50
 
 
 class BucketDocuments(Documents):
@@ -26,16 +28,19 @@ class BucketDocuments(Documents):
         """As Documents.write."""
         self.bucket.write(checked(name), json_bytes(value))
 
-    def newest(self, folder: str, count: int) -> list[tuple[str, Any, float]]:
-        """As Documents.newest: one listing, then all documents at once."""
+    def newest(self, folder: str, count: int) -> Iterator[tuple[str, Any, float]]:
+        """As Documents.newest: one listing, then several documents at once."""
         listed = {name: facts for name, facts in self.bucket.listing(folder).items() if facts[0] <= RUN_BYTES}
         names = sorted((name for name in listed if name.endswith(".json")), reverse=True)[:count]
-        contents = self.bucket.read_many(names)
-        found = []
-        for name in names:
-            with contextlib.suppress(ValueError, KeyError):
-                found.append((name, _parsed(contents[name]), listed[name][1]))
-        return found
+        for start in range(0, len(names), READ_AT_ONCE):
+            several = names[start : start + READ_AT_ONCE]
+            contents = self.bucket.read_many(several)
+            for name in several:
+                try:
+                    found = (name, _parsed(contents[name]), listed[name][1])
+                except (ValueError, KeyError):
+                    continue
+                yield found
 
     def states(self, folder: str) -> dict[str, tuple[int, float]]:
         """As Documents.states."""
