@@ -114,7 +114,11 @@ def _start_prefect(settings: Settings, say: Callable[[str], object]) -> Service:
         if note:
             say(note)
         service = start_service(settings, "prefect", prefect_command(port), url, f"{url}/health", extra)
-    deploy(settings, url, secret, say)
+    try:
+        deploy(settings, url, secret, say)
+    except BaseException:
+        end_service(service)
+        raise
     return service
 
 

@@ -174,6 +174,18 @@ def test_the_next_up_ends_what_an_interrupted_one_left(known, home, monkeypatch)
         left.kill()
 
 
+def test_a_server_without_its_deployments_is_ended(answering, home, monkeypatch):
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(services, "prefect_command", prefect_server.prefect_command)
+    monkeypatch.setattr(services, "deploy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        services.up()
+    (server,) = processes.written_services(load_settings()).values()
+    assert server.pid and not server.ready and not processes.processes_of(server)
+
+
 @pytest.mark.parametrize("written", ["[]", "{", '{"prefect": 3}', '{"prefect": {"pid": 1}}'])
 def test_a_damaged_list_of_services_is_an_empty_one(written, home):
     (home / processes.STATE).write_text(written)
