@@ -114,7 +114,8 @@ def scrub(text: str) -> str:
 
 def _of_environment() -> Iterator[str]:
     """Yield the secrets of the environment, passwords of addresses too."""
-    for name, value in os.environ.items():
+    for name in os.environ:
+        value = os.environ.get(name, "")  # another thread may remove it
         if _is_telling(name) and len(value) >= SHORTEST_BY_NAME:
             yield from (value, value.partition(":")[2])  # "user:password"
         for link in links(value) if "://" in value else ():

@@ -97,4 +97,4 @@ def secrets(table: Any, path: Path) -> str:
 
 def without_password(url: str) -> str:
     """Return a database's address without its password and options."""
-    return re.sub(r"(://[^:@/?]*):[^/?]*@", r"\1@", url).partition("?")[0]
+    return re.sub(r"(://[^:@/?]*):(?!\d*(?:[/?#]|$)).*@", r"\1@", url).partition("?")[0]

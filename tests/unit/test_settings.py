@@ -80,6 +80,8 @@ def test_ranks_do_not_share_a_gpu(monkeypatch):
     [
         ("postgresql://me:secret@db:5432/prefect", "postgresql://me@db:5432/prefect"),
         ("postgresql://me:sec:ret@db/prefect", "postgresql://me@db/prefect"),
+        ("postgresql://me:se/c?r@et@db/prefect", "postgresql://me@db/prefect"),
+        ("postgresql://db:5432/prefect", "postgresql://db:5432/prefect"),
         ("postgresql://me@db/prefect?password=secret", "postgresql://me@db/prefect"),
         ("postgresql://me@db:5432/prefect", "postgresql://me@db:5432/prefect"),
         ("postgresql:///prefect", "postgresql:///prefect"),
