@@ -27,7 +27,7 @@ def find_truncation(file: IO[bytes]) -> str | None:
     head = file.read(12)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM") and head[8:] in (b"WAVE", b"AIFF", b"AIFC"):
         return _chunks(file, size)
-    if head[4:8] in (b"ftyp", b"free", b"wide", *WHOLE_BOXES):
+    if head[4:8] in (b"ftyp", b"styp", b"free", b"skip", b"wide", *WHOLE_BOXES):
         return _boxes(file, size)
     checks: dict[bytes, Check] = {b"OggS": _ogg, b".snd": _au, b"\x1aE\xdf\xa3": _matroska}
     check = checks.get(head[:4], _frames if head[:3] == b"ID3" or frame_bytes(head) else None)
