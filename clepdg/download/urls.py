@@ -68,11 +68,12 @@ def _allowed_value(url: str, name: re.Match[str], site: str) -> str:
     """Return the value of a ${NAME} that this machine allows the server."""
     if name[1] not in secrets().get(site, ()):
         line = f'"{site}" = ["{name[1]}"]'
+        allow = f'to allow it, write {line} below [secrets] in settings.toml, or set {SECRETS}="{site}={name[1]}"'
         raise SourceError(
             "An address names an environment variable that its server may not have.",
             got=name[0],
             where=redact_with_mirror(url),
-            do=f'to allow it, write {line} below [secrets] in settings.toml, or set {SECRETS}="{site}={name[1]}"',
+            do=allow if site and "$" not in site else "write the server's name itself into the address",
         )
     return _value(url, name)
 

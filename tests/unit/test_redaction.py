@@ -120,7 +120,7 @@ def test_a_variable_is_filled_in_for_the_server_that_may_have_it(url: str, asked
     ],
 )
 def test_no_other_server_gets_it(url: str) -> None:
-    with pytest.raises(SourceError, match=r"may not have(?s:.*)\[secrets\]"):
+    with pytest.raises(SourceError, match=r"may not have(?s:.*)(\[secrets\]|server's name itself)"):
         expand(url)
 
 
