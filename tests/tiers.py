@@ -46,6 +46,7 @@ SLOW = (
     "tests/unit/test_laion.py::test_embeddings_are_laion_claps_own",
     "tests/unit/test_maintenance.py::test_gc_keeps_a_run_that_has_not_ended_and_what_an_alias_stands_for[remote]",
     "tests/unit/test_maintenance.py::test_gc_keeps_what_the_last_runs_reach[remote]",
+    "tests/unit/test_maintenance.py::test_gc_while_a_run_waits_for_the_device_removes_nothing_that_it_reuses[remote]",
     "tests/unit/test_maintenance.py::test_the_commands[remote]",
     "tests/unit/test_quality.py::test_corpora_indexed_side_by_side",
     "tests/unit/test_ranks.py",
