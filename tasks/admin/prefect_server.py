@@ -38,7 +38,7 @@ def prefect_for_one_run(settings: Settings, say: Callable[[str], None] = lambda 
     ours = running_url(settings, "prefect")
     running = os.environ.get("PREFECT_API_URL") or ours
     if running:
-        secret = read_secret(settings) if running == ours else None
+        secret = read_secret(settings) if running.rstrip("/") == ours else None
         with set_in_environment(client_environment(running, secret) if secret else {"PREFECT_API_URL": running}):
             check_prefect(running)
             yield running

@@ -16,6 +16,7 @@ import yaml
 from clepdg.errors import ClepError
 from clepdg_tasks.admin import services
 from clepdg_tasks.admin.prefect_access import api_client, read_secret, secret_file
+from clepdg_tasks.admin.prefect_server import prefect_for_one_run
 from clepdg_tasks.host import children, processes
 from clepdg_tasks.host.settings import PROJECT, load_settings
 
@@ -99,6 +100,8 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         assert (project / "prefect.toml").stat().st_mode & 0o777 == 0o600
         assert secret_file(settings).stat().st_mode & 0o777 == 0o600
         assert listening(started) == {"127.0.0.1"}
+        with prefect_for_one_run(settings) as url:
+            assert (url, os.environ["PREFECT_API_AUTH_STRING"]) == (started["prefect"].url, read_secret(settings))
         run = ["prefect", "deployment", "run", "clep-dg/data", "--param", "preset=demo", "--watch"]
         small = ["--param", 'overrides={"synthetic.utterances": 16}']
         done = deployment(run + small, project)
