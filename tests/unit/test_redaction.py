@@ -13,6 +13,7 @@ from clepdg.errors import ClepError, ConfigError, SourceError
 from clepdg.redaction import clean_error, hide, holds_secret, scrub, scrub_logs
 from clepdg_flows.run.prefect_logging import without_secrets
 from clepdg_tasks.engine.worker_main import picklable
+from tests.unit.servers import Answer, Server
 
 CARD = load_card("emodb")
 HUSH = "hush-Zk3vP9qW7x"
@@ -167,11 +168,13 @@ def test_a_long_text_takes_no_long_time(text: str) -> None:
     hide(text)
 
 
-def test_a_back_ends_error_shows_no_value_that_was_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_back_ends_error_shows_no_value_that_was_filled_in(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     monkeypatch.setenv("WORD", HUSH)
-    monkeypatch.setenv("CLEPDG_SECRETS", "http://127.0.0.1:1=WORD")
-    with pytest.raises(SourceError) as caught:
-        source.identify(CARD, "simplecache::http://me:${WORD}@127.0.0.1:1/c.zip")
+    monkeypatch.setenv("CLEPDG_SECRETS", f"{server.base}=WORD")
+    server.answers = [Answer(status=404)]
+    with pytest.raises(SourceError, match="FileNotFoundError") as caught:
+        source.identify(CARD, f"simplecache::{server.base.replace('//', '//me:${WORD}@', 1)}c.zip")
+    assert HUSH in str(caught.value.__cause__)  # fsspec's own text
     assert HUSH not in str(caught.value) + pickle.dumps(caught.value).decode("latin1")
     with pytest.raises(SourceError) as caught, object_store.translate_errors(CARD, "s3://a/b"):
         raise RuntimeError(f"{HUSH} is no key of https://a.example/?sig=abcdefg")
