@@ -60,7 +60,7 @@ def load_corpus(
     """
     from clepdg.method.prepare_corpus import prepare_corpus
 
-    root = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="clepdg-"))
+    root = Path(folder).absolute() if folder else Path(tempfile.mkdtemp(prefix="clepdg-"))
     given = None if source is None else str(source)
     return prepare_corpus(name, given, root, allow_partial=allow_partial, settings=settings)
 

@@ -120,23 +120,24 @@ def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) 
 def stream(folder: Path) -> Iterator[tuple[str, Waveform, int]]:
     """Yield (utterance_id, waveform (T,), rate in Hz) of a shard folder.
 
-    The tars are streamed in order, with WebDataset.
+    The tars are streamed in order. WebDataset reads open files: it takes a path for a URL or a pattern.
 
     Raises:
         ShardError: a tar is missing or truncated, or its utterances are not those of the offset table.
     """
-    from webdataset import WebDataset
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
     offsets = read_offsets(folder)
     for tar, expected in offsets.groupby("tar", sort=True):
         found: list[str] = []
         try:
-            for sample in WebDataset(str(folder / str(tar)), shardshuffle=False):
-                samples, rate = decode(sample["flac"])
-                if parse_json(sample["json"])["utterance_id"] != sample["__key__"]:
-                    raise ValueError(f"{sample['__key__']} has another utterance_id in its JSON")
-                found.append(sample["__key__"])
-                yield sample["__key__"], to_mono(samples), rate
+            with (folder / str(tar)).open("rb") as file:
+                for sample in group_by_keys(tar_file_expander([{"url": str(tar), "stream": file}])):
+                    samples, rate = decode(sample["flac"])
+                    if parse_json(sample["json"])["utterance_id"] != sample["__key__"]:
+                        raise ValueError(f"{sample['__key__']} has another utterance_id in its JSON")
+                    found.append(sample["__key__"])
+                    yield sample["__key__"], to_mono(samples), rate
         except OSError as error:
             raise _unreadable(folder / str(tar), error) from error
         except (tarfile.TarError, IndexingError, KeyError, EOFError, ValueError, TypeError) as error:

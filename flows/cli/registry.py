@@ -38,7 +38,7 @@ def predict_command(options: argparse.Namespace) -> None:
 
     quiet_transformers()
     model = load_classifier(settings, options.preset, options.version)
-    table = model.predict([{"path": str(path.absolute())} for path in options.files])
+    table = model.predict(options.files)
     names = [name for name in table.columns if name != "emotion"]
     width = max(len(str(path)) for path in options.files)
     for path, (_, row) in zip(options.files, table.iterrows(), strict=True):
@@ -75,21 +75,9 @@ def check_audio(files: Sequence[Path]) -> None:
     """Raise one error that names every unusable file.
 
     Raises:
-        ClepError: a file is missing, is not audio, is empty, too short or silent, or holds samples that are not finite.
+        ClepError: some can't be used, by the rules of the index.
     """
-    from clepdg.audio.io import decode
-    from clepdg.config.schema import IndexConfig
-    from clepdg.dataset.probe import find_fault
-    from clepdg.errors import IndexingError
+    from clepdg.audio.inspection import read_audio, read_usable
 
-    faults, usable = [], IndexConfig(max_seconds=1e9)  # recordings of any length
-    for path in files:
-        try:
-            samples, rate = decode(path)
-        except IndexingError as error:
-            faults.append(f"{path}: {'no such file' if not path.exists() else 'a folder' if path.is_dir() else error}")
-            continue
-        if fault := find_fault(samples, rate, usable):
-            faults.append(f"{path}: {fault}")
-    if faults:
-        raise IndexingError("Some files can't be used.", children=faults)
+    for _ in read_usable(((str(path), path) for path in files), read_audio):
+        pass

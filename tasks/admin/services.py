@@ -39,6 +39,7 @@ from clepdg_tasks.host.processes import (
     written_services,
 )
 from clepdg_tasks.host.settings import Settings, load_settings
+from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database, sqlite_url
 from clepdg_tasks.tracking.client import front_page
 
 
@@ -127,7 +128,9 @@ def _start_mlflow(settings: Settings) -> Service:
     folder.mkdir(parents=True, exist_ok=True)
     if settings.mlflow_database_url:
         check_database(settings.mlflow_database_url, "psycopg2")
-    database = settings.mlflow_database_url or f"sqlite:///{folder / 'mlflow.db'}"
+    else:
+        check_mlflow_database(mlflow_database(settings))
+    database = settings.mlflow_database_url or sqlite_url(mlflow_database(settings))
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--default-artifact-root", (folder / "artifacts").as_uri(), "--no-serve-artifacts"),

@@ -12,7 +12,9 @@ from clepdg.download.urls import redact
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
 from clepdg_tasks.host.model_checks import check_egemaps
-from clepdg_tasks.host.settings import Settings, resolve_device, without_password
+from clepdg_tasks.host.settings import Settings, resolve_device
+from clepdg_tasks.host.settings_file import without_password
+from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database
 
 NEEDED_BYTES = 2e9  # with less free space even a small run is likely to fill the disk
 
@@ -70,10 +72,12 @@ def unreachable(host: str, port: int = 443, seconds: float = 3.0) -> str | None:
 
 
 def check_tracking(settings: Settings) -> None:
-    """Raise if MLflow's server, or else its PostgreSQL, does not answer."""
+    """Raise if MLflow's server, or else its database, can't be used."""
     url = settings.tracking_url
     if url is None and settings.mlflow_database_url:
         check_database(settings.mlflow_database_url, "psycopg2")
+    elif url is None:
+        check_mlflow_database(mlflow_database(settings))
     if url is None or not url.startswith("http"):
         return
     import httpx

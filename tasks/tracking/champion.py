@@ -10,10 +10,10 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host.settings import Settings
-from clepdg_tasks.tracking.client import connect, format_tag
+from clepdg_tasks.tracking.client import connect, format_tag, translate_errors
 from clepdg_tasks.tracking.compare import read_versions
 from clepdg_tasks.tracking.marker import read_marker
-from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion
+from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion, version_of
 from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def tag_classifiers(
         marker = read_marker(store, records[ref.id])
         if marker is None or "version" not in marker:
             continue
+        if version_of(client, marker["model"], records[ref.id].key) is None:
+            continue  # a user deleted it
         tags = {
             **record.figures["headline"].get(ref.tags["row"], {}),
             "test_digest": record.digests["test"],
@@ -80,6 +82,11 @@ def promote(settings: Settings, preset: str, number: int, why: str) -> str:
     if not why.strip():
         raise ConfigError("A champion needs a reason, which is stored with it.", do='--why "checked by ear"')
     client = connect(settings)
+    with translate_errors(settings):
+        return _promote(client, preset, number, why.strip())
+
+
+def _promote(client: "MlflowClient", preset: str, number: int, why: str) -> str:
     versions = {version.number: version for version in read_versions(client, preset)}
     eligible = [n for n, version in versions.items() if version.place[:2] == (SUPERVISED, MAIN_ROW)]
     if number not in eligible:
@@ -92,6 +99,6 @@ def promote(settings: Settings, preset: str, number: int, why: str) -> str:
     before = next((version.number for version in versions.values() if version.champion), None)
     if number == before:
         return f"version {number} is the champion already"
-    set_champion(client, model_name("classifier", preset), number, why.strip())
+    set_champion(client, model_name("classifier", preset), number, why)
     unknown = "" if "uar" in versions[number].tags else f"; it is {NOT_EVALUATED}"
     return f"version {number} is the champion now" + (f"; it was version {before}" if before else "") + unknown

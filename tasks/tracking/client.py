@@ -2,37 +2,46 @@
 
 import json
 import logging
+import os
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from clepdg.download import urls
+from clepdg.errors import ClepError
 from clepdg.hashing import plain
+from clepdg.redaction import scrub
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host import liveness
-from clepdg_tasks.host.processes import running_url
-from clepdg_tasks.host.settings import Settings, without_password
+from clepdg_tasks.host.processes import environment, running_url
+from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.host.settings_file import without_password
+from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database, sqlite_url
 from clepdg_tasks.tracking.model_cards import experiment_description
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+UNAVAILABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's error codes of a server that does not answer
 CLASSIC = "workflowType=machine_learning"  # without it MLflow opens its pages for language models, which show no runs
 
 
 def tracking_url(settings: Settings) -> str:
     """Return MLflow's tracking URI: a server, else a PostgreSQL or SQLite URL."""
-    own = settings.mlflow_database_url or f"sqlite:///{settings.home / 'mlflow' / 'mlflow.db'}"
-    return settings.tracking_url or own
+    return settings.tracking_url or settings.mlflow_database_url or sqlite_url(mlflow_database(settings))
 
 
 def where_to_view(settings: Settings) -> str:
     """Return where to view MLflow: an address, or a command."""
     url = tracking_url(settings)
-    return url if url.startswith("http") else f"mlflow ui --backend-store-uri {without_password(url)}"
+    shown = url if url.startswith("sqlite") else without_password(url)
+    return urls.redact(url) if url.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
 
 
 def _is_own(settings: Settings) -> bool:
@@ -43,16 +52,45 @@ def _is_own(settings: Settings) -> bool:
 def tracking_identity(settings: Settings) -> str:
     """Return a name of the tracking store that does not depend on its port.
 
-    The server of `make up` has the name of its database.
+    The server of `make up` has the name of its database. A database in the place of one that was removed gets another
+    name: outputs that were registered in the removed one are registered again.
     """
     if settings.tracking_url and not _is_own(settings):
         return urls.redact(settings.tracking_url)
-    own = settings.mlflow_database_url
-    return without_password(own) if own else str(settings.home / "mlflow")
+    if settings.mlflow_database_url:
+        return without_password(settings.mlflow_database_url)
+    database = mlflow_database(settings)
+    replaced = database.with_name("replaced")
+    if not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        replaced.write_text(uuid.uuid4().hex)
+    return f"{database.parent} {replaced.read_text()}" if replaced.exists() else str(database.parent)
+
+
+@contextmanager
+def translate_errors(settings: Settings) -> Iterator[None]:
+    """Turn errors of MLflow and its database into ClepError."""
+    import mlflow
+    import sqlalchemy
+
+    try:
+        yield
+    except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+        where = where_to_view(settings)
+        raise ClepError("MLflow refuses or does not answer.", got=first_line(error)[:400], where=where) from error
 
 
 def connect(settings: Settings) -> "MlflowClient":
-    """Return a client of MLflow's tracking server, or of its database."""
+    """Return a client of MLflow's tracking server, or of its database.
+
+    Raises:
+        ClepError: MLflow's database can't be used.
+    """
+    if not settings.tracking_url and not settings.mlflow_database_url:
+        check_mlflow_database(mlflow_database(settings))
+    for name, value in environment(settings).items():
+        if name.startswith("MLFLOW_"):
+            os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
@@ -62,7 +100,25 @@ def connect(settings: Settings) -> "MlflowClient":
     url = tracking_url(settings)
     mlflow.set_tracking_uri(url)
     mlflow.set_registry_uri(url)
-    return mlflow.MlflowClient(tracking_uri=url, registry_uri=url)
+    with translate_errors(settings):
+        return mlflow.MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def experiment_name(preset: str) -> str:
+    """Return the name of a preset's experiment; the demo has one of its own."""
+    return "clep-dg-demo" if preset == "demo" else "clep-dg"
+
+
+def restore_experiment(client: "MlflowClient", preset: str) -> bool:
+    """Restore a preset's experiment if it was deleted; return whether it was.
+
+    MLflow accepts no run in a deleted experiment, and no other of its name.
+    """
+    found = client.get_experiment_by_name(experiment_name(preset))
+    if found is None or found.lifecycle_stage == "active":
+        return False
+    client.restore_experiment(found.experiment_id)
+    return True
 
 
 def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> str:
@@ -70,7 +126,7 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
 
     Its artifacts never go to the current folder.
     """
-    name = "clep-dg-demo" if preset == "demo" else "clep-dg"
+    name = experiment_name(preset)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -89,7 +145,7 @@ def run_page(url: str, experiment: str, run_id: str, artifact: str = "") -> str 
     """Return the URL of a run's page, or its artifact; None without a server."""
     if not url.startswith("http"):
         return None
-    page = f"{url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    page = f"{urls.redact(url).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
     return page + (f"/artifacts/{artifact}" if artifact else "") + f"?{CLASSIC}"
 
 
@@ -163,7 +219,7 @@ def format_tag(value: Any) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (scrub(str(error)).splitlines() or [type(error).__name__])[0]
 
 
 def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
@@ -171,15 +227,21 @@ def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
 
     The list is empty where MLflow was never used.
     """
-    if not settings.tracking_url and not (settings.home / "mlflow" / "mlflow.db").exists():
+    if never_used(settings):
         return []
     client, found, token = connect(settings), list[tuple[str, dict[str, str]]](), None
-    while True:
-        page = client.search_registered_models(max_results=100, page_token=token)
-        for model in page:
-            stage = model.name.removeprefix("demo-").removeprefix("clep-dg-").replace("-", "_")
-            numbers = sorted({str(number) for number in model.aliases.values()})
-            found += [(stage, dict(client.get_model_version(model.name, number).tags)) for number in numbers]
-        token = page.token
-        if not token:
-            return found
+    with translate_errors(settings):
+        while True:
+            page = client.search_registered_models(max_results=100, page_token=token)
+            for model in page:
+                stage = model.name.removeprefix("demo-").removeprefix("clep-dg-").replace("-", "_")
+                numbers = sorted({str(number) for number in model.aliases.values()})
+                found += [(stage, dict(client.get_model_version(model.name, number).tags)) for number in numbers]
+            token = page.token
+            if not token:
+                return found
+
+
+def never_used(settings: Settings) -> bool:
+    """Return whether MLflow would be a SQLite file that does not exist."""
+    return not (settings.tracking_url or settings.mlflow_database_url or mlflow_database(settings).exists())

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
+from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import config_changes
 from clepdg_tasks.engine.run_history import split_id
 from clepdg_tasks.host.settings import Settings
-from clepdg_tasks.tracking.client import connect, first_line
+from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, translate_errors
 from clepdg_tasks.tracking.model_registry import CHAMPION, first_run, model_name
 from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, paired_differences
 
@@ -46,6 +47,8 @@ def read_versions(client: "MlflowClient", preset: str) -> list[Version]:
     try:
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
     except mlflow.exceptions.MlflowException as error:
+        if error.error_code in UNAVAILABLE:
+            raise
         do = first_run(preset)
         raise ConfigError("No classifier is registered yet.", got=first_line(error), where=name, do=do) from error
     found, token = [], None
@@ -69,7 +72,8 @@ def compare(settings: Settings, preset: str, numbers: Sequence[int] = ()) -> str
         ConfigError: none is registered, or numbers are not two registered versions.
     """
     client, store = connect(settings), settings.open_store()
-    versions = read_versions(client, preset)
+    with translate_errors(settings):
+        versions = read_versions(client, preset)
     if numbers:
         old, new = _chosen(versions, numbers)
         return "\n".join(
@@ -144,9 +148,9 @@ def data_digests(store: Store, tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run(store: Store, name: str) -> dict[str, Any]:
-    content: dict[str, Any] | None = store.documents.read(f"runs/{name}.json")
+    content = run_history.read(store, name)
     if content is None:
-        raise StoreError("A run's file is missing.", where=store.documents.address(f"runs/{name}.json"))
+        raise StoreError("A run's file is missing or damaged.", where=store.documents.address(f"runs/{name}.json"))
     return content
 
 

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
-from clepdg.errors import ConfigError
-from clepdg.store.record import Record
+from clepdg.errors import ConfigError, StoreError
+from clepdg.store.record import Record, damage
 from clepdg.store.store import Store
+from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host.settings import Settings, load_settings
-from clepdg_tasks.tracking.client import connect, first_line
+from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, never_used, translate_errors
 from clepdg_tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
 from clepdg_tasks.tracking.model_cards import model_description, version_description
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from clepdg.method.emotion_classifier import EmotionClassifier
 
 MODELS = {
     "clep": "clep-dg-clep",
@@ -53,7 +56,7 @@ def register(
         run: name of the flow run, stored as a tag of the version.
     """
     name = model_name(record.stage, preset)
-    found = _version_of(client, name, record.key)
+    found = version_of(client, name, record.key)
     if found is None:
         tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": preset}
         tags |= {**fold_tags(node), "licences": licences_of(node), "run": run}
@@ -75,9 +78,7 @@ def _log_model(
 ) -> str:
     """Log a version's files, or their place in the store; return its address."""
     tags = fold_tags(node)
-    whole = tags.get("fold") == SUPERVISED and "variant" not in tags
-    servable = record.stage == "classifier" and whole and tags.get("row") == MAIN_ROW
-    if servable:
+    if is_servable(record.stage, tags):
         from clepdg_tasks.tracking.serving import save_classifier
 
         clep = records[clep_id(node)]
@@ -85,7 +86,7 @@ def _log_model(
         with TemporaryDirectory() as scratch:
             save_classifier(Path(scratch) / "model", head, tower, record.key)
             client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
-    elif whole or record.stage in ("acpt", "text_embeddings"):
+    elif _is_whole(tags) or record.stage in ("acpt", "text_embeddings"):
         folder = store.local(record.stage, record.key)
         for name in record.files:
             client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
@@ -100,7 +101,17 @@ def _log_model(
     return f"{client.get_run(run_id).info.artifact_uri}/model"
 
 
-def _version_of(client: "MlflowClient", name: str, key: str) -> str | None:
+def _is_whole(tags: Mapping[str, str]) -> bool:
+    return tags.get("fold") == SUPERVISED and "variant" not in tags
+
+
+def is_servable(stage: str, tags: Mapping[str, str]) -> bool:
+    """Return whether a version is a classifier that can be served."""
+    return stage == "classifier" and _is_whole(tags) and tags.get("row") == MAIN_ROW
+
+
+def version_of(client: "MlflowClient", name: str, key: str) -> str | None:
+    """Return the version of a model that was made from an output, or None."""
     found = client.search_model_versions(f"name = '{name}' and tag.stage_key = '{key}'")
     return str(found[0].version) if found else None
 
@@ -124,46 +135,90 @@ def first_run(preset: str) -> str:
     return f"run the pipeline first (clep-dg run --preset {preset}){demo}"
 
 
-def load_classifier(settings: Settings, preset: str, version: str | None = None) -> Any:
+def load_classifier(settings: Settings, preset: str, version: str | None = None) -> "EmotionClassifier":
     """Load the champion of the registered classifiers, or another version.
+
+    MLflow only names it. CLEP and the head are read from the store, after their digests are checked: no pickle and no
+    code of a registry is loaded.
 
     Args:
         version: number or alias of a version; None: the champion.
 
     Raises:
         ConfigError: it does not exist, or can't be served.
+        StoreError: the store does not hold it.
     """
-    name = model_name("classifier", preset)
-    do = first_run(preset)
-    elsewhere = settings.tracking_url or settings.mlflow_database_url
-    if not elsewhere and not (settings.home / "mlflow" / "mlflow.db").exists():
-        raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
-    connect(settings)
-    import mlflow
+    from clepdg.method.emotion_classifier import EmotionClassifier
+    from clepdg.method.heads import load_head
+    from clepdg.models.clap import load_clap
 
-    try:
-        chosen = f"/{version}" if str(version).isdigit() else f"@{version or CHAMPION}"
-        return mlflow.pyfunc.load_model(f"models:/{name}{chosen}")
-    except mlflow.exceptions.MlflowException as error:
-        where = f"{name}, {version or CHAMPION}"
-        if "MLmodel" in str(error):
-            raise ConfigError(
-                "This version has a head only and can't be served.",
-                expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
-                where=where,
-                do=f"clep-dg compare --preset {preset} lists the versions",
-            ) from error
-        do = f"clep-dg compare --preset {preset} lists the versions" if version else do
+    chosen = version or CHAMPION
+    tags = _tags_of(settings, preset, chosen)
+    where, store = f"{model_name('classifier', preset)}, {chosen}", settings.open_store()
+    if not is_servable("classifier", tags):
         raise ConfigError(
-            "There is no such registered classifier.", got=first_line(error), where=where, do=do
-        ) from error
+            "This version has a head only and can't be served.",
+            got=", ".join(tags.get(name, "-") for name in ("fold", "row")),
+            expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
+            where=where,
+            do=f"clep-dg compare --preset {preset} lists the versions",
+        )
+    run = run_history.read(store, tags.get("run", "-")) or {"stages": {}}
+    clep = run["stages"].get(f"clep/{tags.get('model')}", {}).get("key")
+    folders = []
+    for stage, key in (("clep", clep), ("classifier", tags.get("stage_key"))):
+        found = _verify(store, stage, key, tags.get("digest") if stage == "classifier" else None)
+        if isinstance(found, str):
+            raise StoreError(
+                "The store does not hold this version's model.",
+                got=f"{stage} {key}: {found}",
+                where=f"{where}; {store.url}",
+                do=f"set CLEPDG_STORE to the store of its run, or compute it again: clep-dg run --preset {preset}",
+            )
+        folders.append(found)
+    return EmotionClassifier(load_clap(folders[0]), load_head(folders[1]))
+
+
+def _tags_of(settings: Settings, preset: str, chosen: str) -> Mapping[str, str]:
+    """Return the tags of a registered classifier.
+
+    Args:
+        chosen: its number or alias.
+    """
+    name, do = model_name("classifier", preset), first_run(preset)
+    if never_used(settings):
+        raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
+    client = connect(settings)
+    from mlflow.exceptions import MlflowException
+
+    with translate_errors(settings):
+        try:
+            numbered = client.get_model_version if chosen.isdigit() else client.get_model_version_by_alias
+            return dict(numbered(name, chosen).tags)
+        except MlflowException as error:
+            if error.error_code in UNAVAILABLE:
+                raise
+            do = do if chosen == CHAMPION else f"clep-dg compare --preset {preset} lists the versions"
+            where, got = f"{name}, {chosen}", first_line(error)
+            raise ConfigError("There is no such registered classifier.", got=got, where=where, do=do) from error
+
+
+def _verify(store: Store, stage: str, key: str | None, digest: str | None) -> Path | str:
+    """Return an output's folder, its files checked, or why it can't be used."""
+    record = store.lookup(stage, key) if key else "its run's file does not name it"
+    if isinstance(record, str):
+        return record
+    if digest not in (None, record.digests["content"]):
+        return "another output than the registered one"
+    folder = store.local(stage, record.key)
+    return damage(folder, record, rehash=True) or folder
 
 
 def registered_parts(version: str, preset: str) -> tuple[Any, Any]:
     """Return the CLEP and the head of a registered classifier.
 
     Raises:
-        ConfigError: it does not exist, or can't be served.
+        ClepError: it does not exist, can't be served, or is not in the store.
     """
-    model = load_classifier(load_settings(), preset, version).unwrap_python_model()
+    model = load_classifier(load_settings(), preset, version)
     return model.clap, model.head

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from clepdg.redaction import scrub
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import Node
@@ -21,6 +22,7 @@ from clepdg_tasks.host import liveness
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.tracking.champion import tag_classifiers
 from clepdg_tasks.tracking.client import (
+    UNAVAILABLE,
     connect,
     end_killed_runs,
     experiment_id,
@@ -30,6 +32,7 @@ from clepdg_tasks.tracking.client import (
     log_params,
     log_points,
     metric_name,
+    restore_experiment,
     run_page,
     tracking_identity,
     tracking_url,
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("clepdg")
-
-UNAVAILABLE = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # MLflow's error codes of a server that does not answer
 
 
 @dataclass
@@ -65,6 +66,7 @@ class MlflowLogger:
     _threads: threading.RLock = field(default_factory=threading.RLock)
     _experiment: str = ""
     _down: bool = False
+    _restored: bool = False
     _failures: list[str] = field(default_factory=list)
     _registered_late: int = 0
     _runs: dict[str, str | None] = field(default_factory=dict)  # key of a registered output -> its MLflow run
@@ -83,8 +85,10 @@ class MlflowLogger:
         """Return messages about failed and late registrations."""
         notes = []
         if self._failures:
-            first = f"MLflow did not accept {self._failures[0]}"
-            notes.append(f"{first}. Once MLflow answers, run the same command again: it registers what is missing.")
+            when = "MLflow answers" if self._down else "that is mended"
+            notes.append(f"MLflow did not accept {self._failures[0]}. Once {when}, the same command registers it.")
+        if self._restored:
+            notes.append("MLflow's experiment was deleted; it is restored, since registered versions link to its runs.")
         if self._registered_late:
             notes.append(f"Outputs of earlier runs were registered in MLflow: {self._registered_late}.")
         return notes
@@ -114,6 +118,7 @@ class MlflowLogger:
             opened = connect(self.settings)
             self.tags = {**self.tags, "git_commit": git_commit()}
             end_killed_runs(opened, self.store)
+            self._restored = restore_experiment(opened, self.preset)
             experiment = experiment_id(opened, self.settings, self.preset)
             run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags={**self.tags, **FLOW})
             log_params(opened, run.info.run_id, self.parameters)
@@ -157,7 +162,7 @@ class MlflowLogger:
         if run_id is not None and not self._down:
             try:
                 with self._threads:
-                    self.client().set_tag(run_id, "error", str(error)[:4000])
+                    self.client().set_tag(run_id, "error", scrub(str(error))[:4000])
                     self.client().set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
             except Exception as second:
                 self._failed("a failure", second)
@@ -209,14 +214,13 @@ class MlflowLogger:
 
         Without a stage: of this flow run. None where there is no page.
         """
-        url = tracking_url(self.settings)
         if not stage:
-            return run_page(url, self._experiment, self.parent) if self.parent else None
+            return run_page(tracking_url(self.settings), self._experiment, self.parent) if self.parent else None
         record = self.store.lookup(stage, key)
         marker = read_marker(self.store, record) if isinstance(record, Record) else None
         if marker is None or "experiment" not in marker:
             return None
-        return run_page(url, marker["experiment"], marker["run_id"], artifact)
+        return run_page(tracking_url(self.settings), marker["experiment"], marker["run_id"], artifact)
 
     def is_registered(self, record: Record) -> bool:
         """Return whether MLflow has an output; a positive result is cached."""
@@ -237,8 +241,7 @@ class MlflowLogger:
             liveness.mark_reported(self.store.root / "runs", self.tags["run"])
             return
         try:
-            runs = {name: {"mlflow_run": self._runs.get(facts.get("key") or "")} for name, facts in stages.items()}
-            linked = {name: {**facts, **runs[name]} for name, facts in stages.items()}
+            linked = {n: {**facts, "mlflow_run": self._runs.get(str(facts.get("key")))} for n, facts in stages.items()}
             self._client.log_dict(self.parent, linked, "stages.json")
             self._client.set_terminated(self.parent, status)
             liveness.mark_reported(self.store.root / "runs", self.tags["run"])

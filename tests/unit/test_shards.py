@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -202,3 +203,14 @@ def test_learning_digest_ignores_the_test_part(corpus, tmp_path):
     a, b, c = (shards.digests(folder) for folder in folders)
     assert a["learning"] == b["learning"] != c["learning"]
     assert len({a["content"], b["content"], c["content"]}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "[lab]", "exp#3", "take?", "{a,b}", "a::b", "pipe:cat", "e%20f'g", "s3:"]
+)
+def test_the_name_of_a_folder_is_no_pattern_and_no_address(written, tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    shutil.copytree(written[0], folder)
+    monkeypatch.chdir(tmp_path)
+    expected = shards.read_offsets(written[0]).utterance_id.tolist()
+    assert sorted(each for each, _, _ in shards.stream(folder)) == sorted(expected)
