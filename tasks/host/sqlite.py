@@ -44,9 +44,8 @@ def check_mlflow_database(path: Path, *, wait_seconds: float = 5.0) -> None:
     """
     if not path.exists():
         return
-    aside = path.with_name("mlflow-old")
-    put_aside = f"mkdir {shlex.quote(str(aside))} && mv {shlex.quote(str(path))}* {shlex.quote(str(aside))}"
-    anew = f"{put_aside}; the next run registers the store's outputs in a new one"
+    folder = f"cd {shlex.quote(str(path.parent))}"
+    anew = f"{folder} && mkdir old && mv {path.name}* old; the next run registers the store's outputs in a new one"
     try:
         found = _schema(path, wait_seconds)
     except sqlite3.Error as error:
@@ -56,7 +55,7 @@ def check_mlflow_database(path: Path, *, wait_seconds: float = 5.0) -> None:
         raise ClepError("MLflow's database can't be read.", got=error, where=path, do=do) from error
     expected = _expected_schema()
     if expected and found not in (None, expected):
-        upgrade = f"mlflow db upgrade {shlex.quote(sqlite_url(path))}"
+        upgrade = f"{folder} && mlflow db upgrade sqlite:///{path.name}"
         raise ClepError(
             "MLflow's database was written by another version of MLflow.",
             got=f"schema {found}",

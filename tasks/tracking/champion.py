@@ -10,11 +10,12 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host.settings import Settings
-from clepdg_tasks.tracking.client import connect, format_tag, translate_errors
+from clepdg_tasks.tracking.client import connect, translate_errors
 from clepdg_tasks.tracking.compare import read_versions
 from clepdg_tasks.tracking.marker import read_marker
 from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion, version_of
 from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
+from clepdg_tasks.tracking.run_data import format_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

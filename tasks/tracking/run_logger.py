@@ -27,11 +27,6 @@ from clepdg_tasks.tracking.client import (
     end_killed_runs,
     experiment_id,
     first_line,
-    flatten,
-    log_inputs,
-    log_params,
-    log_points,
-    metric_name,
     restore_experiment,
     run_page,
     tracking_identity,
@@ -42,6 +37,7 @@ from clepdg_tasks.tracking.lineage import fold_tags, git_commit
 from clepdg_tasks.tracking.marker import MARKER, read_marker, write_marker
 from clepdg_tasks.tracking.model_cards import FLOW, run_description
 from clepdg_tasks.tracking.model_registry import MODELS, register
+from clepdg_tasks.tracking.run_data import flatten, log_inputs, log_params, log_points, metric_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -69,7 +69,11 @@ def other_version(home: Path) -> None:
         (not_sqlite, "can't be read.*file is not a database", "mv .*mlflow.db"),
         (torn, "can't be read", "mv .*mlflow.db"),
         (folder, "can't be read.*unable to open", "mv .*mlflow.db"),
-        (other_version, "another version of MLflow.*schema 0123456789ab", "mlflow db upgrade .sqlite:///"),
+        (
+            other_version,
+            "another version of MLflow.*schema 0123456789ab",
+            "cd '.*a home/mlflow' && mlflow db upgrade sqlite:///mlflow.db",
+        ),
     ],
 )
 def test_a_database_that_cannot_be_used_is_one_message_with_the_command_that_mends_it(tmp_path, spoil, what, do, use):
@@ -95,7 +99,7 @@ def test_a_plain_path_has_the_address_that_the_documents_show(tmp_path):
     settings = settings_in(tmp_path)
     assert tracking_url(settings) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     assert where_to_view(settings_in(Path("/a b?c"))) == (
-        "mlflow ui --backend-store-uri 'sqlite+pysqlite:///file:/a%20b%3Fc/mlflow/mlflow.db?uri=true'"
+        "cd '/a b?c/mlflow' && mlflow ui --backend-store-uri sqlite:///mlflow.db"
     )
 
 
