@@ -48,6 +48,10 @@ PRELOADED = [
 TOKEN = "CLEPDG_SOAK"  # in the environment of every process that a run starts
 
 
+class Stopped(BaseException):
+    """Raised in parallel stages to stop a run, as the flow's own."""
+
+
 def start(home: Path, *, token: str = "", processes: bool = False) -> BaseProcess:
     """Start a run in a process forked from one that has torch already: tenths of a second instead of many."""
     context = multiprocessing.get_context("forkserver")
@@ -71,7 +75,6 @@ def bring_up_to_date(home: Path, token: str, processes: bool) -> None:
     from clepdg.hashing import plain, write_json
     from clepdg.store.record import Record
     from clepdg_flows.run.plan import make_plan
-    from clepdg_flows.run.run import Stopped
     from clepdg_tasks.engine import execute, run_history
     from clepdg_tasks.engine import node as stages
     from clepdg_tasks.host import liveness
