@@ -188,7 +188,7 @@ def validate(card: Card, given: str) -> str:
     Raises:
         SourceError: it is no address, or holds a secret.
     """
-    address = "://" in given
+    address = _is_address(given)
     if address and redaction.holds_secret(given):
         raise SourceError(
             f"The address of {card.name} holds what may be a secret, and would be stored with every result.",
@@ -208,6 +208,11 @@ def validate(card: Card, given: str) -> str:
         expected="a folder, an archive (zip, tar), a .csv list of files, or an address (http://, https://, s3://, file:///)",
         where="--source",
     )
+
+
+def _is_address(given: str) -> bool:
+    """Return whether a source is an address, and no path that looks like one."""
+    return "://" in given and not given.startswith(("/", "~", "./", "../"))
 
 
 def _is_valid(link: str) -> bool:
@@ -237,11 +242,8 @@ def local_path(card: Card, url: str) -> Path | None:
 
 
 def as_path(url: str) -> Path | None:
-    """Return the local path of an address, or None for a remote one.
-
-    The path need not exist.
-    """
-    if is_web(url) or ("://" in url and not re.match("file://", url, re.IGNORECASE)):
+    """Return an address's local path, which need not exist, or None."""
+    if _is_address(url) and not re.match("file://", url, re.IGNORECASE):
         return None
     path = Path(url2pathname(urlsplit(url).path) if re.match("file://", url, re.IGNORECASE) else url)
     return path.expanduser().absolute()

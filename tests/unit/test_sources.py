@@ -15,7 +15,7 @@ import pytest
 
 from clepdg import hashing
 from clepdg.corpora.cards import Address, Card, Expected, Split
-from clepdg.download import archives, folders, http_client, one_file, source
+from clepdg.download import archives, folders, http_client, one_file, source, urls
 from clepdg.download import fetch as fetching
 from clepdg.errors import SourceError
 from tests.unit.servers import ARCHIVE, CONTENT, ETAG, Answer, Server
@@ -115,6 +115,18 @@ def test_state_of_an_archive(tmp_path: Path) -> None:
     path.write_bytes(ARCHIVE)
     facts = {"kind": "archive", "name": path.name, "bytes": len(ARCHIVE), "mtime_ns": path.stat().st_mtime_ns}
     assert source.identify(CARD, str(path)) == source.identify(CARD, path.as_uri()) == facts
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://x", "zip::http://h", "a::b #?{c}%41'\"", "x?token=abc", "me:pw@host", "${HOME}"]
+)
+def test_a_folder_of_any_name_is_no_address(tmp_path: Path, name: str) -> None:
+    given = f"{tmp_path}/{name}/corpus"
+    folder = Path(given)
+    folder.mkdir(parents=True)
+    (folder / "a.wav").write_bytes(b"x")
+    assert urls.validate(CARD, given) == given
+    assert source.identify(CARD, given) == source.identify(CARD, folder.as_uri())
 
 
 def test_state_of_a_cards_addresses_needs_no_network() -> None:
