@@ -43,7 +43,7 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(SCRIPT),
-            artifacts={"head": str(head), "clep": str(clep)},
+            artifacts={"head": head.absolute().as_uri(), "clep": clep.absolute().as_uri()},  # MLflow reads addresses
             code_paths=[str(PROJECT / "clepdg")],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             metadata={"stage_key": key},

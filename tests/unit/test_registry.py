@@ -21,6 +21,7 @@ from clepdg_tasks.host.settings import Settings, load_settings
 from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database
 from clepdg_tasks.tracking import model_registry
 from clepdg_tasks.tracking.client import connect
+from clepdg_tasks.tracking.serving import save_classifier
 
 MODEL = "demo-clep-dg-classifier"
 TAGS = {"fold": SUPERVISED, "row": MAIN_ROW, "model": "supervised.c0", "run": "a-run", "stage_key": "k", "digest": "d"}
@@ -184,6 +185,13 @@ def test_mlflow_writes_below_its_home_and_nowhere_else(settings):
     assert {path.name for path in top.iterdir()} == {"empty", settings.home.name, Path(settings.store).name}
     assert not [*(top / "empty").iterdir()]
     assert {path.name for path in settings.home.iterdir()} <= {"mlflow", "artifacts"}
+
+
+def test_a_served_model_is_made_of_folders_of_any_name(settings, tmp_path):
+    store = settings.open_store()
+    save_classifier(tmp_path / "model", store.local("classifier", "k"), store.local("clep", "c"), "k")
+    found = {path.name for path in (tmp_path / "model" / "artifacts").rglob("*") if path.is_file()}
+    assert {"head.safetensors", "head.json", "model.safetensors"} <= found
 
 
 def test_mlflow_unpickles_nothing_in_our_processes(settings):
