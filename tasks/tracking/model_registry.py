@@ -152,7 +152,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     from clepdg.method.heads import load_head
     from clepdg.models.clap import load_clap
 
-    chosen = version or CHAMPION
+    chosen = str(version or CHAMPION)
     tags = _tags_of(settings, preset, chosen)
     where, store = f"{model_name('classifier', preset)}, {chosen}", settings.open_store()
     if not is_servable("classifier", tags):

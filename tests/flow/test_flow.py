@@ -175,7 +175,7 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     assert list(answer.columns) == ["emotion", "angry", "happy", "neutral", "sad"]
     assert answer[["angry", "happy", "neutral", "sad"]].sum(axis=1).tolist() == pytest.approx([1, 1])
     by_alias = model_registry.load_classifier(load_settings(), "open", "champion")
-    by_number = model_registry.load_classifier(load_settings(), "open", version.version)
+    by_number = model_registry.load_classifier(load_settings(), "open", str(version.version))
     pd.testing.assert_frame_equal(by_alias.predict(audio), by_number.predict(audio))
     with pytest.raises(ConfigError, match="no such registered"):
         model_registry.load_classifier(load_settings(), "open", "challenger")
