@@ -18,7 +18,7 @@ RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
     "source": 2,
-    "index": 5,
+    "index": 6,
     "shard": 2,
     "backbone": 3,
     "clep": 3,
@@ -27,7 +27,7 @@ VERSIONS: Final[dict[str, int]] = {
     "audio_embeddings": 2,
     "classifier": 2,
     "evaluate": 10,
-    "report": 10,
+    "report": 11,
 }
 
 _TRAINED: Final = ("backbone", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
