@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from clepdg.errors import ClepError
 from clepdg_tasks.host.settings import Settings
@@ -24,6 +24,14 @@ def sqlite_url(path: Path, driver: str = "") -> str:
     if "?" not in str(path):
         return f"sqlite{driver}:///{path}"
     return f"sqlite{driver or '+pysqlite'}:///file:{quote(str(path))}?uri=true"
+
+
+def file_of(url: str) -> Path:
+    """Return the file of a SQLite address, absolute."""
+    from sqlalchemy.engine import make_url
+
+    database = make_url(url).database or ""
+    return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database).absolute()
 
 
 def mlflow_database(settings: Settings) -> Path:

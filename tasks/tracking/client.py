@@ -16,7 +16,7 @@ from clepdg_tasks.host import liveness
 from clepdg_tasks.host.processes import environment, running_url
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.host.settings_file import without_password
-from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database, sqlite_url
+from clepdg_tasks.host.sqlite import check_mlflow_database, file_of, mlflow_database, sqlite_url
 from clepdg_tasks.tracking.model_cards import experiment_description
 
 if TYPE_CHECKING:
@@ -129,10 +129,22 @@ def experiment_id(client: "MlflowClient", settings: Settings, preset: str) -> st
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    folder = settings.home / "mlflow" / ("artifacts-demo" if preset == "demo" else "artifacts")
-    location = folder.as_uri() if _is_own(settings) else None
+    location = _artifacts(settings, "artifacts-demo" if preset == "demo" else "artifacts")
     note = {"mlflow.note.content": experiment_description(preset)}
     return str(client.create_experiment(name, artifact_location=location, tags=note))
+
+
+def _artifacts(settings: Settings, name: str) -> str | None:
+    """Return where artifacts go; None: a server of the user's decides.
+
+    Of a database of the user's they lie beside its file, else with this machine's state.
+    """
+    url = str(settings.tracking_url)
+    if _is_own(settings) or url.startswith(("postgresql", "mysql", "mssql")):
+        return (settings.home / "mlflow" / name).as_uri()
+    if url.startswith("sqlite"):
+        return file_of(url).with_name(name).as_uri()
+    return None
 
 
 def front_page(url: str) -> str:

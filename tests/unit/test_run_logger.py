@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +11,9 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import Computed, Node
 from clepdg_tasks.host.settings import Settings
-from clepdg_tasks.host.sqlite import mlflow_database
+from clepdg_tasks.host.sqlite import mlflow_database, sqlite_url
 from clepdg_tasks.tracking import model_registry
-from clepdg_tasks.tracking.client import connect
+from clepdg_tasks.tracking.client import connect, experiment_id
 from clepdg_tasks.tracking.marker import MARKER, read_marker
 from clepdg_tasks.tracking.run_logger import MlflowLogger
 
@@ -104,3 +105,16 @@ def test_outputs_are_registered_again_in_a_database_that_replaces_another(settin
     database.rename(database.with_name("aside.db"))
     assert not is_registered()
     database.with_name("aside.db").rename(database)
+
+
+@pytest.mark.parametrize("folder", ["shared", "a #b?c{d}%20"])
+def test_artifacts_lie_beside_a_database_of_the_user_s(tmp_path, settings, monkeypatch, folder):
+    """MLflow's own default is ./mlruns, in whatever folder the command runs."""
+    place = tmp_path / folder
+    place.mkdir()
+    url = sqlite_url(place / "mlflow.db")
+    shared = replace(settings, tracking_url=url)
+    monkeypatch.chdir(tmp_path)
+    client = connect(shared)
+    location = client.get_experiment(experiment_id(client, shared, "open")).artifact_location
+    assert location == (place / "artifacts").as_uri()
