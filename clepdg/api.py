@@ -66,32 +66,39 @@ def load_corpus(
 
 
 def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pickle_weights: bool = False) -> "Clap":
-    """Load a CLAP: "micro", a folder, or a model of the Hugging Face hub.
+    """Load a backbone: "micro", a folder, a hub name, "dual:AUDIO+TEXT".
 
     Args:
-        name: on the hub NAME where it is pinned, else NAME@COMMIT.
-        seed: of micro's random weights.
+        name: on the hub NAME where it is pinned, else NAME@COMMIT; AUDIO and TEXT are such names or folders.
+        seed: of random weights: micro's, or those of dual's heads.
         allow_pickle_weights: read pickled weights whose bytes no pin names.
 
     >>> load_clap("micro").encode_text(["happy speech"]).shape
     torch.Size([1, 128])
     """
-    from clepdg.config.model_pins import local_folder, pinned_revision
+    from clepdg.config.model_pins import DUAL, dual_parts, local_folder, pinned_revision
     from clepdg.config.schema import MICRO
     from clepdg.download import hub
-    from clepdg.models import clap
-    from clepdg.models.files import CLAP_FILES
+    from clepdg.models.dual import build_dual, load_model
+    from clepdg.models.files import CLAP_FILES, ENCODER_FILES, TEXT_FILES, Choose
     from clepdg.models.micro import build_micro
+
+    def place(part: str, commit: str | None, choose: Choose) -> Path:
+        folder = local_folder(part)
+        if folder is None:
+            hub.check(part, commit, choose, allow_unknown=allow_pickle_weights)
+            folder = hub.fetch(part, str(commit), choose)
+        return folder
 
     if str(name) == MICRO:
         return build_micro(seed, device=device)
-    folder = local_folder(str(name))
-    if folder is None:
-        repository, _, revision = str(name).partition("@")
-        commit = revision or pinned_revision(repository)
-        hub.check(repository, commit, CLAP_FILES, allow_unknown=allow_pickle_weights)
-        folder = hub.fetch(repository, str(commit), CLAP_FILES)
-    return clap.load_clap(folder, device=device, allow_unknown=allow_pickle_weights)
+    if str(name).startswith(DUAL):
+        audio, text = dual_parts(str(name))
+        folders = place(*audio, ENCODER_FILES), place(*text, TEXT_FILES)
+        return build_dual(*folders, seed, device=device, allow_unknown=allow_pickle_weights)
+    repository, _, revision = (str(name), "", "") if local_folder(str(name)) else str(name).partition("@")
+    folder = place(repository, revision or pinned_revision(repository), CLAP_FILES)
+    return load_model(folder, device=device, allow_unknown=allow_pickle_weights)
 
 
 def fit_clep(
@@ -108,11 +115,13 @@ def fit_clep(
     >>> clep = fit_clep(load_clap("micro"), speech, epochs=1, steps_per_epoch=1, batch_size=4, from_scratch=True)
     """
     from clepdg.method import clep
+    from clepdg.method.emotion_classifier import pool_states
 
     trained, learning = copy.deepcopy(clap), utterances[utterances.split != "test"]
     emotions = tuple(emotion for emotion in EMOTIONS if emotion in set(learning.emotion))
+    config, states = ClepConfig(**settings), pool_states(trained, learning)
     with _kept(folder) as place:
-        clep.fit(trained, learning, emotions, ClepConfig(**settings), ComputeConfig(), seed, place, Reporting())
+        clep.fit(trained, learning, emotions, config, ComputeConfig(), seed, place, Reporting(), states=states)
     return trained
 
 
@@ -196,7 +205,7 @@ def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "
     """
     from clepdg.method.emotion_classifier import EmotionClassifier
     from clepdg.method.heads import load_head
-    from clepdg.models.clap import load_clap as load
+    from clepdg.models.dual import load_model as load
 
     folder = Path(name)
     if (folder / "head").is_dir():

@@ -28,6 +28,7 @@ StageName = Literal[
     "index",
     "shard",
     "backbone",
+    "features",
     "clep",
     "acpt",
     "text_embeddings",

@@ -14,6 +14,7 @@ COLUMNS: Final = ("repository", "revision", "file", "bytes", "sha256")
 TABLE: Final = "models.csv"  # the pins, beside the corpora's cards
 LAION: Final = "laion:"  # a backbone's name that begins so is one of LAION's own checkpoints
 LAION_REPOSITORY: Final = "lukewys/laion_clap"  # which the laion_clap package downloads from
+DUAL: Final = "dual:"  # "dual:AUDIO+TEXT", each a folder or a hub name
 ROBERTA: Final = "FacebookAI/roberta-base"
 FUSION: Final = ("630k-fusion-best", "630k-audioset-fusion-best")
 
@@ -80,7 +81,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def repository(name: str) -> str:
-    """Return the hub repository of a backbone's name."""
+    """Return the hub repository of a backbone's name, but dual's."""
     return LAION_REPOSITORY if name.startswith(LAION) else name
 
 
@@ -103,3 +104,25 @@ def laion_file(name: str) -> str:
         expected = [LAION + each.removesuffix(".pt") for each in known]
         raise BackboneError(what, got=name, expected=expected, do="for a file of your own: clep-dg import-laion")
     return file
+
+
+def dual_parts(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+    """Return (name, commit) of both encoders of "dual:AUDIO+TEXT".
+
+    A folder has no commit; a hub name has its own ("NAME@COMMIT"), or the one that it is pinned to, or none.
+
+    Raises:
+        BackboneError: there are not two parts.
+    """
+    parts = name.removeprefix(DUAL).split("+")
+    if len(parts) != 2 or not all(parts):
+        expected = f"{DUAL}AUDIO+TEXT, each a folder or a hub name (NAME@COMMIT), with one + in all"
+        raise BackboneError("A dual backbone has two encoders.", got=name, expected=expected)
+
+    def part(given: str) -> tuple[str, str | None]:
+        if local_folder(given) is not None:
+            return given, None
+        hub_name, _, commit = given.partition("@")
+        return hub_name, commit or pinned_revision(hub_name)
+
+    return part(parts[0]), part(parts[1])

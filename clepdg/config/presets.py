@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from clepdg.config.model_pins import local_folder, pinned_revision
+from clepdg.config.model_pins import DUAL, local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
 from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
@@ -54,6 +54,27 @@ def micro_context(config: Config) -> Config:
     )
 
 
+def dual(config: Config) -> Config:
+    """Return the configuration with CLEP's settings for a dual backbone.
+
+    Frozen encoders: heads learn from pooled states that are computed once.
+    """
+    return replace(
+        config,
+        clep=replace(
+            config.clep,
+            epochs=8,
+            steps_per_epoch=50,
+            batch_size=64,
+            train_audio_encoder=False,
+            projection_learning_rate=1e-3,
+            logit_scale_learning_rate=1e-3,
+            weight_decay=0.05,
+        ),
+        acpt=replace(config.acpt, contexts=16),
+    )
+
+
 MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micro_context}
 
 
@@ -89,7 +110,7 @@ def build(
 
     Args:
         backbone: "micro", "micro-context", a local folder, a Hugging Face name (with "@COMMIT", but for names that are
-            pinned here), or "laion:" and the name of a checkpoint of LAION's; None: the preset's.
+            pinned here), "laion:" and the name of a checkpoint of LAION's, or "dual:AUDIO+TEXT"; None: the preset's.
         overrides: {"clep.epochs": 15, ...}; text is converted to the field's type.
 
     Raises:
@@ -105,7 +126,10 @@ def build(
             raise ConfigError(
                 "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
             )
-        name, _, revision = (backbone, "", "") if local_folder(backbone) else backbone.partition("@")
+        if backbone.startswith(DUAL):
+            config = dual(config)
+        whole = backbone.startswith(DUAL) or local_folder(backbone)
+        name, _, revision = (backbone, "", "") if whole else backbone.partition("@")
         config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
     if corpora is not None:
         config = replace(config, corpora=tuple(corpora))

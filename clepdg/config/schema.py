@@ -74,12 +74,14 @@ MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
 class BackboneConfig:
     """The CLAP to start from.
 
-    Its name is "micro", "micro-context", a folder, a Hugging Face name, or "laion:CHECKPOINT".
+    Its name is "micro", "micro-context", a folder, a Hugging Face name, "laion:CHECKPOINT", or "dual:AUDIO+TEXT".
     """
 
     name: Name = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
-    seed: Seed = 0  # micro's random weights
+    seed: Seed = 0  # of random weights: micro's, or those of dual's heads
+    # dual's pooled states by all sources alike, or each source by its own mean and standard deviation
+    standardise: Literal["none", "source"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

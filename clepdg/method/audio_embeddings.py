@@ -1,6 +1,7 @@
 """Audio embeddings of utterances: compute, save, load, select.
 
-Shapes: B batch, U utterances, D joint embedding, T samples.
+Shapes: B batch, U utterances, D joint embedding, T samples. Pooled states of a dual backbone are kept alike:
+(U, P, 2 A), P hidden states of its speech encoder, A wide.
 """
 
 import json
@@ -15,15 +16,14 @@ from numpy.typing import NDArray
 from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
 from clepdg.hashing import digest
+from clepdg.models.clap import Clap
 from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.store.readers import read_names, unreadable
-
-AUDIO = {"embeddings": ("float32", 2)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEmbeddings:
-    """A model's embeddings (U, D) of utterances, in the shards' order."""
+    """A model's embeddings (U, D) or states (U, P, 2 A), in the shards' order."""
 
     utterance_ids: tuple[str, ...]
     embeddings: NDArray[np.float32]
@@ -36,17 +36,26 @@ class AudioEmbeddings:
         tensors = {"embeddings": torch.from_numpy(self.embeddings)}
         save_tensors(folder / "audio_embeddings.safetensors", tensors)
         (folder / "utterances.json").write_text(json.dumps(self.utterance_ids))
-        return digest([digest_tensors(tensors), self.utterance_ids])
+        return self.digest()
+
+    def digest(self, utterance_ids: Sequence[str] | None = None) -> str:
+        """Return the content digest of all embeddings, or of some utterances'."""
+        names = self.utterance_ids if utterance_ids is None else tuple(utterance_ids)
+        embeddings = self.embeddings if utterance_ids is None else select([self], names)
+        return digest([digest_tensors({"embeddings": torch.from_numpy(embeddings)}), names])
 
 
-def load_audio_embeddings(folder: Path) -> AudioEmbeddings:
+def load_audio_embeddings(folder: Path, dimensions: int = 2) -> AudioEmbeddings:
     """Read embeddings that `AudioEmbeddings.save` wrote.
+
+    Args:
+        dimensions: 2 of embeddings, 3 of pooled states.
 
     Raises:
         StoreError: the folder holds none, or its files do not fit together.
     """
-    path = folder / "audio_embeddings.safetensors"
-    names, embeddings = read_names(folder / "utterances.json"), load_tensors(path, AUDIO)["embeddings"].numpy()
+    path, expected = folder / "audio_embeddings.safetensors", {"embeddings": ("float32", dimensions)}
+    names, embeddings = read_names(folder / "utterances.json"), load_tensors(path, expected)["embeddings"].numpy()
     if len(names) != len(embeddings):
         raise unreadable(f"{len(embeddings)} embeddings", path, f"{len(names)}, one per utterance")
     return AudioEmbeddings(utterance_ids=names, embeddings=embeddings)
@@ -92,8 +101,16 @@ def build_audio_embeddings(
     return AudioEmbeddings(utterance_ids=tuple(names), embeddings=np.concatenate(parts))
 
 
+@torch.no_grad()
+def embed_states(clap: Clap, states: AudioEmbeddings) -> AudioEmbeddings:
+    """Embed utterances from a dual backbone's pooled states (U, P, 2 A)."""
+    x = torch.from_numpy(states.embeddings)
+    parts = [clap.encode_inputs(part).cpu().numpy() for part in torch.split(x, 256)]
+    return AudioEmbeddings(utterance_ids=states.utterance_ids, embeddings=np.concatenate(parts))
+
+
 def select(embeddings: Sequence[AudioEmbeddings], utterance_ids: Sequence[str]) -> NDArray[np.float32]:
-    """Select utterances' embeddings (U, D), in order, from all corpora."""
+    """Select utterances' embeddings (U, ...), in order, from all corpora."""
     place = {name: row for row, name in enumerate(name for part in embeddings for name in part.utterance_ids)}
     every: NDArray[np.float32] = np.concatenate([part.embeddings for part in embeddings])
     return every[[place[name] for name in utterance_ids]]

@@ -6,19 +6,20 @@ N emotions, J templates.
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
 from clepdg.audio.corruptions import augment
-from clepdg.audio.frontend import crop, log_mel
+from clepdg.audio.frontend import crop
 from clepdg.audio.noise import RATE
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import ClepConfig, ComputeConfig
@@ -26,12 +27,15 @@ from clepdg.dataset.shards import read_waveform
 from clepdg.errors import ClepError
 from clepdg.evaluation.metrics import confusion, uar
 from clepdg.method import caption_attributes
+from clepdg.method.audio_embeddings import AudioEmbeddings, select
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 from clepdg.method.text_features import TextFeatures
-from clepdg.method.weights import add_adapters, merge_adapters, train_mode, trainable_groups
+from clepdg.method.weights import add_adapters, merge_adapters, set_batch_norm, train_mode, trainable_groups
 from clepdg.models.clap import Clap
+from clepdg.models.dual import Dual
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
+from clepdg.training.batches import prefetch
 from clepdg.training.loop import (
     CHECKPOINT,
     Training,
@@ -45,24 +49,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BEST = "best.resume"
-Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, waveforms (B/R, samples) of this rank
+Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, inputs (B/R, ...) of this rank
 
 
-def zero_shot_uar(clap: Clap, text: TextFeatures, utterances: "pd.DataFrame", emotion_index: np.ndarray) -> float:
+def zero_shot_uar(
+    clap: Clap,
+    text: TextFeatures,
+    utterances: "pd.DataFrame",
+    emotion_index: np.ndarray,
+    states: NDArray[np.float32] | None = None,
+) -> float:
     """Return the zero-shot UAR of utterances, CLEP's selection score.
 
     It uses the prompt ensemble, without centring.
 
     Args:
         emotion_index: (U,) emotion of each utterance.
+        states: a dual backbone's pooled states (U, P, 2 A) of the utterances.
     """
     clap.model.eval()
     with torch.no_grad():
         _, prototypes = text.with_prototypes([])
         predicted: list[int] = []
-        mine = utterances[distributed.rank_slice(len(utterances))]
+        mine = np.arange(len(utterances))[distributed.rank_slice(len(utterances))]
         for start in range(0, len(mine), 64):
-            features = clap.encode_waveforms([_waveform(row) for row in _rows(mine[start : start + 64])])
+            part = mine[start : start + 64]
+            if states is None:
+                features = clap.encode_waveforms([_waveform(row) for row in _rows(utterances.iloc[part])])
+            else:
+                features = clap.encode_inputs(torch.from_numpy(states[part]))
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
     return float(uar(confusion(emotion_index, np.array(distributed.gather_lists(predicted)), len(text.prompts))))
 
@@ -77,6 +92,8 @@ def fit(
     folder: Path,
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
+    states: Sequence[AudioEmbeddings] = (),
+    standardise: str = "none",
 ) -> dict[str, Any]:
     """Fine-tune clap in place; keep the epoch with the best zero-shot UAR.
 
@@ -85,6 +102,8 @@ def fit(
             folder, tar, offset, bytes.
         emotions: the source corpora's canonical emotions (N,).
         folder: where checkpoints are saved.
+        states: a dual backbone's pooled states (U, P, 2 A) of the utterances, corpus by corpus.
+        standardise: how they are standardised, "none" or "source".
 
     Returns:
         Metrics: the validation UAR of every epoch, the best epoch, the numbers of utterances, the logit scale.
@@ -111,7 +130,11 @@ def fit(
         for corpus in sorted(train.corpus.unique())
     ]  # fmt: skip
     torch.set_num_threads(compute.threads)
-    if config.from_scratch:
+    learnt, heard = None, None
+    if isinstance(clap, Dual):
+        learnt = clap.set_statistics(select(states, train.utterance_id), train.corpus.to_numpy(), standardise)
+        heard = select(states, validation.utterance_id)
+    elif config.from_scratch:
         set_batch_norm(clap, train)
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
     optimiser = torch.optim.AdamW(trainable_groups(clap, config))
@@ -127,13 +150,17 @@ def fit(
     distributed.barrier()
 
     def draw(step: int) -> Batch:
-        return _load(train, draw_batch(groups, seed, step, config.batch_size), clap, seed, step, config.augment)
+        batch = draw_batch(groups, seed, step, config.batch_size)
+        if learnt is not None:
+            mine = batch[distributed.rank_slice(len(batch))]
+            return batch, torch.from_numpy(learnt[mine])
+        return _load(train, batch, clap, seed, step, config.augment)
 
     load = prefetch(pool, draw, steps)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         train_mode(clap, config)
-        batch, waveforms = load(step)
+        batch, inputs = load(step)
         rng = np.random.default_rng([seed, step, 1])
         drawn = [str(rng.choice(choices[emotion])) for emotion in train.emotion.iloc[batch]]
         y = torch.from_numpy(labels[batch]).to(clap.device)
@@ -141,7 +168,7 @@ def fit(
         if known is not None:
             drawn, true = caption_attributes.draw_captions(drawn, [known[place] for place in batch], rng)
         with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
-            audio = distributed.gather(clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end)))
+            audio = distributed.gather(clap.encode_inputs(inputs))
             captions, prototypes = text.with_prototypes(drawn)
         scale = clap.logit_scale.exp()
         mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
@@ -157,7 +184,7 @@ def fit(
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
 
     def validate(done: int, memory: dict[str, Any]) -> dict[str, Any]:
-        score = zero_shot_uar(clap, text, validation, validation_labels)
+        score = zero_shot_uar(clap, text, validation, validation_labels, heard)
         reporting.log_metrics({"validation_uar": score}, done)
         scores = [*memory.get("validation_uar", []), score]
         if score > max(scores[:-1], default=-math.inf) and distributed.rank() == 0:
@@ -197,29 +224,6 @@ def fit(
         "validation_utterances": len(validation),
         "logit_scale": round(clap.logit_scale.exp().item(), 4),
     }
-
-
-def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
-    """Compute the audio BatchNorm's statistics from training audio."""
-    chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
-    cut = np.stack([crop(*_waveform(row), clap.front_end, 0.5) for row in _rows(chosen)])
-    mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
-    norm = clap.model.audio_model.audio_encoder.batch_norm
-    norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
-    norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
-
-
-def prefetch(pool: Executor, load: Callable[[int], Batch], steps: int) -> Callable[[int], Batch]:
-    """Return a loader that loads the next step's batch in the pool."""
-    waiting: dict[int, Future[Batch]] = {}
-
-    def ready(step: int) -> Batch:
-        batch = waiting.pop(step, None) or pool.submit(load, step)
-        if step + 1 < steps:
-            waiting[step + 1] = pool.submit(load, step + 1)
-        return batch.result()
-
-    return ready
 
 
 def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:

@@ -12,9 +12,10 @@ from clepdg.audio.inspection import read_audio, read_samples, read_usable
 from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
 from clepdg.dataset.shards import read_waveform
-from clepdg.method.audio_embeddings import build_audio_embeddings
+from clepdg.method.audio_embeddings import AudioEmbeddings, build_audio_embeddings
 from clepdg.method.heads import Head
 from clepdg.models.clap import Clap
+from clepdg.models.dual import Dual
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,3 +85,14 @@ def embed(clap: Clap, waveforms: Iterator[tuple[Waveform, int]]) -> NDArray[np.f
 
 def _read(item: Audio) -> tuple[Waveform, int]:
     return read_samples(*item) if isinstance(item, tuple) else read_audio(Path(item))
+
+
+def pool_states(clap: Clap, utterances: "pd.DataFrame") -> tuple[AudioEmbeddings, ...]:
+    """Return a dual backbone's pooled states of utterances.
+
+    None for a CLAP, which learns from windows.
+    """
+    if not isinstance(clap, Dual):
+        return ()
+    named = ((name, *heard) for name, heard in zip(utterances.utterance_id, waveforms_of(utterances), strict=True))
+    return (build_audio_embeddings(clap.pool, named, len(utterances), Reporting(), BATCH),)

@@ -28,9 +28,11 @@ from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.dataset.shards import read_waveform
 from clepdg.errors import ClepError
 from clepdg.hashing import generator
-from clepdg.method.clep import Batch, prefetch, set_batch_norm
+from clepdg.method.clep import Batch
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
+from clepdg.method.weights import set_batch_norm
 from clepdg.models.clap import Clap
+from clepdg.training.batches import prefetch
 from clepdg.training.loop import Training, warmup_cosine
 
 if TYPE_CHECKING:

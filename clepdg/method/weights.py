@@ -3,13 +3,20 @@
 LoRA: Hu et al., ICLR 2022.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from clepdg.audio.frontend import crop, log_mel
 from clepdg.config.schema import ClepConfig
+from clepdg.dataset.shards import read_waveform
 from clepdg.models.clap import Clap
 from clepdg.training.loop import step_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LINEAR = r".*layers\..*\.(query|key|value|dense)"  # the linear layers of the Swin blocks
 
@@ -65,7 +72,20 @@ def train_mode(clap: Clap, config: ClepConfig) -> None:
         clap.model.audio_model.eval()
     if not config.train_text_encoder:
         clap.model.text_model.eval()
-    clap.model.audio_model.audio_encoder.batch_norm.eval()
+    for module in clap.model.audio_model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
+    """Compute the audio BatchNorm's statistics from training audio."""
+    chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
+    waveforms = (read_waveform(Path(row.folder), row.tar, row.offset, row.bytes) for row in chosen.itertuples())
+    cut = np.stack([crop(waveform, rate, clap.front_end, 0.5) for waveform, rate in waveforms])
+    mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
+    norm = clap.model.audio_model.audio_encoder.batch_norm
+    norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
+    norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
 
 
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:

@@ -33,7 +33,7 @@ FRONT_END = "front_end.json"
 class Clap:
     """A CLAP model (transformers' ClapModel) with its tokenizer and front end."""
 
-    def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd) -> None:
+    def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd | None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.front_end = front_end
@@ -107,6 +107,10 @@ class Clap:
         pooled = self.model.audio_model(input_features=log_mels).pooler_output
         return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
+    def encode_inputs(self, windows: Tensor) -> Tensor:
+        """Encode windows (B, samples) of audio as audio features (B, D)."""
+        return self.encode_log_mel(log_mel(windows.to(self.device), self.front_end))
+
     @torch.no_grad()
     def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
         """Encode waveforms as audio features (B, D), over their windows.
@@ -147,7 +151,7 @@ class Clap:
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
-        _save_tokenizer(self.tokenizer, folder)
+        save_tokenizer(self.tokenizer, folder)
         (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
 
     def digest(self) -> str:
@@ -158,7 +162,7 @@ class Clap:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer without transformers' notes on how it was loaded.
 
     So equal models have equal bytes.

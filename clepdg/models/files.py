@@ -138,5 +138,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-CLAP_FILES: Final = model_files((TOKENIZER[0], TOKENIZER[1]))
+CLAP_FILES: Final = model_files(TOKENIZER)
 ENCODER_FILES: Final = model_files(FRONT_END)
+TEXT_FILES: Final = model_files(TOKENIZER)

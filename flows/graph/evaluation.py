@@ -9,8 +9,9 @@ from clepdg.config.rows import BACKBONE, MAIN, Row
 from clepdg.config.schema import Config
 from clepdg.corpora import cards
 from clepdg.evaluation import context_geometry
+from clepdg_flows.graph.audio import conditions_of, is_evaluated
 from clepdg_flows.graph.models import Model, backbone_model, of_corpora
-from clepdg_flows.graph.nodes import conditions_of, is_evaluated, new_label
+from clepdg_flows.graph.nodes import new_label
 from clepdg_flows.graph.refs import Head, audio_ref, head_ref, text_ref
 from clepdg_tasks.engine.node import Node, Ref
 from clepdg_tasks.stages import evaluate as evaluation

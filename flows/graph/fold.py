@@ -7,17 +7,15 @@ from clepdg.config.folds import SUPERVISED, Fold
 from clepdg.config.rows import CONTEXTS, Row
 from clepdg.config.schema import Config
 from clepdg.evaluation import context_geometry
+from clepdg_flows.graph.audio import audio_embeddings, conditions_of, features, is_evaluated
 from clepdg_flows.graph.evaluation import compared_backbone, compared_variants, evaluate
-from clepdg_flows.graph.models import Model, backbone, backbone_by_fold, backbone_model
+from clepdg_flows.graph.models import Model, backbone, backbone_by_fold, backbone_model, is_dual
 from clepdg_flows.graph.nodes import (
     CLEP,
     acpt,
-    audio_embeddings,
     classifier,
     clep,
     clep_model,
-    conditions_of,
-    is_evaluated,
     text_embeddings,
 )
 from clepdg_flows.graph.refs import Head
@@ -52,6 +50,9 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
         words = text_embeddings(config, model, wanted[context_geometry.IN_WORDS], None)
         nodes[words.id] = words
     for condition in conditions_of(config, fold):
+        if is_dual(config) and condition.uses_babble:
+            made_of_babble = [features(config, corpus, condition, fold) for corpus in fold.targets]
+            nodes |= {node.id: node for node in made_of_babble}
         for _, model in sorted(models.items()):
             if is_evaluated(model, condition) and (model.fold or condition.uses_babble):
                 for corpus in fold.targets:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clepdg import prompts
 from clepdg.config.folds import Fold
-from clepdg.config.model_pins import local_folder
+from clepdg.config.model_pins import DUAL, dual_parts, local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
@@ -88,6 +88,14 @@ def backbone_by_fold(config: Config) -> bool:
     return config.backbone.name == MICRO_CONTEXT
 
 
+def is_dual(config: Config) -> bool:
+    """Return whether the backbone is a dual one.
+
+    It learns from pooled states.
+    """
+    return config.backbone.name.startswith(DUAL)
+
+
 def backbone_ref(config: Config, fold: Fold) -> Ref:
     """Return the reference to a fold's backbone, its own or the shared one."""
     return Ref("backbone", f"{fold.name}.{BACKBONE}" if backbone_by_fold(config) else BACKBONE)
@@ -109,6 +117,13 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: 
     inputs: dict[str, Ref] = {}
     if config.backbone.name in MADE_HERE:
         settings |= {"seed": config.backbone.seed, "words": prompts.vocabulary()}
+    elif is_dual(config):
+        places = list[str]()
+        for side, (part, commit) in zip(("audio", "text"), dual_parts(config.backbone.name), strict=True):
+            place, found = _weights(part)
+            places.append(f"{place}@{commit}" if commit else place)
+            state |= {f"{side} {what}": listing for what, listing in found.items()}
+        settings |= {"name": DUAL + "+".join(places), "seed": config.backbone.seed}
     else:
         settings["name"], state = _weights(config.backbone.name)
     if fold:

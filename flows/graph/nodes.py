@@ -1,20 +1,22 @@
 """Nodes of a fold's stages, with the settings that they read and the outputs that they depend on."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from clepdg.audio import corruptions, noise
-from clepdg.audio.corruptions import CLEAN, Condition
-from clepdg.config.folds import PAIR, Fold, kind
-from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, ENCODER, MAIN, Row
+from clepdg.config.folds import Fold
+from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN, Row
 from clepdg.config.schema import ClassifierConfig, Config
 from clepdg.corpora import cards
-from clepdg.download import folders
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
-from clepdg.hashing import digest
-from clepdg_flows.graph.models import STATISTICS, Model, backbone_ref, of_corpora
-from clepdg_flows.graph.refs import Head, acpt_ref, audio_ref, contexts_name, head_ref, shard_name, talkers, text_ref
+from clepdg_flows.graph.models import Model, backbone_ref, is_dual, of_corpora
+from clepdg_flows.graph.refs import (
+    Head,
+    acpt_ref,
+    audio_ref,
+    contexts_name,
+    head_ref,
+    text_ref,
+)
 from clepdg_tasks.engine.node import Node, Ref
 from clepdg_tasks.stages import classifier as training
 from clepdg_tasks.stages import embeddings, models
@@ -57,10 +59,14 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         stage="clep",
         name=trainee.name,
         compute=models.compute_clep,
-        config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
+        config={
+            **{"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
+            **({"standardise": config.backbone.standardise} if is_dual(config) else {}),
+        },
         inputs={
             "backbone": backbone_ref(config, fold),
             **of_corpora("shard", fold.sources, "learning"),
+            **(of_corpora("features", fold.sources, "learning") if is_dual(config) else {}),
             **of_corpora("index", fold.sources, "learning"),
         },
         ranks=trained.ranks,
@@ -130,48 +136,6 @@ def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) ->
         },
         trained_on=model.trained_on,
     )
-
-
-def audio_embeddings(
-    config: Config, model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None
-) -> Node:
-    """Return the node of a corpus's audio embeddings by a model.
-
-    All rows and folds with that model share it. In a condition other than clean only the test part
-    is embedded. A babble's talkers are of the fold's sources.
-    """
-    name = condition.name if condition else CLEAN
-    settings: dict[str, Any] = {"condition": name, "compute": config.compute}
-    fold = talkers(fold, condition)
-    inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **model.inputs}
-    state: dict[str, str] = {}
-    if fold:
-        inputs |= of_corpora("shard", fold.sources, "learning", "talkers")
-    if condition and condition.noise == noise.OWN:
-        settings["noise_folder"] = config.evaluate.noise_folder
-        state = {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
-    return Node(
-        stage="audio_embeddings",
-        name=audio_ref(model, corpus, condition, fold).name,
-        compute=embeddings.compute_audio_embeddings,
-        config={**settings, **({"model": model.name} if model.name in (*STATISTICS, ENCODER) else {})},
-        inputs=inputs,
-        state=state,
-        tags={**({"fold": fold.name} if fold else {}), **model.tags, "corpus": corpus, "condition": name},
-    )
-
-
-def conditions_of(config: Config, fold: Fold) -> list[Condition]:
-    """Return the corruptions under which a fold is evaluated: none for pairs."""
-    return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
-
-
-def is_evaluated(model: Model, condition: Condition | None) -> bool:
-    """Return whether a model is evaluated under a condition.
-
-    Corruptions are made at 16 kHz, which leaves no full band.
-    """
-    return condition is None or not model.full_band
 
 
 def new_label(config: Config, row: Row) -> str | None:

@@ -23,10 +23,11 @@ from clepdg.errors import ConfigError, SourceError
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
+from clepdg_flows.graph.audio import audio_embeddings, features, is_evaluated
 from clepdg_flows.graph.evaluation import compared_backbone
 from clepdg_flows.graph.fold import fold_nodes
-from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, of_corpora, shared_models
-from clepdg_flows.graph.nodes import audio_embeddings, is_evaluated, text_embeddings
+from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, is_dual, of_corpora, shared_models
+from clepdg_flows.graph.nodes import text_embeddings
 from clepdg_flows.graph.recorded import RECORDED
 from clepdg_flows.graph.refs import shard_name
 from clepdg_flows.graph.titles import facts, title, untestable
@@ -190,6 +191,12 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     conditions = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     used = {row.model for row in wanted.values()}
+    if is_dual(config):
+        nodes += [
+            features(config, corpus, condition)
+            for condition, corpus in product(conditions, config.corpora)
+            if condition is None or corpus in targets
+        ]
     nodes += [
         audio_embeddings(config, model, corpus, condition)
         for name, model in own.items()

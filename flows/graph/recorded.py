@@ -20,6 +20,7 @@ RECORDED: Final[Mapping[str, Mapping[str, str]]] = {  # stage -> {name in stage.
         "figures.sample_rate": "any",
     },
     "shard": {"digests.learning": "text", "figures.utterances": "count"},
+    "features": {"digests.learning": "text"},
     "acpt": {"figures": "numbers"},
     "evaluate": {"digests.test": "text", "figures.copies": "count", "figures.headline": "tables"},
 }

@@ -43,6 +43,13 @@ def shard_name(corpus: str, *, full_band: bool = False) -> str:
     return f"{corpus}.full-band" if full_band else corpus
 
 
+def features_ref(corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> Ref:
+    """Return the reference to the pooled states of a corpus."""
+    fold = talkers(fold, condition)
+    parts = (fold.name if fold else "", corpus, condition.name if condition else "")
+    return Ref("features", ".".join(part for part in parts if part), tags={"corpus": corpus})
+
+
 def audio_ref(model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> Ref:
     """Return the reference to a corpus's audio embeddings."""
     fold = talkers(fold, condition)

@@ -7,7 +7,7 @@ from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card
 from clepdg.emotions import labels
-from clepdg_flows.graph.models import BACKBONES
+from clepdg_flows.graph.models import BACKBONES, is_dual
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
 
@@ -23,6 +23,8 @@ def title(config: Config, row: Row) -> str:
     if config.backbone.name == MICRO_CONTEXT and row.model in BACKBONES:
         text = text.replace("CLAP zero-shot", "encoder of environments, zero-shot")
         text = text.replace("CLAP", "the encoder of environments'")
+    if is_dual(config) and row.model in BACKBONES:
+        text = text.replace("CLAP zero-shot", "untrained heads, zero-shot").replace("CLAP", "the untrained heads'")
     emotionless = config.backbone.name in (MICRO, MICRO_CONTEXT)  # its words for emotions mean nothing before CLEP
     if emotionless and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
         text += " (not testable: no pretrained words for emotions)"
@@ -57,12 +59,13 @@ def facts(config: Config) -> dict[str, Any]:
             " Backbone micro-context is micro, pretrained in each fold on its sources' audio in generated environments"
             " under captions that name them: it tests the mechanism of contexts, not whether text alone is enough."
         )
-    encoder = config.encoder
+    encoder, at = config.encoder, f" at {config.backbone.revision}"
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
     return {
         "caption": caption,
         "preset": config.preset,
-        "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, f" at {config.backbone.revision}"),
+        "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, "" if is_dual(config) else at),
+        **({"standardisation": config.backbone.standardise} if is_dual(config) else {}),
         **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
         "label set": ", ".join(labels(config.text.label_set)),
         "seeds": seeds,

@@ -21,6 +21,7 @@ VERSIONS: Final[dict[str, int]] = {
     "index": 6,
     "shard": 2,
     "backbone": 3,
+    "features": 1,
     "clep": 3,
     "acpt": 3,
     "text_embeddings": 3,
@@ -30,18 +31,18 @@ VERSIONS: Final[dict[str, int]] = {
     "report": 11,
 }
 
-_TRAINED: Final = ("backbone", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
+_TRAINED: Final = ("backbone", "features", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
 # Stages whose results depend on a module, by its own path or else its folder. No results depend on how outputs are
 # stored, on the checks of models, or on the configuration's code: its values are in the keys themselves.
 RULES: Final[dict[str, tuple[str, ...]]] = {
     "clepdg/": (),
-    "clepdg/audio/": ("index", "shard", "backbone", "clep", "audio_embeddings", "evaluate"),
+    "clepdg/audio/": ("index", "shard", "backbone", "features", "clep", "audio_embeddings", "evaluate"),
     "clepdg/config/folds.py": ("classifier", "evaluate"),
     "clepdg/config/rows.py": ("classifier", "evaluate"),
     "clepdg/corpora/": ("index",),
     "clepdg/corpora/synthetic.py": ("source",),
     "clepdg/corpora/voice.py": ("source",),
-    "clepdg/dataset/": ("index", "shard", "clep", "audio_embeddings"),
+    "clepdg/dataset/": ("index", "shard", "features", "clep", "audio_embeddings"),
     "clepdg/dataset/validate.py": ("report",),
     "clepdg/download/": ("source",),
     "clepdg/download/check/": (),

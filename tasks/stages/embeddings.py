@@ -31,20 +31,47 @@ def compute_text_embeddings(work: Work) -> Computed:
     return Computed(digests={"content": built.save(work.folder)}, figures={"rows": len(built.embeddings)})
 
 
+def compute_features(work: Work) -> Computed:
+    """Pool a speech encoder's states of a corpus's utterances.
+
+    In a corruption, those of its test part.
+    """
+    from clepdg.dataset import shards
+    from clepdg.method.audio_embeddings import batched, build_audio_embeddings
+    from clepdg.models.speech_encoder import load_encoder
+
+    set_threads(work)
+    quiet_transformers()
+    encoder = load_encoder(work.inputs["backbone"] / "audio", device=work.device)
+    built = build_audio_embeddings(batched(encoder.pool), *_heard(work), work.reporting)
+    split = shards.read_offsets(work.inputs["shard"]).set_index("utterance_id").split
+    learning = [name for name in built.utterance_ids if split[name] != "test"]
+    digests = {"content": built.save(work.folder), "learning": built.digest(learning)}
+    return Computed(digests=digests, figures={"utterances": len(built.utterance_ids)})
+
+
 def compute_audio_embeddings(work: Work) -> Computed:
     """Embed a corpus's utterances; in a corruption, its test part."""
-    from clepdg.audio import corruptions
-    from clepdg.dataset import shards
     from clepdg.method import audio_embeddings
 
     set_threads(work)
+    if "features" in work.inputs:
+        states = audio_embeddings.load_audio_embeddings(work.inputs["features"], dimensions=3)
+        built = audio_embeddings.embed_states(open_clap(work.inputs["model"], work), states)
+    else:
+        built = audio_embeddings.build_audio_embeddings(_embed(work), *_heard(work), work.reporting)
+    return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
+    """Return the utterances of the stage's condition, and their number."""
+    from clepdg.audio import corruptions
+    from clepdg.dataset import shards
+
     condition = corruptions.parse(work.config["condition"])
     if condition.name == corruptions.CLEAN:
-        utterances, total = shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
-    else:
-        utterances, total = _corrupted(work, condition)
-    built = audio_embeddings.build_audio_embeddings(_embed(work), utterances, total, work.reporting)
-    return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+        return shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
+    return _corrupted(work, condition)
 
 
 def _embed(work: Work) -> "Embed":

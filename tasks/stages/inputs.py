@@ -21,11 +21,11 @@ def quiet_transformers() -> None:
 
 
 def open_clap(folder: Path, work: Work) -> "Clap":
-    """Load a CLAP onto the stage's device."""
-    from clepdg.models.clap import load_clap
+    """Load a CLAP or a dual backbone onto the stage's device."""
+    from clepdg.models.dual import load_model
 
     quiet_transformers()
-    return load_clap(folder, device=work.device)
+    return load_model(folder, device=work.device)
 
 
 def set_threads(work: Work) -> None:

@@ -3,9 +3,18 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg.config.model_pins import LAION, ROBERTA, laion_file, local_folder, pinned_revision, repository
+from clepdg.config.model_pins import (
+    DUAL,
+    LAION,
+    ROBERTA,
+    dual_parts,
+    laion_file,
+    local_folder,
+    pinned_revision,
+    repository,
+)
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT
-from clepdg.models.files import CLAP_FILES, ENCODER_FILES, Choose, file_named, tokenizer_files
+from clepdg.models.files import CLAP_FILES, ENCODER_FILES, TEXT_FILES, Choose, file_named, tokenizer_files
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.inputs import folders_of, learning_utterances, open_clap, quiet_transformers, set_threads
 
@@ -22,7 +31,7 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
     from clepdg.download import hub
     from clepdg.method.context_effect import context_effect
     from clepdg.models import laion
-    from clepdg.models.clap import load_clap
+    from clepdg.models.dual import Dual, build_dual, load_model
     from clepdg.models.micro import build_micro
 
     quiet_transformers()
@@ -36,13 +45,18 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
         folder = hub.fetch(repository(name), revision, file_named(laion_file(name)), **_hub(work))
         words = hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
         clap = laion.load_checkpoint(folder / laion_file(name), words)
+    elif name.startswith(DUAL):
+        audio, text = dual_parts(name)
+        encoders = model_folder(*audio, ENCODER_FILES, work), model_folder(*text, TEXT_FILES, work)
+        clap = build_dual(*encoders, work.config["seed"], device=work.device, allow_unknown=allow_unknown)
     else:
         folder = model_folder(name, revision, CLAP_FILES, work)
-        clap = load_clap(folder, allow_unknown=allow_unknown)
+        clap = load_model(folder, allow_unknown=allow_unknown)
     clap.save(work.folder)
     parameters = sum(p.numel() for p in clap.model.parameters())
-    figures = {"parameters": parameters, **pretrained, **context_effect(load_clap(work.folder))}
-    return Computed(digests={"content": clap.digest()}, figures=figures)
+    figures = {"parameters": parameters, **pretrained, **context_effect(load_model(work.folder))}
+    digests = {"content": clap.digest()} | ({"encoder": clap.encoder.digest()} if isinstance(clap, Dual) else {})
+    return Computed(digests=digests, figures=figures)
 
 
 def model_folder(name: str, revision: str | None, choose: Choose, work: Work) -> Path:
@@ -95,6 +109,7 @@ def compute_encoder(work: Work, allow_unknown: bool = False) -> Computed:
 def compute_clep(work: Work) -> Computed:
     """Fine-tune the backbone on the fold's sources, on several ranks."""
     from clepdg.method import clep
+    from clepdg.method.audio_embeddings import load_audio_embeddings
     from clepdg.method.context_effect import context_effect
     from clepdg.training import distributed
     from clepdg_tasks.engine.ranks import on_ranks
@@ -113,6 +128,8 @@ def compute_clep(work: Work) -> Computed:
         work.folder,
         work.reporting,
         work.checkpointing,
+        [load_audio_embeddings(folder, dimensions=3) for _, folder in work.select("features", "learning")],
+        work.config.get("standardise", "none"),
     )
     if distributed.rank() == 0:
         clap.save(work.folder)

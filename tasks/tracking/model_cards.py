@@ -35,6 +35,7 @@ RUNS = {
     "index": "A corpus's table of utterances; artifacts list unusable files with reasons, and show audio quality.",
     "shard": "A corpus's audio as 16-bit FLAC at 16 kHz in tar files.",
     "backbone": "The pretrained CLAP.",
+    "features": "A frozen speech encoder's hidden states of a corpus's utterances, pooled over time.",
     "audio_embeddings": "Audio embeddings of a corpus's utterances by one model.",
     "evaluate": "Evaluation of all rows of a fold; predictions and cells of the table are artifacts.",
     "report": "Tables and figures over all folds: report.html is an artifact.",

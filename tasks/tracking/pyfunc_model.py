@@ -29,9 +29,9 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load CLEP and the head from the logged artifacts."""
         from clepdg.method.heads import load_head
-        from clepdg.models.clap import load_clap
+        from clepdg.models.dual import load_model
 
-        self.clap = load_clap(Path(context.artifacts["clep"]))
+        self.clap = load_model(Path(context.artifacts["clep"]))
         self.head = load_head(Path(context.artifacts["head"]))
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints ask for a signature

@@ -1,0 +1,246 @@
+"""The dual backbone: a speech encoder and a text encoder of transformers, with a projection head each.
+
+The shape is ParaCLAP's (Jing et al., Interspeech 2024). The encoders stay frozen; layer weights, heads and scale learn.
+Shapes: B batch, T samples, P hidden states (layers and their input), A and H the encoders' hidden sizes, D joint
+embedding. A model folder holds audio/ and text/ (folders of transformers), heads.safetensors and dual.json.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clepdg.audio.io import Waveform
+from clepdg.errors import BackboneError, ClepError
+from clepdg.models.clap import Clap, load_clap, save_tokenizer
+from clepdg.models.loading import load_weights
+from clepdg.models.speech_encoder import SpeechEncoder, load_encoder
+from clepdg.models.tensors import check_finite, digest_tensors, load_tensors, save_tensors
+from clepdg.store.readers import read_facts
+
+DUAL: Final = "dual.json"
+HEADS: Final = "heads.safetensors"
+DIMENSION: Final = 256  # D
+AUDIO_DROPOUT, TEXT_DROPOUT = 0.3, 0.1
+MOST_STATES: Final = 100
+LEAST_SPREAD: Final = 1e-5
+INITIAL_SCALE: Final = float(np.log(1 / 0.07))  # in log space, as CLIP's and CLAP's
+
+
+class Head(nn.Module):
+    """Projection head: linear, GELU, linear, residual, layer norm."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, DIMENSION), nn.Linear(DIMENSION, DIMENSION)
+        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(DIMENSION)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project x (B, width) to (B, D)."""
+        start = self.first(x)
+        projected: Tensor = self.norm(start + self.dropout(self.second(F.gelu(start))))
+        return projected
+
+
+class AudioHead(Head):
+    """Learned weights over hidden states, then a projection head.
+
+    Means and standard deviations over time are weighted layer by layer: the weighted sum's own standard deviation would
+    need the covariances between layers. `centre` and `spread` are statistics of source-training audio.
+    """
+
+    def __init__(self, states: int, width: int) -> None:
+        super().__init__(width, AUDIO_DROPOUT)
+        self.layers = nn.Parameter(torch.zeros(states))
+        self.register_buffer("centre", torch.zeros(states, width))
+        self.register_buffer("spread", torch.ones(states, width))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Project pooled states (B, P, 2 A) to (B, D)."""
+        standardised = (pooled - self.centre) / self.spread
+        return super().forward(torch.einsum("p,bpa->ba", self.layers.softmax(0), standardised))
+
+
+class TextEncoder(nn.Module):
+    """A text encoder of transformers; a text is the mean over its tokens."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, attention_mask: Tensor, **tokens: Tensor) -> Any:
+        """Return an object with `pooler_output` (B, H), as CLAP's does."""
+        hidden = self.encoder(attention_mask=attention_mask, **tokens).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return SimpleNamespace(pooler_output=(hidden * mask).sum(1) / mask.sum(1))
+
+
+class DualModel(nn.Module):
+    """Encoders and heads, under the names of CLAP's parts."""
+
+    def __init__(self, audio: Any, text: Any, states: int) -> None:
+        super().__init__()
+        self.audio_model, self.text_model = audio, TextEncoder(text)
+        self.audio_projection = AudioHead(states, 2 * audio.config.hidden_size)
+        self.text_projection = Head(text.config.hidden_size, TEXT_DROPOUT)
+        self.logit_scale_a = nn.Parameter(torch.tensor(INITIAL_SCALE))
+        self.config = SimpleNamespace(text_config=text.config, projection_dim=DIMENSION)
+
+    def heads(self) -> dict[str, Tensor]:
+        """Return all tensors but the encoders'."""
+        encoders = ("audio_model.", "text_model.")
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(encoders)}
+
+
+class Dual(Clap):
+    """A dual model, its tokenizer and its speech encoder's front end."""
+
+    def __init__(self, model: DualModel, tokenizer: Any, encoder: SpeechEncoder) -> None:
+        super().__init__(model, tokenizer, None)
+        self.encoder = encoder
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The token embedding table (vocabulary, H)."""
+        table: nn.Embedding = self.model.text_model.encoder.get_input_embeddings()
+        return table
+
+    def pool(self, waveforms: Sequence[tuple[Waveform, int]]) -> NDArray[np.float32]:
+        """Pool waveforms (T,) with their rates in Hz to (B, P, 2 A)."""
+        return np.stack([self.encoder.pool(waveform, rate) for waveform, rate in waveforms])
+
+    def encode_inputs(self, pooled: Tensor) -> Tensor:
+        """Encode pooled states (B, P, 2 A) as audio features (B, D)."""
+        return F.normalize(self.model.audio_projection(pooled.to(self.device)).float(), dim=-1)
+
+    def set_statistics(self, states: NDArray[np.float32], corpora: NDArray[Any], how: str) -> NDArray[np.float32]:
+        """Set the audio head's statistics; return the states to train on.
+
+        Args:
+            states: (U, P, 2 A), of the training utterances.
+            corpora: (U,) their corpora, which weigh the same.
+            how: "none": one standardisation for all; "source": each corpus by its own statistics, and other audio by
+                the mean of these.
+        """
+        each = [corpora == corpus for corpus in sorted(set(corpora))]
+        means, spreads = (np.stack([f(states[rows], axis=0) for rows in each]) for f in (np.mean, np.std))
+        centre = means.mean(axis=0)
+        between = 0 if how == "source" else (means - centre) ** 2
+        spread = np.maximum(np.sqrt((spreads**2 + between).mean(axis=0)), LEAST_SPREAD)
+        head = self.model.audio_projection
+        head.centre.copy_(torch.from_numpy(centre))
+        head.spread.copy_(torch.from_numpy(spread))
+        if how == "none":
+            return states
+        own = states.copy()
+        for rows, mean, deviation in zip(each, means, spreads, strict=True):
+            own[rows] = centre + spread * (states[rows] - mean) / np.maximum(deviation, LEAST_SPREAD)
+        return own
+
+    @torch.no_grad()
+    def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+        """Encode waveforms (T,) with their rates in Hz to (B, D)."""
+        return self.encode_inputs(torch.from_numpy(self.pool(waveforms)))
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save(folder / "audio")
+        self.model.text_model.encoder.save_pretrained(folder / "text")
+        save_tokenizer(self.tokenizer, folder / "text")
+        save_tensors(folder / HEADS, self.model.heads())
+        facts = {"states": len(self.model.audio_projection.layers)}
+        (folder / DUAL).write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+    def digest(self) -> str:
+        """Return a digest of weights, vocabulary and front end."""
+        vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        parts = [digest_tensors(self.model.state_dict()), vocabulary, self.encoder.digest()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def build_dual(
+    audio: Path | str, text: Path | str, seed: int, *, device: str = "cpu", allow_unknown: bool = False
+) -> Dual:
+    """Join a speech encoder and a text encoder by heads with random weights.
+
+    Args:
+        audio: a folder of transformers with a speech encoder.
+        text: a folder of transformers with a text encoder and its tokenizer.
+        seed: of the heads' initial weights.
+        allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
+
+    Raises:
+        BackboneError: a folder holds no such encoder, or its weights are incomplete, not finite or an unknown pickle.
+    """
+    encoder = load_encoder(audio, allow_unknown=allow_unknown)
+    words, tokenizer = _load_text(Path(text), allow_unknown=allow_unknown)
+    states = len(encoder.pool(np.sin(np.arange(8000), dtype=np.float32), 16000))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DualModel(encoder.model, words, states).eval()
+    return Dual(model.to(device), tokenizer, encoder)
+
+
+def load_dual(folder: Path, *, device: str = "cpu") -> Dual:
+    """Load a model folder that `Dual.save` wrote.
+
+    Raises:
+        BackboneError: the folder is not whole.
+    """
+    states = read_facts(folder / DUAL, dict).get("states")
+    encoder = load_encoder(folder / "audio")
+    words, tokenizer = _load_text(folder / "text", allow_unknown=False)
+    if not isinstance(states, int) or not 1 <= states <= MOST_STATES:
+        raise BackboneError("The dual backbone can't be read.", got=f"states {states!r}", where=folder / DUAL)
+    model = DualModel(encoder.model, words, states).eval()
+    heads, expected = load_tensors(folder / HEADS), model.heads()
+    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (heads, expected)]
+    if shapes[0] != shapes[1]:
+        wrong = sorted(name for name in {*heads, *expected} if shapes[0].get(name) != shapes[1].get(name))
+        raise BackboneError("The heads do not fit the encoders.", got=wrong, where=folder / HEADS)
+    model.load_state_dict(heads, strict=False)
+    return Dual(model.to(device), tokenizer, encoder)
+
+
+def load_model(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
+    """Load a dual backbone or a CLAP from its folder.
+
+    Raises:
+        BackboneError: the folder is not whole.
+    """
+    if (Path(folder) / DUAL).is_file():
+        return load_dual(Path(folder), device=device)
+    return load_clap(folder, device=device, allow_unknown=allow_unknown)
+
+
+def _load_text(folder: Path, *, allow_unknown: bool) -> tuple[Any, Any]:
+    """Load a text encoder and its tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        model, info = load_weights(folder, allow_unknown=allow_unknown, kind="AutoModel")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model.get_input_embeddings().weight.shape  # noqa: B018 (a model without words has none)
+    except ClepError:
+        raise
+    except Exception as error:  # a broken folder fails in whatever way it likes
+        raise BackboneError(
+            "The text encoder can't be loaded.",
+            got=" ".join(str(error).split())[:400],
+            expected="a folder with config.json, weights and a tokenizer",
+            where=folder,
+        ) from error
+    if missing := sorted(name for name in info["missing_keys"] if "pooler" not in name):
+        got = f"{len(missing)} tensors missing, for example {missing[:3]}"
+        raise BackboneError("The text encoder's weights are incomplete.", got=got, where=folder)
+    check_finite(model.state_dict(), folder)
+    return model, tokenizer

@@ -1,0 +1,89 @@
+"""Nodes that embed audio, clean and in the conditions of an evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+from clepdg.audio import corruptions, noise
+from clepdg.audio.corruptions import CLEAN, Condition
+from clepdg.config.folds import PAIR, Fold, kind
+from clepdg.config.rows import BACKBONE, ENCODER
+from clepdg.config.schema import Config
+from clepdg.download import folders
+from clepdg.hashing import digest
+from clepdg_flows.graph.models import STATISTICS, Model, is_dual, of_corpora
+from clepdg_flows.graph.refs import audio_ref, features_ref, shard_name, talkers
+from clepdg_tasks.engine.node import Node, Ref
+from clepdg_tasks.stages import embeddings
+
+
+def features(config: Config, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> Node:
+    """Return the node of a corpus's pooled states, which folds share.
+
+    A dual backbone's speech encoder computes them. In a condition other than clean only the test part is pooled.
+    """
+    settings, inputs, state = _condition(config, condition, fold)
+    return Node(
+        stage="features",
+        name=features_ref(corpus, condition, fold).name,
+        compute=embeddings.compute_features,
+        config=settings,
+        inputs={"shard": Ref("shard", corpus), "backbone": Ref("backbone", BACKBONE, "encoder"), **inputs},
+        state=state,
+        tags={"corpus": corpus, "condition": settings["condition"]},
+    )
+
+
+def audio_embeddings(
+    config: Config, model: Model, corpus: str, condition: Condition | None = None, fold: Fold | None = None
+) -> Node:
+    """Return the node of a corpus's audio embeddings by a model.
+
+    All rows and folds with that model share it. In a condition other than clean only the test part
+    is embedded. A babble's talkers are of the fold's sources.
+    """
+    fold = talkers(fold, condition)
+    settings, inputs, state = _condition(config, condition, fold)
+    if is_dual(config) and model.ref and model.name != ENCODER and not model.full_band:
+        inputs, state = {"features": features_ref(corpus, condition, fold)}, {}
+    else:
+        inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **inputs}
+    return Node(
+        stage="audio_embeddings",
+        name=audio_ref(model, corpus, condition, fold).name,
+        compute=embeddings.compute_audio_embeddings,
+        config={**settings, **({"model": model.name} if model.name in (*STATISTICS, ENCODER) else {})},
+        inputs={**inputs, **model.inputs},
+        state=state,
+        tags={
+            **({"fold": fold.name} if fold else {}),
+            **model.tags,
+            "corpus": corpus,
+            "condition": settings["condition"],
+        },
+    )
+
+
+def _condition(
+    config: Config, condition: Condition | None, fold: Fold | None
+) -> tuple[dict[str, Any], dict[str, Ref], dict[str, str]]:
+    """Return a condition's settings, inputs and state."""
+    settings: dict[str, Any] = {"condition": condition.name if condition else CLEAN, "compute": config.compute}
+    fold = talkers(fold, condition)
+    inputs = of_corpora("shard", fold.sources, "learning", "talkers") if fold else {}
+    if not condition or condition.noise != noise.OWN:
+        return settings, inputs, {}
+    settings["noise_folder"] = config.evaluate.noise_folder
+    return settings, inputs, {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
+
+
+def conditions_of(config: Config, fold: Fold) -> list[Condition]:
+    """Return the corruptions under which a fold is evaluated: none for pairs."""
+    return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
+
+
+def is_evaluated(model: Model, condition: Condition | None) -> bool:
+    """Return whether a model is evaluated under a condition.
+
+    Corruptions are made at 16 kHz, which leaves no full band.
+    """
+    return condition is None or not model.full_band
