@@ -132,8 +132,8 @@ def fit(
     torch.set_num_threads(compute.threads)
     learnt, heard = None, None
     if isinstance(clap, Dual):
-        learnt = clap.set_statistics(select(states, train.utterance_id), train.corpus.to_numpy(), standardise)
-        heard = select(states, validation.utterance_id)
+        learnt = clap.set_statistics(select(states, train.utterance_id.tolist()), train.corpus.to_numpy(), standardise)
+        heard = select(states, validation.utterance_id.tolist())
     elif config.from_scratch:
         set_batch_norm(clap, train)
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None

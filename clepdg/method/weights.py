@@ -3,6 +3,7 @@
 LoRA: Hu et al., ICLR 2022.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,8 @@ def train_mode(clap: Clap, config: ClepConfig) -> None:
 def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
     """Compute the audio BatchNorm's statistics from training audio."""
     chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
-    waveforms = (read_waveform(Path(row.folder), row.tar, row.offset, row.bytes) for row in chosen.itertuples())
+    rows: Iterator[Any] = chosen.itertuples()
+    waveforms = (read_waveform(Path(row.folder), row.tar, row.offset, row.bytes) for row in rows)
     cut = np.stack([crop(waveform, rate, clap.front_end, 0.5) for waveform, rate in waveforms])
     mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
     norm = clap.model.audio_model.audio_encoder.batch_norm

@@ -33,7 +33,7 @@ FRONT_END = "front_end.json"
 class Clap:
     """A CLAP model (transformers' ClapModel) with its tokenizer and front end."""
 
-    def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd | None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, front_end: FrontEnd) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.front_end = front_end

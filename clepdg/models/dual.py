@@ -7,7 +7,7 @@ embedding. A model folder holds audio/ and text/ (folders of transformers), head
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -57,6 +57,9 @@ class AudioHead(Head):
     need the covariances between layers. `centre` and `spread` are statistics of source-training audio.
     """
 
+    centre: Tensor
+    spread: Tensor
+
     def __init__(self, states: int, width: int) -> None:
         super().__init__(width, AUDIO_DROPOUT)
         self.layers = nn.Parameter(torch.zeros(states))
@@ -104,8 +107,8 @@ class Dual(Clap):
     """A dual model, its tokenizer and its speech encoder's front end."""
 
     def __init__(self, model: DualModel, tokenizer: Any, encoder: SpeechEncoder) -> None:
-        super().__init__(model, tokenizer, None)
-        self.encoder = encoder
+        self.model, self.tokenizer, self.encoder = model, tokenizer, encoder  # and no log-mel front end
+        tokenizer.padding_side = "right"
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -113,7 +116,7 @@ class Dual(Clap):
         table: nn.Embedding = self.model.text_model.encoder.get_input_embeddings()
         return table
 
-    def pool(self, waveforms: Sequence[tuple[Waveform, int]]) -> NDArray[np.float32]:
+    def pool(self, waveforms: Iterable[tuple[Waveform, int]]) -> NDArray[np.float32]:
         """Pool waveforms (T,) with their rates in Hz to (B, P, 2 A)."""
         return np.stack([self.encoder.pool(waveform, rate) for waveform, rate in waveforms])
 
@@ -146,7 +149,7 @@ class Dual(Clap):
         return own
 
     @torch.no_grad()
-    def encode_waveforms(self, waveforms: Sequence[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
         """Encode waveforms (T,) with their rates in Hz to (B, D)."""
         return self.encode_inputs(torch.from_numpy(self.pool(waveforms)))
 
