@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clepdg.audio.decoding import Bytes, decode_av, decode_libsndfile
+from clepdg.audio.faults import MOST_BYTES
 from clepdg.audio.formats import LFS_POINTER, POINTER
-from clepdg.audio.truncation import find_truncation
+from clepdg.audio.mpeg import skip_tags
+from clepdg.audio.truncation import find_truncation, is_container
 from clepdg.errors import IndexingError
 
 Waveform = NDArray[np.float32]
@@ -60,9 +62,25 @@ def _decode(file: IO[bytes], max_seconds: float) -> tuple[Waveform, int]:
         raise IndexingError("the file is empty (0 bytes)")
     if head == LFS_POINTER:
         raise IndexingError(POINTER)
+    file = _behind_tags(file)
     if cut := find_truncation(file):
         raise IndexingError(cut)
     return decode_libsndfile(file, max_seconds) or decode_av(file, max_seconds)
+
+
+def _behind_tags(file: IO[bytes]) -> IO[bytes]:
+    """Return the WAV, FLAC or the like behind ID3 tags, or the file.
+
+    Decoders skip the tags of MP3 and AAC, and lose samples of the others.
+    """
+    place = skip_tags(file)
+    if not place or not is_container(file.read(12)):
+        return file
+    file.seek(place)
+    data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise IndexingError(f"too large: more than {MOST_BYTES} bytes behind an ID3 tag")
+    return Bytes(data)
 
 
 def to_mono(samples: Waveform) -> Waveform:

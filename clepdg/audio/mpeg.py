@@ -88,8 +88,8 @@ def count_frames(file: IO[bytes], size: int) -> Frames | None:
     return Frames(frames=frames, samples=samples, promised=promised, cut=False)
 
 
-def _start(file: IO[bytes]) -> int | None:
-    """Return where the first of two consecutive frames begins."""
+def skip_tags(file: IO[bytes]) -> int:
+    """Move behind the ID3 tags in front of a file; return that place."""
     place = 0
     file.seek(0)
     while (head := file.read(10)).startswith(b"ID3") and len(head) == 10:
@@ -97,9 +97,13 @@ def _start(file: IO[bytes]) -> int | None:
         place += 10 if head[5] & 0x10 else 0
         file.seek(place)
     file.seek(place)
+    return place
+
+
+def _start(file: IO[bytes]) -> int | None:
+    """Return where the first of two consecutive frames begins."""
+    place = skip_tags(file)
     data = file.read(2 * SEARCHED)
-    if data.startswith(b"fLaC"):  # behind an ID3 tag
-        return None
     for offset in range(min(len(data), SEARCHED)):
         length = frame_bytes(data[offset : offset + 6])
         if length and frame_bytes(data[offset + length : offset + length + 6]):

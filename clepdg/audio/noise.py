@@ -1,5 +1,6 @@
 """Noises at 16 kHz: generated, recorded by the user, or babble of talkers."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ def find_noises(folder: str | None) -> list[Path]:
     Raises:
         ConfigError: no folder is given, or it holds none.
     """
-    below = Path(folder).expanduser().rglob("*") if folder else []
+    below = Path(os.path.expanduser(folder)).rglob("*") if folder else []
     paths = sorted(path for path in below if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     if not paths:
         raise ConfigError(

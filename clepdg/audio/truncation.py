@@ -10,6 +10,8 @@ from typing import IO, Final, Literal
 from clepdg.audio.mpeg import count_frames, frame_bytes
 
 UNKNOWN_BYTES: Final = 0x7FFFF000  # writers to a pipe put 0, or at least this, for an unknown size
+LONGEST: Final = 1 << 62  # bytes of a chunk; writers to a pipe put more for an unknown size
+W64: Final = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"  # how a W64 begins
 WHOLE_BOXES: Final = b"moov", b"moof", b"mdat", b"mfra"  # of an MP4: its audio and what finds it
 
 Order = Literal["little", "big"]
@@ -17,21 +19,31 @@ Check = Callable[[IO[bytes], int], str | None]  # file and its bytes -> why it i
 
 
 def find_truncation(file: IO[bytes]) -> str | None:
-    """Return why a file is truncated, or None.
+    """Return why a file is truncated or not read to its end, or None.
 
     Args:
         file: an open file; its position changes.
     """
     size = file.seek(0, 2)
     file.seek(0)
-    head = file.read(12)
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM") and head[8:] in (b"WAVE", b"AIFF", b"AIFC"):
-        return _chunks(file, size)
-    if head[4:8] in (b"ftyp", b"styp", b"free", b"skip", b"wide", *WHOLE_BOXES):
-        return _boxes(file, size)
-    checks: dict[bytes, Check] = {b"OggS": _ogg, b".snd": _au, b"\x1aE\xdf\xa3": _matroska}
-    check = checks.get(head[:4], _frames if head[:3] == b"ID3" or frame_bytes(head) else None)
+    check = _find_check(file.read(12))
     return check(file, size) if check else None
+
+
+def is_container(head: bytes) -> bool:
+    """Return whether a file with these first 12 bytes is no bare stream."""
+    return head[:4] == b"fLaC" or _find_check(head) not in (None, _frames)
+
+
+def _find_check(head: bytes) -> Check | None:
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM") and head[8:] in (b"WAVE", b"AIFF", b"AIFC"):
+        return _chunks
+    if head == W64:
+        return _long_chunks
+    if head[4:8] in (b"ftyp", b"styp", b"free", b"skip", b"wide", *WHOLE_BOXES):
+        return _boxes
+    checks: dict[bytes, Check] = {b"OggS": _ogg, b".snd": _au, b"\x1aE\xdf\xa3": _matroska, b"caff": _long_chunks}
+    return checks.get(head[:4], _frames if head[:3] == b"ID3" or frame_bytes(head) else None)
 
 
 def _missing(promised: int, there: int, what: str = "bytes of audio") -> str | None:
@@ -55,6 +67,24 @@ def _chunks(file: IO[bytes], size: int) -> str | None:
             long = int.from_bytes(file.read(16)[8:], order)
         file.seek(place + length + length % 2)
     return None
+
+
+def _long_chunks(file: IO[bytes], size: int) -> str | None:
+    """Check the chunk of samples of a W64 or CAF: sizes of 8 bytes."""
+    file.seek(0)
+    w64 = file.read(12) == W64
+    order: Order = "little" if w64 else "big"
+    place, name, align = (40, 16, 8) if w64 else (8, 4, 1)
+    while True:
+        file.seek(place)
+        head = file.read(name + 8)
+        length = int.from_bytes(head[name:], order) - (24 if w64 else 0)  # a W64 counts the chunk's header
+        if len(head) < name + 8 or not 0 <= length < LONGEST:
+            return None
+        place += len(head)
+        if head[:4] == b"data":
+            return _missing(length, size - place)
+        place += length + -length % align
 
 
 def _au(file: IO[bytes], size: int) -> str | None:
@@ -97,9 +127,9 @@ def _matroska(file: IO[bytes], size: int) -> str | None:
 
 
 def _ogg(file: IO[bytes], size: int) -> str | None:
-    """Check that the last page of each stream of an Ogg is there."""
+    """Check the last page of each stream of an Ogg, all begun together."""
     streams: set[bytes] = set()  # those whose last page was not met
-    place = 0
+    place, begun = 0, False
     while place < size:
         file.seek(place)
         head = file.read(27)
@@ -109,6 +139,9 @@ def _ogg(file: IO[bytes], size: int) -> str | None:
         place += 27 + len(table) + sum(table)
         if len(head) < 27 or len(table) < head[26] or place > size:
             return "truncated: its last Ogg page is not whole"
+        if head[5] & 2 and begun:  # decoders read the first and drop the rest
+            return "holds several streams one after the other"
+        begun = not head[5] & 2
         (streams.discard if head[5] & 4 else streams.add)(head[14:18])
     return "truncated: its last Ogg page is missing" if streams else None
 

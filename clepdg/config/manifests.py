@@ -19,7 +19,7 @@ def folders() -> tuple[Path, ...]:
     named = os.environ.get(OWN)
     if not named:
         return (MANIFESTS,)
-    own = Path(named).expanduser().absolute()
+    own = Path(os.path.expanduser(named)).absolute()
     if not own.is_dir():
         where = f"{OWN}, or cards in settings.toml"
         raise ConfigError("The folder of your own cards is not there.", got=own, expected="a folder", where=where)

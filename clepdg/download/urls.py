@@ -236,7 +236,7 @@ def local_path(card: Card, url: str) -> Path | None:
         SourceError: there is no such path.
     """
     path = as_path(url)
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):
         raise SourceError(f"The source of {card.name} does not exist.", got=url, where=path, do=manual_download(card))
     return path
 
@@ -246,4 +246,4 @@ def as_path(url: str) -> Path | None:
     if _is_address(url) and not re.match("file://", url, re.IGNORECASE):
         return None
     path = Path(url2pathname(urlsplit(url).path) if re.match("file://", url, re.IGNORECASE) else url)
-    return path.expanduser().absolute()
+    return Path(os.path.expanduser(path)).absolute()

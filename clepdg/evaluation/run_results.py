@@ -40,7 +40,9 @@ def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.Dat
                 part: pd.concat([read_frame(folder / f"{part}.parquet", ()) for folder in folders], ignore_index=True)
                 for part in ("predictions", "cells")
             }
-    raise ConfigError("No such run has evaluated a fold.", got=run, where=opened.url, do="clep-dg run --preset demo")
+    raise ConfigError(
+        "There is no evaluated run of that name or preset.", got=run, where=opened.url, do="clep-dg run --preset demo"
+    )
 
 
 def _evaluations(said: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ Tests compare the embeddings with those of laion_clap. A .pt file is a pickle, w
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         BackboneError: there is no such file, or `read_tensors` fails.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BackboneError("There is no such checkpoint.", got=path, expected="a .pt file of LAION's")
     return {name.removeprefix("module."): tensor for name, tensor in read_tensors(path).items()}
 

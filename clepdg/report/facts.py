@@ -161,7 +161,7 @@ def corpus_facts(
         "hours": round(figures["seconds"] / 3600, 2),
         "quarantined": figures["quarantined"],
         "noted": "; ".join(f"{count} {note}" for note, count in noted.items()) or "nothing",
-        **({} if copies is None else {"left out of its fold: copies of source audio": copies}),
+        **({} if copies is None else {"excluded as copies of source audio": copies}),
         "differs from the whole corpus": "; ".join(differences) or "no",
         "licence": card.licence,
         "citation": card.citation,

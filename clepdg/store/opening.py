@@ -1,5 +1,6 @@
 """Open a store by its address."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -43,7 +44,7 @@ def open_store(
             got=url,
             expected="a folder, file:///folder or s3://bucket/folder",
         )
-    root = Path(url2pathname(parts.path) if parts.scheme else url).expanduser().absolute()
+    root = Path(os.path.expanduser(url2pathname(parts.path) if parts.scheme else url)).absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -66,7 +66,7 @@ class Store:
         try:
             found = load_record(folder, stage, key)
         except OSError:
-            return "new" if not folder.exists() else f"file missing: {MARKER}"
+            return "new" if not os.path.exists(folder) else f"file missing: {MARKER}"
         return found if isinstance(found, str) else damage(folder, found) or found
 
     def previous(self, stage: str, key: str) -> Record | None:

@@ -185,7 +185,7 @@ def fetch_command(options: argparse.Namespace) -> None:
             print(each.line, flush=True)
             good &= each.good
         sys.exit(0 if good else 1)
-    folder = options.folder.expanduser().absolute()
+    folder = Path(os.path.expanduser(options.folder)).absolute()
     corpora = options.corpora or PRESETS["open"]().corpora
     there = fetch(corpora, given_sources(options), folder, load_settings())
     if there:
@@ -219,8 +219,8 @@ def import_laion_command(options: argparse.Namespace) -> None:
     from clepdg_tasks.stages.inputs import quiet_transformers
 
     quiet_transformers()
-    out = options.out.expanduser()
-    checkpoint = options.checkpoint.expanduser()
+    out = Path(os.path.expanduser(options.out))
+    checkpoint = Path(os.path.expanduser(options.checkpoint))
     laion.read_checkpoint(checkpoint)  # fails before a tokenizer is downloaded
     words = options.tokenizer or _roberta_tokenizer()
     clap = laion.import_checkpoint(checkpoint, out, words)

@@ -41,9 +41,9 @@ def gc_command(options: argparse.Namespace) -> None:
     found = maintenance.garbage(store, settings)
     for item in found.items:
         print(_printable(maintenance.describe(store, item)))
-    kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) stay"
+    kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) are kept"
     if options.dry_run or not found.items:
-        print(f"{len(found.items)} items ({found.bytes / 1e9:.2f} GB) of {store.url} can go, {kept}.")
+        print(f"{len(found.items)} items ({found.bytes / 1e9:.2f} GB) of {store.url} can be removed, {kept}.")
         return
     removed = maintenance.remove(store, found)
     size = sum(item.bytes for item in removed) / 1e9

@@ -1,6 +1,7 @@
 """Options of the command line, and the run's arguments that they give."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
 def given_sources(options: argparse.Namespace) -> dict[str, str]:
     """Return the sources that a user names; local ones become absolute paths."""
     return {
-        corpus: place if "://" in place else str(Path(place).expanduser().resolve())
+        corpus: place if "://" in place else str(Path(os.path.expanduser(place)).resolve())
         for corpus, place in _pairs(options.source, "--source").items()
     }
 

@@ -1,5 +1,6 @@
 """Nodes that embed audio, clean and in the conditions of an evaluation."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,11 @@ def _condition(
     if not condition or condition.noise != noise.OWN:
         return settings, inputs, {}
     settings["noise_folder"] = config.evaluate.noise_folder
-    return settings, inputs, {"noise": digest(folders.listing(Path(str(config.evaluate.noise_folder)).expanduser()))}
+    return (
+        settings,
+        inputs,
+        {"noise": digest(folders.listing(Path(os.path.expanduser(str(config.evaluate.noise_folder)))))},
+    )
 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:

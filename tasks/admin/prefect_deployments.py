@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,7 @@ def deploy(settings: Settings, url: str, secret: str, say: Callable[[str], objec
         raise ClepError("prefect deploy --all failed.", got=(done.stdout + done.stderr)[-2000:])
 
 
-def _create_pools(url: str, secret: str) -> None:
+def _create_pools(url: str, secret: str, attempts: int = 10) -> None:
     """Create the work pools; set the template of those that are there."""
     import httpx
 
@@ -62,6 +63,10 @@ def _create_pools(url: str, secret: str) -> None:
                 elif pool.raise_for_status().json()["type"] == "process":  # another kind is the user's own
                     client.patch(f"/work_pools/{name}", json=template).raise_for_status()
     except httpx.HTTPError as error:
+        busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 503
+        if busy and attempts > 1:  # SQLite is locked while the server starts, or ends what a killed one left
+            time.sleep(2)
+            return _create_pools(url, secret, attempts - 1)
         raise ClepError("The work pools can't be created.", got=error, where=url) from error
 
 

@@ -141,7 +141,7 @@ def _export(name: str, value: str) -> None:
 
 def _cards(folder: str | None, path: Path) -> str:
     """Return the folder of the user's cards, relative to the settings' folder."""
-    return str((path.parent / Path(folder).expanduser()).absolute()) if folder else ""
+    return str((path.parent / os.path.expanduser(folder)).absolute()) if folder else ""
 
 
 def _bypass_proxy() -> None:

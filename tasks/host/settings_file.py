@@ -14,6 +14,10 @@ DATABASES = ("prefect_database_url", "mlflow_database_url")
 TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
 EXPORTED = ("mirrors", "secrets", "cards")  # read by clepdg from the environment, which children inherit
 TEXTS = ("store", "tracking_url", "device", *DATABASES, "cards")
+TRACKING = (
+    r"https?://([^/?#@]*(:.*)?@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?([/?#]|$)"
+    r"|sqlite(\+pysqlite)?:///(/|file:)|(postgresql|mysql|mssql)(\+\w+)?://|databricks\b"
+)
 NAMES = ("store", "durable", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
 
 
@@ -55,6 +59,14 @@ def check_addresses(written: dict[str, Any], path: Path) -> None:
                 do="remove it from the file"
                 + (f" and set {variable}; or set CLEPDG_{name.upper()} in the environment" if name != "store" else ""),
             )
+    tracking = os.environ.get("CLEPDG_TRACKING_URL") or written.get("tracking_url", "")
+    if tracking and not re.match(TRACKING, tracking):
+        raise ConfigError(
+            "MLflow's address is not valid.",
+            got=urls.redact(tracking),
+            expected="http://HOST:PORT, sqlite:////ABSOLUTE/PATH, postgresql://USER@HOST:PORT/DATABASE or databricks",
+            where=f"CLEPDG_TRACKING_URL, or tracking_url in {path}",
+        )
     for name in DATABASES:
         url = os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name, "")
         if url and not re.match(r"postgresql://([^/?]*@)?[^/?]*/[^/?]+", url):

@@ -57,6 +57,8 @@ def paired_differences(
         settings = record.config["evaluate"]
         parts.append(to_arrays(table[chosen], labels(record.config["label_set"])))
     a, b = parts
+    if not len(a.truth) or len(a.truth) != len(b.truth):
+        return "its predictions are not of the same test utterances"
     keep = np.bincount(a.truth, minlength=a.probabilities.shape[-1]) >= LEFT_OUT
     options = {name: settings[name] for name in ("resamples", "confidence")}
     return {

@@ -17,6 +17,7 @@ from clepdg.audio import io as audio_io
 from clepdg.audio.inspection import read_audio, read_samples, read_usable
 from clepdg.audio.io import decode
 from clepdg.audio.noise import RATE, read_noises
+from clepdg.audio.truncation import find_truncation
 from clepdg.config.schema import IndexConfig
 from clepdg.dataset.probe import probe_file
 from clepdg.errors import IndexingError
@@ -53,15 +54,28 @@ def muxed(
     return path.read_bytes()
 
 
+def tagged(data: bytes, footer: bool = False) -> bytes:
+    """Return a file behind an ID3 tag of 300 bytes."""
+    size = bytes((0, 0, 300 >> 7, 300 & 127))
+    return b"ID3\4\0" + bytes((16 * footer,)) + size + bytes(300) + (b"3DI\4\0\x10" + size) * footer + data
+
+
 FILES: dict[str, Callable[[Path], bytes]] = {
     "wav": lambda folder: written("WAV"),
     "rf64": lambda folder: written("RF64"),
     "aiff": lambda folder: written("AIFF"),
     "au": lambda folder: written("AU"),
+    "w64": lambda folder: written("W64"),
+    "caf": lambda folder: written("CAF"),
+    "caf of packets": lambda folder: written("CAF", subtype="ALAC_16"),
     "flac": lambda folder: written("FLAC"),
     "vorbis": lambda folder: written("OGG"),
     "opus": lambda folder: written("OGG", subtype="OPUS"),
     "mp3": lambda folder: written("MP3"),
+    **{
+        f"{kind} behind a tag": lambda folder, kind=kind: tagged(written(kind))  # type: ignore[misc]
+        for kind in ("WAV", "AIFF", "AU", "W64", "CAF", "FLAC", "OGG", "MP3")
+    },
     "mp3 without a header": lambda folder: muxed("mp3", "libmp3lame", folder, write_xing="0"),
     "aac": lambda folder: muxed("adts", "aac", folder),
     "mp4": lambda folder: muxed("mp4", "aac", folder),
@@ -84,6 +98,30 @@ def test_a_whole_file_is_read_and_a_truncated_one_refused_whatever_it_is_called(
         path.write_bytes(data[: int(share * len(data)) - 3])
         with pytest.raises(IndexingError, match="^truncated"):
             decode(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "W64", "CAF", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("footer", [False, True])
+def test_a_tag_in_front_of_a_file_changes_no_sample(kind: str, footer: bool, tmp_path: Path) -> None:
+    data = written(kind)
+    (tmp_path / "a.mp3").write_bytes(tagged(data, footer))
+    for source in (tmp_path / "a.mp3", tagged(data, footer), tagged(tagged(data, footer))):
+        np.testing.assert_array_equal(decode(source)[0], decode(data)[0])
+
+
+@pytest.mark.parametrize(("kind", "place"), [("W64", slice(96, 104)), ("CAF", slice(4084, 4092))])
+def test_chunks_of_unknown_size_promise_nothing(kind: str, place: slice) -> None:
+    data = bytearray(written(kind))
+    assert int.from_bytes(data[place], "little" if kind == "W64" else "big") > 96000
+    data[place] = b"\xff" * 8
+    assert find_truncation(io.BytesIO(data)) is None
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_streams_one_after_the_other_are_refused(subtype: str) -> None:
+    first = written("OGG", subtype=subtype)
+    with pytest.raises(IndexingError, match="^holds several streams one after the other"):
+        decode(first + written("OGG", noise(1.0), subtype=subtype))
 
 
 def without_length(flac: bytes) -> bytes:

@@ -195,6 +195,19 @@ def test_a_trackers_password_is_used_and_not_shown(monkeypatch):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "sqlite:///nope/x.db", "ftp://host/x", "nonsense", "http://"])
+def test_an_address_that_is_none_of_mlflows_is_one_error(url, monkeypatch):
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", url)
+    with pytest.raises(ConfigError, match="MLflow's address is not valid"):
+        load_settings()
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:5000", "https://me:p/w@host/x", "sqlite:////a/b.db", "databricks"])
+def test_mlflows_addresses_are_accepted(url, monkeypatch):
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", url)
+    assert load_settings().tracking_url == url
+
+
 def test_secrets_of_the_file_reach_the_library(home, monkeypatch):
     monkeypatch.setenv("WORD", "hunter2")
     for name in ("CLEPDG_SECRETS", "CLEPDG_SECRETS_WRITTEN"):
