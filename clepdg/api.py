@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.callbacks import Reporting
-from clepdg.config.schema import (
-    AcptConfig,
-    ClassifierConfig,
-    ClepConfig,
-    ComputeConfig,
-    TextConfig,
-)
+from clepdg.config.model_pins import local_folder
+from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, ComputeConfig, TextConfig
 from clepdg.emotions import EMOTIONS, labels
 from clepdg.errors import ConfigError
 
@@ -76,8 +71,8 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
     >>> load_clap("micro").encode_text(["happy speech"]).shape
     torch.Size([1, 128])
     """
-    from clepdg.config.model_pins import DUAL, dual_parts, local_folder, pinned_revision
-    from clepdg.config.schema import MICRO
+    from clepdg.config.model_pins import DUAL, LAION, dual_parts, pinned_revision
+    from clepdg.config.schema import MICRO, MICRO_CONTEXT
     from clepdg.download import hub
     from clepdg.models.dual import build_dual, load_model
     from clepdg.models.files import CLAP_FILES, ENCODER_FILES, TEXT_FILES, Choose
@@ -90,6 +85,11 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
             folder = hub.fetch(part, str(commit), choose)
         return folder
 
+    if str(name) == MICRO_CONTEXT or str(name).startswith(LAION):
+        expected = f'"{MICRO}", a folder, a hub name such as "laion/clap-htsat-unfused", or "{DUAL}AUDIO+TEXT"'
+        file = "load the folder that clep-dg import-laion FILE.pt FOLDER writes"
+        do = f"a run pretrains it: clep-dg run --backbone {MICRO_CONTEXT}" if str(name) == MICRO_CONTEXT else file
+        raise ConfigError("This backbone can't be loaded by its name here.", got=name, expected=expected, do=do)
     if str(name) == MICRO:
         return build_micro(seed, device=device)
     if str(name).startswith(DUAL):
@@ -140,6 +140,8 @@ def learn_contexts(
     """
     from clepdg.method import acpt
 
+    if isinstance(emotions, str) or not emotions or not {*emotions} <= {*EMOTIONS}:
+        raise ConfigError("Contexts need a list of canonical emotions.", got=emotions, expected=EMOTIONS)
     with _kept(folder) as place:
         config = AcptConfig(**settings)
         vectors, _ = acpt.fit(clep, tuple(emotions), config, ComputeConfig(), seed, place, Reporting())
@@ -173,27 +175,21 @@ def fit_classifier(
     from clepdg.method.fold.fit_head import LabelledAudio, fit_head
     from clepdg.method.text_embeddings import build_text_embeddings
 
+    config, words = ClassifierConfig(**settings), TextConfig(label_set=label_set)
+
     def part(split: str) -> LabelledAudio:
         table = label_utterances(utterances, label_set, (split,))
         x = embed(clep, waveforms_of(table))
         return LabelledAudio(x=x, y=table.label_index.to_numpy(), corpora=tuple(table.corpus))
 
-    text = build_text_embeddings(clep, TextConfig(label_set=label_set), () if contexts is None else contexts)
+    text = build_text_embeddings(clep, words, () if contexts is None else contexts)
     with _kept(None) as place:
-        head, _ = fit_head(
-            "text",
-            labels(label_set),
-            part("train"),
-            part("validation"),
-            text=text,
-            config=ClassifierConfig(**settings),
-            seed=seed,
-            folder=place,
-        )
+        parts = part("train"), part("validation")
+        head, _ = fit_head("text", labels(label_set), *parts, text=text, config=config, seed=seed, folder=place)
     return EmotionClassifier(clep, head)
 
 
-def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "EmotionClassifier":
+def load_classifier(name: str | Path | int = "champion", *, preset: str = "open") -> "EmotionClassifier":
     """Load a classifier: its folder, or a registered version or alias.
 
     Args:
@@ -207,12 +203,21 @@ def load_classifier(name: str | Path = "champion", *, preset: str = "open") -> "
     from clepdg.method.heads import load_head
     from clepdg.models.dual import load_model as load
 
-    folder = Path(name)
-    if (folder / "head").is_dir():
+    chosen, folder = str(name), local_folder(str(name))
+    if folder and (folder / "head").is_dir():
         return EmotionClassifier(load(folder / "clep"), load_head(folder / "head"))
+    missing = "There is no such folder and no such registered classifier."
+    expected = "a folder with clep and head (of EmotionClassifier.save), or a version's number or alias"
+    if folder or len(Path(chosen).parts) != 1:
+        raise ConfigError("There is no classifier in this folder." if folder else missing, got=name, expected=expected)
     for registry in entry_points(group="clepdg.registry"):  # this library knows no tracker: an installed one answers
-        return EmotionClassifier(*registry.load()(str(name), preset))
-    raise ConfigError("There is no such classifier.", got=name, expected="a folder with clep and head")
+        try:
+            return EmotionClassifier(*registry.load()(chosen, preset))
+        except ConfigError as error:
+            if chosen == "champion" or chosen.isdigit():
+                raise
+            raise ConfigError(missing, got=name, expected=expected, children=[error]) from error
+    raise ConfigError(missing, got=name, expected=expected)
 
 
 def results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFrame]":

@@ -1,9 +1,9 @@
 """Classify the emotion of audio with CLEP's audio encoder and a head."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from clepdg.audio.inspection import read_audio, read_samples, read_usable
 from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
 from clepdg.dataset.shards import read_waveform
+from clepdg.errors import ConfigError
 from clepdg.method.audio_embeddings import AudioEmbeddings, build_audio_embeddings
 from clepdg.method.heads import Head
 from clepdg.models.clap import Clap
@@ -22,14 +23,20 @@ if TYPE_CHECKING:
 
 Audio = str | Path | tuple[Waveform, int]
 BATCH = 32  # waveforms that are embedded together
+UTTERANCE: Final = ("utterance_id", "folder", "tar", "offset", "bytes")  # the columns that predict reads
+EXPECTED: Final = "a path, (array, rate) with the rate in Hz, or a list of these"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmotionClassifier:
     """CLEP's audio encoder and a head trained on text embeddings."""
 
     clap: Clap
     head: Head
+
+    def __repr__(self) -> str:
+        """Return the kind of model and the labels, without weights."""
+        return f"EmotionClassifier({type(self.clap).__name__}, labels={list(self.head.labels)})"
 
     def predict(self, audio: "Audio | Sequence[Audio] | pd.DataFrame") -> "pd.DataFrame":
         """Return the emotion and label probabilities, one row per piece.
@@ -38,14 +45,16 @@ class EmotionClassifier:
             audio: files, arrays (T,) in [-1, 1] with their rate in Hz, or utterances of load_corpus.
 
         Raises:
+            ConfigError: it is no audio: an array without its rate, or a table without the columns of utterances.
             IndexingError: some can't be used; each one is named with its reason.
         """
         import pandas as pd
 
         names, waveforms = _named(audio)
-        probabilities = self.head.probabilities(embed(self.clap, waveforms)) if names else np.zeros((0, 1))
-        found = pd.DataFrame(probabilities, columns=list(self.head.labels)[: probabilities.shape[1]], index=names)
-        found.insert(0, "emotion", [self.head.labels[n] for n in probabilities.argmax(axis=1)])
+        labels = list(self.head.labels)
+        probabilities = self.head.probabilities(embed(self.clap, waveforms)) if names else np.zeros((0, len(labels)))
+        found = pd.DataFrame(probabilities, columns=labels, index=names)
+        found.insert(0, "emotion", [labels[n] for n in probabilities.argmax(axis=1)])
         return found
 
     def save(self, folder: str | Path) -> None:
@@ -60,11 +69,27 @@ def _named(audio: Any) -> tuple[list[Any], Iterator[tuple[Waveform, int]]]:
     import pandas as pd
 
     if isinstance(audio, pd.DataFrame):
+        if not {*UTTERANCE} <= {*audio.columns}:
+            raise ConfigError(
+                "This table holds no utterances of load_corpus.",
+                got=list(audio.columns),
+                expected=UTTERANCE,
+                do="for files give their list: predict(list(table.path))",
+            )
         return audio.utterance_id.tolist(), waveforms_of(audio)
-    items = [audio] if isinstance(audio, str | Path | tuple) else list(audio)
+    items = list(audio) if isinstance(audio, Iterable) and not isinstance(audio, str | Path | tuple) else [audio]
+    if wrong := [type(item).__name__ for item in items if not _is_audio(item)]:
+        raise ConfigError("This is neither a file nor an array with its rate.", got=wrong[:1], expected=EXPECTED)
     names = [n if isinstance(item, tuple) else str(item) for n, item in enumerate(items)]
     labels = (f"array {name}" if isinstance(name, int) else name for name in names)
     return names, read_usable(zip(labels, items, strict=True), _read)
+
+
+def _is_audio(item: Any) -> bool:
+    """Return whether it is a path, or a pair (array, rate)."""
+    if isinstance(item, tuple):
+        return len(item) == 2 and not isinstance(item[0], str | Path)
+    return isinstance(item, str | Path)
 
 
 def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:

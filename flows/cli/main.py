@@ -103,6 +103,7 @@ def run_command(options: argparse.Namespace) -> None:
     settings = load_settings()
     set_environment(settings)
     arguments = read_arguments(options)
+    print("Checking sources, models, disk and device.", flush=True)
     from clepdg_flows.run.plan import check, make_plan
 
     if options.refresh:  # the flow asks the sources before it checks them
@@ -116,6 +117,7 @@ def run_command(options: argparse.Namespace) -> None:
     else:
         plan = make_plan(arguments)
         check(plan, settings)
+    print("Starting Prefect and the first stages.", flush=True)
     from clepdg_tasks.admin.prefect_server import prefect_for_one_run
 
     with _sigterm_like_ctrl_c(), prefect_for_one_run(settings, print) as address:
