@@ -136,7 +136,7 @@ def test_a_kept_copy_is_checked_again(tmp_path):
         (lambda: clepdg.load_clap("micro-context"), "(?s)by its name here.*clep-dg run"),
         (lambda: clepdg.load_clap("laion:630k-audioset-best"), "(?s)by its name here.*import-laion"),
         (lambda: clepdg.fit_classifier(None, None, None, centring="nope"), "(?s)wrong type or value.*nope"),
-        (lambda: clepdg.fit_classifier(None, None, None, label_set="5"), "(?s)wrong type or value.*5"),
+        (lambda: clepdg.fit_classifier(None, None, None, label_set="5"), "(?s)out of range.*one of 4, 6"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_any_work(call, says):
@@ -145,7 +145,7 @@ def test_a_wrong_argument_is_refused_before_any_work(call, says):
 
 
 def test_results_without_a_run_say_so(tmp_path):
-    with pytest.raises(ConfigError, match="No such run"):
+    with pytest.raises(ConfigError, match="no evaluated run"):
         clepdg.results("demo", store=tmp_path)
 
 
