@@ -523,7 +523,7 @@ def test_run_files_with_wrong_types_are_passed_over(change, tmp_path):
     assert run_history.read(store, "0") is None
     assert [content["stages"] for content, _ in run_history.logs(store)] == [RUN["stages"]]
     assert run_history.last_keys(store, RUN["config"]) == {"clep/x": "k"}
-    with pytest.raises(ConfigError, match="No such run"):
+    with pytest.raises(ConfigError, match="no evaluated run"):
         read_results("demo", tmp_path / "store")
 
 
