@@ -103,7 +103,6 @@ def run_command(options: argparse.Namespace) -> None:
     settings = load_settings()
     set_environment(settings)
     arguments = read_arguments(options)
-    print("Checking sources, models, disk and device.", flush=True)
     from clepdg_flows.run.plan import check, make_plan
 
     if options.refresh:  # the flow asks the sources before it checks them
