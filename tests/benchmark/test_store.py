@@ -1,4 +1,4 @@
-"""What a store costs: key and hit check of each of 1,000 and 10,000 outputs; a commit, flushed to the disk or not."""
+"""Benchmarks of a store: keys and hit checks of 1,000 and 10,000 outputs; commits, durable and not."""
 
 import os
 import shutil
