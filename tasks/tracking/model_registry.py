@@ -150,7 +150,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     """
     from clepdg.method.emotion_classifier import EmotionClassifier
     from clepdg.method.heads import load_head
-    from clepdg.models.clap import load_clap
+    from clepdg.models.dual import load_model
 
     chosen = str(version or CHAMPION)
     tags = _tags_of(settings, preset, chosen)
@@ -176,7 +176,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
                 do=f"set CLEPDG_STORE to the store of its run, or compute it again: clep-dg run --preset {preset}",
             )
         folders.append(found)
-    return EmotionClassifier(load_clap(folders[0]), load_head(folders[1]))
+    return EmotionClassifier(load_model(folders[0]), load_head(folders[1]))
 
 
 def _tags_of(settings: Settings, preset: str, chosen: str) -> Mapping[str, str]:

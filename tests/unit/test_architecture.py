@@ -82,3 +82,9 @@ def test_no_pickle_is_read():
                 assert "torch.load(" not in text, path
             assert "weights_only=False" not in text, path
             assert "allow_pickle=True" not in text, path
+
+
+def test_clep_of_any_backbone_is_loaded_by_one_function():
+    """`load_clap` reads a CLAP alone; an output may be a dual backbone."""
+    users = {path.name for path in (PROJECT / "tasks").rglob("*.py") if "load_clap" in path.read_text()}
+    assert not users
