@@ -49,19 +49,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BEST = "best.resume"
+UAR = "validation_uar"
 Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, inputs (B/R, ...) of this rank
 
 
-def zero_shot_uar(
+def zero_shot_uars(
     clap: Clap,
     text: TextFeatures,
     utterances: "pd.DataFrame",
     emotion_index: np.ndarray,
     states: NDArray[np.float32] | None = None,
-) -> float:
-    """Return the zero-shot UAR of utterances, CLEP's selection score.
+) -> dict[str, float]:
+    """Return each corpus's zero-shot UAR; CLEP is selected by their mean.
 
-    It uses the prompt ensemble, without centring.
+    It uses the prompt ensemble, without centring. An emotion that a corpus lacks is left out of that corpus's UAR.
 
     Args:
         emotion_index: (U,) emotion of each utterance.
@@ -79,7 +80,9 @@ def zero_shot_uar(
             else:
                 features = clap.encode_inputs(torch.from_numpy(states[part]))
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
-    return float(uar(confusion(emotion_index, np.array(distributed.gather_lists(predicted)), len(text.prompts))))
+    found, corpora = np.array(distributed.gather_lists(predicted)), utterances.corpus.to_numpy()
+    of = {corpus: corpora == corpus for corpus in sorted(set(corpora))}
+    return {name: float(uar(confusion(emotion_index[own], found[own], len(text.prompts)))) for name, own in of.items()}
 
 
 def fit(
@@ -97,6 +100,8 @@ def fit(
 ) -> dict[str, Any]:
     """Fine-tune clap in place; keep the epoch with the best zero-shot UAR.
 
+    The mean over the corpora of their validation UAR; a corpus without a validation part is passed over.
+
     Args:
         utterances: of the source corpora's training and validation splits: utterance_id, corpus, emotion, split,
             folder, tar, offset, bytes.
@@ -106,7 +111,7 @@ def fit(
         standardise: how they are standardised, "none" or "source".
 
     Returns:
-        Metrics: the validation UAR of every epoch, the best epoch, the numbers of utterances, the logit scale.
+        Metrics: the validation UAR of every epoch, mean and by corpus, the best epoch, sizes, the logit scale.
 
     Raises:
         ClepError: there are no training or validation utterances, or too few for the ranks, or training diverged.
@@ -184,12 +189,12 @@ def fit(
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
 
     def validate(done: int, memory: dict[str, Any]) -> dict[str, Any]:
-        score = zero_shot_uar(clap, text, validation, validation_labels, heard)
-        reporting.log_metrics({"validation_uar": score}, done)
-        scores = [*memory.get("validation_uar", []), score]
-        if score > max(scores[:-1], default=-math.inf) and distributed.rank() == 0:
+        each = zero_shot_uars(clap, text, validation, validation_labels, heard)
+        scores = {UAR: float(np.mean([*each.values()])), **{f"{UAR}_{name}": score for name, score in each.items()}}
+        reporting.log_metrics(scores, done)
+        if scores[UAR] > max(memory.get(UAR, []), default=-math.inf) and distributed.rank() == 0:
             save_atomically(folder / BEST, trained, {"done": done})
-        return {"validation_uar": scores}
+        return {name: [*memory.get(name, []), score] for name, score in scores.items()}
 
     training = Training(
         tensors=trained,
@@ -216,10 +221,9 @@ def fit(
     if adapters is not None:
         merge_adapters(adapters)
     clap.model.eval()
-    scores = memory["validation_uar"]
     return {
-        "validation_uar": [round(score, 6) for score in scores],
-        "best_epoch": int(np.argmax(scores)) + 1,
+        **{name: [round(score, 6) for score in scores] for name, scores in memory.items()},
+        "best_epoch": int(np.argmax(memory[UAR])) + 1,
         "train_utterances": len(train),
         "validation_utterances": len(validation),
         "logit_scale": round(clap.logit_scale.exp().item(), 4),

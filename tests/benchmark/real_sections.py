@@ -161,7 +161,7 @@ def selection_speed(m: "Measure") -> None:
     clap, few = m.fresh(), m.utterances.head(None if m.gpu else 32)
     text = TextFeatures(clap, EMOTIONS, ClepConfig())
     index = few.emotion.map({emotion: n for n, emotion in enumerate(EMOTIONS)}).to_numpy()
-    m.per_second("validation", len(few), lambda: clep.zero_shot_uar(clap, text, few, index))
+    m.per_second("validation", len(few), lambda: clep.zero_shot_uars(clap, text, few, index))
     weights.trainable_groups(clap, ClepConfig())
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
     m.rate("best_seconds", m.timed(lambda: save_atomically(m.folder / "best", trained, {})))

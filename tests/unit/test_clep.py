@@ -95,7 +95,8 @@ def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utteranc
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
     text = text_features.TextFeatures(clap, EMOTIONS, CONFIG)
     labels = validation.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
-    assert clep.zero_shot_uar(clap, text, validation, labels) == max(scores)
+    assert clep.zero_shot_uars(clap, text, validation, labels) == {"one": 1.0, "two": 1.0}
+    assert figures["validation_uar_one"][figures["best_epoch"] - 1] == 1.0
 
 
 def test_the_first_of_the_best_epochs_on_validation_is_kept_wherever_it_stands(
@@ -106,18 +107,33 @@ def test_the_first_of_the_best_epochs_on_validation_is_kept_wherever_it_stands(
     def score(clap, text, table, labels, *_):
         weights.append({name: tensor.clone() for name, tensor in clap.model.state_dict().items()})
         asked.append(dict(zip(table.utterance_id, labels, strict=True)))
-        return script[len(weights) - 1]
+        mean = script[len(weights) - 1]
+        return {"one": mean - 0.25, "two": mean + 0.25}
 
-    monkeypatch.setattr(clep, "zero_shot_uar", score)
+    monkeypatch.setattr(clep, "zero_shot_uars", score)
     clap = micro_factory()
     figures = fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=4))
     assert (figures["validation_uar"], figures["best_epoch"]) == (script, 2)
+    assert figures["validation_uar_one"] == [score - 0.25 for score in script]
     kept = clap.model.state_dict()
     equal = [all(torch.equal(tensor, kept[name]) for name, tensor in epoch.items()) for epoch in weights]
     assert equal == [False, True, False, False]
     validation = utterances[utterances.split == "validation"]
     expected = {row.utterance_id: EMOTIONS.index(row.emotion) for row in validation.itertuples()}
     assert asked == [expected] * 4
+
+
+def test_the_score_of_an_epoch_counts_each_corpus_once_over_the_emotions_that_it_has(micro, utterances, monkeypatch):
+    """Corpus one: 4 utterances, half of them right; two: one, of one emotion, right; three: nothing to validate."""
+    table = utterances[utterances.split == "validation"]
+    table = table[(table.corpus == "one") | (table.emotion == "sad")].iloc[:5].reset_index(drop=True)
+    assert table.corpus.tolist() == ["one"] * 4 + ["two"]
+    text = text_features.TextFeatures(micro, EMOTIONS, CONFIG)
+    prototypes = torch.eye(2, micro.model.config.projection_dim)
+    monkeypatch.setattr(text, "with_prototypes", lambda texts: (None, prototypes))
+    monkeypatch.setattr(micro, "encode_waveforms", lambda waveforms: prototypes[[1] * len(waveforms)])
+    labels = table.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
+    assert clep.zero_shot_uars(micro, text, table, labels) == {"one": 0.5, "two": 1.0}
 
 
 @pytest.mark.parametrize(("killed_after", "best"), [(1, "whole"), (3, "whole"), (5, "whole"), (5, "gone"), (5, "torn")])
