@@ -7,6 +7,7 @@ holds config.json, weights and preprocessor_config.json.
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from clepdg.models.loading import check_weights, explain_load_errors, load_weigh
 from clepdg.models.tensors import digest_tensors
 
 MIN_SAMPLES = 400  # at 16 kHz: the receptive field of one frame of wav2vec 2.0
+LONGEST_SECONDS = 30  # of audio in training, where the front end has no window
 UNUSED = {"masked_spec_embed"}  # replaces masked frames in pretraining; fine-tuned models often lack it
 
 
@@ -29,6 +31,33 @@ class SpeechEncoder:
     def __init__(self, model: Any, extractor: Any) -> None:
         self.model = model
         self.extractor = extractor
+
+    @property
+    def encoder(self) -> Any:
+        """The module that computes hidden states, without a decoder."""
+        return self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
+
+    @property
+    def window(self) -> int | None:
+        """Samples that the front end pads audio to; None: it does not pad."""
+        samples: int | None = getattr(self.extractor, "n_samples", None)
+        return samples
+
+    def prepare(self, waveform: Waveform, rate: int) -> Waveform:
+        """Resample a waveform (T,) to the front end's rate; repeat a tiny one."""
+        waveform = resample(waveform, rate, self.extractor.sampling_rate)
+        return waveform if len(waveform) >= MIN_SAMPLES else np.resize(waveform, MIN_SAMPLES)
+
+    def crop(self, waveform: Waveform, rate: int, draw: float) -> Waveform:
+        """Prepare a waveform (T,) for training, at most one window long.
+
+        Args:
+            draw: in [0, 1): the position of the crop in a long waveform.
+        """
+        waveform = self.prepare(waveform, rate)
+        size = self.window or LONGEST_SECONDS * self.extractor.sampling_rate
+        start = int(draw * max(0, len(waveform) - size))
+        return waveform[start : start + size]
 
     @torch.no_grad()
     def states(self, waveform: Waveform, rate: int) -> torch.Tensor:
@@ -40,24 +69,44 @@ class SpeechEncoder:
         The padding is encoded all the same: with positions cut to the clip, Whisper-base's standard deviations over
         time had cosines as low as .4 to these.
         """
-        waveform = resample(waveform, rate, self.extractor.sampling_rate)
-        if len(waveform) < MIN_SAMPLES:
-            waveform = np.resize(waveform, MIN_SAMPLES)
-        encoder = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
-        size = getattr(self.extractor, "n_samples", None) or len(waveform)
-        kept: list[torch.Tensor] = []
-        for start in range(0, len(waveform), size):
-            inputs = self.extractor(
-                waveform[start : start + size],
-                sampling_rate=self.extractor.sampling_rate,
-                return_attention_mask=True,
-                return_tensors="pt",
-            ).to(self.model.device)
-            found = encoder(**inputs, output_hidden_states=True)
-            hidden = torch.cat([*found.hidden_states[:-1], found.last_hidden_state])  # (P, F, D)
-            share = inputs["attention_mask"][0].float().mean().item()
-            kept.append(hidden[:, : math.ceil(round(share * hidden.shape[1], 3))])
-        return torch.cat(kept, dim=1).float()
+        waveform = self.prepare(waveform, rate)
+        size = self.window or len(waveform)
+        parts = [self._hidden([waveform[start : start + size]]) for start in range(0, len(waveform), size)]
+        return torch.cat([states for part in parts for states in part], dim=1)
+
+    def _hidden(self, waveforms: Sequence[Waveform]) -> list[torch.Tensor]:
+        """Return the hidden states (P, F, D) of prepared waveforms (T,).
+
+        They are one batch, which only a front end that pads by itself takes if they differ in length.
+        """
+        rate = self.extractor.sampling_rate
+        inputs = self.extractor(list(waveforms), sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
+        found = self.encoder(**inputs.to(self.model.device), output_hidden_states=True)
+        hidden = torch.stack([*found.hidden_states[:-1], found.last_hidden_state], dim=1)  # (B, P, F, D)
+        shares = inputs["attention_mask"].float().mean(dim=1).tolist()
+        frames = [math.ceil(round(share * hidden.shape[2], 3)) for share in shares]
+        return [states[:, :count].float() for states, count in zip(hidden, frames, strict=True)]
+
+    def pool_with_gradients(self, waveforms: Sequence[Waveform]) -> torch.Tensor:
+        """Pool prepared waveforms of at most one window to (B, P, 2 D).
+
+        They are one batch where the front end pads by itself.
+        """
+        batches = [waveforms] if self.window else [[waveform] for waveform in waveforms]
+        return torch.stack([_pool(states) for batch in batches for states in self._hidden(batch)])
+
+    def linear_layers(self) -> list[str]:
+        """Return the names of the blocks' linear layers that LoRA can adapt.
+
+        WavLM reads the weights of its attention's projections without calling them, so adapters there would not learn.
+        """
+        called: set[str] = set()
+        linear = {n: m for n, m in self.model.named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n}
+        hooks = [m.register_forward_hook(lambda *_, name=name: called.add(name)) for name, m in linear.items()]
+        self.states(np.sin(np.arange(8000), dtype=np.float32), self.extractor.sampling_rate)
+        for hook in hooks:
+            hook.remove()
+        return sorted(called)
 
     def encode(self, waveform: Waveform, rate: int) -> NDArray[np.float32]:
         """Encode a waveform (T,) as its mean last hidden state (D,) over time."""
@@ -66,9 +115,7 @@ class SpeechEncoder:
 
     def pool(self, waveform: Waveform, rate: int) -> NDArray[np.float32]:
         """Return mean and deviation over time of hidden states (P, 2 D)."""
-        states = self.states(waveform, rate)
-        pooled = torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=-1)
-        numbers: NDArray[np.float32] = pooled.cpu().numpy()
+        numbers: NDArray[np.float32] = _pool(self.states(waveform, rate)).cpu().numpy()
         return numbers
 
     def save(self, folder: Path) -> None:
@@ -86,6 +133,11 @@ class SpeechEncoder:
         ]
         parts = [digest_tensors(self.model.state_dict()), json.dumps(settings, sort_keys=True)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _pool(states: torch.Tensor) -> torch.Tensor:
+    """Return mean and deviation over time (P, 2 D) of states (P, F, D)."""
+    return torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=-1)
 
 
 def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> SpeechEncoder:
