@@ -23,6 +23,9 @@ CLEP_VARIANTS: Final[Mapping[str, Callable[[ClepConfig], ClepConfig]]] = {
     "projections-only": partial(replace, train_audio_encoder=False, train_text_encoder=False),
     "lora": partial(replace, lora_rank=8),
     "augmented": partial(replace, augment=True),
+    "last-layer": partial(replace, layers="last"),
+    "mean-pooled": partial(replace, pooling="mean"),
+    "source-standardised": partial(replace, standardise="source"),
     **{f"without-{emotion}": partial(replace, without_emotion=emotion) for emotion in EMOTIONS},
 }
 
@@ -74,6 +77,7 @@ class Row:
         one_prompt: use the first content template instead of the ensemble of all.
         classifier: settings of ClassifierConfig that differ.
         ceiling: its head is learnt from the target's own labelled training part. Only in folds that leave it out.
+        target_standardised: the target's pooled states are standardised by those of its own test part, without labels.
     """
 
     title: str
@@ -84,6 +88,7 @@ class Row:
     one_prompt: bool = False
     classifier: Mapping[str, Any] = field(default_factory=dict)
     ceiling: bool = False
+    target_standardised: bool = False
 
     def classifier_config(self, config: ClassifierConfig) -> ClassifierConfig:
         """Return the settings of the row's classifier.
@@ -104,6 +109,7 @@ BACKBONE: Final = "backbone"
 FULL_BAND: Final = "backbone-full-band"  # the backbone on audio at its native rate
 EGEMAPS: Final = "egemaps"
 ENCODER: Final = "encoder"
+STATES: Final = "states"  # a dual backbone's pooled states
 ON_REQUEST: Final[Mapping[str, Row]] = {  # one needs a licence, the other a setting
     EGEMAPS: Row(title="eGeMAPS functionals + logistic regression", model=EGEMAPS, head="logistic"),
     ENCODER: Row(title="linear probe on a speech encoder", model=ENCODER, head="logistic"),
@@ -124,6 +130,25 @@ CORE_ROWS: Final[Mapping[str, Row]] = {
     "text-acpt": _acpt(title="text classifier, ACPT contexts"),
 }
 MAIN_ROW: Final = "text-acpt"
+_prompts = partial(_row, head="prompts", classifier=_UNCENTRED)
+DUAL_CORE_ROWS: Final[Mapping[str, Row]] = {
+    "encoder-probe": Row(title="linear probe on the speech encoder's pooled states", model=STATES, head="logistic"),
+    "clep-zero-shot-target-standardised": _prompts(
+        title="CLEP zero-shot, standardised on the target", target_standardised=True
+    ),
+    "text-acpt-target-standardised": _acpt(title="ACPT, standardised on the target", target_standardised=True),
+}
+DUAL_ROWS: Final[
+    Mapping[str, Row]
+] = {  # for a dual backbone alone; each of the last differs in one from CLEP zero-shot
+    **DUAL_CORE_ROWS,
+    "clep-zero-shot-source-standardised": _prompts(
+        title="CLEP zero-shot, each source standardised by itself", variant="source-standardised"
+    ),
+    "clep-zero-shot-last-layer": _prompts(title="CLEP zero-shot, last layer alone", variant="last-layer"),
+    "clep-zero-shot-mean-pooled": _prompts(title="CLEP zero-shot, means over time alone", variant="mean-pooled"),
+    "clep-zero-shot-lora": _prompts(title="CLEP zero-shot, CLEP by LoRA", variant="lora"),
+}
 NEW_EMOTIONS: Final = labels("4")  # each is left out of CLEP in a row of its own
 TEXT_NOISE: Final = 0.5  # length of the row's noise: it turns a text embedding by about 27 degrees
 ALL: Final = "all"
@@ -133,6 +158,7 @@ ROWS: Final[Mapping[str, Row]] = {
     **_FLOORS,
     **ON_REQUEST,
     **CORE_ROWS,
+    **DUAL_ROWS,
     "clap-zero-shot-one": Row(
         title="CLAP zero-shot, one prompt", model=BACKBONE, head="prompts", one_prompt=True, classifier=_UNCENTRED
     ),
@@ -167,20 +193,22 @@ ROWS: Final[Mapping[str, Row]] = {
 }
 
 
-def rows(names: tuple[str, ...] | None, encoder: str | None = None) -> dict[str, Row]:
+def rows(names: tuple[str, ...] | None, encoder: str | None = None, *, dual: bool = False) -> dict[str, Row]:
     """Return the wanted rows in the table's order.
 
     Args:
         names: rows, or "all"; None: the core rows.
         encoder: the speech encoder of row `encoder`, which is a core row if there is one. Row `egemaps` is included
             only if it is named.
+        dual: the backbone is a dual one, which has rows of its own.
 
     Raises:
-        ConfigError: a row does not exist, or has no encoder.
+        ConfigError: a row does not exist, has no encoder, or needs a dual backbone.
     """
     given = {ENCODER} if encoder else set()
     if names is None:
-        return {name: row for name, row in ROWS.items() if name in {*CORE_ROWS} | given}
+        core = {*CORE_ROWS} | given | ({*DUAL_CORE_ROWS} if dual else set())
+        return {name: row for name, row in ROWS.items() if name in core}
     unknown = sorted(set(names) - {*ROWS, ALL})
     if unknown or not names:
         raise ConfigError("There is no such row.", got=unknown or "none", expected=(ALL, *ROWS))
@@ -188,5 +216,8 @@ def rows(names: tuple[str, ...] | None, encoder: str | None = None) -> dict[str,
         raise ConfigError(
             "Row encoder needs a speech encoder.", where="encoder.name", do="set encoder.name to a folder or a name"
         )
-    every = {*ROWS} - {*ON_REQUEST} | given if ALL in names else set()
+    if (lacking := sorted({*names} & {*DUAL_ROWS})) and not dual:
+        raise ConfigError("These rows need a dual backbone.", got=lacking, do="choose one: --backbone dual:AUDIO+TEXT")
+    left = {*ON_REQUEST} - given | (set() if dual else {*DUAL_ROWS})
+    every = {*ROWS} - left if ALL in names else set()
     return {name: row for name, row in ROWS.items() if name in {*names} | every}

@@ -80,8 +80,6 @@ class BackboneConfig:
     name: Name = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
     seed: Seed = 0  # of random weights: micro's, or those of dual's heads
-    # dual's pooled states by all sources alike, or each source by its own mean and standard deviation
-    standardise: Literal["none", "source"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +146,10 @@ class ClepConfig:
     without_emotion: Annotated[str, check(EMOTIONS.__contains__, f"none, or one of {', '.join(EMOTIONS)}")] | None = (
         None
     )
+    # of a dual backbone's pooled states: what its audio head reads, and whether each source is standardised by itself
+    layers: Literal["weighted", "last"] = "weighted"
+    pooling: Literal["mean-std", "mean"] = "mean-std"
+    standardise: Literal["none", "source"] = "none"
     from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
     templates: Annotated[Texts, emotion_templates(8, "8")] = prompts.CAPTION_TEMPLATES
     ranks: AtLeast1 = 1  # processes that share a batch: sums differ in the last bits with another number

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from clepdg.audio.io import Waveform
 from clepdg.errors import BackboneError, ClepError
 from clepdg.models.clap import Clap, load_clap, save_tokenizer
+from clepdg.models.dual_heads import DIMENSION, TEXT_DROPOUT, AudioHead, Head
 from clepdg.models.loading import load_weights
 from clepdg.models.speech_encoder import SpeechEncoder, load_encoder
 from clepdg.models.tensors import check_finite, digest_tensors, load_tensors, save_tensors
@@ -28,48 +29,8 @@ from clepdg.store.readers import read_facts
 
 DUAL: Final = "dual.json"
 HEADS: Final = "heads.safetensors"
-DIMENSION: Final = 256  # D
-AUDIO_DROPOUT, TEXT_DROPOUT = 0.3, 0.1
 MOST_STATES: Final = 100
-LEAST_SPREAD: Final = 1e-5
 INITIAL_SCALE: Final = float(np.log(1 / 0.07))  # in log space, as CLIP's and CLAP's
-
-
-class Head(nn.Module):
-    """Projection head: linear, GELU, linear, residual, layer norm."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(width, DIMENSION), nn.Linear(DIMENSION, DIMENSION)
-        self.dropout, self.norm = nn.Dropout(dropout), nn.LayerNorm(DIMENSION)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project x (B, width) to (B, D)."""
-        start = self.first(x)
-        projected: Tensor = self.norm(start + self.dropout(self.second(F.gelu(start))))
-        return projected
-
-
-class AudioHead(Head):
-    """Learned weights over hidden states, then a projection head.
-
-    Means and standard deviations over time are weighted layer by layer: the weighted sum's own standard deviation would
-    need the covariances between layers. `centre` and `spread` are statistics of source-training audio.
-    """
-
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, states: int, width: int) -> None:
-        super().__init__(width, AUDIO_DROPOUT)
-        self.layers = nn.Parameter(torch.zeros(states))
-        self.register_buffer("centre", torch.zeros(states, width))
-        self.register_buffer("spread", torch.ones(states, width))
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Project pooled states (B, P, 2 A) to (B, D)."""
-        standardised = (pooled - self.centre) / self.spread
-        return super().forward(torch.einsum("p,bpa->ba", self.layers.softmax(0), standardised))
 
 
 class TextEncoder(nn.Module):
@@ -123,30 +84,6 @@ class Dual(Clap):
     def encode_inputs(self, pooled: Tensor) -> Tensor:
         """Encode pooled states (B, P, 2 A) as audio features (B, D)."""
         return F.normalize(self.model.audio_projection(pooled.to(self.device)).float(), dim=-1)
-
-    def set_statistics(self, states: NDArray[np.float32], corpora: NDArray[Any], how: str) -> NDArray[np.float32]:
-        """Set the audio head's statistics; return the states to train on.
-
-        Args:
-            states: (U, P, 2 A), of the training utterances.
-            corpora: (U,) their corpora, which weigh the same.
-            how: "none": one standardisation for all; "source": each corpus by its own statistics, and other audio by
-                the mean of these.
-        """
-        each = [corpora == corpus for corpus in sorted(set(corpora))]
-        means, spreads = (np.stack([f(states[rows], axis=0) for rows in each]) for f in (np.mean, np.std))
-        centre = means.mean(axis=0)
-        between = 0 if how == "source" else (means - centre) ** 2
-        spread = np.maximum(np.sqrt((spreads**2 + between).mean(axis=0)), LEAST_SPREAD)
-        head = self.model.audio_projection
-        head.centre.copy_(torch.from_numpy(centre))
-        head.spread.copy_(torch.from_numpy(spread))
-        if how == "none":
-            return states
-        own = states.copy()
-        for rows, mean, deviation in zip(each, means, spreads, strict=True):
-            own[rows] = centre + spread * (states[rows] - mean) / np.maximum(deviation, LEAST_SPREAD)
-        return own
 
     @torch.no_grad()
     def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:

@@ -59,10 +59,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
         stage="clep",
         name=trainee.name,
         compute=models.compute_clep,
-        config={
-            **{"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
-            **({"standardise": config.backbone.standardise} if is_dual(config) else {}),
-        },
+        config={"clep": trained, "compute": config.compute, "emotions": emotions, "seed": seed},
         inputs={
             "backbone": backbone_ref(config, fold),
             **of_corpora("shard", fold.sources, "learning"),

@@ -65,7 +65,7 @@ def facts(config: Config) -> dict[str, Any]:
         "caption": caption,
         "preset": config.preset,
         "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, "" if is_dual(config) else at),
-        **({"standardisation": config.backbone.standardise} if is_dual(config) else {}),
+        **({"standardisation": config.clep.standardise} if is_dual(config) else {}),
         **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
         "label set": ", ".join(labels(config.text.label_set)),
         "seeds": seeds,

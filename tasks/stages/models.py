@@ -129,7 +129,6 @@ def compute_clep(work: Work) -> Computed:
         work.reporting,
         work.checkpointing,
         [load_audio_embeddings(folder, dimensions=3) for _, folder in work.select("features", "learning")],
-        work.config.get("standardise", "none"),
     )
     if distributed.rank() == 0:
         clap.save(work.folder)

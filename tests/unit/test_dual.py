@@ -77,21 +77,19 @@ def speech(number: int = 100) -> tuple[pd.DataFrame, AudioEmbeddings]:
     return table.sort_values("utterance_id"), AudioEmbeddings(utterance_ids=tuple(names), embeddings=states)
 
 
-def fit(dual, folder, config=CONFIG, standardise="none"):
+def fit(dual, folder, config=CONFIG):
     table, states = speech()
     folder.mkdir(exist_ok=True)
     compute, reporting = ComputeConfig(threads=1), Reporting()
-    return clep.fit(
-        dual, table, EMOTIONS, config, compute, 0, folder, reporting, states=[states], standardise=standardise
-    )
+    return clep.fit(dual, table, EMOTIONS, config, compute, 0, folder, reporting, states=[states])
 
 
 @pytest.mark.parametrize("standardise", ["none", "source"])
 def test_heads_learn_and_encoders_keep_their_bytes(dual, tmp_path, standardise):
     before = {name: tensor.clone() for name, tensor in dual.model.state_dict().items()}
-    found = fit(dual, tmp_path, replace(CONFIG, steps_per_epoch=40), standardise)
+    found = fit(dual, tmp_path, replace(CONFIG, steps_per_epoch=40, standardise=standardise))
     changed = {name for name, t in dual.model.state_dict().items() if not torch.equal(t, before[name])}
-    assert changed == {*dual.model.heads()}
+    assert changed == {*dual.model.heads()} - {"audio_projection.read"}
     assert max(found["validation_uar"]) > 0.75
 
 
@@ -99,12 +97,40 @@ def test_each_source_has_its_own_statistics_where_it_is_asked(dual):
     table, states = speech()
     x, corpora = select([states], table.utterance_id), table.corpus.to_numpy()
     for how in ("none", "source"):
-        given = dual.set_statistics(x, corpora, how)
         head = dual.model.audio_projection
+        given = head.set_statistics(x, corpora, replace(CONFIG, standardise=how))
         standardised = (given - head.centre.numpy()) / head.spread.numpy()
         means = [np.abs(standardised[corpora == corpus].mean(axis=0)).max() for corpus in ("one", "two")]
         assert (max(means) < 1e-3) == (how == "source")
     assert np.array_equal(x, select([states], table.utterance_id))  # a copy was changed
+
+
+def test_a_targets_states_take_the_sources_statistics(dual):
+    table, states = speech()
+    head = dual.model.audio_projection
+    sources = select([states], table.utterance_id)
+    head.set_statistics(sources, table.corpus.to_numpy(), CONFIG)
+    target = sources * 3 + 5  # another microphone
+    found = head.standardise(target[:10], target)
+    by_source = (sources - sources.mean(axis=0)) / sources.std(axis=0)
+    expected = head.centre.numpy() + head.spread.numpy() * by_source[:10]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "ignored"),
+    [({"layers": "last"}, np.s_[:, :-1]), ({"pooling": "mean"}, np.s_[:, :, 16:])],
+)
+def test_the_head_reads_only_what_is_asked(dual, setting, ignored):
+    table, states = speech()
+    x = select([states], table.utterance_id)
+    dual.model.audio_projection.set_statistics(x, table.corpus.to_numpy(), replace(CONFIG, **setting))
+    changed, same = x.copy(), x.copy()
+    same[ignored] += 1
+    changed[:, -1, :16] += 1
+    with torch.no_grad():
+        before, after, other = (dual.encode_inputs(torch.from_numpy(each)) for each in (x, same, changed))
+    assert torch.equal(before, after) and not torch.allclose(before, other)
 
 
 @pytest.mark.parametrize("broken", ["audio", "text", "heads.safetensors", "dual.json"])
