@@ -96,7 +96,6 @@ def fit(
     reporting: Reporting,
     checkpointing: Checkpointing = DEFAULT_CHECKPOINTING,
     states: Sequence[AudioEmbeddings] = (),
-    standardise: str = "none",
 ) -> dict[str, Any]:
     """Fine-tune clap in place; keep the epoch with the best zero-shot UAR.
 
@@ -108,7 +107,6 @@ def fit(
         emotions: the source corpora's canonical emotions (N,).
         folder: where checkpoints are saved.
         states: a dual backbone's pooled states (U, P, 2 A) of the utterances, corpus by corpus.
-        standardise: how they are standardised, "none" or "source".
 
     Returns:
         Metrics: the validation UAR of every epoch, mean and by corpus, the best epoch, sizes, the logit scale.
@@ -137,7 +135,8 @@ def fit(
     torch.set_num_threads(compute.threads)
     learnt, heard = None, None
     if isinstance(clap, Dual):
-        learnt = clap.set_statistics(select(states, train.utterance_id.tolist()), train.corpus.to_numpy(), standardise)
+        learnt = select(states, train.utterance_id.tolist())
+        learnt = clap.model.audio_projection.set_statistics(learnt, train.corpus.to_numpy(), config)
         heard = select(states, validation.utterance_id.tolist())
     elif config.from_scratch:
         set_batch_norm(clap, train)
