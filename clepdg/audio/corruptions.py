@@ -16,13 +16,24 @@ import numpy as np
 
 from clepdg.audio import rooms
 from clepdg.audio.io import Waveform, resample
-from clepdg.audio.noise import COLOURS, GENERATED, NOISES, OWN, RATE, TRAINING_NOISES, active_power, float32, make_noise
+from clepdg.audio.noise import (
+    COLOURS,
+    GENERATED,
+    NOISES,
+    OWN,
+    RATE,
+    TRAINING_NOISES,
+    active_frames,
+    active_power,
+    float32,
+    make_noise,
+)
 from clepdg.errors import ConfigError
 from clepdg.hashing import generator
 
 CLEAN: Final = "clean"
 SNRS: Final = (20, 15, 10, 5, 0)  # dB, over active speech
-CLIPPED_SHARE: Final = 0.1  # of the samples
+CLIPPED_SHARE: Final = 0.1  # of the samples of active speech
 LINE_HZ: Final = (300.0, 3400.0)
 CHANNELS: Final = ("telephone", "clipping")
 MAX_SNR: Final = 60  # dB; beyond +-60 dB, 16 bits hold nothing of the weaker signal
@@ -50,9 +61,15 @@ class Condition:
         return self.noise == "babble"
 
     @property
-    def family(self) -> str:
+    def curve(self) -> str:
         """The condition's name without its SNR, shared by one curve."""
         return re.sub(r"--?\d+dB", "", self.name)
+
+    @property
+    def family(self) -> str:
+        """Noise, rooms, lines or clipping; joined by "+" for a mixture, "" if clean."""
+        channel = {"telephone": "lines", "clipping": "clipping"}.get(self.channel or "", "")
+        return " + ".join(filter(None, ("rooms" if self.room else "", "noise" if self.noise else "", channel)))
 
 
 def parse(name: str) -> Condition:
@@ -77,6 +94,15 @@ def parse(name: str) -> Condition:
     if abs(snr := int(found[3] or 0)) > MAX_SNR:
         raise ConfigError("The SNR is out of range.", got=name, expected=f"{-MAX_SNR} to {MAX_SNR} dB")
     return Condition(name=name, room=found[1], noise=found[2], snr=float(snr), channel=found[4])
+
+
+def family_weights(names: Sequence[str]) -> dict[str, float]:
+    """Return condition -> its weight in the mean over families.
+
+    Conditions of a family weigh the same, and so do families. Clean is a family of its own.
+    """
+    families = [parse(name).family for name in names]
+    return {name: 1 / len(set(families)) / families.count(family) for name, family in zip(names, families, strict=True)}
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
@@ -108,7 +134,7 @@ def corrupt(
         ConfigError: the noise needs recordings, and there are none.
     """
     waveform = resample(waveform, rate, RATE)
-    rng = generator("corruption", condition.family, utterance_id)
+    rng = generator("corruption", condition.curve, utterance_id)
     changed = waveform
     if condition.room:
         changed = in_room(changed, "test", condition.room, int(rng.integers(rooms.ROOMS_PER_BAND)))
@@ -172,8 +198,11 @@ def telephone(waveform: Waveform) -> Waveform:
 
 
 def clip(waveform: Waveform) -> Waveform:
-    """Clip the loudest tenth of the samples of a waveform (T,)."""
-    limit = float(np.quantile(np.abs(waveform), 1 - CLIPPED_SHARE))
+    """Clip the loudest tenth of the active samples of a waveform (T,).
+
+    Pauses do not count: of an utterance with long ones, less speech would be clipped.
+    """
+    limit = float(np.quantile(np.abs(active_frames(waveform)), 1 - CLIPPED_SHARE))
     return np.clip(waveform, -limit, limit)
 
 

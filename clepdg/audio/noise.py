@@ -25,16 +25,22 @@ NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # other than the evaluation's
 
 
-def active_power(waveform: Waveform) -> float:
-    """Return the mean power of the active 20-ms frames of a waveform (T,).
+def active_frames(waveform: Waveform) -> Waveform:
+    """Return the active 20-ms frames (F, 320) of a waveform (T,).
 
-    Active frames lie within 30 dB of the 95th percentile of the frames' power.
+    They lie within 30 dB of the 95th percentile of the frames' power. A shorter waveform is one frame.
     """
     whole = len(waveform) // FRAME * FRAME
     if whole == 0:
-        return float(np.mean(np.square(waveform, dtype=np.float64)))
-    power = np.square(waveform[:whole], dtype=np.float64).reshape(-1, FRAME).mean(axis=1)
-    return float(power[power >= np.quantile(power, 0.95) / 10 ** (ACTIVE_DB / 10)].mean())
+        return waveform[None]
+    frames = waveform[:whole].reshape(-1, FRAME)
+    power = np.square(frames, dtype=np.float64).mean(axis=1)
+    return frames[power >= np.quantile(power, 0.95) / 10 ** (ACTIVE_DB / 10)]
+
+
+def active_power(waveform: Waveform) -> float:
+    """Return the mean power of the active frames of a waveform (T,)."""
+    return float(np.square(active_frames(waveform), dtype=np.float64).mean(axis=1).mean())
 
 
 def find_noises(folder: str | None) -> list[Path]:

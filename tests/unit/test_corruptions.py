@@ -7,7 +7,16 @@ import soundfile
 
 from clepdg.audio import corruptions, rooms
 from clepdg.audio import noise as noises
-from clepdg.audio.corruptions import SWEEP, Condition, add_noise, augment, corrupt, parse
+from clepdg.audio.corruptions import (
+    CLEAN,
+    SWEEP,
+    Condition,
+    add_noise,
+    augment,
+    corrupt,
+    family_weights,
+    parse,
+)
 from clepdg.audio.noise import RATE, active_power
 from clepdg.config.schema import ShardConfig
 from clepdg.dataset import shards
@@ -168,9 +177,10 @@ def test_a_telephone_passes_its_band_alone(tone):
     assert spectrum[frequency > 4200].mean() < 0.1 * inside
 
 
-def test_clipping_cuts_a_tenth_of_the_samples(speech):
-    voiced = speech[8000:-8000]
-    cut = corruptions.clip(voiced)
+@pytest.mark.parametrize("pause", [0, 1, 8], ids=lambda seconds: f"{seconds} s of pauses")
+def test_clipping_cuts_a_tenth_of_the_speech_however_long_its_pauses(tone, pause):
+    voiced, silence = tone(2.0, RATE), np.zeros(pause * RATE, np.float32)
+    cut = corruptions.clip(np.concatenate([silence, voiced, silence]))[len(silence) :][: len(voiced)]
     assert np.mean(np.abs(cut) >= np.abs(cut).max() * 0.9999) == pytest.approx(0.1, abs=0.01)
 
 
@@ -231,6 +241,18 @@ def test_an_snr_that_nobody_can_hear_is_refused():
         parse("white-100000dB")
 
 
-def test_a_family_is_one_curve():
-    assert {parse(f"pink-{snr}dB").family for snr in (20, -5)} == {"pink"}
-    assert parse("room-short+white-5dB").family == "room-short+white"
+def test_a_curve_is_a_condition_without_its_snr():
+    assert {parse(f"pink-{snr}dB").curve for snr in (20, -5)} == {"pink"}
+    assert parse("room-short+white-5dB").curve == "room-short+white"
+
+
+def test_the_families_of_the_sweep_weigh_the_same_however_many_conditions_they_have():
+    weights = family_weights(SWEEP)
+    total = {}
+    for name, weight in weights.items():
+        total[parse(name).family] = total.get(parse(name).family, 0) + weight
+    assert total == pytest.approx({"noise": 0.25, "rooms": 0.25, "lines": 0.25, "clipping": 0.25})
+    assert weights["babble-0dB"] == pytest.approx(0.25 / 20)
+    assert weights["room-long"] == pytest.approx(0.25 / 3)
+    assert family_weights([CLEAN]) == {CLEAN: 1.0}
+    assert parse("room-short+own-5dB+telephone").family == "rooms + noise + lines"
