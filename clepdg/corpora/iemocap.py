@@ -1,7 +1,8 @@
 """Parse IEMOCAP, the Interactive Emotional Dyadic Motion Capture database.
 
 Ten actors in five sessions, a woman and a man each, play scripts and improvise: 10,039 turns of 16 kHz, mono, about
-12 hours. American English. Three raters or more per turn; xxx is where no majority agrees.
+12 hours. American English. Three raters or more per turn; xxx is where no majority agrees. Its clusters are its ten
+speakers; two share a session, whose scenes they play together.
 
 Address:  https://sail.usc.edu/iemocap/ (on a request form; no open address)
 Licence:  academic agreement
@@ -110,5 +111,4 @@ def _turn(path: str, turn: str, code: str, transcript: str | None) -> Utterance 
         raw_label=code,
         text=scenario,
         transcript=transcript,
-        cluster=session,  # both of a session play the same scenes
     )

@@ -2,6 +2,7 @@
 
 13,708 utterances of 1,433 dialogues in seven emotions, cut from the series Friends as mp4 (48 kHz AAC), with laughter
 and music. Its own split: train, dev, test. The main cast speaks in all three: nothing on MELD is speaker-independent.
+Its clusters are its speakers: the same six speak most of all dialogues, so dialogues are not independent.
 
 Address:  https://affective-meld.github.io, https://github.com/declare-lab/MELD (MELD.Raw.tar.gz, about 10 GB)
 Licence:  GPL-3.0 file in the repository; the series itself is its owner's
@@ -58,7 +59,7 @@ def _nearest_mp4(path: str) -> tuple[bool, int]:
 
 
 def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: str) -> Utterance:
-    dialogue, stem = f"{part}_dia{row['Dialogue_ID']}", f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+    stem = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
     return Utterance(
         path=audio.get(stem) or f"{folder}/{stem}.mp4",
         name=f"{part}_{stem}",
@@ -69,5 +70,4 @@ def _utterance(row: dict[str, str], part: str, audio: dict[str, str], folder: st
         text=f"{part}_{stem}",
         transcript=row["Utterance"],
         part=part,
-        cluster=dialogue,
     )

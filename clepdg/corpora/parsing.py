@@ -31,7 +31,7 @@ class Utterance:
         transcript: the spoken text, None where it is unknown.
         notes: harmless oddities of the file.
         part: the official part that it belongs to, by the corpus's own name; None where there is none.
-        cluster: the unit of the bootstrap where it is wider than a speaker: a session, a dialogue.
+        cluster: what is independent of the rest where it is wider than a speaker, such as a session; None: the speaker.
     """
 
     path: str

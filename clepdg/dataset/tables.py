@@ -22,7 +22,7 @@ COLUMNS: Final = {  # of an utterance's row
     "raw_label": "string",
     "emotion": "string",  # canonical; null where the raw label has none
     "split": "string",
-    "cluster": "string",  # unit of the bootstrap: the speaker, or a session or dialogue
+    "cluster": "string",  # what is independent of the rest: the speaker, or a session
     "path": "string",  # relative to the corpus's root
     "sample_rate": "int64",  # Hz
     "num_samples": "int64",

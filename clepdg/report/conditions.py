@@ -20,7 +20,7 @@ def corrupted(cells: "pd.DataFrame") -> "pd.DataFrame":
     own = headline(cells)
     found = [parse(name) for name in own["condition"]]
     return own.assign(
-        family=[condition.family for condition in found],
+        family=[condition.curve for condition in found],
         snr=[condition.snr if condition.noise else float("nan") for condition in found],
         title=[
             fold if fold != SUPERVISED else f"{fold}: {target}"

@@ -123,11 +123,12 @@ def test_esd_folder_that_contradicts_the_text_file_is_refused(tmp_path: Path) ->
 def test_iemocap_speaker_is_the_last_letter_and_sessions_are_its_split(tmp_path: Path) -> None:
     utterances, refused, figures = build(trees.iemocap(tmp_path), load_card("iemocap"))
     turn = utterances.loc["iemocap/Ses03M_script01_1b_F002"]
-    assert (turn.speaker, turn.gender, turn.cluster) == ("iemocap/Ses03F", "female", "iemocap/Ses03")
+    assert (turn.speaker, turn.gender, turn.cluster) == ("iemocap/Ses03F", "female", "iemocap/Ses03F")
     assert (turn.raw_label, turn.transcript, turn.text) == ("sad", "Excuse me.", "script01_1b")
     assert figures["found"]["speakers"] == 10 and figures["found"]["utterances"] == 80
     by_split = utterances.groupby("split").cluster.agg(set)
-    assert by_split["test"] == {"iemocap/Ses05"} and by_split["validation"] == {"iemocap/Ses04"}
+    assert by_split["test"] == {"iemocap/Ses05F", "iemocap/Ses05M"}
+    assert by_split["validation"] == {"iemocap/Ses04F", "iemocap/Ses04M"}
     nameless = utterances[utterances.raw_label.isin(["xxx", "oth"])]
     assert len(nameless) == 20 and nameless.emotion.isna().all()
     folder = "IEMOCAP_full_release/Session1/sentences/wav/Ses01F_impro01"
@@ -167,7 +168,7 @@ def test_meld_keeps_its_parts_apart_and_names_what_is_missing_broken_or_unlabell
     assert counts(utterances) == {"train": 7, "validation": 7, "test": 7}
     train, test = utterances.loc["meld/train_dia0_utt1"], utterances.loc["meld/test_dia0_utt1"]
     assert train.sha256 != test.sha256 and (train.split, test.split) == ("train", "test")
-    assert (train.speaker, train.cluster, train.sample_rate) == ("meld/Ross", "meld/train_dia0", 48000)
+    assert (train.speaker, train.cluster, train.sample_rate) == ("meld/Ross", "meld/Ross", 48000)
     assert abs(train.num_samples / 48000 - 0.4) < 0.05
     assert figures["excluded"] == 3 and not figures["unmatched"]  # the clips that are cut minutes too long
     assert "meld/Joey" in figures["crossing"]

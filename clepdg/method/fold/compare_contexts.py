@@ -35,7 +35,7 @@ class AudioMoves:
         moves: dict[str, list[Floats]] = {}
         for condition, noisy, clean in pairs:
             before = select([clean], noisy.utterance_ids)
-            moves.setdefault(parse(condition).family, []).append(noisy.embeddings.astype(np.float64) - before)
+            moves.setdefault(parse(condition).curve, []).append(noisy.embeddings.astype(np.float64) - before)
         self.by_kind: Mapping[str, Floats] = {kind: np.concatenate(parts) for kind, parts in moves.items()}
         self.every: Floats = np.concatenate(list(self.by_kind.values()))
         self.random_share = context_geometry.random_share(self.every)
