@@ -7,7 +7,7 @@ from typing import Any
 from clepdg.audio import corruptions, noise
 from clepdg.audio.corruptions import CLEAN, Condition
 from clepdg.config.folds import PAIR, Fold, kind
-from clepdg.config.rows import BACKBONE, ENCODER
+from clepdg.config.rows import BACKBONE, ENCODER, STATES
 from clepdg.config.schema import Config
 from clepdg.download import folders
 from clepdg.hashing import digest
@@ -44,8 +44,11 @@ def audio_embeddings(
     """
     fold = talkers(fold, condition)
     settings, inputs, state = _condition(config, condition, fold)
-    if is_dual(config) and model.ref and model.name != ENCODER and not model.full_band:
+    if model.name == STATES or (is_dual(config) and model.ref and model.name != ENCODER and not model.full_band):
         inputs, state = {"features": features_ref(corpus, condition, fold)}, {}
+        if model.target_standardised:
+            settings |= {"standardise": "target"}
+            inputs |= {"shard": Ref("shard", corpus)}
     else:
         inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **inputs}
     return Node(

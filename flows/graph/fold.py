@@ -16,6 +16,7 @@ from clepdg_flows.graph.nodes import (
     classifier,
     clep,
     clep_model,
+    standardised,
     text_embeddings,
 )
 from clepdg_flows.graph.refs import Head
@@ -35,11 +36,14 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
         for seed, later in product(config.clep_seeds if row.model == CLEP else (0,), _later_seeds(config, row)):
             of_clep = row.model == CLEP
             model = clep_model(fold, row.variant, seed) if of_clep else backbone_model(config, row.model, fold)
-            models[model.name] = model
-            heads.append(Head(name, _seed_name(seed if of_clep else None, later), model.name))
+            heard = standardised(model) if row.target_standardised else model
+            models[heard.name] = heard
+            heads.append(Head(name, _seed_name(seed if of_clep else None, later), heard.name))
             made = [*clep(config, fold, row.variant, seed)] if of_clep else []
             if model.fold:
                 made += _embedding_nodes(config, fold, row, model, later)
+            if row.target_standardised:
+                made += [audio_embeddings(config, heard, corpus) for corpus in fold.targets]
             made.append(classifier(config, fold, row, heads[-1], model, later))
             nodes |= {node.id: node for node in made if node.id not in nodes}
     in_words = [model for _, model in compared_variants(config, fold, wanted, heads, models)]

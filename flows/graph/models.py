@@ -8,7 +8,7 @@ from typing import Any
 from clepdg import prompts
 from clepdg.config.folds import Fold
 from clepdg.config.model_pins import DUAL, dual_parts, local_folder
-from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN
+from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN, STATES
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
 from clepdg_tasks.engine.node import Computed, Node, Ref
@@ -16,7 +16,7 @@ from clepdg_tasks.stages import models
 
 LOG_MEL = "log-mel"
 BACKBONES = (BACKBONE, FULL_BAND)  # the same weights
-STATISTICS = (LOG_MEL, EGEMAPS)  # of audio, by no model
+STATISTICS = (LOG_MEL, EGEMAPS, STATES)  # of audio, by no model of a fold's
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Model:
         variant: of CLEP.
         seed: of CLEP: "c0".
         trained_on: corpora that it is trained on, beyond what it comes with.
+        target_standardised: a target's pooled states are standardised by those of its own test part.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Model:
     variant: str = MAIN
     seed: str = ""
     trained_on: tuple[str, ...] = ()
+    target_standardised: bool = False
 
     @property
     def inputs(self) -> dict[str, Ref]:

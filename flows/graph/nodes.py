@@ -42,6 +42,11 @@ def clep_model(fold: Fold, variant: str, seed: int) -> Model:
     return Model(name, ref, name, fold=fold.name, variant=variant, seed=seed_name, trained_on=fold.sources)
 
 
+def standardised(model: Model) -> Model:
+    """Return a fold's CLEP that hears its targets standardised on them."""
+    return replace(model, name=f"{model.name}.target-standardised", target_standardised=True)
+
+
 def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
     """Return the nodes of a fold's CLEP.
 

@@ -63,7 +63,7 @@ def graph(
     if until is not None and until not in STAGES:
         raise ConfigError("There is no such stage.", got=until, expected=STAGES)
     chosen = [] if until in DATA_STAGES else fold_plans.folds(config.corpora, config.protocols, folds)
-    wanted = rows(config.rows, config.encoder.name)
+    wanted = rows(config.rows, config.encoder.name, dual=is_dual(config))
     nodes = _sources(config, sources, states or {})
     nodes += [index(config, corpus) for corpus in config.corpora]
     nodes += [shard(config, corpus) for corpus in config.corpora]

@@ -29,7 +29,7 @@ def title(config: Config, row: Row) -> str:
     if emotionless and CLEP_VARIANTS[row.variant](config.clep).without_emotion:
         text += " (not testable: no pretrained words for emotions)"
     centred = row.head in ("prompts", "text") and row.classifier_config(config.classifier).centring == "target"
-    return text + (" (transductive)" if centred else "")
+    return text + (" (transductive)" if centred or row.target_standardised else "")
 
 
 def untestable(config: Config) -> str | None:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from clepdg.audio.corruptions import conditions
 from clepdg.audio.noise import OWN, find_noises
 from clepdg.config.folds import folds
+from clepdg.config.model_pins import DUAL
 from clepdg.config.presets import build
 from clepdg.config.rows import rows
 from clepdg.config.schema import MADE_HERE, Config
@@ -91,7 +92,7 @@ def configure(arguments: Arguments) -> Config:
         load_card(corpus)
     if arguments.until not in DATA_STAGES:
         folds(config.corpora, config.protocols, arguments.folds)
-    rows(config.rows, config.encoder.name)
+    rows(config.rows, config.encoder.name, dual=config.backbone.name.startswith(DUAL))
     if any(condition.noise == OWN for condition in conditions(config.evaluate.conditions)):
         find_noises(config.evaluate.noise_folder)
     unknown = sorted(set(arguments.sources) - set(config.corpora))

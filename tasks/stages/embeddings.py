@@ -1,6 +1,7 @@
 """The embedding stages: text_embeddings, audio_embeddings."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clepdg.config.schema import TextConfig
@@ -10,7 +11,7 @@ from clepdg_tasks.stages.inputs import folders_of, open_clap, quiet_transformers
 if TYPE_CHECKING:
     from clepdg.audio.corruptions import Condition
     from clepdg.audio.io import Waveform
-    from clepdg.method.audio_embeddings import Embed
+    from clepdg.method.audio_embeddings import AudioEmbeddings, Embed
 
 
 def compute_text_embeddings(work: Work) -> Computed:
@@ -56,11 +57,27 @@ def compute_audio_embeddings(work: Work) -> Computed:
 
     set_threads(work)
     if "features" in work.inputs:
-        states = audio_embeddings.load_audio_embeddings(work.inputs["features"], dimensions=3)
-        built = audio_embeddings.embed_states(open_clap(work.inputs["model"], work), states)
+        built = _embed_states(work)
     else:
         built = audio_embeddings.build_audio_embeddings(_embed(work), *_heard(work), work.reporting)
     return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
+
+
+def _embed_states(work: Work) -> "AudioEmbeddings":
+    """Embed pooled states by the stage's model; without one, flatten them."""
+    from clepdg.dataset import shards
+    from clepdg.method import audio_embeddings
+
+    states = audio_embeddings.load_audio_embeddings(work.inputs["features"], dimensions=3)
+    x = states.embeddings
+    if "model" not in work.inputs:
+        return replace(states, embeddings=x.reshape(len(x), -1))
+    clap = open_clap(work.inputs["model"], work)
+    if work.config.get("standardise") == "target":
+        split = shards.read_offsets(work.inputs["shard"]).set_index("utterance_id").split
+        test = (split[[*states.utterance_ids]] == "test").to_numpy()
+        states = replace(states, embeddings=clap.model.audio_projection.standardise(x, x[test]))
+    return audio_embeddings.embed_states(clap, states)
 
 
 def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
