@@ -109,10 +109,17 @@ def mel_filters(n_fft: int, low_hz: float, high_hz: float, mels: int, sample_rat
 def log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
     """Return log-mels (B, 1, frames, mels) in dB of waveforms.
 
-    Waveforms are (B, samples); the result is on their device. As in LAION CLAP's training: periodic Hann window,
-    centred frames, reflected edges, power 2, Slaney scale and norm, 10 log10(max(x, 1e-10)). Tests compare it with
-    transformers' ClapFeatureExtractor.
+    Waveforms are (B, samples); the result is on their device, in float32 whatever the caller's autocast. As in LAION
+    CLAP's training: periodic Hann window, centred frames, reflected edges, power 2, Slaney scale and norm,
+    10 log10(max(x, 1e-10)). Tests compare it with transformers' ClapFeatureExtractor.
     """
+    import torch
+
+    with torch.autocast(waveforms.device.type, enabled=False):
+        return _log_mel(waveforms.float(), front_end)
+
+
+def _log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
     import torch
 
     spectrum = torch.stft(

@@ -30,7 +30,7 @@ from clepdg.errors import ClepError
 from clepdg.hashing import generator
 from clepdg.method.clep import Batch
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
-from clepdg.method.weights import set_batch_norm
+from clepdg.method.weights import decay_groups, set_batch_norm
 from clepdg.models.clap import Clap
 from clepdg.training.batches import prefetch
 from clepdg.training.loop import Training, warmup_cosine
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ROOM: Final = "room-"
 SNR: Final = (0.0, 20.0)  # dB
 WARMUP_SHARE: Final = 0.3
+WEIGHT_DECAY: Final = 0.01
 VALIDATION_UTTERANCES: Final = 128  # each in every environment
 
 
@@ -142,7 +143,7 @@ def pretrain(
 
     training = Training(
         tensors=trained,
-        optimiser=torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=0.01),
+        optimiser=torch.optim.AdamW(decay_groups(trained.values(), config.learning_rate, WEIGHT_DECAY)),
         loss=loss,
         steps=config.steps,
         seed=config.seed,

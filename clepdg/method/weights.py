@@ -3,7 +3,7 @@
 LoRA: Hu et al., ICLR 2022.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,17 +50,22 @@ def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
             for name, parameter in module.named_parameters()
             if "batch_norm" not in name and part in name
         ]
-        for parameters, decay in (
-            ([p for p in kept if p.ndim >= 2], config.weight_decay),
-            ([p for p in kept if p.ndim < 2], 0.0),
-        ):
-            if parameters:
-                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        groups += decay_groups(kept, rate, config.weight_decay)
     groups.append({"params": [clap.logit_scale], "lr": config.logit_scale_learning_rate, "weight_decay": 0.0})
     for group in groups:
         for parameter in group["params"]:
             parameter.requires_grad_(True)
     return groups
+
+
+def decay_groups(parameters: Iterable[torch.nn.Parameter], rate: float, decay: float) -> list[dict[str, Any]]:
+    """Return the optimiser's groups of parameters, by weight decay.
+
+    Biases, norms and scales have none.
+    """
+    kept = list(parameters)
+    parts = (([p for p in kept if p.ndim >= 2], decay), ([p for p in kept if p.ndim < 2], 0.0))
+    return [{"params": part, "lr": rate, "weight_decay": of_part} for part, of_part in parts if part]
 
 
 def train_mode(clap: Clap, config: ClepConfig) -> None:

@@ -80,7 +80,10 @@ class SpeechEncoder:
         They are one batch, which only a front end that pads by itself takes if they differ in length.
         """
         rate = self.extractor.sampling_rate
-        inputs = self.extractor(list(waveforms), sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
+        with torch.autocast("cpu", enabled=False):  # the front end works in float32, whatever the encoder does
+            inputs = self.extractor(
+                list(waveforms), sampling_rate=rate, return_attention_mask=True, return_tensors="pt"
+            )
         found = self.encoder(**inputs.to(self.model.device), output_hidden_states=True)
         hidden = torch.stack([*found.hidden_states[:-1], found.last_hidden_state], dim=1)  # (B, P, F, D)
         shares = inputs["attention_mask"].float().mean(dim=1).tolist()

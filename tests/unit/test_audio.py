@@ -38,6 +38,15 @@ def test_log_mel_equals_the_reference_extractor(tone, seconds, rate):
     assert_close(frontend.log_mel(windows, LAION_FRONT_END)[0, 0], expected)
 
 
+@pytest.mark.parametrize("front_end", [LAION_FRONT_END, MICRO_FRONT_END], ids=["laion", "micro"])
+def test_log_mel_is_in_float32_whatever_the_precision(tone, front_end):
+    cut = torch.from_numpy(frontend.crop(tone(1.0, 16000), 16000, front_end, 0.5))[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        heard = frontend.log_mel(cut, front_end)
+    assert heard.dtype == torch.float32
+    assert torch.equal(heard, frontend.log_mel(cut, front_end))
+
+
 def test_log_mel_of_a_crop_equals_the_reference_extractors_crop(tone):
     waveform, size = tone(13.7, 48000), LAION_FRONT_END.samples
     np.random.seed(5)

@@ -124,7 +124,7 @@ def test_the_first_of_the_best_epochs_on_validation_is_kept_wherever_it_stands(
 
 
 def test_the_score_of_an_epoch_counts_each_corpus_once_over_the_emotions_that_it_has(micro, utterances, monkeypatch):
-    """Corpus one: 4 utterances, half of them right; two: one, of one emotion, right; three: nothing to validate."""
+    """Corpus one: 4 utterances, half of them right; two: one, of one emotion, right."""
     table = utterances[utterances.split == "validation"]
     table = table[(table.corpus == "one") | (table.emotion == "sad")].iloc[:5].reset_index(drop=True)
     assert table.corpus.tolist() == ["one"] * 4 + ["two"]

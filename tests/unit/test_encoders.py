@@ -40,6 +40,20 @@ def wavlm(folder):
     return folder("WavLM")
 
 
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    torch.manual_seed(0)
+    where = tmp_path_factory.mktemp("whisper")
+    config = WhisperConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=99,
+                           decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0,
+                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[])  # fmt: skip
+    WhisperModel(config).save_pretrained(where)
+    WhisperFeatureExtractor().save_pretrained(where)
+    return where
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -62,19 +76,12 @@ def test_embeddings_are_the_mean_of_transformers_own_hidden_states(folder, tone,
         np.testing.assert_allclose(encoder.encode(waveform, 16000), expected.numpy(), atol=1e-5)
 
 
-def test_padding_that_the_front_end_adds_is_not_heard_and_long_audio_is_heard_whole(tmp_path, tone):
+def test_padding_that_the_front_end_adds_is_not_heard_and_long_audio_is_heard_whole(whisper, tone):
     """Whisper's front end fills up to 30 s; frames of the filling are left out of the mean."""
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+    from transformers import WhisperFeatureExtractor, WhisperModel
 
-    torch.manual_seed(0)
-    config = WhisperConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=99,
-                           decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0,
-                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[])  # fmt: skip
-    peer = WhisperModel(config).eval()
-    peer.save_pretrained(tmp_path)
-    extractor = WhisperFeatureExtractor()
-    extractor.save_pretrained(tmp_path)
-    encoder = load_encoder(str(tmp_path))
+    peer, extractor = WhisperModel.from_pretrained(whisper).eval(), WhisperFeatureExtractor.from_pretrained(whisper)
+    encoder = load_encoder(str(whisper))
 
     def hidden(waveform):
         with torch.no_grad():
@@ -86,6 +93,22 @@ def test_padding_that_the_front_end_adds_is_not_heard_and_long_audio_is_heard_wh
     np.testing.assert_allclose(encoder.encode(short, 16000), hidden(short)[:100].mean(dim=0).numpy(), atol=1e-5)
     parts = torch.cat([hidden(long[:480000]), hidden(long[480000:])[:150]])  # 50 frames a second
     np.testing.assert_allclose(encoder.encode(long, 16000), parts.mean(dim=0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wavlm", "whisper"])
+def test_its_front_end_works_in_float32_whatever_the_precision(request, tone, name):
+    encoder, heard = load_encoder(str(request.getfixturevalue(name))), []
+
+    def hear(module, args, inputs):
+        heard.append(next(inputs[name] for name in ("input_features", "input_values") if name in inputs))
+
+    encoder.encoder.register_forward_pre_hook(hear, with_kwargs=True)
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            states = encoder.states(tone(0.5, 16000), 16000)
+        assert states.dtype == torch.float32
+    assert heard[1].dtype == torch.float32
+    assert torch.equal(*heard)
 
 
 def test_other_rates_are_resampled_and_very_short_audio_is_heard(wavlm, tone):

@@ -53,6 +53,24 @@ def test_it_is_the_same_each_time_and_moves_both_encoders(tmp_path, micro_factor
     assert {"environment_accuracy_heard", "environment_accuracy_left_out"} < set(figures)
 
 
+def test_no_bias_norm_or_scale_decays(tmp_path, micro_factory, speech, monkeypatch):
+    decays = {}
+
+    class Seen(Exception):
+        pass
+
+    def training(*, tensors, optimiser, **rest):
+        of = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        decays.update({name: (tensor.ndim, of[id(tensor)]) for name, tensor in tensors.items()})
+        raise Seen
+
+    monkeypatch.setattr(micro_context, "Training", training)
+    with pytest.raises(Seen):
+        taught(micro_factory, speech, tmp_path)
+    assert "logit_scale_a" in decays
+    assert {(ndim >= 2, decay > 0) for ndim, decay in decays.values()} == {(True, True), (False, False)}
+
+
 def test_what_is_left_out_is_never_heard(tmp_path, micro_factory, speech, monkeypatch):
     heard = []
     original = in_environment
