@@ -170,8 +170,9 @@ def fit_classifier(
     >>> list(model.predict(speech[speech.split == "test"]).columns)
     ['emotion', 'angry', 'happy', 'neutral', 'sad']
     """
+    from clepdg.dataset.shards import waveforms_of
     from clepdg.evaluation.utterances import label_utterances
-    from clepdg.method.emotion_classifier import EmotionClassifier, embed, waveforms_of
+    from clepdg.method.emotion_classifier import EmotionClassifier, embed
     from clepdg.method.fold.fit_head import LabelledAudio, fit_head
     from clepdg.method.text_embeddings import build_text_embeddings
 

@@ -29,6 +29,12 @@ CLEP_VARIANTS: Final[Mapping[str, Callable[[ClepConfig], ClepConfig]]] = {
     **{f"without-{emotion}": partial(replace, without_emotion=emotion) for emotion in EMOTIONS},
 }
 
+
+def trains_audio(config: ClepConfig) -> bool:
+    """Return whether CLEP changes the audio encoder."""
+    return config.train_audio_encoder or config.lora_rank > 0
+
+
 # Contexts that the code of ACPT computes: settings of AcptConfig that differ.
 ACPT_VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "acpt": {},

@@ -97,6 +97,17 @@ def read_waveforms(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str,
         yield (row.utterance_id, *read_waveform(folder, row.tar, row.offset, row.bytes))
 
 
+def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:
+    """Yield waveforms (T,) and rates in Hz of utterances, in their order.
+
+    Args:
+        utterances: folder, tar, offset, bytes.
+    """
+    row: Any
+    for row in utterances.itertuples(index=False):
+        yield read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)
+
+
 def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) -> list[Waveform]:
     """Return utterances for babble noise: waveforms (T,) at 16 kHz.
 

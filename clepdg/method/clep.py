@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
-from clepdg.audio.corruptions import augment
-from clepdg.audio.frontend import crop
-from clepdg.audio.noise import RATE
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
+from clepdg.config.rows import trains_audio
 from clepdg.config.schema import ClepConfig, ComputeConfig
-from clepdg.dataset.shards import read_waveform
+from clepdg.dataset.shards import waveforms_of
 from clepdg.errors import ClepError
 from clepdg.evaluation.metrics import confusion, uar
 from clepdg.method import caption_attributes
 from clepdg.method.audio_embeddings import AudioEmbeddings, select
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
+from clepdg.method.inputs.batch_audio import BatchAudio
 from clepdg.method.text_features import TextFeatures
 from clepdg.method.weights import add_adapters, merge_adapters, set_batch_norm, train_mode, trainable_groups
 from clepdg.models.clap import Clap
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 
 BEST = "best.resume"
 UAR = "validation_uar"
-Batch = tuple[np.ndarray, Tensor]  # positions (B,) in the training table, inputs (B/R, ...) of this rank
+Batch = tuple[np.ndarray, Any]  # positions (B,) in the training table, and what BatchAudio loads
 
 
 def zero_shot_uars(
@@ -76,7 +75,7 @@ def zero_shot_uars(
         for start in range(0, len(mine), 64):
             part = mine[start : start + 64]
             if states is None:
-                features = clap.encode_waveforms([_waveform(row) for row in _rows(utterances.iloc[part])])
+                features = clap.encode_waveforms(waveforms_of(utterances.iloc[part]))
             else:
                 features = clap.encode_inputs(torch.from_numpy(states[part]))
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
@@ -133,12 +132,10 @@ def fit(
         for corpus in sorted(train.corpus.unique())
     ]  # fmt: skip
     torch.set_num_threads(compute.threads)
-    learnt, heard = None, None
-    if isinstance(clap, Dual):
-        learnt = select(states, train.utterance_id.tolist())
-        learnt = clap.model.audio_projection.set_statistics(learnt, train.corpus.to_numpy(), config)
-        heard = select(states, validation.utterance_id.tolist())
-    elif config.from_scratch:
+    audio = BatchAudio(clap, train, config, seed, states)
+    dual = isinstance(clap, Dual)
+    heard = select(states, validation.utterance_id.tolist()) if dual and not trains_audio(config) else None
+    if config.from_scratch and not dual:
         set_batch_norm(clap, train)
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
     optimiser = torch.optim.AdamW(trainable_groups(clap, config))
@@ -155,10 +152,7 @@ def fit(
 
     def draw(step: int) -> Batch:
         batch = draw_batch(groups, seed, step, config.batch_size)
-        if learnt is not None:
-            mine = batch[distributed.rank_slice(len(batch))]
-            return batch, torch.from_numpy(learnt[mine])
-        return _load(train, batch, clap, seed, step, config.augment)
+        return batch, audio.load(step, batch)
 
     load = prefetch(pool, draw, steps)
 
@@ -172,13 +166,13 @@ def fit(
         if known is not None:
             drawn, true = caption_attributes.draw_captions(drawn, [known[place] for place in batch], rng)
         with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
-            audio = distributed.gather(clap.encode_inputs(inputs))
+            features = distributed.gather(audio.encode(batch, inputs))
             captions, prototypes = text.with_prototypes(drawn)
         scale = clap.logit_scale.exp()
         mask = equal_captions(drawn).to(clap.device) if config.target == "instance" else None
         q = targets(y, config.target, true=true, similarity=similarity, share=config.soft_share)
-        contrastive, floor = contrastive_loss(scale * audio @ captions.T, q, mask)
-        prototype = F.cross_entropy(scale * audio @ prototypes.T, y)
+        contrastive, floor = contrastive_loss(scale * features @ captions.T, q, mask)
+        prototype = F.cross_entropy(scale * features @ prototypes.T, y)
         return contrastive + config.prototype_weight * prototype, {
             "contrastive_above_floor": (contrastive - floor).item(),
             "prototype_loss": prototype.item(),
@@ -227,22 +221,3 @@ def fit(
         "validation_utterances": len(validation),
         "logit_scale": round(clap.logit_scale.exp().item(), 4),
     }
-
-
-def _load(train: "pd.DataFrame", batch: np.ndarray, clap: Clap, seed: int, step: int, augmented: bool) -> Batch:
-    draws = np.random.default_rng([seed, step, 2]).random(len(batch))
-    cut = []
-    for place in np.arange(len(batch))[distributed.rank_slice(len(batch))]:
-        waveform, rate = _waveform(_rows(train.iloc[[batch[place]]])[0])
-        if augmented:
-            waveform, rate = augment(waveform, rate, np.random.default_rng([seed, step, 3, place])), RATE
-        cut.append(crop(waveform, rate, clap.front_end, draws[place]))
-    return batch, torch.from_numpy(np.stack(cut))
-
-
-def _rows(table: "pd.DataFrame") -> list[Any]:
-    return list(table.itertuples(index=False))
-
-
-def _waveform(row: Any) -> tuple[Any, int]:
-    return read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clepdg.audio.inspection import read_audio, read_samples, read_usable
 from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
-from clepdg.dataset.shards import read_waveform
+from clepdg.dataset.shards import waveforms_of
 from clepdg.errors import ConfigError
 from clepdg.method.audio_embeddings import AudioEmbeddings, build_audio_embeddings
 from clepdg.method.heads import Head
@@ -90,13 +90,6 @@ def _is_audio(item: Any) -> bool:
     if isinstance(item, tuple):
         return len(item) == 2 and not isinstance(item[0], str | Path)
     return isinstance(item, str | Path)
-
-
-def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:
-    """Yield waveforms (T,) and rates in Hz of utterances, in their order."""
-    row: Any
-    for row in utterances.itertuples(index=False):
-        yield read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)
 
 
 def embed(clap: Clap, waveforms: Iterator[tuple[Waveform, int]]) -> NDArray[np.float32]:

@@ -14,12 +14,11 @@ from clepdg.audio.frontend import crop, log_mel
 from clepdg.config.schema import ClepConfig
 from clepdg.dataset.shards import read_waveform
 from clepdg.models.clap import Clap
+from clepdg.models.dual import Dual
 from clepdg.training.loop import step_seed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LINEAR = r".*layers\..*\.(query|key|value|dense)"  # the linear layers of the Swin blocks
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
@@ -33,7 +32,7 @@ def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
     model.requires_grad_(False)
     whole_audio = config.train_audio_encoder and not config.lora_rank
     encoders = [
-        *([model.audio_model] if whole_audio else []),
+        *([clap.audio_encoder] if whole_audio else []),
         *([model.text_model] if config.train_text_encoder else []),
     ]
     projections = [model.audio_projection, *([model.text_projection] if config.train_text_projection else [])]
@@ -71,10 +70,11 @@ def decay_groups(parameters: Iterable[torch.nn.Parameter], rate: float, decay: f
 def train_mode(clap: Clap, config: ClepConfig) -> None:
     """Set the trained parts to training mode.
 
-    Frozen encoders and the audio BatchNorm stay in eval mode.
+    Frozen encoders and the audio BatchNorm stay in eval mode, and so does a dual backbone's speech encoder: it masks
+    audio and skips layers at random otherwise, not by torch's seed alone.
     """
     clap.model.train()
-    if not config.train_audio_encoder:
+    if not config.train_audio_encoder or isinstance(clap, Dual):
         clap.model.audio_model.eval()
     if not config.train_text_encoder:
         clap.model.text_model.eval()
@@ -96,9 +96,9 @@ def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
 
 
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
-    """Add LoRA adapters to the audio encoder in place.
+    """Add LoRA adapters to the linear layers of the audio encoder's blocks.
 
-    Their initial weights depend on the seed and leave the encoder's output unchanged.
+    It changes in place. Their initial weights depend on the seed and leave the encoder's output unchanged.
 
     Returns:
         The adapters, for `merge_adapters`.
@@ -107,7 +107,7 @@ def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
     from peft.tuners.lora import LoraModel
 
     torch.manual_seed(step_seed(seed, -1))
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LINEAR)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=clap.linear_layers())
     return LoraModel(clap.model.audio_model, config, "default")
 
 
@@ -120,9 +120,11 @@ def merge_adapters(adapters: Any) -> None:
 def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
     """Interpolate between the weights of clap and clep, in clep.
 
-    clep becomes clap_share * clap + (1 - clap_share) * clep. Integer counters stay clep's.
+    clep becomes clap_share * clap + (1 - clap_share) * clep. Integer counters stay clep's, and equal weights as they
+    are, which sums would round.
     """
     start = clap.model.state_dict()
     for name, tensor in clep.model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(clap_share * start[name].to(tensor.device) + (1 - clap_share) * tensor)
+        before = start[name].to(tensor.device)
+        if tensor.is_floating_point() and not torch.equal(tensor, before):
+            tensor.copy_(clap_share * before + (1 - clap_share) * tensor)

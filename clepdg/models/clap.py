@@ -57,6 +57,16 @@ class Clap:
         table: torch.nn.Embedding = self.model.text_model.embeddings.word_embeddings
         return table
 
+    @property
+    def audio_encoder(self) -> torch.nn.Module:
+        """The encoder of audio, without its projection."""
+        encoder: torch.nn.Module = self.model.audio_model
+        return encoder
+
+    def linear_layers(self) -> list[str] | str:
+        """Return the linear layers of the Swin blocks, as a pattern."""
+        return r".*layers\..*\.(query|key|value|dense)"
+
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (B, L), padded on the right.
 

@@ -77,6 +77,16 @@ class Dual(Clap):
         table: nn.Embedding = self.model.text_model.encoder.get_input_embeddings()
         return table
 
+    @property
+    def audio_encoder(self) -> nn.Module:
+        """The encoder of audio, without a decoder."""
+        encoder: nn.Module = self.encoder.encoder
+        return encoder
+
+    def linear_layers(self) -> list[str]:
+        """Return the names of the speech encoder's layers for LoRA."""
+        return self.encoder.linear_layers()
+
     def pool(self, waveforms: Iterable[tuple[Waveform, int]]) -> NDArray[np.float32]:
         """Pool waveforms (T,) with their rates in Hz to (B, P, 2 A)."""
         return np.stack([self.encoder.pool(waveform, rate) for waveform, rate in waveforms])

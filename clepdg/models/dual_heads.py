@@ -92,8 +92,11 @@ class AudioHead(Head):
 
         Their own are those of `by` (V, P, 2 A).
         """
-        centre, spread = self.centre.cpu().numpy(), self.spread.cpu().numpy()
-        shifted: NDArray[np.float32] = centre + spread * (states - by.mean(axis=0)) / np.maximum(
-            by.std(axis=0), LEAST_SPREAD
-        )
+        shifted: NDArray[np.float32] = self.shift(torch.from_numpy(states), by).cpu().numpy()
         return shifted
+
+    def shift(self, pooled: Tensor, by: NDArray[np.float32]) -> Tensor:
+        """Do the same with gradients."""
+        own = by.mean(axis=0), np.maximum(by.std(axis=0), LEAST_SPREAD)
+        mean, deviation = (torch.from_numpy(x).to(self.centre.device) for x in own)
+        return self.centre + self.spread * (pooled.to(self.centre.device) - mean) / deviation

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.nn.functional import normalize
 
@@ -19,6 +18,7 @@ from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig, TextConf
 from clepdg.emotions import labels
 from clepdg.errors import ClepError
 from clepdg.method import acpt, audio_embeddings, classifier, clep, text_embeddings, weights
+from clepdg.method.inputs.batch_audio import BatchAudio
 from clepdg.method.text_features import TextFeatures
 from clepdg.models.clap import Clap, load_clap
 from clepdg.training.loop import save_atomically
@@ -129,23 +129,24 @@ def clep_speed(m: "Measure") -> None:
     table, first = m.utterances, 8 if m.gpu else 1
     train = table[table.split == "train"].reset_index(drop=True)
     every, here = np.arange(config.batch_size), m.fresh("cpu")
-    m.per_second("loader", len(every), lambda: clep._load(train, every, here, 0, 0, False))
-    fixed = clep._load(train, every, here, 0, 0, False)[1].to(m.device)
-    real = clep._load
+    audio = BatchAudio(here, train, config, 0, ())
+    m.per_second("loader", len(every), lambda: audio.load(0, every))
+    fixed = audio.load(0, every).to(m.device)
+    real = BatchAudio.load
 
-    def same(table: pd.DataFrame, batch: np.ndarray, *_: Any) -> clep.Batch:
-        return batch, fixed
+    def same(*_: Any) -> torch.Tensor:
+        return fixed
 
     def fit(compute: ComputeConfig) -> Callable[[Reporting], Any]:
         clap, folder = m.fresh(), m.new_folder()
         return lambda report: clep.fit(clap, table, EMOTIONS, config, compute, 0, folder, report)
 
     def rate(name: str, compute: ComputeConfig, load: Any, tf32: bool = False) -> None:
-        clep._load, torch.backends.cuda.matmul.allow_tf32 = load, tf32
+        BatchAudio.load, torch.backends.cuda.matmul.allow_tf32 = load, tf32  # type: ignore[method-assign]
         try:
             m.rate(f"clep_{name}", m.steps(fit(compute), first))
         finally:
-            clep._load, torch.backends.cuda.matmul.allow_tf32 = real, False
+            BatchAudio.load, torch.backends.cuda.matmul.allow_tf32 = real, False  # type: ignore[method-assign]
 
     for name in ("fp32", "bf16"):
         compute = ComputeConfig(precision=name)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def model(speech):
 
 
 def test_files_arrays_and_utterances_give_the_same_predictions(model, speech, tmp_path):
-    from clepdg.method.emotion_classifier import waveforms_of
+    from clepdg.dataset.shards import waveforms_of
 
     test = speech[speech.split == "test"]
     by_row = model.predict(test)

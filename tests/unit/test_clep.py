@@ -131,7 +131,7 @@ def test_the_score_of_an_epoch_counts_each_corpus_once_over_the_emotions_that_it
     text = text_features.TextFeatures(micro, EMOTIONS, CONFIG)
     prototypes = torch.eye(2, micro.model.config.projection_dim)
     monkeypatch.setattr(text, "with_prototypes", lambda texts: (None, prototypes))
-    monkeypatch.setattr(micro, "encode_waveforms", lambda waveforms: prototypes[[1] * len(waveforms)])
+    monkeypatch.setattr(micro, "encode_waveforms", lambda waveforms: prototypes[[1] * len(list(waveforms))])
     labels = table.emotion.map({e: n for n, e in enumerate(EMOTIONS)}).to_numpy()
     assert clep.zero_shot_uars(micro, text, table, labels) == {"one": 0.5, "two": 1.0}
 

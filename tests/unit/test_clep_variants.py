@@ -11,6 +11,7 @@ from clepdg.callbacks import Reporting
 from clepdg.config.rows import CLEP_VARIANTS
 from clepdg.config.schema import ComputeConfig
 from clepdg.method import clep, text_features
+from clepdg.method.inputs import batch_audio
 from clepdg.method.weights import add_adapters, interpolate, merge_adapters
 from clepdg.models.clap import Clap, load_clap
 from tests.unit.test_clep import CONFIG, EMOTIONS, fit
@@ -160,14 +161,15 @@ def test_an_emotion_that_is_left_out_is_met_nowhere(micro_factory, described, tm
     """Neither its words in a text nor its utterances, in training, selection or BatchNorm."""
     texts: list[str] = []
     heard: list[str] = []
-    tokenize, rows = Clap.tokenize, clep._rows
+    tokenize, read = Clap.tokenize, clep.waveforms_of
     monkeypatch.setattr(Clap, "tokenize", lambda self, asked: texts.extend(asked) or tokenize(self, asked))
 
     def watched(table):
         heard.extend(table.utterance_id)
-        return rows(table)
+        return read(table)
 
-    monkeypatch.setattr(clep, "_rows", watched)
+    for module in (clep, batch_audio):
+        monkeypatch.setattr(module, "waveforms_of", watched)
     emotions = ("angry", "sad", "happy")
     third = described.assign(utterance_id=described.utterance_id + "x", emotion="happy")
     table = pd.concat([described, third], ignore_index=True)

@@ -1,0 +1,75 @@
+"""Audio of CLEP's batches: loaded in a thread, encoded in a step.
+
+Shapes: B batch, R ranks, U training utterances, P hidden states, A speech encoder's hidden size, D joint embedding.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clepdg.audio.corruptions import augment
+from clepdg.audio.frontend import crop
+from clepdg.audio.noise import RATE
+from clepdg.config.rows import trains_audio
+from clepdg.config.schema import ClepConfig
+from clepdg.dataset.shards import waveforms_of
+from clepdg.method.audio_embeddings import AudioEmbeddings, select
+from clepdg.models.clap import Clap
+from clepdg.models.dual import Dual
+from clepdg.training import distributed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class BatchAudio:
+    """What a rank encodes of each batch.
+
+    A CLAP takes windows of waveforms. A dual backbone takes pooled states, or whole waveforms where its speech encoder
+    learns or where they are augmented.
+    """
+
+    def __init__(
+        self, clap: Clap, train: "pd.DataFrame", config: ClepConfig, seed: int, states: Sequence[AudioEmbeddings]
+    ) -> None:
+        self.clap, self.train, self.config, self.seed = clap, train, config, seed
+        self.corpora = train.corpus.to_numpy()
+        if isinstance(clap, Dual):
+            self.frozen = select(states, train.utterance_id.tolist())  # (U, P, 2 A)
+            self.learnt = clap.model.audio_projection.set_statistics(self.frozen, self.corpora, config)
+        self.from_states = isinstance(clap, Dual) and not trains_audio(config) and not config.augment
+
+    def load(self, step: int, batch: np.ndarray) -> Any:
+        """Return this rank's pooled states, windows (B/R, samples) or waveforms.
+
+        Args:
+            batch: positions (B,) of utterances.
+        """
+        mine = np.arange(len(batch))[distributed.rank_slice(len(batch))]
+        if self.from_states:
+            return torch.from_numpy(self.learnt[batch[mine]])
+        draws = np.random.default_rng([self.seed, step, 2]).random(len(batch))
+        cut = []
+        for place, (waveform, rate) in zip(mine, waveforms_of(self.train.iloc[batch[mine]]), strict=True):
+            if self.config.augment:
+                rng = np.random.default_rng([self.seed, step, 3, place])
+                waveform, rate = augment(waveform, rate, rng), RATE
+            if isinstance(self.clap, Dual):
+                cut.append(self.clap.encoder.crop(waveform, rate, draws[place]))
+            else:
+                cut.append(crop(waveform, rate, self.clap.front_end, draws[place]))
+        return cut if isinstance(self.clap, Dual) else torch.from_numpy(np.stack(cut))
+
+    def encode(self, batch: np.ndarray, inputs: Any) -> Tensor:
+        """Encode what `load` returned as features (B/R, D)."""
+        if not isinstance(self.clap, Dual) or self.from_states:
+            return self.clap.encode_inputs(inputs)
+        pooled, head = self.clap.encoder.pool_with_gradients(inputs), self.clap.model.audio_projection
+        if self.config.standardise == "source":  # by the frozen encoder's states, as where it stays frozen
+            corpora = self.corpora[batch[distributed.rank_slice(len(batch))]]
+            own = [self.frozen[self.corpora == corpus] for corpus in corpora]
+            pooled = torch.stack([head.shift(x, states) for x, states in zip(pooled, own, strict=True)])
+        return self.clap.encode_inputs(pooled)
