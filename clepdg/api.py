@@ -74,8 +74,9 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
     from clepdg.config.model_pins import DUAL, LAION, dual_parts, pinned_revision
     from clepdg.config.schema import MICRO, MICRO_CONTEXT
     from clepdg.download import hub
-    from clepdg.models.dual import build_dual, load_model
+    from clepdg.models.dual import build_dual
     from clepdg.models.files import CLAP_FILES, ENCODER_FILES, TEXT_FILES, Choose
+    from clepdg.models.folder import load_model
     from clepdg.models.micro import build_micro
 
     def place(part: str, commit: str | None, choose: Choose) -> Path:
@@ -202,7 +203,7 @@ def load_classifier(name: str | Path | int = "champion", *, preset: str = "open"
     """
     from clepdg.method.emotion_classifier import EmotionClassifier
     from clepdg.method.heads import load_head
-    from clepdg.models.dual import load_model as load
+    from clepdg.models.folder import load_model as load
 
     chosen, folder = str(name), local_folder(str(name))
     if folder and (folder / "head").is_dir():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clepdg.audio.io import Waveform
 from clepdg.errors import BackboneError, ClepError
-from clepdg.models.clap import Clap, load_clap, save_tokenizer
+from clepdg.models.clap import Clap, save_tokenizer
 from clepdg.models.dual_heads import DIMENSION, TEXT_DROPOUT, AudioHead, Head
 from clepdg.models.loading import load_weights
 from clepdg.models.speech_encoder import SpeechEncoder, load_encoder
@@ -159,17 +159,6 @@ def load_dual(folder: Path, *, device: str = "cpu") -> Dual:
         raise BackboneError("The heads do not fit the encoders.", got=wrong, where=folder / HEADS)
     model.load_state_dict(heads, strict=False)
     return Dual(model.to(device), tokenizer, encoder)
-
-
-def load_model(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
-    """Load a dual backbone or a CLAP from its folder.
-
-    Raises:
-        BackboneError: the folder is not whole.
-    """
-    if (Path(folder) / DUAL).is_file():
-        return load_dual(Path(folder), device=device)
-    return load_clap(folder, device=device, allow_unknown=allow_unknown)
 
 
 def _load_text(folder: Path, *, allow_unknown: bool) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ def quiet_transformers() -> None:
 
 def open_clap(folder: Path, work: Work) -> "Clap":
     """Load a CLAP or a dual backbone onto the stage's device."""
-    from clepdg.models.dual import load_model
+    from clepdg.models.folder import load_model
 
     quiet_transformers()
     return load_model(folder, device=work.device)

@@ -31,7 +31,8 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
     from clepdg.download import hub
     from clepdg.method.context_effect import context_effect
     from clepdg.models import laion
-    from clepdg.models.dual import Dual, build_dual, load_model
+    from clepdg.models.dual import Dual, build_dual
+    from clepdg.models.folder import load_model
     from clepdg.models.micro import build_micro
 
     quiet_transformers()

@@ -150,7 +150,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     """
     from clepdg.method.emotion_classifier import EmotionClassifier
     from clepdg.method.heads import load_head
-    from clepdg.models.dual import load_model
+    from clepdg.models.folder import load_model
 
     chosen = str(version or CHAMPION)
     tags = _tags_of(settings, preset, chosen)

@@ -29,7 +29,7 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Load CLEP and the head from the logged artifacts."""
         from clepdg.method.heads import load_head
-        from clepdg.models.dual import load_model
+        from clepdg.models.folder import load_model
 
         self.clap = load_model(Path(context.artifacts["clep"]))
         self.head = load_head(Path(context.artifacts["head"]))
