@@ -8,6 +8,7 @@ import torch
 
 from clepdg.errors import BackboneError
 from clepdg.models.speech_encoder import load_encoder
+from tests.encoders import save_whisper
 
 SMALL = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
@@ -42,16 +43,7 @@ def wavlm(folder):
 
 @pytest.fixture(scope="module")
 def whisper(tmp_path_factory):
-    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
-
-    torch.manual_seed(0)
-    where = tmp_path_factory.mktemp("whisper")
-    config = WhisperConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, vocab_size=99,
-                           decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, pad_token_id=0,
-                           bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=[])  # fmt: skip
-    WhisperModel(config).save_pretrained(where)
-    WhisperFeatureExtractor().save_pretrained(where)
-    return where
+    return save_whisper(tmp_path_factory.mktemp("whisper"))
 
 
 @pytest.mark.parametrize(
