@@ -10,6 +10,7 @@ from collections.abc import Iterable
 SLOW = (
     "tests/e2e/",
     "tests/flow/test_at_once.py",
+    "tests/flow/test_conditions.py::test_a_fold_that_is_added",
     "tests/flow/test_context_look.py",
     "tests/flow/test_crashes.py",
     "tests/flow/test_devices.py",

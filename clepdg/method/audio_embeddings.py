@@ -5,7 +5,7 @@ Shapes: B batch, U utterances, D joint embedding, T samples. Pooled states of a 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,11 @@ class AudioEmbeddings:
         names = self.utterance_ids if utterance_ids is None else tuple(utterance_ids)
         embeddings = self.embeddings if utterance_ids is None else select([self], names)
         return digest([digest_tensors({"embeddings": torch.from_numpy(embeddings)}), names])
+
+    def only(self, utterance_ids: Collection[str]) -> "AudioEmbeddings":
+        """Return the embeddings of those of some utterances that are there."""
+        names = tuple(name for name in self.utterance_ids if name in utterance_ids)
+        return AudioEmbeddings(utterance_ids=names, embeddings=select([self], names))
 
 
 def load_audio_embeddings(folder: Path, dimensions: int = 2) -> AudioEmbeddings:

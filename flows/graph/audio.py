@@ -6,7 +6,7 @@ from typing import Any
 
 from clepdg.audio import corruptions, noise
 from clepdg.audio.corruptions import CLEAN, Condition
-from clepdg.config.folds import PAIR, Fold, kind
+from clepdg.config.folds import LEAVE_OUT, PAIR, Fold, folds, kind
 from clepdg.config.rows import BACKBONE, ENCODER, STATES
 from clepdg.config.schema import Config
 from clepdg.download import folders
@@ -20,9 +20,10 @@ from clepdg_tasks.stages import embeddings
 def features(config: Config, corpus: str, condition: Condition | None = None, fold: Fold | None = None) -> Node:
     """Return the node of a corpus's pooled states, which folds share.
 
-    A dual backbone's speech encoder computes them. In a condition other than clean only the test part is pooled.
+    A dual backbone's speech encoder computes them.
     """
     settings, inputs, state = _condition(config, condition, fold)
+    settings |= _utterances(config, corpus, condition, fold.name if fold else None)
     return Node(
         stage="features",
         name=features_ref(corpus, condition, fold).name,
@@ -39,8 +40,7 @@ def audio_embeddings(
 ) -> Node:
     """Return the node of a corpus's audio embeddings by a model.
 
-    All rows and folds with that model share it. In a condition other than clean only the test part
-    is embedded. A babble's talkers are of the fold's sources.
+    All rows and folds with that model share it. A babble's talkers are of the fold's sources.
     """
     fold = talkers(fold, condition)
     settings, inputs, state = _condition(config, condition, fold)
@@ -51,6 +51,7 @@ def audio_embeddings(
             inputs |= {"shard": Ref("shard", corpus)}
     else:
         inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **inputs}
+        settings |= _utterances(config, corpus, condition, fold.name if fold else model.fold)
     return Node(
         stage="audio_embeddings",
         name=audio_ref(model, corpus, condition, fold).name,
@@ -82,6 +83,21 @@ def _condition(
         inputs,
         {"noise": digest(folders.listing(Path(os.path.expanduser(str(config.evaluate.noise_folder)))))},
     )
+
+
+def _utterances(config: Config, corpus: str, condition: Condition | None, fold: str | None) -> dict[str, str]:
+    """Return the setting that says which utterances a condition holds.
+
+    The whole corpus where a fold that leaves it out is tested on it, in other folds the test part. It depends on the
+    run's protocols, not on the folds that are wanted now, so that parts of a run have the same keys.
+
+    Args:
+        fold: the only fold that reads them; None: folds share them.
+    """
+    if condition is None:
+        return {}
+    of_run = [each.name for each in folds(config.corpora, config.protocols) if corpus in each.targets]
+    return {"utterances": "whole" if LEAVE_OUT in map(kind, [fold] if fold else of_run) else "test"}
 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 FILE = "acoustics.parquet"
 
 
-def contexts_table(work: Work) -> "pd.DataFrame":
+def contexts_table(work: Work, test: set[str]) -> "pd.DataFrame":
     """Compare contexts and corruptions for every row and seed.
 
     In the model that reads the contexts.
 
     A row of a variant of CLEP stands for the hand-written contexts as that variant reads them, not for its own.
+
+    Args:
+        test: ids of the targets' test utterances, whose audio is compared in every fold.
 
     Returns:
         One line per seed and row: fold, row, seed, and the figures of `compare_contexts`.
@@ -30,7 +33,7 @@ def contexts_table(work: Work) -> "pd.DataFrame":
     from clepdg.method.fold.compare_contexts import compare_contexts
     from clepdg.method.text_embeddings import load_text_embeddings
 
-    moves = lru_cache(maxsize=1)(lambda model: _audio_moves(work, model))
+    moves = lru_cache(maxsize=1)(lambda model: _audio_moves(work, model, test))
     texts = list(enumerate(work.select("text_embeddings")))
     found: dict[int, dict[str, Any]] = {}
     for place, (ref, folder) in sorted(texts, key=lambda text: text[1][0].tags["model"]):  # one model after another
@@ -41,7 +44,7 @@ def contexts_table(work: Work) -> "pd.DataFrame":
     return pd.DataFrame([found[place] for place, _ in texts])
 
 
-def _audio_moves(work: Work, model: str) -> "AudioMoves":
+def _audio_moves(work: Work, model: str, test: set[str]) -> "AudioMoves":
     """Read a model's embeddings of the targets, noisy and clean."""
     from clepdg.method.audio_embeddings import load_audio_embeddings
     from clepdg.method.fold.compare_contexts import AudioMoves
@@ -50,5 +53,5 @@ def _audio_moves(work: Work, model: str) -> "AudioMoves":
     for condition in work.config["conditions"]:
         for ref, noisy in work.select("audio_embeddings", model=model, condition=condition):
             [(_, clean)] = work.select("audio_embeddings", **{**ref.tags, "condition": CLEAN})
-            pairs.append((condition, load_audio_embeddings(noisy), load_audio_embeddings(clean)))
+            pairs.append((condition, load_audio_embeddings(noisy).only(test), load_audio_embeddings(clean)))
     return AudioMoves(pairs)

@@ -33,10 +33,7 @@ def compute_text_embeddings(work: Work) -> Computed:
 
 
 def compute_features(work: Work) -> Computed:
-    """Pool a speech encoder's states of a corpus's utterances.
-
-    In a corruption, those of its test part.
-    """
+    """Pool a speech encoder's states of a corpus's utterances."""
     from clepdg.dataset import shards
     from clepdg.method.audio_embeddings import batched, build_audio_embeddings
     from clepdg.models.speech_encoder import load_encoder
@@ -52,7 +49,7 @@ def compute_features(work: Work) -> Computed:
 
 
 def compute_audio_embeddings(work: Work) -> Computed:
-    """Embed a corpus's utterances; in a corruption, its test part."""
+    """Embed a corpus's utterances, clean or in a corruption."""
     from clepdg.method import audio_embeddings
 
     set_threads(work)
@@ -110,7 +107,7 @@ def _embed(work: Work) -> "Embed":
 
 
 def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
-    """Return a corpus's test utterances in a condition, and their number."""
+    """Return a corpus, or its test part, in a condition; and the number."""
     from clepdg.audio import corruptions, noise
     from clepdg.dataset import shards
 
@@ -120,9 +117,10 @@ def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, 
     elif condition.noise == noise.OWN:
         recordings = noise.read_noises(work.config["noise_folder"])
     offsets = shards.read_offsets(work.inputs["shard"])
-    test = offsets[offsets.split == "test"]
+    if work.config["utterances"] == "test":
+        offsets = offsets[offsets.split == "test"]
     heard = (
         (name, corruptions.corrupt(waveform, rate, name, condition, recordings), noise.RATE)
-        for name, waveform, rate in shards.read_waveforms(work.inputs["shard"], test)
+        for name, waveform, rate in shards.read_waveforms(work.inputs["shard"], offsets)
     )
-    return heard, len(test)
+    return heard, len(offsets)

@@ -44,7 +44,7 @@ def compute_evaluate(work: Work) -> Computed:
         ceilings=work.config["ceilings"],
     )
     cells.to_parquet(work.folder / "cells.parquet", index=False)
-    contexts_table(work).to_parquet(work.folder / FILE, index=False)
+    contexts_table(work, set(every.utterance_id[every.split == "test"])).to_parquet(work.folder / FILE, index=False)
     return Computed(
         digests={"content": fold_results.digest_results(predictions, cells), "test": digest_test_part(table)},
         figures={
@@ -64,9 +64,7 @@ def _copies_of_sources(work: Work) -> set[str]:
 
 
 def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
-    """Predict each condition's utterances with every row's heads.
-
-    Corruptions have the test part alone.
+    """Predict the utterances with every row's heads in each condition.
 
     Args:
         table: the targets' labelled utterances.
@@ -88,13 +86,11 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
         )
         for each in work.config["heads"]
     ]
-    test, test_audio = table[table.split == "test"].reset_index(drop=True), centring_utterances(every, copies)
-    parts = []
-    for condition in (CLEAN, *work.config["conditions"]):
-        heard, embeddings = table if condition == CLEAN else test, _embeddings(work, condition)
-        parts.append(
-            predict(heads, heard, embeddings, fold=work.config["fold"], condition=condition, test_audio=test_audio)
-        )
+    fold, test_audio = work.config["fold"], centring_utterances(every, copies)
+    parts = [
+        predict(heads, table, _embeddings(work, condition), fold=fold, condition=condition, test_audio=test_audio)
+        for condition in (CLEAN, *work.config["conditions"])
+    ]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 

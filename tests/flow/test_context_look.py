@@ -47,9 +47,14 @@ def moves_of_audio(stood, model: str) -> dict[str, list]:
     found: dict[str, list] = {}
     clean = load_audio_embeddings(stood[f"audio_embeddings/{model}.synthetic-2"])
     at = {name: place for place, name in enumerate(clean.utterance_ids)}
+    index = pd.read_parquet(stood["index/synthetic-2"] / "utterances.parquet")
+    test = set(index.utterance_id[index.split == "test"])
     for condition, kind in CONDITIONS.items():
         heard = load_audio_embeddings(stood[f"audio_embeddings/{model}.synthetic-2.{condition}"])
-        for name, embedding in zip(heard.utterance_ids, heard.embeddings, strict=True):
+        assert set(heard.utterance_ids) == set(clean.utterance_ids) > test
+        for name, embedding in (
+            (n, x) for n, x in zip(heard.utterance_ids, heard.embeddings, strict=True) if n in test
+        ):
             found.setdefault(kind, []).append(np.float64(embedding) - np.float64(clean.embeddings[at[name]]))
     return found
 
