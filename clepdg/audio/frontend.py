@@ -134,10 +134,28 @@ def _log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
     power = spectrum.abs().square().transpose(1, 2)[:, : front_end.frames]  # (B, frames, n_fft // 2 + 1)
     filters = mel_filters(front_end.n_fft, front_end.low_hz, front_end.high_hz, front_end.mels, front_end.sample_rate)
     decibels = 10.0 * torch.log10((power @ filters.to(power.device)).clamp_min(1e-10))
-    if front_end.normalise:
-        mean, std = decibels.mean(dim=(1, 2), keepdim=True), decibels.std(dim=(1, 2), keepdim=True)
-        decibels = (decibels - mean) / (std + 1e-5)
-    return decibels[:, None]
+    return (standardise(decibels) if front_end.normalise else decibels)[:, None]
+
+
+def standardise(log_mels: "torch.Tensor") -> "torch.Tensor":
+    """Standardise each of the log-mels (..., frames, mels)."""
+    mean, std = log_mels.mean(dim=(-2, -1), keepdim=True), log_mels.std(dim=(-2, -1), keepdim=True)
+    return (log_mels - mean) / (std + 1e-5)
+
+
+def whole_log_mel(waveform: Waveform, rate: int, front_end: FrontEnd) -> "torch.Tensor":
+    """Return the log-mel (at least front_end.frames, mels) in dB of a waveform (T,).
+
+    A waveform shorter than a window is padded to one.
+    """
+    import torch
+
+    waveform = resample(waveform, rate, front_end.sample_rate)
+    frames = 1 + len(waveform) // front_end.hop
+    if len(waveform) <= front_end.samples:
+        waveform, frames = pad(waveform, front_end), front_end.frames
+    whole = replace(front_end, frames=frames, normalise=False)
+    return log_mel(torch.from_numpy(waveform)[None], whole)[0, 0]
 
 
 def log_mel_statistics(waveform: Waveform, rate: int, front_end: FrontEnd = MICRO_FRONT_END) -> NDArray[np.float32]:

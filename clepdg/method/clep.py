@@ -28,10 +28,12 @@ from clepdg.method import caption_attributes
 from clepdg.method.audio_embeddings import AudioEmbeddings, select
 from clepdg.method.contrastive import contrastive_loss, draw_batch, equal_captions, targets
 from clepdg.method.inputs.batch_audio import BatchAudio
-from clepdg.method.text_features import TextFeatures
-from clepdg.method.weights import add_adapters, merge_adapters, set_batch_norm, train_mode, trainable_groups
-from clepdg.models.clap import Clap
+from clepdg.method.inputs.log_mels import LogMels
+from clepdg.method.text_features import TextFeatures, separate_emotions
+from clepdg.method.weights import add_adapters, merge_adapters, train_mode, trainable_groups
+from clepdg.models.clap import Clap, mean_over_windows
 from clepdg.models.dual import Dual
+from clepdg.models.micro import Micro
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
 from clepdg.training.batches import prefetch
@@ -58,6 +60,7 @@ def zero_shot_uars(
     utterances: "pd.DataFrame",
     emotion_index: np.ndarray,
     states: NDArray[np.float32] | None = None,
+    log_mels: LogMels | None = None,
 ) -> dict[str, float]:
     """Return each corpus's zero-shot UAR; CLEP is selected by their mean.
 
@@ -66,6 +69,7 @@ def zero_shot_uars(
     Args:
         emotion_index: (U,) emotion of each utterance.
         states: a dual backbone's pooled states (U, P, 2 A) of the utterances.
+        log_mels: of the utterances, for a micro backbone.
     """
     clap.model.eval()
     with torch.no_grad():
@@ -74,7 +78,9 @@ def zero_shot_uars(
         mine = np.arange(len(utterances))[distributed.rank_slice(len(utterances))]
         for start in range(0, len(mine), 64):
             part = mine[start : start + 64]
-            if states is None:
+            if log_mels is not None:
+                features = mean_over_windows(map(log_mels.windows, part), clap.encode_log_mel)
+            elif states is None:
                 features = clap.encode_waveforms(waveforms_of(utterances.iloc[part]))
             else:
                 features = clap.encode_inputs(torch.from_numpy(states[part]))
@@ -135,9 +141,9 @@ def fit(
     audio = BatchAudio(clap, train, config, seed, states)
     dual = isinstance(clap, Dual)
     heard = select(states, validation.utterance_id.tolist()) if dual and not trains_audio(config) else None
-    if config.from_scratch and not dual:
-        set_batch_norm(clap, train)
+    log_mels = LogMels(validation, clap.front_end) if isinstance(clap, Micro) else None
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
+    cosines = separate_emotions(clap, emotions, config, seed) if config.from_scratch and not dual else {}
     optimiser = torch.optim.AdamW(trainable_groups(clap, config))
     text = TextFeatures(clap, emotions, config)
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
@@ -182,7 +188,7 @@ def fit(
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
 
     def validate(done: int, memory: dict[str, Any]) -> dict[str, Any]:
-        each = zero_shot_uars(clap, text, validation, validation_labels, heard)
+        each = zero_shot_uars(clap, text, validation, validation_labels, heard, log_mels)
         scores = {UAR: float(np.mean([*each.values()])), **{f"{UAR}_{name}": score for name, score in each.items()}}
         reporting.log_metrics(scores, done)
         if scores[UAR] > max(memory.get(UAR, []), default=-math.inf) and distributed.rank() == 0:
@@ -216,6 +222,7 @@ def fit(
     clap.model.eval()
     return {
         **{name: [round(score, 6) for score in scores] for name, scores in memory.items()},
+        **cosines,
         "best_epoch": int(np.argmax(memory[UAR])) + 1,
         "train_utterances": len(train),
         "validation_utterances": len(validation),

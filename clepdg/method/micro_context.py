@@ -26,11 +26,13 @@ from clepdg.audio.io import Waveform, resample
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.dataset.shards import read_waveform
+from clepdg.emotions import EMOTIONS
 from clepdg.errors import ClepError
 from clepdg.hashing import generator
 from clepdg.method.clep import Batch
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
-from clepdg.method.weights import decay_groups, set_batch_norm
+from clepdg.method.text_features import separate_captions
+from clepdg.method.weights import decay_groups
 from clepdg.models.clap import Clap
 from clepdg.training.batches import prefetch
 from clepdg.training.loop import Training, warmup_cosine
@@ -102,11 +104,11 @@ def pretrain(
     environments = [name for name in prompts.CONTEXT_OF if name not in config.left_out]
     groups = [[np.flatnonzero(train.corpus == corpus)] for corpus in sorted(train.corpus.unique())]
     torch.set_num_threads(compute.threads)
-    set_batch_norm(clap, train)
     clap.model.requires_grad_(True)
-    norm = clap.model.audio_model.audio_encoder.batch_norm
-    norm.requires_grad_(False)
-    clap.model.logit_scale_t.requires_grad_(False)
+    contexts = [prompts.CONTEXT_OF[name] for name in environments]
+    texts = [[template.format(context=c) for template in prompts.ENVIRONMENT_TEMPLATES] for c in contexts]
+    texts += [prompts.captions(emotion, prompts.CAPTION_TEMPLATES) for emotion in EMOTIONS]
+    separate_captions(clap, texts, config.seed)
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
     pool = ThreadPoolExecutor(1)
 
@@ -129,7 +131,6 @@ def pretrain(
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         clap.model.train()
-        norm.eval()
         drawn, waveforms = load(step)
         rng = generator("caption", config.seed, step)
         captions = [

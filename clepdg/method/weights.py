@@ -3,22 +3,15 @@
 LoRA: Hu et al., ICLR 2022.
 """
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 import torch
 
-from clepdg.audio.frontend import crop, log_mel
 from clepdg.config.schema import ClepConfig
-from clepdg.dataset.shards import read_waveform
 from clepdg.models.clap import Clap
 from clepdg.models.dual import Dual
 from clepdg.training.loop import step_seed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def trainable_groups(clap: Clap, config: ClepConfig) -> list[dict[str, Any]]:
@@ -83,18 +76,6 @@ def train_mode(clap: Clap, config: ClepConfig) -> None:
             module.eval()
 
 
-def set_batch_norm(clap: Clap, train: "pd.DataFrame", most: int = 256) -> None:
-    """Compute the audio BatchNorm's statistics from training audio."""
-    chosen = train.iloc[np.linspace(0, len(train) - 1, min(most, len(train))).astype(int)]
-    rows: Iterator[Any] = chosen.itertuples()
-    waveforms = (read_waveform(Path(row.folder), row.tar, row.offset, row.bytes) for row in rows)
-    cut = np.stack([crop(waveform, rate, clap.front_end, 0.5) for waveform, rate in waveforms])
-    mels = log_mel(torch.from_numpy(cut).to(clap.device), clap.front_end)  # (B, 1, frames, mels)
-    norm = clap.model.audio_model.audio_encoder.batch_norm
-    norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
-    norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
-
-
 def add_adapters(clap: Clap, rank: int, seed: int) -> Any:
     """Add LoRA adapters to the linear layers of the audio encoder's blocks.
 
@@ -120,11 +101,12 @@ def merge_adapters(adapters: Any) -> None:
 def interpolate(clap: Clap, clep: Clap, clap_share: float) -> None:
     """Interpolate between the weights of clap and clep, in clep.
 
-    clep becomes clap_share * clap + (1 - clap_share) * clep. Integer counters stay clep's, and equal weights as they
-    are, which sums would round.
+    clep becomes clap_share * clap + (1 - clap_share) * clep. Integer counters stay clep's, and so do the statistics of
+    a dual backbone's audio head. Equal weights stay as they are, since sums would round them.
     """
     start = clap.model.state_dict()
+    kept = {f"audio_projection.{name}" for name, _ in clep.model.audio_projection.named_buffers()}
     for name, tensor in clep.model.state_dict().items():
         before = start[name].to(tensor.device)
-        if tensor.is_floating_point() and not torch.equal(tensor, before):
+        if tensor.is_floating_point() and name not in kept and not torch.equal(tensor, before):
             tensor.copy_(clap_share * before + (1 - clap_share) * tensor)

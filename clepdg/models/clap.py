@@ -6,7 +6,7 @@ A model folder holds config.json, model.safetensors, the tokenizer and front_end
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
@@ -114,7 +113,7 @@ class Clap:
 
     def encode_log_mel(self, log_mels: Tensor) -> Tensor:
         """Encode log-mels (B, 1, frames, mels) as audio features (B, D)."""
-        pooled = self.model.audio_model(input_features=log_mels).pooler_output
+        pooled = self.model.audio_model(input_features=log_mels.to(self.device)).pooler_output
         return F.normalize(self.model.audio_projection(pooled).float(), dim=-1)
 
     def encode_inputs(self, windows: Tensor) -> Tensor:
@@ -132,20 +131,8 @@ class Clap:
             waveforms: B pairs of a waveform (T,) and its rate in Hz.
             batch_size: number of windows encoded at once.
         """
-        counts: list[int] = []  # of windows, by waveform
-
-        def every_window() -> Iterator[NDArray[np.float32]]:
-            for waveform, rate in waveforms:
-                cut = windows(waveform, rate, self.front_end)
-                counts.append(len(cut))
-                yield from cut
-
-        left, features = every_window(), []
-        while part := list(islice(left, batch_size)):
-            batch = torch.from_numpy(np.stack(part)).to(self.device)
-            features.append(self.encode_log_mel(log_mel(batch, self.front_end)))
-        means = [part.mean(dim=0) for part in torch.split(torch.cat(features), counts)]
-        return F.normalize(torch.stack(means), dim=-1)
+        cut = (torch.from_numpy(windows(waveform, rate, self.front_end)) for waveform, rate in waveforms)
+        return mean_over_windows(cut, self.encode_inputs, batch_size)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -170,6 +157,29 @@ class Clap:
         front_end = json.dumps(asdict(self.front_end), sort_keys=True)
         parts = [digest_tensors(self.model.state_dict()), vocabulary, front_end]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@torch.no_grad()
+def mean_over_windows(utterances: Iterable[Tensor], encode: Callable[[Tensor], Tensor], batch_size: int = 32) -> Tensor:
+    """Return the normalised mean (B, D) of the features of windows.
+
+    Args:
+        utterances: B tensors of an utterance's windows (W, ...).
+        encode: encodes windows (b, ...) as features (b, D).
+        batch_size: number of windows encoded at once.
+    """
+    counts: list[int] = []  # of windows, by utterance
+
+    def every_window() -> Iterator[Tensor]:
+        for cut in utterances:
+            counts.append(len(cut))
+            yield from cut
+
+    left, features = every_window(), []
+    while part := list(islice(left, batch_size)):
+        features.append(encode(torch.stack(part)))
+    means = [part.mean(dim=0) for part in torch.split(torch.cat(features), counts)]
+    return F.normalize(torch.stack(means), dim=-1)
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

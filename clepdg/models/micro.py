@@ -1,53 +1,167 @@
-"""The micro backbone: a small CLAP with random weights."""
+"""The micro backbone: a small CLAP with random weights, trained from scratch.
 
-from typing import Any
+Shapes: B batch, C channels, D joint embedding. A model folder holds micro.json, model.safetensors and the tokenizer.
+"""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from clepdg import prompts
 from clepdg.audio.frontend import MICRO_FRONT_END
-from clepdg.models.clap import Clap
+from clepdg.errors import BackboneError
+from clepdg.models.clap import Clap, save_tokenizer
+from clepdg.models.loading import explain_load_errors
+from clepdg.models.tensors import load_tensors, save_tensors
+from clepdg.store.readers import read_facts
+
+MICRO: Final = "micro.json"
+WEIGHTS: Final = "model.safetensors"
+DIMENSION: Final = 128  # D, and the text encoder's width
+STEM: Final = 16  # channels
+BLOCKS: Final = (32, 48, 96)  # channels; each halves frames and bands
+NORM_GROUPS: Final = 8
+DROPOUT: Final = 0.1
+LEAST_VARIANCE: Final = 1e-5
+INITIAL_SCALE: Final = float(np.log(1 / 0.07))  # in log space, as CLIP's and CLAP's
 
 
-def build_micro(seed: int, *, device: str = "cpu") -> Clap:
-    """Build the micro backbone with random weights.
+class Block(nn.Module):
+    """Two convolutions and a residual; frames and bands are halved."""
 
-    It has 2.8 million parameters and a fixed vocabulary.
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.residual = nn.Conv2d(channels, width, 1, stride=2)
+        self.norms = nn.ModuleList([nn.GroupNorm(NORM_GROUPS, width) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, frames, bands)."""
+        inner = F.gelu(self.norms[0](self.first(x)))
+        return F.gelu(self.norms[1](self.second(inner)) + self.residual(x))
+
+
+class AudioTower(nn.Module):
+    """A residual convolutional network on log-mels.
+
+    Its output and the log-mel itself are pooled over time by mean and standard deviation.
+    """
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, STEM, (7, 5), stride=4, padding=(3, 2))
+        self.norm = nn.GroupNorm(NORM_GROUPS, STEM)
+        self.layers = nn.Sequential(*(Block(a, b) for a, b in zip((STEM, *BLOCKS), BLOCKS, strict=False)))
+        self.width = 2 * (bands + BLOCKS[-1] * (bands // 4 // 2 ** len(BLOCKS)))
+        self.pooled_norm, self.dropout = nn.LayerNorm(self.width), nn.Dropout(DROPOUT)
+
+    def forward(self, input_features: Tensor) -> Any:
+        """Return an object with `pooler_output` (B, width), as CLAP's does.
+
+        Args:
+            input_features: log-mels (B, 1, frames, bands).
+        """
+        convolved = self.layers(F.gelu(self.norm(self.stem(input_features))))
+        over_time = [x.transpose(2, 3).flatten(1, 2) for x in (input_features, convolved)]  # (B, C * bands, frames)
+        pooled = torch.cat([statistic for x in over_time for statistic in _mean_and_deviation(x)], dim=1)
+        return SimpleNamespace(pooler_output=self.dropout(self.pooled_norm(pooled)))
+
+
+def _mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(dim=2), (x.var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()
+
+
+class Projection(nn.Sequential):
+    """Linear, ReLU, linear, as CLAP's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, DIMENSION), nn.ReLU(), nn.Linear(DIMENSION, DIMENSION))
+
+
+class MicroModel(nn.Module):
+    """Encoders and projections, under the names of CLAP's parts."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        from transformers import ClapTextConfig
+        from transformers.models.clap.modeling_clap import ClapTextModel
+
+        super().__init__()
+        text = ClapTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=DIMENSION,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=512,
+            max_position_embeddings=66,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        self.audio_model, self.text_model = AudioTower(MICRO_FRONT_END.mels), ClapTextModel(text)
+        self.audio_projection, self.text_projection = Projection(self.audio_model.width), Projection(DIMENSION)
+        self.logit_scale_a = nn.Parameter(torch.tensor(INITIAL_SCALE))
+        self.config = SimpleNamespace(text_config=text, projection_dim=DIMENSION)
+
+
+class Micro(Clap):
+    """A micro model and its tokenizer, with the fixed front end."""
+
+    model: MicroModel
+
+    def linear_layers(self) -> list[str]:
+        """Return the names of the blocks' convolutions for LoRA."""
+        return [f"layers.{n}.{name}" for n in range(len(BLOCKS)) for name in ("first", "second")]
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / WEIGHTS, self.model.state_dict())
+        save_tokenizer(self.tokenizer, folder)
+        (folder / MICRO).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
+
+
+def build_micro(seed: int, *, device: str = "cpu") -> Micro:
+    """Build the micro backbone with random weights and a fixed vocabulary.
 
     Args:
         seed: of the initial weights.
     """
-    from transformers import ClapConfig, ClapModel
-
     tokenizer = _word_tokenizer(prompts.vocabulary())
-    config = ClapConfig(
-        audio_config={
-            "spec_size": 128,
-            "num_mel_bins": MICRO_FRONT_END.mels,
-            "patch_embeds_hidden_size": 32,
-            "depths": [2, 2, 2, 2],
-            "num_attention_heads": [2, 4, 8, 16],
-            "hidden_size": 256,
-            "window_size": 4,
-            "enable_fusion": False,
-        },
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "max_position_embeddings": 66,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
-        projection_dim=128,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ClapModel(config).eval()
-    return Clap(model.to(device), tokenizer, MICRO_FRONT_END)
+        model = MicroModel(tokenizer).eval()
+    return Micro(model.to(device), tokenizer, MICRO_FRONT_END)
+
+
+def load_micro(folder: Path, *, device: str = "cpu") -> Micro:
+    """Load a model folder that `Micro.save` wrote.
+
+    Raises:
+        BackboneError: the folder is not whole.
+    """
+    from transformers import AutoTokenizer
+
+    if (facts := read_facts(folder / MICRO, dict)) != asdict(MICRO_FRONT_END):
+        got = {name: value for name, value in facts.items() if asdict(MICRO_FRONT_END).get(name) != value}
+        raise BackboneError("The front end is not micro's.", got=got, expected=asdict(MICRO_FRONT_END), where=folder)
+    with explain_load_errors("micro backbone", "a folder that Micro.save wrote", str(folder)):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    weights = load_tensors(folder / WEIGHTS)
+    model = MicroModel(tokenizer).eval()
+    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (weights, model.state_dict())]
+    if shapes[0] != shapes[1]:
+        wrong = sorted(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+        raise BackboneError("The weights do not fit micro.", got=wrong, where=folder / WEIGHTS)
+    model.load_state_dict(weights)
+    return Micro(model.to(device), tokenizer, MICRO_FRONT_END)
 
 
 def _word_tokenizer(words: list[str]) -> Any:

@@ -11,6 +11,7 @@ from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import demo
 from clepdg.config.schema import ClepConfig, ComputeConfig
 from clepdg.method import clep, text_features, weights
+from tests.clap import build_small_clap
 
 EMOTIONS = ("angry", "sad")
 CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
@@ -55,8 +56,8 @@ def test_every_trainable_parameter_is_in_one_group_and_has_a_gradient(micro_fact
         assert id(clap.logit_scale) in no_decay
 
 
-def test_frozen_text_encoder_and_batch_norm_stay_in_eval(micro_factory):
-    clap = micro_factory()
+def test_frozen_text_encoder_and_batch_norm_stay_in_eval():
+    clap = build_small_clap()
     weights.train_mode(clap, replace(CONFIG, train_text_encoder=False))
     assert not any(module.training for module in clap.model.text_model.modules())
     assert not clap.model.audio_model.audio_encoder.batch_norm.training

@@ -17,8 +17,10 @@ from clepdg.config.rows import trains_audio
 from clepdg.config.schema import ClepConfig
 from clepdg.dataset.shards import waveforms_of
 from clepdg.method.audio_embeddings import AudioEmbeddings, select
+from clepdg.method.inputs.log_mels import LogMels
 from clepdg.models.clap import Clap
 from clepdg.models.dual import Dual
+from clepdg.models.micro import Micro
 from clepdg.training import distributed
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 class BatchAudio:
     """What a rank encodes of each batch.
 
-    A CLAP takes windows of waveforms. A dual backbone takes pooled states, or whole waveforms where its speech encoder
-    learns or where they are augmented.
+    A CLAP takes windows of waveforms; a micro backbone takes log-mels that are computed once, or windows where they
+    are augmented. A dual backbone takes pooled states, or whole waveforms where its speech encoder learns or where they
+    are augmented.
     """
 
     def __init__(
@@ -41,9 +44,10 @@ class BatchAudio:
             self.frozen = select(states, train.utterance_id.tolist())  # (U, P, 2 A)
             self.learnt = clap.model.audio_projection.set_statistics(self.frozen, self.corpora, config)
         self.from_states = isinstance(clap, Dual) and not trains_audio(config) and not config.augment
+        self.log_mels = LogMels(train, clap.front_end) if isinstance(clap, Micro) and not config.augment else None
 
     def load(self, step: int, batch: np.ndarray) -> Any:
-        """Return this rank's pooled states, windows (B/R, samples) or waveforms.
+        """Return this rank's pooled states, log-mels, windows or waveforms.
 
         Args:
             batch: positions (B,) of utterances.
@@ -52,6 +56,8 @@ class BatchAudio:
         if self.from_states:
             return torch.from_numpy(self.learnt[batch[mine]])
         draws = np.random.default_rng([self.seed, step, 2]).random(len(batch))
+        if self.log_mels is not None:
+            return torch.stack([self.log_mels.crop(n, draw) for n, draw in zip(batch[mine], draws[mine], strict=True)])
         cut = []
         for place, (waveform, rate) in zip(mine, waveforms_of(self.train.iloc[batch[mine]]), strict=True):
             if self.config.augment:
@@ -65,6 +71,8 @@ class BatchAudio:
 
     def encode(self, batch: np.ndarray, inputs: Any) -> Tensor:
         """Encode what `load` returned as features (B/R, D)."""
+        if self.log_mels is not None:
+            return self.clap.encode_log_mel(inputs)
         if not isinstance(self.clap, Dual) or self.from_states:
             return self.clap.encode_inputs(inputs)
         pooled, head = self.clap.encoder.pool_with_gradients(inputs), self.clap.model.audio_projection
