@@ -30,6 +30,8 @@ LABEL_SETS: Final[dict[str, dict[str, str]]] = {
         "fearful": "fearful",
     },
 }
+LABEL_SETS["7"] = {**LABEL_SETS["6"], "surprised": "surprised"}  # TESS's, SAVEE's and MELD's
+LABEL_SETS["8"] = {**LABEL_SETS["7"], "calm": "calm"}  # RAVDESS's
 
 
 def labels(label_set: str) -> tuple[str, ...]:

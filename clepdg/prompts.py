@@ -36,7 +36,9 @@ CAPTION_TEMPLATES: Final = (
     "a voice that sounds {emotion}",
     "words spoken in {emotion} manner",
     "the talk of someone who is {emotion}",
+    "This is a {emotion} sound",
 )
+SOUND_TEMPLATE: Final = CAPTION_TEMPLATES[-1]  # of a later paper by CLEP-DG's first author; preset paper uses it alone
 
 CONTENT_TEMPLATE: Final = "a person speaking in a {emotion} tone"
 CONTEXT_TEMPLATE: Final = "speech recorded in {context}"

@@ -66,7 +66,7 @@ survive_broken_pipe()
     persist_result=False,
 )
 def clep_dg(
-    preset: Literal["demo", "open"] = "open",
+    preset: Literal["demo", "open", "speech", "paper"] = "open",
     backbone: str | None = None,
     corpora: list[CorpusName] | None = None,
     sources: Sources | None = None,

@@ -6,10 +6,11 @@ import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Final
 
+from clepdg import prompts
 from clepdg.config.model_pins import DUAL, local_folder, pinned_revision
-from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, Config
+from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, ClepConfig, Config
 from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
 
@@ -33,8 +34,7 @@ def micro(config: Config) -> Config:
             steps_per_epoch=50,
             learning_rate=5e-4,
             projection_learning_rate=5e-4,
-            warmup_share=0.3,
-            train_text_encoder=True,
+            warmup_share=0.1,
             from_scratch=True,
         ),
         acpt=replace(config.acpt, contexts=16),
@@ -50,7 +50,7 @@ def micro_context(config: Config) -> Config:
     return replace(
         trained,
         backbone=BackboneConfig(name=MICRO_CONTEXT, revision=None),
-        clep=replace(trained.clep, train_text_encoder=False, from_scratch=False),
+        clep=replace(trained.clep, from_scratch=False),
     )
 
 
@@ -75,6 +75,7 @@ def dual(config: Config) -> Config:
     )
 
 
+SPEECH: Final = f"{DUAL}openai/whisper-base+sentence-transformers/all-MiniLM-L6-v2"
 MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micro_context}
 
 
@@ -96,7 +97,31 @@ def open_corpora() -> Config:
     return Config(preset="open", corpora=("ravdess", "crema-d", "tess", "emodb", "meld"))
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"demo": demo, "open": open_corpora}
+def speech() -> Config:
+    """Return the run on the same corpora with encoders of speech and of text.
+
+    Both are small and stay frozen: it runs on a CPU.
+    """
+    return dual(replace(open_corpora(), preset="speech", backbone=BackboneConfig(name=SPEECH, revision=None)))
+
+
+def paper() -> Config:
+    """Return a run to set beside published figures, with LAION's CLAP.
+
+    Its corpora and its template are those of a later paper by CLEP-DG's first author: which five corpora CLEP-DG used
+    is not known here.
+    """
+    template = prompts.SOUND_TEMPLATE
+    config = Config(preset="paper", corpora=("iemocap", "meld", "ravdess", "tess", "savee", "crema-d"))
+    return replace(
+        config,
+        clep=replace(config.clep, templates=(template,)),
+        acpt=replace(config.acpt, content_template=template, joint_template=f"{template}, recorded in {{context}}"),
+        text=replace(config.text, content_templates=(template,)),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"demo": demo, "open": open_corpora, "speech": speech, "paper": paper}
 
 
 def build(
@@ -119,6 +144,8 @@ def build(
     if preset not in PRESETS:
         raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
     config = PRESETS[preset]()
+    if backbone is not None and config.backbone.name.startswith(DUAL) and not backbone.startswith(DUAL):
+        config = replace(config, clep=ClepConfig(), acpt=AcptConfig())  # the preset's are dual's
     if backbone in MADE:
         config = config if config.backbone.name == backbone else MADE[backbone](config)
     elif backbone is not None:

@@ -72,10 +72,7 @@ MADE_HERE = (MICRO, MICRO_CONTEXT)  # backbones that need no download
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """The CLAP to start from.
-
-    Its name is "micro", "micro-context", a folder, a Hugging Face name, "laion:CHECKPOINT", or "dual:AUDIO+TEXT".
-    """
+    """The CLAP to start from, by the name that --backbone takes."""
 
     name: Name = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
@@ -150,11 +147,13 @@ class ClepConfig:
     layers: Literal["weighted", "last"] = "weighted"
     pooling: Literal["mean-std", "mean"] = "mean-std"
     standardise: Literal["none", "source"] = "none"
-    from_scratch: bool = False  # sets the audio BatchNorm's statistics once from source-training audio
-    templates: Annotated[Texts, emotion_templates(8, "8")] = prompts.CAPTION_TEMPLATES
+    from_scratch: bool = False  # the captions of different emotions are first separated, by the text encoder alone
+    templates: Annotated[Texts, emotion_templates] = prompts.CAPTION_TEMPLATES
     ranks: AtLeast1 = 1  # processes that share a batch: sums differ in the last bits with another number
 
     def __post_init__(self) -> None:
+        if self.target == "instance" and len(self.templates) < 8:  # it needs captions that differ
+            raise out_of_range(ClepConfig, "templates", self.templates, "at least 8 where clep.target is instance")
         if self.batch_size % self.ranks:
             raise ConfigError(
                 "CLEP's batch can't be shared out equally among its ranks.",
@@ -192,7 +191,7 @@ class TextConfig:
     """
 
     label_set: Annotated[str, one_of(LABEL_SETS)] = "4"
-    content_templates: Annotated[Texts, emotion_templates(1, "one")] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
+    content_templates: Annotated[Texts, emotion_templates] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
     handwritten_contexts: Phrases = prompts.HANDWRITTEN_CONTEXTS
     nonacoustic_contexts: Phrases = prompts.NONACOUSTIC_CONTEXTS
     redraws: AtLeast2 = 20  # sets of contexts that are redrawn: a row that redraws takes another one each pass, in turn
@@ -217,7 +216,6 @@ class ClassifierConfig:
 class EvaluateConfig:
     """Evaluation: intervals and acoustic conditions."""
 
-    resamples: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     # beside clean: "white-10dB", "room-long", ...; "sweep": all of them
     conditions: Annotated[Texts, check(unique, "none twice")] = ()

@@ -88,17 +88,10 @@ def template(*fields: str) -> AfterValidator:
     return check(lambda text: has_fields(text, *fields), expected)
 
 
-def emotion_templates(least: int, number: str) -> AfterValidator:
-    """Return a validator of a list of templates with one {emotion} each.
-
-    Args:
-        least: the smallest valid number of templates.
-        number: the same in words.
-    """
-    return check(
-        lambda texts: len(texts) >= least and all(has_fields(text, "emotion") for text in texts),
-        f"at least {number}, each with one {{emotion}}",
-    )
+emotion_templates = check(
+    lambda texts: bool(texts) and all(has_fields(text, "emotion") for text in texts),
+    "at least one, each with {emotion}",
+)
 
 
 def are_phrases(texts: tuple[str, ...]) -> bool:

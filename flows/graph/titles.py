@@ -72,5 +72,5 @@ def facts(config: Config) -> dict[str, Any]:
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),
         "audio": ", ".join(("clean", *config.evaluate.conditions)),
-        "intervals": f"{config.evaluate.confidence:.0%}, {config.evaluate.resamples} resamples",
+        "intervals": f"{config.evaluate.confidence:.0%}, t over speakers and CLEP seeds",
     }

@@ -9,6 +9,8 @@ import torch
 from safetensors.numpy import load_file
 
 from clepdg.config.presets import build
+from clepdg.dataset.shards import read_offsets, stream
+from clepdg.dataset.shards import read_offsets
 from clepdg.models.dual import load_dual
 from clepdg_flows.graph.pipeline import graph
 from tests.encoders import save_encoders
@@ -17,21 +19,43 @@ from tests.flow.small import SMALL, run_nodes
 SOURCE, TARGET = "synthetic-1", "synthetic-3"
 FOLD = f"leave-out-{TARGET}"
 SETTINGS = {
-    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16, "rows": ("clep-zero-shot", "text-acpt"),
+    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16, 
+    "rows": ("clep-zero-shot", "text-acpt", "clep-zero-shot-lora"),
     "evaluate.conditions": ("white-0dB", "babble-0dB"),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    encoders = save_encoders(tmp_path_factory.mktemp("encoders"))
-    config = build("open", backbone="dual:" + "+".join(map(str, encoders)), overrides=SETTINGS)
+def encoders(tmp_path_factory):
+    return "+".join(map(str, save_encoders(tmp_path_factory.mktemp("encoders"))))
+
+
+def nodes_of(encoders, **changes):
+    config = build("open", backbone=f"dual:{encoders}", overrides=SETTINGS | changes)
     return graph(replace(config, corpora=(SOURCE, TARGET)), {}, folds=(FOLD,))
 
 
 @pytest.fixture(scope="module")
-def ran(nodes, tmp_path_factory):
-    return run_nodes(nodes, tmp_path_factory.mktemp("home"))
+def nodes(encoders):
+    return nodes_of(encoders)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def ran(nodes, home):
+    return run_nodes(nodes, home)
+
+
+def embeddings(folders, name):
+    return load_file(folders[name] / "audio_embeddings.safetensors")["embeddings"]
+
+
+def waveforms(folders):
+    return [(waveform, rate) for _, waveform, rate in stream(folders[f"shard/{TARGET}"])]
 
 
 def test_states_are_computed_once_for_each_corpus_and_condition(nodes):
@@ -39,9 +63,9 @@ def test_states_are_computed_once_for_each_corpus_and_condition(nodes):
     assert sorted(names) == [
         f"{FOLD}.{TARGET}.babble-0dB", SOURCE, TARGET, f"{TARGET}.white-0dB",
     ]  # fmt: skip
-    [clep] = [node for node in nodes if node.stage == "clep"]
-    read = {name: (ref.id, ref.part) for name, ref in clep.inputs.items() if ref.stage == "features"}
-    assert read == {f"features/{SOURCE}": (f"features/{SOURCE}", "learning")}
+    for clep in [node for node in nodes if node.stage == "clep"]:
+        read = {name: (ref.id, ref.part) for name, ref in clep.inputs.items() if ref.stage == "features"}
+        assert read == {f"features/{SOURCE}": (f"features/{SOURCE}", "learning")}
     [features] = [node for node in nodes if node.id == f"features/{SOURCE}"]
     assert features.inputs["backbone"].part == "encoder"  # other heads keep the states
 
@@ -50,13 +74,28 @@ def test_what_is_evaluated_is_what_clep_makes_of_the_states(ran):
     _, _, folders = ran
     clep = load_dual(folders[f"clep/{FOLD}.c0"])
     for condition in ("", ".white-0dB"):
-        states = load_file(folders[f"features/{TARGET}{condition}"] / "audio_embeddings.safetensors")["embeddings"]
-        found = load_file(folders[f"audio_embeddings/{FOLD}.c0.{TARGET}{condition}"] / "audio_embeddings.safetensors")
+        states = embeddings(folders, f"features/{TARGET}{condition}")
+        found = embeddings(folders, f"audio_embeddings/{FOLD}.c0.{TARGET}{condition}")
         with torch.no_grad():
             expected = clep.encode_inputs(torch.from_numpy(states)).numpy()
-        np.testing.assert_allclose(found["embeddings"], expected, atol=1e-6)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     predictions = pd.read_parquet(folders[f"evaluate/{FOLD}"] / "predictions.parquet")
     assert {"white-0dB", "babble-0dB"} < set(predictions.condition)
+
+
+def test_rows_on_the_states_and_on_a_standardised_target_are_of_the_same_states(ran):
+    _, _, folders = ran
+    read = lambda name: load_file(folders[name] / "audio_embeddings.safetensors")["embeddings"]  # noqa: E731
+    states = read(f"features/{TARGET}")
+    np.testing.assert_array_equal(read(f"audio_embeddings/states.{TARGET}"), states.reshape(len(states), -1))
+    clep = load_dual(folders[f"clep/{FOLD}.c0"])
+    offsets = read_offsets(folders[f"shard/{TARGET}"])
+    shifted = clep.model.audio_projection.standardise(states, states[(offsets.split == "test").to_numpy()])
+    with torch.no_grad():
+        expected = clep.encode_inputs(torch.from_numpy(shifted)).numpy()
+    found = read(f"audio_embeddings/{FOLD}.c0.target-standardised.{TARGET}")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, read(f"audio_embeddings/{FOLD}.c0.{TARGET}"), atol=1e-3)
 
 
 def test_encoders_are_the_backbones_own_after_clep(ran):
@@ -64,3 +103,27 @@ def test_encoders_are_the_backbones_own_after_clep(ran):
     before, after = (load_dual(folders[name]) for name in ("backbone/backbone", f"clep/{FOLD}.c0"))
     assert before.encoder.digest() == after.encoder.digest() == records["backbone/backbone"].digests["encoder"]
     assert before.digest() != after.digest()
+
+
+def test_a_clep_whose_encoder_learnt_embeds_audio_and_no_states_of_another_encoder(nodes, ran):
+    _, records, folders = ran
+    name = f"audio_embeddings/{FOLD}.lora.c0.{TARGET}"
+    [node] = [node for node in nodes if node.id == name]
+    assert {ref.stage for ref in node.inputs.values()} == {"shard", "clep"}
+    clep = load_dual(folders[f"clep/{FOLD}.lora.c0"])
+    assert clep.encoder.digest() != records["backbone/backbone"].digests["encoder"]
+    np.testing.assert_allclose(embeddings(folders, name), clep.encode_waveforms(waveforms(folders)), atol=1e-6)
+
+
+def test_its_own_states_are_standardised_on_a_target(encoders, home):
+    rows = ("clep-zero-shot-target-standardised",)
+    nodes = nodes_of(encoders, **{"clep.train_audio_encoder": "true", "rows": rows, "evaluate.conditions": ()})
+    assert [node.name for node in nodes if node.stage == "features"] == [SOURCE]  # the target's would be for nothing
+    _, _, folders = run_nodes(nodes, home)
+    clep, heard = load_dual(folders[f"clep/{FOLD}.c0"]), waveforms(folders)
+    states, split = clep.pool(heard), read_offsets(folders[f"shard/{TARGET}"]).split.to_numpy()
+    with torch.no_grad():
+        own = clep.model.audio_projection.standardise(states, states[split == "test"])
+        expected = clep.encode_inputs(torch.from_numpy(own))
+    found = embeddings(folders, f"audio_embeddings/{FOLD}.c0.target-standardised.{TARGET}")
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from clepdg.config.presets import build
-from clepdg.config.rows import CORE_ROWS, ON_REQUEST, ROWS
+from clepdg.config.rows import CORE_ROWS, DUAL_ROWS, ON_REQUEST, ROWS
 from clepdg.config.schema import EncoderConfig
 from clepdg.emotions import alike
 from clepdg.errors import ConfigError
@@ -19,6 +19,7 @@ from clepdg_tasks.engine.run_history import Arguments
 
 CONFIG = build("demo")
 EVERY = replace(CONFIG, rows=("all", "egemaps"), encoder=EncoderConfig(name="some/encoder", revision="f00"))
+DUAL = replace(build("speech", corpora=CONFIG.corpora), rows=("all",))
 
 
 def by_id(config=CONFIG, **options):
@@ -142,7 +143,7 @@ def test_shards_do_not_depend_on_labels():
         ({"classifier.steps": 7}, {"classifier"}),
         ({"clep.epochs": 7}, {"clep"}),
         ({"acpt.epochs": 7}, {"acpt"}),
-        ({"evaluate.resamples": 777}, {"evaluate", "report"}),
+        ({"evaluate.confidence": 0.9}, {"evaluate", "report"}),
         ({"shard.max_megabytes": 7.0}, {"shard"}),
         ({"index.silence_rms": 0.01}, {"index"}),
         ({"text.handwritten_contexts": "a car,an office"}, {"text_embeddings"}),
@@ -223,14 +224,19 @@ def test_every_row_is_evaluated_once_per_seed():
     node = by_id()["evaluate/supervised"]
     assert [head["row"] for head in node.config["heads"]] == list(CORE_ROWS)
     node = by_id(EVERY)["evaluate/supervised"]
-    assert [head["row"] for head in node.config["heads"]] == [name for name, row in ROWS.items() if not row.ceiling]
+    assert [head["row"] for head in node.config["heads"]] == [
+        name for name, row in ROWS.items() if not row.ceiling and name not in DUAL_ROWS
+    ]
     node = by_id(EVERY)["evaluate/leave-out-synthetic-1"]
-    assert [head["row"] for head in node.config["heads"]] == list(ROWS)
+    assert [head["row"] for head in node.config["heads"]] == [name for name in ROWS if name not in DUAL_ROWS]
+    node = by_id(DUAL)["evaluate/leave-out-synthetic-1"]
+    assert [head["row"] for head in node.config["heads"]] == [name for name in ROWS if name not in ON_REQUEST]
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_brings_all_that_it_needs_and_the_others_change_none_of_it(row):
-    alone, beside = by_id(replace(EVERY, rows=(row,))), by_id(EVERY)
+    every = DUAL if row in DUAL_ROWS else EVERY
+    alone, beside = by_id(replace(every, rows=(row,))), by_id(every)
     for node in alone.values():
         assert set(node.needs) <= set(alone)
         if node.stage not in ("evaluate", "report"):
@@ -255,6 +261,21 @@ def test_rows_on_request_are_there_only_when_asked_for():
         assert ("backbone/encoder" in nodes) == ("encoder" in expected)
     with pytest.raises(ConfigError, match=r"encoder\.name"):
         by_id(replace(CONFIG, rows=("encoder",)))
+
+
+def test_a_target_is_standardised_by_itself_where_it_is_heard_alone():
+    nodes = by_id(DUAL)
+    fold, row = "leave-out-synthetic-1", "clep-zero-shot-target-standardised"
+    heard = nodes[f"audio_embeddings/{fold}.c0.target-standardised.synthetic-1"]
+    assert inputs_of(heard) == {
+        "features": "features/synthetic-1", "shard": "shard/synthetic-1", "model": f"clep/{fold}.c0",
+    }  # fmt: skip
+    assert heard.config["standardise"] == "target"
+    assert [node.id for node in nodes.values() if heard.id in node.needs] == [f"evaluate/{fold}"]
+    learnt = [set(inputs_of(nodes[f"classifier/{fold}.{name}.c0"]).values()) for name in (row, "clep-zero-shot")]
+    assert learnt[0] == learnt[1]  # the head is the same
+    probe = nodes["audio_embeddings/states.synthetic-1"]
+    assert inputs_of(probe) == {"features": "features/synthetic-1"} and probe.config["model"] == "states"
 
 
 def test_probes_without_clep_read_their_own_audio_embeddings_alone():

@@ -13,6 +13,8 @@ from clepdg.config.rows import (
     CLEP_VARIANTS,
     CONTEXTS,
     CORE_ROWS,
+    DUAL_CORE_ROWS,
+    DUAL_ROWS,
     MAIN,
     MAIN_ROW,
     ON_REQUEST,
@@ -32,7 +34,12 @@ def differences(a, b):
 
 def test_core_rows_are_the_default_and_the_others_are_asked_for():
     assert rows(None) == dict(CORE_ROWS)
-    assert rows((ALL,)) == {name: row for name, row in ROWS.items() if name not in ON_REQUEST}
+    assert rows((ALL,)) == {name: row for name, row in ROWS.items() if name not in {*ON_REQUEST, *DUAL_ROWS}}
+    assert rows(None, dual=True) == {n: r for n, r in ROWS.items() if n in {*CORE_ROWS, *DUAL_CORE_ROWS}}
+    assert rows((ALL,), dual=True) == {name: row for name, row in ROWS.items() if name not in ON_REQUEST}
+    for name in DUAL_ROWS:
+        with pytest.raises(ConfigError, match="need a dual backbone"):
+            rows((name,))
     assert list(rows(("text-acpt", "majority"))) == ["majority", "text-acpt"]
     assert MAIN_ROW in CORE_ROWS
     for wrong in (("text-acpt", "nonsense"), ()):
@@ -45,7 +52,7 @@ def test_every_row_names_what_there_is_and_differs_from_a_core_row_in_one_thing(
         assert row.variant in CLEP_VARIANTS
         assert row.contexts in CONTEXTS
         row.classifier_config(ClassifierConfig())
-        if name not in CORE_ROWS:
+        if name not in {*CORE_ROWS, "encoder-probe"}:
             assert min(len(differences(row, core)) for core in CORE_ROWS.values()) == 1, name
     assert len({row.title for row in ROWS.values()}) == len(ROWS)
     for name, row in ROWS.items():
@@ -81,7 +88,7 @@ def test_titles_say_what_micro_can_not_show():
         assert "CLAP zero-shot" not in title(micro, row)
         assert "CLAP zero-shot" not in title(environments, row)
         assert ("not testable" in title(environments, row)) == name.startswith("new-")
-        assert ("transductive" in title(real, row)) == (name == "text-acpt-target-centred")
+        assert ("transductive" in title(real, row)) == (name.endswith(("-target-centred", "-target-standardised")))
     transductive = build("open", overrides={"classifier.centring": "target"})
     assert "transductive" in title(transductive, ROWS["text-none"])
     assert "transductive" not in title(transductive, ROWS["clep-zero-shot"])
