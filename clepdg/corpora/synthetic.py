@@ -1,7 +1,8 @@
 """Write synthetic corpora of emotional speech, which need no download.
 
 Every speaker has a voice, and every corpus its own microphone, room and noise floor (`acoustics` of its card), the same
-for all emotions. The files have the paths of a real corpus (`grammar` of its card) and are read by its parser.
+for all emotions: they change averages over time from corpus to corpus, which emotions hardly do (clepdg.corpora.voice).
+The files have the paths of a real corpus (`grammar` of its card) and are read by its parser.
 """
 
 import io
@@ -16,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from clepdg.config.schema import SyntheticConfig
-from clepdg.corpora import crema_d, emodb, ravdess, tess
+from clepdg.corpora import crema_d, emodb, ravdess
 from clepdg.corpora.cards import Card, Expected
 from clepdg.corpora.parsing import Finding, Utterance
 from clepdg.corpora.voice import STYLES, Signal, generator, low_pass, synthesize
@@ -55,14 +56,6 @@ LAYOUTS: Final = {
         path=_ravdess_path,
         parse=ravdess.parse,
     ),
-    "tess": Layout(
-        emotions={emotion: emotion for emotion in STYLES},
-        speakers=("OAF", "YAF"),
-        texts=tuple(map("".join, product("bdgklmnprst", "aeiou", "klmnst"))),
-        takes=("",),
-        path=lambda speaker, raw_label, text, take: f"{speaker}_{raw_label}/{speaker}_{text}_{raw_label}.wav",
-        parse=tess.parse,
-    ),
     "emodb": Layout(
         emotions={"anger": "angry", "happiness": "happy", "neutral": "neutral", "sadness": "sad"},
         speakers=tuple(emodb.GENDERS),
@@ -80,7 +73,7 @@ LAYOUTS: Final = {
         parse=crema_d.parse,
     ),
 }
-SPEAKERS: Final = 5  # where the layout has them; more only when these have used all texts
+SPEAKERS: Final = (5, 10)  # fewest in a small corpus and in a large one; more only when these have used all texts
 
 
 def with_size(card: Card, config: SyntheticConfig) -> Card:
@@ -135,7 +128,8 @@ def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
     """Return the utterances: the same texts for all speakers and emotions."""
     layout = LAYOUTS[card.grammar]
     room = len(layout.texts) * len(layout.takes)
-    for count in range(min(SPEAKERS, len(layout.speakers)), len(layout.speakers) + 1):
+    fewest = int(np.clip(config.utterances // (2 * len(layout.emotions)), *SPEAKERS))  # two texts for each emotion
+    for count in range(fewest, len(layout.speakers) + 1):
         each = max(1, round(config.utterances / (count * len(layout.emotions))))
         if each <= room:
             return list(_utterances(layout, layout.speakers[:count], each))
