@@ -79,11 +79,17 @@ def _mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(dim=2), (x.var(dim=2, correction=0) + LEAST_VARIANCE).sqrt()
 
 
-class Projection(nn.Sequential):
+class Projection(nn.Module):
     """Linear, ReLU, linear, as CLAP's."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, DIMENSION), nn.ReLU(), nn.Linear(DIMENSION, DIMENSION))
+        super().__init__()
+        self.linear1, self.linear2 = nn.Linear(width, DIMENSION), nn.Linear(DIMENSION, DIMENSION)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Project pooled features (B, width) to (B, D)."""
+        projected: Tensor = self.linear2(F.relu(self.linear1(pooled)))
+        return projected
 
 
 class MicroModel(nn.Module):

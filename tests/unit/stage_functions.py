@@ -164,7 +164,7 @@ def train(work: Work) -> Computed:
         names = {id(parameter): name for name, parameter in clap.model.named_parameters()}
 
         def recording(self, *args, names=names, first=first, **kwargs):
-            for group in self.param_groups if not first else ():
+            for group in self.param_groups if not first and len(self.param_groups) > 1 else ():  # CLEP's
                 first.update({names[id(p)]: p.grad.clone() for p in group["params"]})
             return step(self, *args, **kwargs)
 

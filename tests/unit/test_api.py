@@ -90,7 +90,7 @@ def test_what_is_no_audio_is_refused(model, audio, says):
 
 
 def test_a_classifier_is_shown_in_one_line(model):
-    assert repr(model) == "EmotionClassifier(Clap, labels=['angry', 'happy', 'neutral', 'sad'])"
+    assert repr(model) == "EmotionClassifier(Micro, labels=['angry', 'happy', 'neutral', 'sad'])"
 
 
 def test_a_saved_classifier_predicts_the_same(model, speech, tmp_path):

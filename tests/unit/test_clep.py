@@ -171,8 +171,6 @@ def test_logit_scale_is_clamped_in_place(micro_factory, utterances, tmp_path):
         clap.logit_scale.fill_(50.0)
     fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=1))
     assert 0 <= clap.logit_scale.item() <= np.log(100.0) + 1e-6
-    clap.save(tmp_path / "model")
-    assert clap.model.logit_scale_t == clap.model.logit_scale_a
 
 
 def test_unlabelled_utterances_are_not_trained_on(micro_factory, utterances, tmp_path):

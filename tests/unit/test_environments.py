@@ -9,7 +9,7 @@ from clepdg import errors, prompts
 from clepdg.callbacks import Reporting
 from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.evaluation.context_geometry import rank_names
-from clepdg.method import micro_context, weights
+from clepdg.method import micro_context
 from clepdg.method.micro_context import in_environment, pretrain
 
 RATE = 16000
@@ -29,8 +29,7 @@ def speech(monkeypatch, tone):
     def read(folder, tar, offset, size):
         return tone(1.0, RATE, pitches[str(folder)] + 5 * offset, seed=offset), RATE
 
-    for module in (micro_context, weights):
-        monkeypatch.setattr(module, "read_waveform", read)
+    monkeypatch.setattr(micro_context, "read_waveform", read)
     talk = [tone(1.0, RATE, 100 + 20 * n, seed=n) for n in range(8)]
     return pd.DataFrame(rows), talk
 

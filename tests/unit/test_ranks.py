@@ -23,7 +23,7 @@ from clepdg_tasks.host.settings import PROJECT
 from tests.unit import stage_functions
 from tests.unit.test_worker import gone
 
-CONFIG = replace(demo().clep, epochs=1, steps_per_epoch=2, batch_size=8, clip_norm=1e9)
+CONFIG = replace(demo().clep, epochs=1, steps_per_epoch=2, batch_size=8, clip_norm=1e9, train_text_encoder=True)
 TRAININGS = {
     "emotion": (CONFIG, False),
     "instance": (replace(CONFIG, target="instance"), False),

@@ -29,12 +29,14 @@ from clepdg.evaluation.run_results import read_results
 from clepdg.method import acpt, audio_embeddings, text_embeddings
 from clepdg.method.heads import Head, load_head
 from clepdg.models.clap import load_clap
+from clepdg.models.micro import load_micro
 from clepdg.models.tensors import load_tensors, save_tensors
 from clepdg.store.opening import open_store
 from clepdg.store.readers import read_frame, read_table
 from clepdg.store.record import MARKER, Record, load_record, read_record
 from clepdg.training.loop import read_checkpoint_facts
 from clepdg_tasks.engine import run_history
+from tests.clap import build_small_clap
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEEP = b"[" * 200_000
@@ -163,7 +165,9 @@ def test_malicious_facts_of_a_checkpoint(facts, tmp_path):
 def whole(tmp_path_factory, micro_factory) -> dict[str, Path]:
     """Return a folder of each kind, as its writer leaves it."""
     root = tmp_path_factory.mktemp("whole")
-    folders = {name: root / name for name in ("head", "text", "audio", "acpt", "index", "shard", "source", "clap")}
+    folders = {
+        name: root / name for name in ("head", "text", "audio", "acpt", "index", "shard", "source", "clap", "micro")
+    }
     for folder in folders.values():
         folder.mkdir()
     labels = ("angry", "sad")
@@ -194,7 +198,8 @@ def whole(tmp_path_factory, micro_factory) -> dict[str, Path]:
     sources.list_tree(folders["source"])
     utterances = pd.DataFrame(rows, columns=["utterance_id", "split", "path", "raw_label"])
     shard_writer.write_shards(folders["shard"], speech, utterances, ShardConfig())
-    micro_factory().save(folders["clap"])
+    build_small_clap().save(folders["clap"])
+    micro_factory().save(folders["micro"])
     return folders
 
 
@@ -212,6 +217,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "shard": read_shards,
     "source": lambda folder: (sources.root(folder, None), sources.read_files(folder), sources.file_rows(folder)),
     "clap": load_clap,
+    "micro": load_micro,
 }
 
 
@@ -237,6 +243,7 @@ FILES = [
     *(("shard", name) for name in ("offsets.parquet", "train-000000.tar")),
     *(("source", name) for name in ("files.parquet", "root.json")),
     *(("clap", name) for name in ("front_end.json", "model.safetensors", "config.json", "tokenizer.json")),
+    *(("micro", name) for name in ("micro.json", "model.safetensors", "tokenizer.json")),
 ]
 
 
