@@ -92,6 +92,23 @@ def ece(confidence: Floats, correct: Bools) -> float:
     return float(np.abs(gaps).sum() / confidence.size)
 
 
+def uar_weights(corpora: NDArray[Any], truth: NDArray[Any]) -> Floats:
+    """Weigh utterances (U,): weighted accuracy is the corpora's mean UAR.
+
+    A class that a corpus lacks is left out of that corpus's UAR. The weights add up to 1.
+
+    Args:
+        corpora: of each utterance (U,).
+        truth: its label (U,).
+    """
+    names, corpus = np.unique(corpora, return_inverse=True)
+    labels, label = np.unique(truth, return_inverse=True)
+    support = np.zeros((len(names), len(labels)))
+    np.add.at(support, (corpus, label), 1)
+    weights: Floats = 1 / support[corpus, label] / (support > 0).sum(axis=1)[corpus] / len(names)
+    return weights
+
+
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     share = np.full(np.shape(whole), np.nan)
     np.divide(part, whole, out=share, where=np.asarray(whole) > 0)

@@ -1,5 +1,6 @@
 """The utterances that a fold learns from and is tested on, as data frames."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from clepdg.emotions import LABEL_SETS, labels
@@ -51,20 +52,22 @@ def copies_of_sources(targets: "pd.DataFrame", sources: "pd.DataFrame") -> set[s
     return set(targets.utterance_id[targets.pcm_sha256.isin(learnt)])
 
 
-def centring_utterances(utterances: "pd.DataFrame", copies: set[str]) -> "pd.DataFrame":
-    """Select the test utterances that centre a target, whatever labels.
+def centring_utterances(
+    utterances: "pd.DataFrame", copies: Collection[str] = (), split: str = "test"
+) -> "pd.DataFrame":
+    """Select the utterances of a part that centre a target, whatever labels.
 
     Args:
         copies: ids of utterances that the fold has learnt from; they are left out.
     """
-    chosen = (utterances.split == "test") & ~utterances.utterance_id.isin(copies)
+    chosen = (utterances.split == split) & ~utterances.utterance_id.isin(copies)
     return utterances[chosen].sort_values("utterance_id")
 
 
-def digest_test_part(utterances: "pd.DataFrame") -> str:
-    """Return the digest of the test part.
+def digest_part(utterances: "pd.DataFrame", split: str) -> str:
+    """Return the digest of one part, with its labels.
 
     Results with equal ones can be compared utterance by utterance.
     """
-    test = utterances[utterances.split == "test"]
-    return digest_lines(test[["utterance_id", "sha256", "label"]].to_numpy().tolist())
+    part = utterances[utterances.split == split]
+    return digest_lines(part[["utterance_id", "sha256", "label"]].to_numpy().tolist())

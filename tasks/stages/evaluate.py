@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 from clepdg.audio.corruptions import CLEAN
+from clepdg.config.folds import SUPERVISED
+from clepdg.config.rows import MAIN_ROW
 from clepdg.config.schema import EvaluateConfig
 from clepdg.emotions import labels
 from clepdg_tasks.engine.node import Computed, Work
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from clepdg.method.audio_embeddings import AudioEmbeddings
+    from clepdg.method.fold.predict import FoldHead
 
 SPLITS = ("train", "validation", "test")
 
@@ -20,10 +23,11 @@ SPLITS = ("train", "validation", "test")
 def compute_evaluate(work: Work) -> Computed:
     """Apply every row's heads to the fold's targets.
 
-    Writes predictions.parquet, cells.parquet and the table of contexts.
+    Writes predictions.parquet, cells.parquet and the table of contexts; of fold supervised also validation.parquet,
+    by which a champion is chosen and which no report shows.
     """
     from clepdg.evaluation import fold_results
-    from clepdg.evaluation.utterances import digest_test_part, label_utterances
+    from clepdg.evaluation.utterances import digest_part, label_utterances
 
     label_set = work.config["label_set"]
     every = read_utterances(folders_of(work, "index"))
@@ -45,14 +49,41 @@ def compute_evaluate(work: Work) -> Computed:
     )
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     contexts_table(work, set(every.utterance_id[every.split == "test"])).to_parquet(work.folder / FILE, index=False)
+    digests = {"content": fold_results.digest_results(predictions, cells), "test": digest_part(table, "test")}
+    validation, uars = _validate(work, every) if work.config["test_only"] else ({}, {})
     return Computed(
-        digests={"content": fold_results.digest_results(predictions, cells), "test": digest_test_part(table)},
+        digests=digests | validation,
         figures={
             "headline": fold_results.headline_figures(cells),
+            "validation_uar": uars,
             "utterances": len(table),
             "copies": int(found.sum()),
         },
     )
+
+
+def _validate(work: Work, every: "pd.DataFrame") -> tuple[dict[str, str], dict[str, float]]:
+    """Predict the validation part with the heads that may be champion.
+
+    Returns:
+        The digest of that part, and each seed's mean UAR over corpora; nothing where the run has no such row.
+    """
+    from clepdg.evaluation.metrics import uar_weights
+    from clepdg.evaluation.utterances import centring_utterances, digest_part, label_utterances
+    from clepdg.method.fold.predict import predict
+
+    heads, part = [head for head in _heads(work) if head.row == MAIN_ROW], "validation"
+    if not heads:
+        return {}, {}
+    table = label_utterances(every, work.config["label_set"], (part,)).sort_values("utterance_id", ignore_index=True)
+    centring = centring_utterances(every, split=part)
+    found = predict(heads, table, _embeddings(work, CLEAN), fold=SUPERVISED, condition=CLEAN, test_audio=centring)
+    found.to_parquet(work.folder / "validation.parquet", index=False)
+    uars = {
+        str(seed): float(uar_weights(own.corpus.to_numpy(), own.true.to_numpy()) @ (own.true == own.predicted))
+        for seed, own in found.groupby("seed")
+    }
+    return {part: digest_part(table, part)}, uars
 
 
 def _copies_of_sources(work: Work) -> set[str]:
@@ -73,10 +104,22 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
     import pandas as pd
 
     from clepdg.evaluation.utterances import centring_utterances
-    from clepdg.method.fold.predict import FoldHead, predict
+    from clepdg.method.fold.predict import predict
+
+    heads, fold, test_audio = _heads(work), work.config["fold"], centring_utterances(every, copies)
+    parts = [
+        predict(heads, table, _embeddings(work, condition), fold=fold, condition=condition, test_audio=test_audio)
+        for condition in (CLEAN, *work.config["conditions"])
+    ]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def _heads(work: Work) -> "list[FoldHead]":
+    """Read the heads of all rows and seeds."""
+    from clepdg.method.fold.predict import FoldHead
     from clepdg.method.heads import load_head
 
-    heads = [
+    return [
         FoldHead(
             row=each["row"],
             seed=each["seed"],
@@ -86,12 +129,6 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
         )
         for each in work.config["heads"]
     ]
-    fold, test_audio = work.config["fold"], centring_utterances(every, copies)
-    parts = [
-        predict(heads, table, _embeddings(work, condition), fold=fold, condition=condition, test_audio=test_audio)
-        for condition in (CLEAN, *work.config["conditions"])
-    ]
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
 def _embeddings(work: Work, condition: str) -> "dict[str, list[AudioEmbeddings]]":

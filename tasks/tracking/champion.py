@@ -1,5 +1,6 @@
 """Choose the champion among the registered versions of a classifier."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,19 @@ from clepdg_tasks.tracking.client import connect, translate_errors
 from clepdg_tasks.tracking.compare import read_versions
 from clepdg_tasks.tracking.marker import read_marker
 from clepdg_tasks.tracking.model_registry import CHAMPION, model_name, set_champion, version_of
-from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, is_improvement, paired_difference
+from clepdg_tasks.tracking.paired_differences import (
+    NOT_EVALUATED,
+    VALIDATION_UAR,
+    format_difference,
+    is_improvement,
+    validation_difference,
+)
 from clepdg_tasks.tracking.run_data import format_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger("clepdg")
 
 
 def tag_classifiers(
@@ -50,6 +59,9 @@ def tag_classifiers(
             "test_digest": record.digests["test"],
             "evaluate_key": record.key,
         }
+        if ref in candidates and "validation" in record.digests:
+            tags |= {"validation_uar": record.figures["validation_uar"][ref.tags["seed"]]}
+            tags |= {"validation_digest": record.digests["validation"]}
         figures = [(n, float(v), 0) for n, v in tags.items() if isinstance(v, int | float)]
         log_metrics(marker["run_id"], figures)
         for tag, value in tags.items():
@@ -61,17 +73,19 @@ def tag_classifiers(
 def _challenge(client: "MlflowClient", store: Store, name: str, number: int) -> None:
     """Make a version champion if there is none, or if it is an improvement.
 
-    The two are compared only on the same test utterances.
+    The two are compared on the same validation utterances: what reports show, chooses nothing.
     """
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     if champion is None:
         set_champion(client, name, number, "the first version")
     elif int(champion) != number:
         new, old = (client.get_model_version(name, str(n)).tags for n in (number, champion))
-        difference = paired_difference(store, new, old)
+        difference = validation_difference(store, new, old)
         if is_improvement(difference):
-            why = f"UAR {format_difference(difference)} against version {champion}"
+            why = f"{VALIDATION_UAR} {format_difference(difference)} against version {champion}"
             set_champion(client, name, number, why)
+        elif isinstance(difference, str):
+            log.warning("Version %d is not compared with the champion, version %s: %s", number, champion, difference)
 
 
 def promote(settings: Settings, preset: str, number: int, why: str) -> str:

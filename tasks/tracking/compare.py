@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clepdg.config.folds import SUPERVISED
+from clepdg.config.rows import MAIN_ROW
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
 from clepdg_tasks.engine import run_history
@@ -13,7 +15,13 @@ from clepdg_tasks.engine.run_history import split_id
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, translate_errors
 from clepdg_tasks.tracking.model_registry import CHAMPION, first_run, model_name
-from clepdg_tasks.tracking.paired_differences import NOT_EVALUATED, format_difference, paired_differences
+from clepdg_tasks.tracking.paired_differences import (
+    NOT_EVALUATED,
+    VALIDATION_UAR,
+    format_difference,
+    paired_differences,
+    validation_difference,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,6 +119,9 @@ def _against(store: Store, new: Version, old: Version) -> list[str]:
         lines.append(f"  differences: {found}")
     else:
         lines += [f"  {metric} difference: {format_difference(value)}" for metric, value in found.items()]
+    if {new.place[:2], old.place[:2]} == {(SUPERVISED, MAIN_ROW)}:
+        decides = validation_difference(store, new.tags, old.tags)
+        lines.append(f"  {VALIDATION_UAR} difference, which decides on a champion: {format_difference(decides)}")
     lines.append(f"  {'data':24s} {f'version {old.number}':12s} version {new.number}")
     before, after = (data_digests(store, version.tags) for version in (old, new))
     for name in sorted({*before, *after}):

@@ -168,6 +168,7 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     measured = mlflow_client().get_run(version.run_id).data.metrics
     assert measured["uar"] == pytest.approx(float(version.tags["uar"]), abs=1e-4)
     assert {"war", "low", "high", "validation_accuracy"} <= set(measured)
+    assert measured["validation_uar"] == pytest.approx(float(version.tags["validation_uar"]), abs=1e-4)
     assert len(version.tags["test_digest"]) == 64
     loaded = model_registry.load_classifier(load_settings(), "open")
     audio = sorted(Path(trees["emodb"]).rglob("*.wav"))[:2]
@@ -179,6 +180,22 @@ def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     pd.testing.assert_frame_equal(by_alias.predict(audio), by_number.predict(audio))
     with pytest.raises(ConfigError, match="no such registered"):
         model_registry.load_classifier(load_settings(), "open", "challenger")
+
+
+def test_what_chooses_a_champion_is_on_validation_and_apart_from_what_reports_show(stood):
+    from sklearn.metrics import recall_score
+
+    store, log = load_settings().open_store(), last_log()
+    folder = store.local("evaluate", log["evaluate/supervised"]["key"])
+    predictions = pd.read_parquet(folder / "validation.parquet")
+    assert set(predictions.split) == {"validation"} and set(predictions.row) == {"text-acpt"}
+    assert set(pd.read_parquet(folder / "predictions.parquet").split) == {"test"}  # what reports are made of
+    uars = [
+        recall_score(part.true, part.predicted, average="macro", labels=sorted(set(part.true)))
+        for _, part in predictions[predictions.seed == "c0.l0"].groupby("corpus")
+    ]
+    figures = store.lookup("evaluate", log["evaluate/supervised"]["key"]).figures
+    assert figures["validation_uar"]["c0.l0"] == pytest.approx(sum(uars) / len(uars))
 
 
 def test_classifier_steps_touch_nothing_before_the_classifier(trees, stood):
@@ -372,6 +389,7 @@ def test_compare_and_promote(trees, stood):
     assert two.endswith(block.partition("\n\n")[0].rstrip())
     with pytest.raises(ConfigError, match="Two versions"):
         compare.compare(settings, "open", [champion.number, 9999])
+    assert "validation UAR difference, which decides on a champion: " in block
     assert "ignores speakers" in block  # few speakers: such a difference promotes nobody by itself
     assert "setting classifier.steps" in block
     with pytest.raises(ConfigError, match="can't be the champion"):
