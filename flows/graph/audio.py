@@ -7,7 +7,7 @@ from typing import Any
 from clepdg.audio import corruptions, noise
 from clepdg.audio.corruptions import CLEAN, Condition
 from clepdg.config.folds import LEAVE_OUT, PAIR, Fold, folds, kind
-from clepdg.config.rows import BACKBONE, ENCODER, STATES
+from clepdg.config.rows import BACKBONE, CLEP_VARIANTS, ENCODER, STATES, trains_audio
 from clepdg.config.schema import Config
 from clepdg.download import folders
 from clepdg.hashing import digest
@@ -44,14 +44,15 @@ def audio_embeddings(
     """
     fold = talkers(fold, condition)
     settings, inputs, state = _condition(config, condition, fold)
-    if model.name == STATES or (is_dual(config) and model.ref and model.name != ENCODER and not model.full_band):
+    if _from_features(config, model):
         inputs, state = {"features": features_ref(corpus, condition, fold)}, {}
         if model.target_standardised:
-            settings |= {"standardise": "target"}
             inputs |= {"shard": Ref("shard", corpus)}
     else:
         inputs = {"shard": Ref("shard", shard_name(corpus, full_band=model.full_band)), **inputs}
         settings |= _utterances(config, corpus, condition, fold.name if fold else model.fold)
+    if model.target_standardised:
+        settings |= {"standardise": "target"}
     return Node(
         stage="audio_embeddings",
         name=audio_ref(model, corpus, condition, fold).name,
@@ -66,6 +67,19 @@ def audio_embeddings(
             "condition": settings["condition"],
         },
     )
+
+
+def _from_features(config: Config, model: Model) -> bool:
+    """Return whether a model's embeddings are made of stage features.
+
+    A CLEP whose speech encoder was trained has states of its own.
+    """
+    if model.name == STATES:
+        return True
+    if model.ref is None or model.name == ENCODER or model.full_band:
+        return False
+    trained = model.ref.stage == "clep" and trains_audio(CLEP_VARIANTS[model.variant](config.clep))
+    return is_dual(config) and not trained
 
 
 def _condition(

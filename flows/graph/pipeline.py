@@ -77,6 +77,8 @@ def graph(
     nodes += shared(config, chosen, wanted)
     for fold in chosen:
         nodes += fold_nodes(config, fold, wanted)
+    read = {ref.id for node in nodes for ref in node.inputs.values()}
+    nodes = [node for node in nodes if node.stage != "features" or node.id in read]
     learnt = [node.ref for node in nodes if node.stage in ("clep", "acpt")]
     models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
     nodes.append(report(config, chosen, wanted, models))

@@ -12,7 +12,7 @@ from clepdg.config.model_pins import (
     repository,
 )
 from clepdg.config.rows import EGEMAPS
-from clepdg.config.schema import MADE_HERE, ClepConfig, Config
+from clepdg.config.schema import MADE_HERE, Config
 from clepdg.errors import BackboneError, ConfigError
 from clepdg.models.files import (
     CLAP_FILES,
@@ -47,28 +47,11 @@ def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
         hub.check(repository(name), revision, file_named(laion_file(name)), allow_unknown=allow_unknown)
         hub.check(ROBERTA, pinned_revision(ROBERTA), tokenizer_files)
     elif name.startswith(DUAL):
-        check_frozen(config.clep)
         (audio, commit), (text, other) = dual_parts(name)
         check_model(audio, commit, ENCODER_FILES, allow_unknown)
         check_model(text, other, TEXT_FILES, allow_unknown)
     else:
         check_model(name, revision, CLAP_FILES, allow_unknown)
-
-
-def check_frozen(config: ClepConfig) -> None:
-    """Check that CLEP leaves a dual backbone's encoders and audio alone.
-
-    Raises:
-        ConfigError: a setting would change them.
-    """
-    names = ("train_audio_encoder", "train_text_encoder", "lora_rank", "augment", "clap_share")
-    if changed := [f"clep.{name}={getattr(config, name)}" for name in names if getattr(config, name)]:
-        raise ConfigError(
-            "The encoders of a dual backbone stay frozen, and their states are computed once.",
-            got=changed,
-            expected="false, and 0 for lora_rank and clap_share",
-            where="configuration",
-        )
 
 
 def check_words(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clepdg.config.schema import TextConfig
 from clepdg_tasks.engine.node import Computed, Work
@@ -53,7 +53,7 @@ def compute_audio_embeddings(work: Work) -> Computed:
     from clepdg.method import audio_embeddings
 
     set_threads(work)
-    if "features" in work.inputs:
+    if "features" in work.inputs or "standardise" in work.config:
         built = _embed_states(work)
     else:
         built = audio_embeddings.build_audio_embeddings(_embed(work), *_heard(work), work.reporting)
@@ -65,11 +65,14 @@ def _embed_states(work: Work) -> "AudioEmbeddings":
     from clepdg.dataset import shards
     from clepdg.method import audio_embeddings
 
-    states = audio_embeddings.load_audio_embeddings(work.inputs["features"], dimensions=3)
+    clap: Any = open_clap(work.inputs["model"], work) if "model" in work.inputs else None
+    if "features" in work.inputs:
+        states = audio_embeddings.load_audio_embeddings(work.inputs["features"], dimensions=3)
+    else:
+        states = audio_embeddings.build_audio_embeddings(clap.pool, *_heard(work), work.reporting)
     x = states.embeddings
-    if "model" not in work.inputs:
+    if clap is None:
         return replace(states, embeddings=x.reshape(len(x), -1))
-    clap = open_clap(work.inputs["model"], work)
     if work.config.get("standardise") == "target":
         split = shards.read_offsets(work.inputs["shard"]).set_index("utterance_id").split
         test = (split[[*states.utterance_ids]] == "test").to_numpy()

@@ -10,7 +10,6 @@ from safetensors.numpy import load_file
 
 from clepdg.config.presets import build
 from clepdg.dataset.shards import read_offsets, stream
-from clepdg.dataset.shards import read_offsets
 from clepdg.models.dual import load_dual
 from clepdg_flows.graph.pipeline import graph
 from tests.encoders import save_encoders
@@ -19,8 +18,10 @@ from tests.flow.small import SMALL, run_nodes
 SOURCE, TARGET = "synthetic-1", "synthetic-3"
 FOLD = f"leave-out-{TARGET}"
 SETTINGS = {
-    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16, 
-    "rows": ("clep-zero-shot", "text-acpt", "clep-zero-shot-lora"),
+    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16,
+    "rows": (
+        "encoder-probe", "clep-zero-shot", "clep-zero-shot-target-standardised", "text-acpt", "clep-zero-shot-lora"
+    ),
     "evaluate.conditions": ("white-0dB", "babble-0dB"),
 }  # fmt: skip
 
@@ -58,6 +59,12 @@ def waveforms(folders):
     return [(waveform, rate) for _, waveform, rate in stream(folders[f"shard/{TARGET}"])]
 
 
+def in_test_part(folders):
+    """Return which of the target's utterances, in the tars' order, are in its test part."""
+    split = read_offsets(folders[f"shard/{TARGET}"]).set_index("utterance_id").split
+    return [split[name] == "test" for name, _, _ in stream(folders[f"shard/{TARGET}"])]
+
+
 def test_states_are_computed_once_for_each_corpus_and_condition(nodes):
     names = [node.name for node in nodes if node.stage == "features"]
     assert sorted(names) == [
@@ -85,17 +92,17 @@ def test_what_is_evaluated_is_what_clep_makes_of_the_states(ran):
 
 def test_rows_on_the_states_and_on_a_standardised_target_are_of_the_same_states(ran):
     _, _, folders = ran
-    read = lambda name: load_file(folders[name] / "audio_embeddings.safetensors")["embeddings"]  # noqa: E731
-    states = read(f"features/{TARGET}")
-    np.testing.assert_array_equal(read(f"audio_embeddings/states.{TARGET}"), states.reshape(len(states), -1))
+    states = embeddings(folders, f"features/{TARGET}")
+    np.testing.assert_array_equal(
+        embeddings(folders, f"audio_embeddings/states.{TARGET}"), states.reshape(len(states), -1)
+    )
     clep = load_dual(folders[f"clep/{FOLD}.c0"])
-    offsets = read_offsets(folders[f"shard/{TARGET}"])
-    shifted = clep.model.audio_projection.standardise(states, states[(offsets.split == "test").to_numpy()])
+    shifted = clep.model.audio_projection.standardise(states, states[in_test_part(folders)])
     with torch.no_grad():
         expected = clep.encode_inputs(torch.from_numpy(shifted)).numpy()
-    found = read(f"audio_embeddings/{FOLD}.c0.target-standardised.{TARGET}")
+    found = embeddings(folders, f"audio_embeddings/{FOLD}.c0.target-standardised.{TARGET}")
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert not np.allclose(found, read(f"audio_embeddings/{FOLD}.c0.{TARGET}"), atol=1e-3)
+    assert not np.allclose(found, embeddings(folders, f"audio_embeddings/{FOLD}.c0.{TARGET}"), atol=1e-3)
 
 
 def test_encoders_are_the_backbones_own_after_clep(ran):
@@ -121,9 +128,9 @@ def test_its_own_states_are_standardised_on_a_target(encoders, home):
     assert [node.name for node in nodes if node.stage == "features"] == [SOURCE]  # the target's would be for nothing
     _, _, folders = run_nodes(nodes, home)
     clep, heard = load_dual(folders[f"clep/{FOLD}.c0"]), waveforms(folders)
-    states, split = clep.pool(heard), read_offsets(folders[f"shard/{TARGET}"]).split.to_numpy()
+    states = clep.pool(heard)
     with torch.no_grad():
-        own = clep.model.audio_projection.standardise(states, states[split == "test"])
+        own = clep.model.audio_projection.standardise(states, states[in_test_part(folders)])
         expected = clep.encode_inputs(torch.from_numpy(own))
     found = embeddings(folders, f"audio_embeddings/{FOLD}.c0.target-standardised.{TARGET}")
     np.testing.assert_allclose(found, expected, atol=1e-5)
