@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.audio.inspection import read_audio, read_usable
@@ -31,11 +32,20 @@ def active_frames(waveform: Waveform) -> Waveform:
     They lie within 30 dB of the 95th percentile of the frames' power. A shorter waveform is one frame.
     """
     whole = len(waveform) // FRAME * FRAME
+    return waveform[:whole].reshape(-1, FRAME)[is_active(waveform)] if whole else waveform[None]
+
+
+def is_active(waveform: Waveform) -> NDArray[np.bool_]:
+    """Return which 20-ms frames (F,) of a waveform (T,) are active.
+
+    One that is shorter is one active frame.
+    """
+    whole = len(waveform) // FRAME * FRAME
     if whole == 0:
-        return waveform[None]
-    frames = waveform[:whole].reshape(-1, FRAME)
-    power = np.square(frames, dtype=np.float64).mean(axis=1)
-    return frames[power >= np.quantile(power, 0.95) / 10 ** (ACTIVE_DB / 10)]
+        return np.ones(1, dtype=bool)
+    power = np.square(waveform[:whole].reshape(-1, FRAME), dtype=np.float64).mean(axis=1)
+    active: NDArray[np.bool_] = power >= np.quantile(power, 0.95) / 10 ** (ACTIVE_DB / 10)
+    return active
 
 
 def active_power(waveform: Waveform) -> float:

@@ -77,19 +77,20 @@ class BackboneConfig:
     name: Name = "laion/clap-htsat-unfused"
     revision: str | None = "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a"  # of a hub name; None only for a local folder
     seed: Seed = 0  # of random weights: micro's, or those of dual's heads
+    frames: Literal["active", "all"] = "active"  # of speech, which dual pools hidden states over
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Pretraining of micro-context.
+    """Pretraining of micro-context, and of dual-context's heads.
 
-    It learns from source-training audio in environments, with captions that name them.
+    They learn from source-training audio in environments, but those left out, with captions that name them.
     """
 
     steps: AtLeast1 = 300
     batch_size: AtLeast2 = 32
     learning_rate: Positive = 5e-4
-    # environments that are left out of pretraining
+    utterances: AtLeast1 = 32  # dual-context: of each corpus, each in every environment
     left_out: Annotated[Texts, some_of(sorted({*prompts.CONTEXT_OF} - {"clean"}))] = ("hum", "room-short")
     seed: Seed = 0
 

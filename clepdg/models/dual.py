@@ -23,7 +23,7 @@ from clepdg.errors import BackboneError, ClepError
 from clepdg.models.clap import Clap, save_tokenizer
 from clepdg.models.dual_heads import DIMENSION, TEXT_DROPOUT, AudioHead, Head
 from clepdg.models.loading import load_weights
-from clepdg.models.speech_encoder import SpeechEncoder, load_encoder
+from clepdg.models.speech_encoder import FRAMES, SpeechEncoder, load_encoder
 from clepdg.models.tensors import check_finite, digest_tensors, load_tensors, save_tensors
 from clepdg.store.readers import read_facts
 
@@ -118,7 +118,13 @@ class Dual(Clap):
 
 
 def build_dual(
-    audio: Path | str, text: Path | str, seed: int, *, device: str = "cpu", allow_unknown: bool = False
+    audio: Path | str,
+    text: Path | str,
+    seed: int,
+    *,
+    frames: str = "active",
+    device: str = "cpu",
+    allow_unknown: bool = False,
 ) -> Dual:
     """Join a speech encoder and a text encoder by heads with random weights.
 
@@ -126,12 +132,14 @@ def build_dual(
         audio: a folder of transformers with a speech encoder.
         text: a folder of transformers with a text encoder and its tokenizer.
         seed: of the heads' initial weights.
+        frames: that states are pooled over: "active" ones of speech, or "all".
         allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
 
     Raises:
         BackboneError: a folder holds no such encoder, or its weights are incomplete, not finite or an unknown pickle.
     """
     encoder = load_encoder(audio, allow_unknown=allow_unknown)
+    setattr(encoder.extractor, FRAMES, frames)
     words, tokenizer = _load_text(Path(text), allow_unknown=allow_unknown)
     states = len(encoder.pool(np.sin(np.arange(8000), dtype=np.float32), 16000))
     with torch.random.fork_rng(devices=[]):

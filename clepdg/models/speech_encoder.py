@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from clepdg.audio.io import Waveform, resample
+from clepdg.audio.noise import FRAME, is_active
 from clepdg.errors import BackboneError
 from clepdg.models.loading import check_weights, explain_load_errors, load_weights
 from clepdg.models.tensors import digest_tensors
 
 MIN_SAMPLES = 400  # at 16 kHz: the receptive field of one frame of wav2vec 2.0
 LONGEST_SECONDS = 30  # of audio in training, where the front end has no window
+FRAMES = "pooled_frames"  # the front end's own setting, beside those of transformers
 UNUSED = {"masked_spec_embed"}  # replaces masked frames in pretraining; fine-tuned models often lack it
 
 
@@ -36,6 +38,14 @@ class SpeechEncoder:
     def encoder(self) -> Any:
         """The module that computes hidden states, without a decoder."""
         return self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
+
+    @property
+    def active_only(self) -> bool:
+        """Whether pooling leaves out pauses.
+
+        The front end's file keeps it.
+        """
+        return getattr(self.extractor, FRAMES, "all") == "active"
 
     @property
     def window(self) -> int | None:
@@ -96,7 +106,8 @@ class SpeechEncoder:
         They are one batch where the front end pads by itself.
         """
         batches = [waveforms] if self.window else [[waveform] for waveform in waveforms]
-        return torch.stack([_pool(states) for batch in batches for states in self._hidden(batch)])
+        found = [states for batch in batches for states in self._hidden(batch)]
+        return torch.stack([self._pool(states, waveform) for states, waveform in zip(found, waveforms, strict=True)])
 
     def linear_layers(self) -> list[str]:
         """Return the names of the blocks' linear layers that LoRA can adapt.
@@ -118,8 +129,19 @@ class SpeechEncoder:
 
     def pool(self, waveform: Waveform, rate: int) -> NDArray[np.float32]:
         """Return mean and deviation over time of hidden states (P, 2 D)."""
-        numbers: NDArray[np.float32] = _pool(self.states(waveform, rate)).cpu().numpy()
+        pooled = self._pool(self.states(waveform, rate), self.prepare(waveform, rate))
+        numbers: NDArray[np.float32] = pooled.cpu().numpy()
         return numbers
+
+    def _pool(self, states: torch.Tensor, waveform: Waveform) -> torch.Tensor:
+        """Pool states (P, F, D) of a prepared waveform (T,) to (P, 2 D)."""
+        if self.active_only:
+            active = is_active(waveform)
+            centres = (np.arange(states.shape[1]) + 0.5) / states.shape[1] * len(waveform)
+            heard = active[np.minimum(centres.astype(int) // FRAME, len(active) - 1)]
+            if heard.any():
+                states = states[:, torch.from_numpy(heard).to(states.device)]
+        return torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=-1)
 
     def save(self, folder: Path) -> None:
         """Write a model folder."""
@@ -136,11 +158,6 @@ class SpeechEncoder:
         ]
         parts = [digest_tensors(self.model.state_dict()), json.dumps(settings, sort_keys=True)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _pool(states: torch.Tensor) -> torch.Tensor:
-    """Return mean and deviation over time (P, 2 D) of states (P, F, D)."""
-    return torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=-1)
 
 
 def load_encoder(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> SpeechEncoder:

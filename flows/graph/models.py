@@ -7,7 +7,7 @@ from typing import Any
 
 from clepdg import prompts
 from clepdg.config.folds import Fold
-from clepdg.config.model_pins import DUAL, dual_parts, local_folder
+from clepdg.config.model_pins import DUAL, DUAL_CONTEXT, DUALS, dual_parts, local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN, STATES
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
 from clepdg.hashing import digest
@@ -85,9 +85,9 @@ def shared_models(config: Config) -> dict[str, Model]:
 def backbone_by_fold(config: Config) -> bool:
     """Return whether each fold has a backbone of its own.
 
-    micro-context is pretrained on the audio of the fold's sources.
+    micro-context and dual-context's heads are pretrained on the audio of the fold's sources.
     """
-    return config.backbone.name == MICRO_CONTEXT
+    return config.backbone.name == MICRO_CONTEXT or config.backbone.name.startswith(DUAL_CONTEXT)
 
 
 def is_dual(config: Config) -> bool:
@@ -95,7 +95,7 @@ def is_dual(config: Config) -> bool:
 
     It learns from pooled states.
     """
-    return config.backbone.name.startswith(DUAL)
+    return config.backbone.name.startswith(DUALS)
 
 
 def backbone_ref(config: Config, fold: Fold) -> Ref:
@@ -113,7 +113,12 @@ def of_corpora(stage: str, corpora: Iterable[str], part: str | None = None, name
 
 
 def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: bool = False) -> Node:
-    """Return the node of the CLAP to start from, shared or a fold's own."""
+    """Return the node of the CLAP to start from, shared or a fold's own.
+
+    A fold's own heads of dual-context start from the shared dual backbone.
+    """
+    if fold and is_dual(config):
+        return _pretrained_heads(config, fold)
     settings: dict[str, Any] = {"name": config.backbone.name, "revision": config.backbone.revision, "seed": 0}
     state: dict[str, str] = {}
     inputs: dict[str, Ref] = {}
@@ -125,7 +130,8 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: 
             place, found = _weights(part)
             places.append(f"{place}@{commit}" if commit else place)
             state |= {f"{side} {what}": listing for what, listing in found.items()}
-        settings |= {"name": DUAL + "+".join(places), "seed": config.backbone.seed}
+        own = config.backbone
+        settings |= {"name": DUAL + "+".join(places), "seed": own.seed, "frames": own.frames}
     else:
         settings["name"], state = _weights(config.backbone.name)
     if fold:
@@ -141,6 +147,25 @@ def backbone(config: Config, fold: Fold | None = None, *, allow_pickle_weights: 
         tags={"model": BACKBONE} | ({"fold": fold.name} if fold else {}),
         trained_on=fold.sources if fold else (),
     )
+
+
+def _pretrained_heads(config: Config, fold: Fold) -> Node:
+    """Return the node of a fold's backbone dual-context."""
+    states = {f"features/{corpus}": environments_ref(corpus) for corpus in fold.sources}
+    return Node(
+        stage="backbone",
+        name=backbone_ref(config, fold).name,
+        compute=models.compute_backbone,
+        config={"name": DUAL_CONTEXT, "revision": None, "pretrain": config.pretrain, "compute": config.compute},
+        inputs={"backbone": Ref("backbone", BACKBONE), **states},
+        tags={"model": BACKBONE, "fold": fold.name},
+        trained_on=fold.sources,
+    )
+
+
+def environments_ref(corpus: str) -> Ref:
+    """Return the reference to a corpus's pooled states in environments."""
+    return Ref("features", f"{corpus}.environments", tags={"corpus": corpus})
 
 
 def encoder(config: Config, *, allow_pickle_weights: bool = False) -> Node:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.model_pins import (
     DUAL,
+    DUAL_CONTEXT,
     LAION,
     ROBERTA,
     dual_parts,
@@ -46,10 +47,14 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
         folder = hub.fetch(repository(name), revision, file_named(laion_file(name)), **_hub(work))
         words = hub.fetch(ROBERTA, str(pinned_revision(ROBERTA)), tokenizer_files)
         clap = laion.load_checkpoint(folder / laion_file(name), words)
+    elif name == DUAL_CONTEXT:
+        clap = open_clap(work.inputs["backbone"], work)
+        pretrained = _pretrain_heads(clap, work)
     elif name.startswith(DUAL):
         audio, text = dual_parts(name)
         encoders = model_folder(*audio, ENCODER_FILES, work), model_folder(*text, TEXT_FILES, work)
-        clap = build_dual(*encoders, work.config["seed"], device=work.device, allow_unknown=allow_unknown)
+        settings = {"seed": work.config["seed"], "frames": work.config["frames"]}
+        clap = build_dual(*encoders, **settings, device=work.device, allow_unknown=allow_unknown)
     else:
         folder = model_folder(name, revision, CLAP_FILES, work)
         clap = load_model(folder, allow_unknown=allow_unknown)
@@ -84,6 +89,22 @@ def _pretrain(clap: "Clap", work: Work) -> dict[str, Any]:
         clap,
         pd.concat(tables, ignore_index=True),
         shards.babble_voices(folders),
+        work.config["pretrain"],
+        work.config["compute"],
+        work.folder,
+        work.reporting,
+        work.checkpointing,
+    )
+
+
+def _pretrain_heads(dual: Any, work: Work) -> dict[str, Any]:
+    """Pretrain dual-context's heads on the sources' states in environments."""
+    from clepdg.method.audio_embeddings import load_audio_embeddings
+    from clepdg.method.pretraining import dual_context
+
+    return dual_context.pretrain(
+        dual,
+        [load_audio_embeddings(folder, dimensions=3) for _, folder in work.select("features")],
         work.config["pretrain"],
         work.config["compute"],
         work.folder,

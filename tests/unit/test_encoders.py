@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clepdg.errors import BackboneError
-from clepdg.models.speech_encoder import load_encoder
+from clepdg.models.speech_encoder import FRAMES, load_encoder
 from tests.encoders import save_whisper
 
 SMALL = {
@@ -85,6 +85,24 @@ def test_padding_that_the_front_end_adds_is_not_heard_and_long_audio_is_heard_wh
     np.testing.assert_allclose(encoder.encode(short, 16000), hidden(short)[:100].mean(dim=0).numpy(), atol=1e-5)
     parts = torch.cat([hidden(long[:480000]), hidden(long[480000:])[:150]])  # 50 frames a second
     np.testing.assert_allclose(encoder.encode(long, 16000), parts.mean(dim=0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wavlm", "whisper"])
+def test_pauses_are_left_out_of_pooled_states_where_it_is_asked(request, tone, tmp_path, name):
+    encoder = load_encoder(str(request.getfixturevalue(name)))
+    pause = np.zeros(16000, dtype=np.float32)
+    waveform = np.concatenate([pause, tone(1.0, 16000), pause])
+    every, states = encoder.pool(waveform, 16000), encoder.states(waveform, 16000)
+    setattr(encoder.extractor, FRAMES, "active")
+    encoder.save(tmp_path)
+    again = load_encoder(str(tmp_path))  # the front end's file keeps it
+    assert again.active_only and again.digest() != load_encoder(str(request.getfixturevalue(name))).digest()
+    frames = states.shape[1]
+    speech = states[:, round(frames / 3) : round(frames * 2 / 3)]
+    expected = torch.cat([speech.mean(dim=1), speech.std(dim=1, correction=0)], dim=-1).numpy()
+    for pooled in (again.pool(waveform, 16000), again.pool_with_gradients([waveform])[0].detach().numpy()):
+        assert np.abs(pooled - expected).max() < np.abs(every - expected).max() / 3
+    assert np.isfinite(again.pool(pause, 16000)).all()
 
 
 @pytest.mark.parametrize("name", ["wavlm", "whisper"])
