@@ -21,21 +21,21 @@ def result_cells(
     predictions: "pd.DataFrame",
     labels: tuple[str, ...],
     *,
-    resamples: int,
     confidence: float,
     split_units: Mapping[str, str],
     new_labels: Mapping[str, str],
     ceilings: Collection[str],
+    transductive: Collection[str] = (),
 ) -> "pd.DataFrame":
     """Compute the cells of a fold, with the columns and marks of special rows.
 
     Args:
         labels: the label set, in the order of the probabilities.
-        resamples: of the bootstraps.
         confidence: of the intervals, for example 0.95.
         split_units: corpus -> unit of its split, of targets and sources.
         new_labels: row -> the label that its CLEP has never met.
         ceilings: rows that learn from the target's own labels.
+        transductive: rows that use the target's test audio, without labels.
 
     Returns:
         As `cells.cells` and `special_rows.annotate` say; `recalls` has every label, None where it is left out of UAR,
@@ -44,8 +44,9 @@ def result_cells(
     Raises:
         ClepError: the predictions contradict themselves or the label set.
     """
-    found = cells(predictions, labels, resamples=resamples, confidence=confidence, split_units=split_units)
-    found = annotate(found, new_labels, ceilings)
+    test_only = {*ceilings, *transductive}
+    found = cells(predictions, labels, confidence=confidence, split_units=split_units, test_only=test_only)
+    found = annotate(found, new_labels, ceilings, transductive)
     found["recalls"] = found.recalls.map(lambda recalls: {label: recalls.get(label) for label in labels})
     return found
 

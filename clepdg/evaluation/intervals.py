@@ -1,29 +1,32 @@
-"""Confidence intervals over speakers, of UAR and of differences.
+"""Compute confidence intervals over speakers and CLEP seeds, of UAR and of differences.
 
-Utterances of one speaker are not independent, so speakers are what is resampled. The percentile bootstrap covers less
-than it says when there are few of them (about .77 / .85 / .89 / .92 of a nominal .95 with 4 / 6 / 10 / 24), hence:
+Utterances of one speaker are not independent, nor are the figures of one trained CLEP: both are random
+(clepdg/evaluation/crossed_effects.py). A speaker's value is its jackknife pseudo-value. Speakers of unequal size count
+less: their effective number is (sum n)^2 / sum n^2, and it decides.
 
-    20 and more speakers   "bootstrap"          percentile bootstrap over speakers
-    6 to 19                "jackknife t"        t interval on the speakers' jackknife pseudo-values
-    fewer                  "ignores speakers"   percentile bootstrap over utterances: describes, credits nothing
+    6 and more effective speakers   "over speakers"      t with effective speakers - 1
+    fewer, or a class of one        "ignores speakers"   the same over utterances: describes, credits nothing
 
-Shapes: S seeds, U utterances, C clusters (speakers), N labels, R resamples. Seeds are averaged inside: the statistic is
-the mean over seeds of UAR on one and the same resample.
+Where predictions name clusters that are wider than speakers (sessions), these stand in for them: "over clusters".
+
+Shapes: U utterances, C clusters, S seeds, J CLEP seeds, N labels. A CLEP seed's figure is the mean over the later seeds
+below it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from clepdg.audio.corruptions import family_weights
 from clepdg.evaluation import metrics
-from clepdg.evaluation.metrics import Bools, Floats, Ints
+from clepdg.evaluation.crossed_effects import Mean, crossed
+from clepdg.evaluation.metrics import Bools, Floats
+from clepdg.evaluation.predictions import Predictions
 
-BOOTSTRAP, JACKKNIFE, UTTERANCES = "bootstrap", "jackknife t", "ignores speakers"
-BOOTSTRAP_SPEAKERS = 20
-JACKKNIFE_SPEAKERS = 6
+SPEAKERS, CLUSTERS, UTTERANCES = "over speakers", "over clusters", "ignores speakers"
+EFFECTIVE_SPEAKERS = 6  # fewer have no interval over speakers
 
 
 Metric = Callable[[Floats, Bools], Floats]  # of confusion matrices (..., N, N) and the kept classes (N,)
@@ -32,171 +35,136 @@ METRICS: Final[Mapping[str, Metric]] = {
     "WAR": lambda confusion, keep: metrics.war(confusion),
     "macro-F1": metrics.macro_f1,
 }
-LINEAR: Final = ("UAR", "WAR")  # in the counts, for one truth: of the seeds' mean counts they are the mean over seeds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """A statistic on all utterances, with its interval.
 
-    `method` says how it was found; `redrawn` counts resamples that lacked a class.
+    `method` says what it is over; `cleps` is the number of CLEP seeds.
     """
 
     value: float
     low: float
     high: float
     method: str
-    redrawn: int = 0
+    cleps: int = 1
 
 
-def interval(
-    truth: Ints,
-    predicted: Ints,
-    clusters: Ints,
-    keep: Bools,
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Interval:
-    """Return UAR, averaged over seeds, with its interval.
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Confusion matrices (C, S, N, N) of a row, and the CLEP of each seed (S,)."""
+
+    confusions: Floats
+    cleps: tuple[str, ...]
+
+
+def count(heard: Mapping[str, Predictions]) -> Counts:
+    """Count confusions by cluster and seed.
+
+    Of several conditions their mean over families: UAR, linear in the counts, is then the mean of the conditions' UARs.
 
     Args:
-        truth: label indices (U,).
-        predicted: label indices (S, U).
-        clusters: the speaker of each utterance (U,), 0 ... C - 1.
-        keep: the classes that UAR is taken over (N,); each has at least one utterance.
-        resamples: R of the bootstraps.
-        confidence: nominal coverage, for example 0.95.
-        seed: of the resamples: an equal one gives equal resamples to every row on the same utterances.
+        heard: condition -> predictions of the same utterances by the same seeds.
     """
-    return _interval(truth, [predicted], clusters, keep, resamples, confidence, seed)
+    weights, total = family_weights(list(heard)), np.zeros(())
+    for condition, predictions in heard.items():
+        labels, seeds, clusters = predictions.labels, len(predictions.predicted), predictions.clusters
+        cells = int(clusters.max(initial=-1)) + 1
+        place = (clusters * seeds + np.arange(seeds)[:, None]) * labels + predictions.truth
+        found = np.bincount((place * labels + predictions.predicted).ravel(), minlength=cells * seeds * labels**2)
+        total = total + weights[condition] * found.reshape(cells, seeds, labels, labels)
+    return Counts(confusions=total, cleps=next(iter(heard.values())).cleps)
+
+
+def interval(heard: Mapping[str, Predictions], keep: Bools, *, confidence: float) -> Interval:
+    """Return UAR with its interval.
+
+    Args:
+        heard: condition -> predictions of the same utterances; several give the mean over families.
+        keep: the classes that UAR is taken over (N,); each has at least two utterances.
+        confidence: nominal coverage, for example 0.95.
+    """
+    return _interval([heard], keep, confidence, "UAR")
 
 
 def paired(
-    truth: Ints,
-    predicted: Ints,
-    rival: Ints,
-    clusters: Ints,
+    heard: Mapping[str, Predictions],
+    rival: Mapping[str, Predictions],
     keep: Bools,
     *,
-    resamples: int,
     confidence: float,
-    seed: int,
     metric: str = "UAR",
 ) -> Interval:
-    """Return UAR of predicted (S, U) minus UAR of rival (S', U), paired.
+    """Return UAR minus UAR of a rival on the same utterances.
 
-    One resample of the utterances serves both.
-
-    The other arguments are those of `interval`.
+    The difference is taken speaker by speaker and CLEP by CLEP. The other arguments are those of `interval`.
 
     Args:
         metric: one of METRICS, in the place of UAR.
     """
-    return _interval(truth, [predicted, rival], clusters, keep, resamples, confidence, seed, metric)
+    return _interval([heard, rival], keep, confidence, metric)
 
 
-def _interval(
-    truth: Ints,
-    rows: Sequence[Ints],
-    clusters: Ints,
-    keep: Bools,
-    resamples: int,
-    confidence: float,
-    seed: int,
-    metric: str = "UAR",
-) -> Interval:
-    measure = METRICS[metric]
-    parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
-    support = _support(truth, clusters, keep)
-    if not keep.any() or not support.sum(axis=0).all():
-        raise ValueError("Every class that is kept needs an utterance, and at least one class is kept.")
-    method = _method(support)
-    if method == JACKKNIFE:
-        value, low, high = _jackknife(parts, keep, confidence, measure)
-        redrawn = 0
-    else:
-        if method == UTTERANCES:
-            clusters = np.arange(truth.size)
-            parts = [_by_cluster(truth, row, clusters, len(keep), metric) for row in rows]
-            support = _support(truth, clusters, keep)
-        weights, redrawn = _resamples(support.tobytes(), support.shape, resamples, seed)
-        value = float(_statistic(parts, np.ones((1, len(support))), keep, measure)[0])
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(_statistic(parts, weights, keep, measure), [tail, 1 - tail])
-    bottom = 0.0 if len(rows) == 1 else -1.0
-    return Interval(value=value, low=max(bottom, low), high=min(1.0, high), method=method, redrawn=redrawn)
+def _interval(rows: Sequence[Mapping[str, Predictions]], keep: Bools, confidence: float, metric: str) -> Interval:
+    one = next(iter(rows[0].values()))
+    support = np.bincount(one.truth, minlength=one.labels)
+    if not keep.any() or (support[keep] < 2).any():
+        raise ValueError("Every class that is kept needs two utterances, and at least one class is kept.")
+    parts = [count(heard) for heard in rows]
+    method = SPEAKERS if np.array_equal(one.clusters, one.speakers) else CLUSTERS
+    if not testable(parts[0], keep):
+        method = UTTERANCES
+        each = np.arange(one.truth.size)
+        parts = [count({name: replace(own, clusters=each) for name, own in heard.items()}) for heard in rows]
+    mean = estimate(parts, keep, metric)
+    low, high = mean.interval(confidence, low=0.0 if len(rows) == 1 else -1.0)
+    return Interval(value=mean.value, low=low, high=high, method=method, cleps=len(mean.by_seed))
 
 
-def _method(support: Ints) -> str:
-    """Choose the method by the number of speakers.
+def effective(counts: Counts, keep: Bools) -> float:
+    """Return the effective number of clusters, (sum n)^2 / sum n^2."""
+    sizes = counts.confusions[:, 0].sum(axis=-1)[:, keep].sum(axis=-1)
+    return float(sizes.sum() ** 2 / np.square(sizes).sum()) if sizes.any() else 0.0
 
-    The jackknife can't leave out the only speaker of a class.
+
+def testable(counts: Counts, keep: Bools) -> bool:
+    """Return whether clusters are enough for an interval over them.
+
+    The jackknife can't leave out the only cluster of a class.
     """
-    if len(support) >= BOOTSTRAP_SPEAKERS:
-        return BOOTSTRAP
-    alone = ((support > 0).sum(axis=0) < 2).any()
-    return UTTERANCES if len(support) < JACKKNIFE_SPEAKERS or alone else JACKKNIFE
+    of_class = (counts.confusions[:, 0].sum(axis=-1)[:, keep] > 0).sum(axis=0)
+    return effective(counts, keep) >= EFFECTIVE_SPEAKERS and bool((of_class > 1).all())
 
 
-def _support(truth: Ints, clusters: Ints, keep: Bools) -> Ints:
-    """Count the utterances of each cluster and kept class (C, kept)."""
-    count = int(clusters.max()) + 1
-    return np.bincount(clusters * len(keep) + truth, minlength=count * len(keep)).reshape(count, -1)[:, keep]
+def estimate(parts: Sequence[Counts], keep: Bools, metric: str = "UAR") -> Mean:
+    """Estimate a row's metric, or the difference of two rows, over clusters and CLEP seeds.
 
-
-def _by_cluster(truth: Ints, predicted: Ints, clusters: Ints, labels: int, metric: str) -> Floats:
-    """Count the confusion matrices of each cluster and seed (C, S, N, N).
-
-    Of linear metrics those of the seeds' mean (C, 1, N, N).
+    Without a variance where a class has one cluster.
     """
-    seeds, count = len(predicted), int(clusters.max()) + 1
-    cell = ((clusters * seeds + np.arange(seeds)[:, None]) * labels + truth) * labels + predicted  # (S, U)
-    counts = np.bincount(cell.ravel(), minlength=count * seeds * labels**2).reshape(count, seeds, labels, labels)
-    return counts.mean(axis=1, keepdims=True) if metric in LINEAR else counts.astype(np.float64)
+    whole, pseudo = zip(*(_pseudo_values(part, keep, METRICS[metric]) for part in parts), strict=True)
+    if len(parts) == 2:
+        _check_pairing(*parts)
+    by_seed = whole[0] if len(parts) == 1 else whole[0] - whole[1]
+    table = pseudo[0] if len(parts) == 1 else pseudo[0] - pseudo[1]
+    of_class = (parts[0].confusions[:, 0].sum(axis=-1)[:, keep] > 0).sum(axis=0)
+    table = table if (of_class > 1).all() else table[:1]
+    return crossed(table, by_seed, effective(parts[0], keep) - 1)
 
 
-def _statistic(parts: Sequence[Floats], weights: Floats, keep: Bools, metric: Metric) -> Floats:
-    """Compute the metric (R,), or a difference of two, on resamples.
-
-    Args:
-        weights: how often each cluster counts (R, C).
-    """
-    values: list[Floats] = []
-    for part in parts:
-        summed = (weights @ part.reshape(len(part), -1)).reshape(len(weights), *part.shape[1:])
-        values.append(metric(summed, keep).mean(axis=-1))
-    return values[0] if len(values) == 1 else values[0] - values[1]
+def _pseudo_values(counts: Counts, keep: Bools, metric: Metric) -> tuple[Floats, Floats]:
+    """Return a metric by CLEP seed (J,), and its pseudo-values (C, J)."""
+    names = list(dict.fromkeys(counts.cleps))
+    member = np.array([[clep == name for name in names] for clep in counts.cleps], np.float64)  # (S, J)
+    member /= member.sum(axis=0)
+    total, clusters = counts.confusions.sum(axis=0), len(counts.confusions)
+    whole: Floats = metric(total, keep) @ member
+    without: Floats = metric(total - counts.confusions, keep) @ member
+    return whole, whole + (clusters - 1) * (whole - without)
 
 
-@lru_cache(maxsize=2)
-def _resamples(support_bytes: bytes, shape: tuple[int, int], resamples: int, seed: int) -> tuple[Floats, int]:
-    """Draw how often each cluster is in each resample (R, C).
-
-    A resample without a kept class is redrawn and counted.
-
-    Rows on the same utterances follow one another: what was drawn last is kept.
-    """
-    support, rng, count = np.frombuffer(support_bytes, np.int64).reshape(shape), np.random.default_rng(seed), shape[0]
-    weights = np.zeros((resamples, count))
-    pending, redrawn = np.arange(resamples), 0
-    while True:
-        drawn = rng.integers(count, size=(len(pending), count)) + np.arange(len(pending))[:, None] * count
-        weights[pending] = np.bincount(drawn.ravel(), minlength=len(pending) * count).reshape(-1, count)
-        pending = pending[(weights[pending] @ support == 0).any(axis=1)]
-        if len(pending) == 0:
-            weights.flags.writeable = False
-            return weights, redrawn
-        redrawn += len(pending)
-
-
-def _jackknife(parts: Sequence[Floats], keep: Bools, confidence: float, metric: Metric) -> tuple[float, float, float]:
-    """Compute the statistic and the t interval of its pseudo-values."""
-    from scipy.stats import t
-
-    count = len(parts[0])
-    value = float(_statistic(parts, np.ones((1, count)), keep, metric)[0])
-    pseudo = count * value - (count - 1) * _statistic(parts, 1.0 - np.eye(count), keep, metric)
-    half = float(t.ppf((1 + confidence) / 2, count - 1)) * pseudo.std(ddof=1) / np.sqrt(count)
-    return value, float(pseudo.mean() - half), float(pseudo.mean() + half)
+def _check_pairing(one: Counts, other: Counts) -> None:
+    """Refuse rows of different CLEP seeds, of which none can be paired."""
+    ours, theirs = (dict.fromkeys(counts.cleps) for counts in (one, other))
+    if min(len(ours), len(theirs)) > 1 and list(ours) != list(theirs):
+        raise ValueError(f"Rows of different CLEP seeds can't be paired: {', '.join(ours)}; {', '.join(theirs)}.")

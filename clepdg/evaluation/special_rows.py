@@ -1,4 +1,4 @@
-"""Extra columns and marks of special rows: added emotions, ceilings."""
+"""Extra columns and marks of special rows: added emotions, ceilings, transductive rows."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,7 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-CEILING = "learnt from the target's own labels: a ceiling, no result"
+CEILING = "learnt from the target's own labels: a ceiling, no result; on its test part alone"
+TRANSDUCTIVE = "uses the target's unlabelled test audio: transductive; on its test part alone"
 
 
 def new_emotion(recalls: Mapping[str, float | None], new: str) -> dict[str, float]:
@@ -27,16 +28,18 @@ def new_emotion(recalls: Mapping[str, float | None], new: str) -> dict[str, floa
     return {"new_recall": own, "others_uar": others, "harmonic_mean": harmonic}
 
 
-def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection[str]) -> "pd.DataFrame":
+def annotate(
+    cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection[str], transductive: Collection[str] = ()
+) -> "pd.DataFrame":
     """Add the columns and marks of special rows to result cells.
 
-    Columns new_label, new_recall, others_uar, harmonic_mean (of rows with an emotion added by its word alone). A
-    ceiling has no figure over the whole target, part of which it has learnt.
+    Columns new_label, new_recall, others_uar, harmonic_mean (of rows with an emotion added by its word alone).
 
     Args:
         cells: as clepdg.evaluate.cells returns them.
         new: row -> the label that its CLEP has never met.
         ceilings: rows that learn from the target's own labels.
+        transductive: rows that use the target's test audio.
     """
     found: list[dict[str, Any]] = []
     for record in cells.to_dict("records"):
@@ -49,7 +52,8 @@ def annotate(cells: "pd.DataFrame", new: Mapping[str, str], ceilings: Collection
             said = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
             marks.append(f"{new[row]} was added by its word alone: {said}")
         if row in ceilings:
-            cell |= {"uar_whole": math.nan, "n_whole": None}
             marks.append(CEILING)
+        if row in transductive:
+            marks.append(TRANSDUCTIVE)
         found.append({**cell, "marks": marks})
-    return type(cells)(found).astype({"uar_whole": "float64", "n_whole": "Int64"})
+    return type(cells)(found).astype({"uar_test": "float64", "n_test": "Int64"})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.rows import ROWS
 from clepdg.evaluation import context_geometry, credit, learnt_vs_random
-from clepdg.report.tables import INTERVALS
+from clepdg.evaluation.targets import Target
+from clepdg.report.tables import interval_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,32 +28,31 @@ TAUGHT = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a
 Table = dict[str, dict[str, str]]
 
 
-def credit_facts(
-    predictions: "pd.DataFrame", labels: tuple[str, ...], corpora: Sequence[str], untestable: str | None
-) -> dict[str, str]:
+def credit_facts(targets: Sequence[Target], corpora: Sequence[str], untestable: str | None) -> dict[str, str]:
     """Return the verdict of the credit rule and the differences behind it.
 
     Args:
+        targets: of the leave-out folds.
         corpora: each of them has to be a target once.
         untestable: why the rule can't be tested with this backbone; None where it can.
     """
-    found = credit.verdict(predictions, labels, corpora)
+    found = credit.verdict_on(targets, corpora)
     verdict = f"not testable: {untestable}" if untestable else f"{found.says}: {found.why}"
     return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in found.parts().items()}}
 
 
 def learnt_facts(
-    predictions: "pd.DataFrame", labels: tuple[str, ...], *, resamples: int, confidence: float
+    predictions: "pd.DataFrame", labels: tuple[str, ...], *, confidence: float, test_only: Collection[str]
 ) -> dict[str, Table]:
     """Return the table of learnt contexts against random ones.
 
     A line per fold; nothing where no fold has both.
     """
-    found = learnt_vs_random.against_random(predictions, labels, resamples=resamples, confidence=confidence)
+    found = learnt_vs_random.against_random(predictions, labels, confidence=confidence, test_only=test_only)
     lines = {
         fold: {
             **{part: f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for part, d in parts.items()},
-            "interval": INTERVALS[parts["clean"].method].removeprefix("interval: "),
+            "interval": interval_words(parts["clean"].method, parts["clean"].cleps),
         }
         for fold, parts in found.items()
     }

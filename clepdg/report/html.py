@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report import conditions
 from clepdg.report.charts import uar_chart
+from clepdg.report.headline import HEADER, Headline
 from clepdg.report.tables import FIGURES, Footnotes, Section, by_protocol, counts, figure, is_table, text
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def page(
     rows: Mapping[str, str],
     pictures: Mapping[str, Path],
     cells: "pd.DataFrame",
+    headline: Headline,
 ) -> str:
     """Render the whole page.
 
@@ -36,6 +38,7 @@ def page(
             row where a run has none.
         pictures: corpus -> PNG of its quality report.
         cells: in all conditions.
+        headline: means over targets.
     """
     from markupsafe import Markup
 
@@ -43,6 +46,8 @@ def page(
     tables = {name: value for name, value in facts.items() if is_table(value)}
     return _template().render(
         caption=text(facts.get("caption", "")),
+        headline=headline,
+        headline_header=["method", *HEADER],
         facts=[(name, text(value)) for name, value in facts.items() if name != "caption" and name not in tables],
         fact_tables=[_fact_table(name, value) for name, value in tables.items()],
         figures=list(FIGURES),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.audio.corruptions import CLEAN
 from clepdg.evaluation import cells as evaluate
 from clepdg.report import conditions as report_conditions
+from clepdg.report.headline import HEADER, RECORD, Headline
 from clepdg.report.html import page
 from clepdg.report.tables import FIGURES, Footnotes, Section, by_protocol, counts, group, is_table, text
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH = 120  # of the terminal's table
-SHORT = ("UAR", "[low, high]", "WAR", "whole (n)", "n", "chance")
+SHORT = ("UAR", "[low, high]", "WAR", "n", "test part (n)", "chance")
 
 
 def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[str] | None = None) -> str:
@@ -44,8 +45,27 @@ def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[s
         lines.append([section.title])
         for cell in section.cells:
             lines.append([f"  {rows[cell['row']]}", *(FIGURES[name](cell) for name in SHORT), notes.of_cell(cell)])
+    shown = _aligned(lines)
+    for line in notes.lines():
+        shown += textwrap.wrap(line, WIDTH, subsequent_indent="   ")
+    return "\n".join(shown)
+
+
+def headline_table(headline: Headline) -> str:
+    """Format the headline as the terminal's tables and sentences."""
+    shown = []
+    for title, own in headline.tables:
+        shown += [*_aligned([["", *HEADER], [title], *([f"  {name}", *figures] for name, *figures in own)]), ""]
+    shown += textwrap.wrap(headline.note, WIDTH) if headline.tables else []
+    for sentence in headline.sentences:
+        shown += textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
+    return "\n".join(shown)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Align a table whose last column stands to the left; a line of one cell is a title."""
     whole = [line for line in lines if len(line) > 1]
-    first, *widths = (max(len(line[column]) for line in whole) for column in range(len(SHORT) + 2))
+    first, *widths = (max(len(line[column]) for line in whole) for column in range(len(whole[0])))
     first = min(first, WIDTH - sum(widths) - 2 * len(widths))
     shown = []
     for title, *figures in lines:
@@ -54,9 +74,7 @@ def table(cells: "pd.DataFrame", rows: Mapping[str, str], *, targets: Sequence[s
             continue
         aligned = [value.rjust(width) for value, width in zip(figures[:-1], widths, strict=False)]
         shown.append("  ".join([_cut(title, first).ljust(first), *aligned, figures[-1]]).rstrip())
-    for line in notes.lines():
-        shown += textwrap.wrap(line, WIDTH, subsequent_indent="   ")
-    return "\n".join(shown)
+    return shown
 
 
 def _cut(title: str, width: int) -> str:
@@ -70,8 +88,9 @@ def write_report(
     facts: Mapping[str, Any],
     rows: Mapping[str, str],
     pictures: Mapping[str, Path] | None = None,
+    headline: Headline | None = None,
 ) -> None:
-    """Write report.html, results.csv and results.md into a folder.
+    """Write report.html, results.csv, headline.csv and results.md into a folder.
 
     Args:
         cells: what `evaluate.cells` returns, also when read back from Parquet.
@@ -80,17 +99,22 @@ def write_report(
             a table of its own where its value maps names to mappings.
         rows: row -> title, in the order of the tables.
         pictures: corpus -> its quality report's picture (PNG), which the page shows.
+        headline: means over targets; None: there are none.
 
     Raises:
         ConfigError: a row has no title.
     """
-    sections = group(cells, rows)
+    import pandas as pd
+
+    sections, headline = group(cells, rows), headline or Headline()
     folder.mkdir(parents=True, exist_ok=True)
     speakers = evaluate.speaker_uars(predictions, cells[cells["condition"] == CLEAN])
-    (folder / "report.html").write_text(page(sections, speakers, facts, rows, pictures or {}, cells), encoding="utf-8")
+    html = page(sections, speakers, facts, rows, pictures or {}, cells, headline)
+    (folder / "report.html").write_text(html, encoding="utf-8")
     (folder / "results.md").write_text(
-        _markdown(sections, facts, rows, report_conditions.table(cells, rows)), encoding="utf-8"
+        _markdown(sections, facts, rows, report_conditions.table(cells, rows), headline), encoding="utf-8"
     )
+    pd.DataFrame(headline.records, columns=RECORD).to_csv(folder / "headline.csv", index=False, lineterminator="\n")
     flat = cells.assign(
         labels=cells["labels"].map(" ".join),
         marks=cells["marks"].map("; ".join),
@@ -109,11 +133,16 @@ def _markdown(
     facts: Mapping[str, Any],
     rows: Mapping[str, str],
     conditions: Sequence[tuple[str, list[str], list[list[str]]]],
+    headline: Headline,
 ) -> str:
     def line(values: Iterable[str]) -> str:
         return "| " + " | ".join(_inline(value) for value in values) + " |"
 
     lines = ["# CLEP-DG results", "", _inline(text(facts.get("caption", ""))), ""]
+    for title, means in headline.tables:
+        lines += [f"## {title}", "", line(["method", *HEADER]), "|---|" + "---:|" * len(HEADER), *map(line, means), ""]
+    lines += [_inline(headline.note), ""] if headline.tables else []
+    lines += [*(f"- {_inline(sentence)}" for sentence in headline.sentences), "", "## What was run", ""]
     for name, value in facts.items():
         if is_table(value):
             lines += [f"- {name}", *(f"  - {key}: {_inline(text(item))}" for key, item in value.items())]

@@ -10,18 +10,13 @@ from clepdg.audio.corruptions import CLEAN
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.errors import ConfigError
 from clepdg.evaluation.cells import POOLED
+from clepdg.evaluation.intervals import UTTERANCES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Cell = dict[str, Any]
 
-INTERVALS = {
-    "bootstrap": "interval: percentile bootstrap over speakers",
-    "jackknife t": "interval: t on the speakers' jackknife pseudo-values",
-    "ignores speakers": "interval: bootstrap over utterances, ignores speakers, credits nothing",
-    "none": "no interval",
-}
 PROTOCOLS = {
     SUPERVISED: "Supervised, joint over all corpora",
     LEAVE_OUT: "Leave one corpus out",
@@ -40,8 +35,20 @@ def figure(value: float | None) -> str:
     return shown.replace("0.", ".", 1) if abs(float(shown)) < 1 else shown
 
 
-def _whole(cell: Cell) -> str:
-    return f"{figure(cell['uar_whole'])} ({cell['n_whole']:.0f})" if cell["uar_whole"] == cell["uar_whole"] else ""
+def interval_words(method: str, cleps: int) -> str:
+    """Return in words what an interval is over."""
+    if method == UTTERANCES:
+        return "over utterances: ignores speakers, credits nothing"
+    return f"t {method}" + (f" and {cleps} CLEP seeds" if cleps > 1 else "")
+
+
+def _test(cell: Cell) -> str:
+    return f"{figure(cell['uar_test'])} ({cell['n_test']:.0f})" if cell["uar_test"] == cell["uar_test"] else ""
+
+
+def _speakers(cell: Cell) -> str:
+    effective = f" ({cell['effective']:.1f})" if cell["speakers"] - cell["effective"] >= 0.05 else ""
+    return f"{cell['speakers']}{effective}"
 
 
 FIGURES: dict[str, Callable[[Cell], str]] = {
@@ -52,9 +59,9 @@ FIGURES: dict[str, Callable[[Cell], str]] = {
     "NLL": lambda cell: figure(cell["nll"]),
     "ECE": lambda cell: figure(cell["ece"]),
     "largest share": lambda cell: figure(cell["largest_share"]),
-    "whole (n)": _whole,
     "n": lambda cell: str(cell["n"]),
-    "speakers": lambda cell: str(cell["speakers"]),
+    "test part (n)": _test,
+    "speakers (effective)": _speakers,
     "chance": lambda cell: figure(cell["chance"]),
 }
 
@@ -99,7 +106,9 @@ def _letter(number: int) -> str:
 
 
 def _remarks(cell: Cell) -> list[str]:
-    return [INTERVALS[cell["interval"]], *cell["marks"]]
+    none = cell["interval"] == "none"
+    found = "no interval" if none else f"interval: {interval_words(cell['interval'], cell['clep_seeds'])}"
+    return [found, *cell["marks"]]
 
 
 def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Section]:
@@ -126,7 +135,7 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
     return sections
 
 
-def headline(cells: "pd.DataFrame") -> "pd.DataFrame":
+def headline_cells(cells: "pd.DataFrame") -> "pd.DataFrame":
     """Select the cells of the headline targets.
 
     All corpora of fold supervised together, and every other fold's.

@@ -41,11 +41,11 @@ def compute_evaluate(work: Work) -> Computed:
     cells = fold_results.result_cells(
         predictions,
         labels(label_set),
-        resamples=config.resamples,
         confidence=config.confidence,
         split_units=work.config["split_units"],
         new_labels=work.config["new_labels"],
         ceilings=work.config["ceilings"],
+        transductive=[each["row"] for each in work.config["heads"] if each["centring"] == "target"],
     )
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     contexts_table(work, set(every.utterance_id[every.split == "test"])).to_parquet(work.folder / FILE, index=False)

@@ -16,24 +16,29 @@ def compute_report(work: Work) -> Computed:
     import pandas as pd
 
     from clepdg.dataset import quality
-    from clepdg.evaluation.cells import CELL
+    from clepdg.evaluation import targets
+    from clepdg.evaluation.cells import CELL, rows_on_test_part
     from clepdg.evaluation.predictions import COLUMNS, coded
     from clepdg.hashing import digest_file
     from clepdg.report import facts as of
     from clepdg.report import report
-    from clepdg.report.tables import headline
+    from clepdg.report.headline import headline
+    from clepdg.report.tables import headline_cells
     from clepdg.store.readers import read_frame
 
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
     cells = pd.concat([read_frame(folder / "cells.parquet", CELL) for folder in folders], ignore_index=True)
     predictions = coded(pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True))
     settings = work.records[f"evaluate/{work.config['folds'][0]}"].config
-    names, options = labels(settings["label_set"]), settings["evaluate"]
+    names, confidence = labels(settings["label_set"]), settings["evaluate"]["confidence"]
+    test_only = rows_on_test_part(cells)
+    left_out = targets.left_out(predictions, names, test_only)
+    means = headline(left_out, targets.supervised(predictions, names), work.config["rows"], confidence=confidence)
     corpora = {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]}
     facts = {
         **work.config["facts"],
-        **of.credit_facts(predictions, names, work.config["corpora"], work.config["untestable"]),
-        **of.learnt_facts(predictions, names, resamples=options["resamples"], confidence=options["confidence"]),
+        **of.credit_facts(left_out, work.config["corpora"], work.config["untestable"]),
+        **of.learnt_facts(predictions, names, confidence=confidence, test_only=test_only),
         **of.acoustics_facts([read_frame(folder / FILE, ()) for folder in folders], work.config["never_heard"]),
         **of.model_facts(_model_figures(work)),
         **of.diagnostics_facts(
@@ -45,10 +50,10 @@ def compute_report(work: Work) -> Computed:
     }
     facts["caption"] += of.caption_of_partial(corpora)
     pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
-    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures)
-    table = report.table(headline(cells), work.config["rows"])
+    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures, means)
+    table = report.table(headline_cells(cells), work.config["rows"])
     notes = [textwrap.fill(note, WIDTH) for note in (facts["caption"], f"{of.CREDIT}: {facts[of.CREDIT]}.")]
-    (work.folder / "table.txt").write_text("\n".join([table, "", *notes]) + "\n")
+    (work.folder / "table.txt").write_text("\n".join([report.headline_table(means), "", table, "", *notes]) + "\n")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
 
 

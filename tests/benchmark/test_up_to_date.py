@@ -16,7 +16,6 @@ OVERRIDES = {
     "acpt.contexts": 2,
     "acpt.epochs": 1,
     "classifier.steps": 2,
-    "evaluate.resamples": 100,
 }
 
 DRIVER = """

@@ -20,7 +20,6 @@ SMALL = {
     "acpt.epochs": 2,
     "acpt.tokens": 1,
     "classifier.steps": 5,
-    "evaluate.resamples": 100,
 }
 
 

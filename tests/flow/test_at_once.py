@@ -20,7 +20,6 @@ OVERRIDES = {
     "clep.epochs": 1,
     "clep.steps_per_epoch": 2,
     "clep.batch_size": 4,
-    "evaluate.resamples": 100,
     "rows": "clep-zero-shot",
     "protocols": "supervised",
 }

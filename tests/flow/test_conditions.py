@@ -13,7 +13,7 @@ from tests.flow.small import run_nodes
 BOTH, SUPERVISED = ("supervised", "leave-one-corpus-out"), ("supervised",)
 CORPORA = ("synthetic-1", "synthetic-2")
 CONFIG = replace(
-    build("demo", corpora=CORPORA, overrides={"synthetic.utterances": 16, "evaluate.resamples": 100}),
+    build("demo", corpora=CORPORA, overrides={"synthetic.utterances": 16}),
     rows=("log-mel",),
 )
 

@@ -25,7 +25,6 @@ OVERRIDES = {
     "acpt.epochs": 6,
     "acpt.tokens": 1,
     "classifier.steps": 25,
-    "evaluate.resamples": 100,
     "rows": "majority,clep-zero-shot,text-acpt",
     "protocols": "supervised",
 }

@@ -29,7 +29,6 @@ OVERRIDES = {
     "acpt.epochs": 3,
     "acpt.tokens": 1,
     "classifier.steps": 20,
-    "evaluate.resamples": 100,
     "evaluate.conditions": ["babble-5dB"],
     "rows": ["log-mel", "clep-zero-shot-centred", "text-random", "text-acpt"],
 }

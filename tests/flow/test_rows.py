@@ -60,8 +60,9 @@ def test_rows_that_are_unlike_the_others_say_so(cells):
         assert any("added by its word alone" in mark for mark in cell["marks"]) == added
         assert (CEILING in cell["marks"]) == (cell["row"] == "target-probe")
     of_row = cells.set_index("row")
-    assert pd.isna(of_row.uar_whole["target-probe"])
-    assert of_row.uar_whole.drop("target-probe").notna().all()
+    test_parts = {"target-probe", "text-acpt-target-centred"}
+    assert set(of_row.index[of_row.part == "test"]) == test_parts
+    assert (of_row.n[of_row.part == "whole"] > of_row.n_test[of_row.part == "whole"]).all()
 
 
 def test_the_report_names_every_row(ran):

@@ -21,7 +21,6 @@ SETTINGS = {
     "clep.epochs": 1,
     "clep.steps_per_epoch": 2,
     "clep.batch_size": 4,
-    "evaluate.resamples": 100,
     "protocols": "supervised",
     "rows": "majority,clep-zero-shot",
 }

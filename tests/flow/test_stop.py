@@ -28,7 +28,7 @@ SMALL = (
         "clep.batch_size=4",
     ),
     *("--set", "acpt.contexts=2", "--set", "acpt.epochs=3"),
-    *("--set", "classifier.steps=5", "--set", "evaluate.resamples=100", "--set", "protocols=supervised"),
+    *("--set", "classifier.steps=5", "--set", "protocols=supervised"),
     *("--set", "rows=clep-zero-shot,text-acpt"),
 )
 COMMAND = str(Path(sys.executable).with_name("clep-dg"))

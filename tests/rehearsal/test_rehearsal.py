@@ -18,7 +18,6 @@ FEW = {
     "acpt.contexts": 8,
     "acpt.epochs": 1,
     "classifier.steps": 20,
-    "evaluate.resamples": 100,
 }
 FIVE = ("ravdess", "crema-d", "tess", "emodb", "meld")
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
 from clepdg.errors import ClepError
-from clepdg.evaluation.cells import CORRUPTED, cells, speaker_uars
+from clepdg.evaluation.cells import CORRUPTED, cells, rows_on_test_part, speaker_uars
 from clepdg.evaluation.predictions import probability_columns, to_arrays
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -50,7 +50,7 @@ def answer(utterances: pd.DataFrame, fold: str, row: str, seeds: tuple[str, ...]
 
 
 def compute(predictions: pd.DataFrame) -> pd.DataFrame:
-    table = cells(predictions, LABELS, resamples=200, confidence=0.95, split_units=UNITS)
+    table = cells(predictions, LABELS, confidence=0.95, split_units=UNITS)
     return table.set_index(["fold", "target", "row", "condition"])
 
 
@@ -80,12 +80,13 @@ def test_there_is_one_cell_per_fold_target_row_and_condition(table: pd.DataFrame
     assert list(table.index) == [*supervised, ("leave-out-alpha", "alpha", "text-acpt", "clean")]
 
 
-def test_every_cell_is_scikit_learns_figure_on_the_predictions_of_its_test_part(
+def test_every_cell_is_scikit_learns_figure_on_its_targets_predictions(
     predictions: pd.DataFrame, table: pd.DataFrame
 ) -> None:
     for (fold, target, row, _), cell in table.iterrows():
-        own = predictions[(predictions[["fold", "row", "split"]] == [fold, row, "test"]).all(axis=1)]
+        own = predictions[(predictions[["fold", "row"]] == [fold, row]).all(axis=1)]
         own = own if target == "pooled" else own[own["corpus"] == target]
+        assert cell["part"] == ("test" if fold == "supervised" else "whole")
         kept = list(cell["recalls"])
         seeds = [part for _, part in own.groupby("seed")]
         recalls = [recall_score(p["true"], p["predicted"], labels=kept, average="macro") for p in seeds]
@@ -101,12 +102,24 @@ def test_every_cell_is_scikit_learns_figure_on_the_predictions_of_its_test_part(
         assert np.mean(list(cell["recalls"].values())) == pytest.approx(cell["uar"])
 
 
-def test_the_whole_target_is_a_second_column_of_leave_out_only(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
-    own = predictions.query("fold == 'leave-out-alpha'")
+def test_a_left_out_target_counts_whole_and_its_test_part_is_a_second_column(
+    predictions: pd.DataFrame, table: pd.DataFrame
+) -> None:
+    test = predictions.query("fold == 'leave-out-alpha' and split == 'test'")
     cell = table.loc[("leave-out-alpha", "alpha", "text-acpt", "clean")]
-    assert cell["uar_whole"] == pytest.approx(recall_score(own["true"], own["predicted"], average="macro"))
-    assert (cell["n_whole"], cell["n"]) == (len(ALPHA) + 200, len(ALPHA))
-    assert table.loc["supervised", ["uar_whole", "n_whole"]].isna().all(axis=None)
+    assert cell["uar_test"] == pytest.approx(recall_score(test["true"], test["predicted"], average="macro"))
+    assert (cell["n"], cell["n_test"]) == (len(ALPHA) + 200, len(ALPHA))
+    assert table.loc["supervised", ["uar_test", "n_test"]].isna().all(axis=None)
+
+
+def test_a_row_that_learns_from_the_target_or_hears_its_test_part_keeps_to_that_part(predictions: pd.DataFrame) -> None:
+    left_out = predictions.query("fold == 'leave-out-alpha'")
+    both = pd.concat([left_out, left_out.assign(row="target-probe")])
+    table = cells(both, LABELS, confidence=0.95, split_units=UNITS, test_only=["target-probe"]).set_index("row")
+    of_test = table.loc["target-probe"]
+    assert (of_test["part"], of_test["n"], of_test["uar"]) == ("test", len(ALPHA), of_test["uar_test"])
+    assert of_test["uar_test"] == table.loc["text-acpt", "uar_test"] != table.loc["text-acpt", "uar"]
+    assert rows_on_test_part(table.reset_index()) == {"target-probe"}
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +130,14 @@ def by_text() -> pd.DataFrame:
     return answer(pd.concat([BETA, train]), "leave-out-beta", "text-acpt", SEEDS)
 
 
-def test_the_whole_target_is_over_the_classes_that_its_test_part_keeps(by_text: pd.DataFrame) -> None:
+def test_a_class_is_left_out_where_the_part_that_counts_lacks_it(by_text: pd.DataFrame) -> None:
     cell = compute(by_text).loc[("leave-out-beta", "beta", "text-acpt", "clean")]
-    kept, seeds = ["angry", "neutral", "sad"], [part for _, part in by_text.groupby("seed")]
+    assert list(cell["recalls"]) == list(LABELS)
+    test = by_text[by_text["split"] == "test"]
+    kept, seeds = ["angry", "neutral", "sad"], [part for _, part in test.groupby("seed")]
     recalls = [recall_score(p["true"], p["predicted"], labels=kept, average="macro") for p in seeds]
-    assert cell["uar_whole"] == pytest.approx(np.mean(recalls))
-    assert cell["n_whole"] == len(by_text) // 2
+    assert cell["uar_test"] == pytest.approx(np.mean(recalls))
+    assert cell["n_test"] == len(test) // 2
 
 
 def test_a_pair_is_a_cell_of_its_own_after_the_others(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -158,7 +173,7 @@ def test_what_is_not_split_by_speaker_is_marked_also_in_the_pool(table: pd.DataF
 def test_a_left_out_corpus_is_marked_by_its_sources_split_not_by_its_own() -> None:
     made = pd.concat(answer(part, f"leave-out-{part['corpus'].iloc[0]}", "text-acpt", SEEDS) for part in (ALPHA, BETA))
     units = {"alpha": "speaker", "beta": "text"}
-    table = cells(made, LABELS, resamples=50, confidence=0.95, split_units=units).set_index("target")
+    table = cells(made, LABELS, confidence=0.95, split_units=units).set_index("target")
     mark = "selected on speakers that it may have learnt from: beta"
     assert mark in table.loc["alpha", "marks"]
     assert not any("speakers that" in said or "disjoint" in said for said in table.loc["beta", "marks"])
@@ -166,7 +181,7 @@ def test_a_left_out_corpus_is_marked_by_its_sources_split_not_by_its_own() -> No
 
 def test_a_corpus_with_a_split_of_its_own_is_marked(predictions: pd.DataFrame) -> None:
     units = {"alpha": "speaker", "beta": "official"}
-    table = cells(predictions, LABELS, resamples=50, confidence=0.95, split_units=units)
+    table = cells(predictions, LABELS, confidence=0.95, split_units=units)
     marked = {
         cell["target"]
         for cell in table[table.fold == "supervised"].to_dict("records")
@@ -191,15 +206,11 @@ def test_too_few_speakers_mean_no_test_and_a_listing_by_speaker(predictions: pd.
         assert line["n"] == len(own) // 2
 
 
-def test_speakers_are_listed_by_what_they_say_in_the_test_part(by_text: pd.DataFrame) -> None:
+def test_speakers_are_listed_by_what_they_say_in_the_part_that_counts(by_text: pd.DataFrame) -> None:
     listed = speaker_uars(by_text, compute(by_text).reset_index()).set_index("speaker")
-    test = by_text[by_text["split"] == "test"]
-    assert set(listed.index) == set(test["speaker"]) and len(listed) == 2
-    for speaker, own in test.groupby("speaker"):
-        kept = ["angry", "neutral", "sad"]
-        by_seed = [
-            recall_score(p["true"], p["predicted"], labels=kept, average="macro") for _, p in own.groupby("seed")
-        ]
+    assert set(listed.index) == set(by_text["speaker"]) and len(listed) == 2
+    for speaker, own in by_text.groupby("speaker"):
+        by_seed = [recall_score(p["true"], p["predicted"], average="macro") for _, p in own.groupby("seed")]
         assert listed.uar[speaker] == pytest.approx(np.mean(by_seed))
         assert listed.n[speaker] == len(own) // 2
 
@@ -224,10 +235,10 @@ def test_where_sessions_are_what_is_independent_few_of_them_are_listed(predictio
     assert speaker_uars(by_speaker, compute(by_speaker).reset_index()).empty
 
 
-def test_the_mean_over_corruptions_is_resampled_like_a_seed(predictions: pd.DataFrame) -> None:
+def test_the_mean_over_families_of_corruptions_has_an_interval(predictions: pd.DataFrame) -> None:
     test = predictions[(predictions["fold"] == "supervised") & (predictions["row"] == "text-acpt")]
     heard, swapped = [test], dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
-    for step, condition in ((3, "white-0dB"), (2, "room-long")):
+    for step, condition in ((3, "white-0dB"), (4, "hum-0dB"), (2, "room-long")):
         wrong = np.arange(len(test)) % step == 0
         heard.append(
             test.assign(condition=condition, predicted=test["predicted"].where(~wrong, test["predicted"].map(swapped)))
@@ -235,15 +246,17 @@ def test_the_mean_over_corruptions_is_resampled_like_a_seed(predictions: pd.Data
     table = compute(pd.concat(heard, ignore_index=True)).reset_index()
     for target, own in table.groupby("target"):
         of = own.set_index("condition")
-        assert of.loc["clean", "uar_corrupted"] == pytest.approx(of.uar[["white-0dB", "room-long"]].mean()), target
+        expected = (of.uar["white-0dB"] + of.uar["hum-0dB"]) / 4 + of.uar["room-long"] / 2
+        assert of.loc["clean", "uar_corrupted"] == pytest.approx(expected), target
         assert of.loc["clean", "low_corrupted"] < of.loc["clean", "uar_corrupted"] < of.loc["clean", "high_corrupted"]
         assert of.loc[["white-0dB", "room-long"], list(CORRUPTED)].isna().all(axis=None)
-    # conditions as seeds of one condition are the same statistic on the same resamples
+    # conditions of equal weight as later seeds of one condition are the same statistic
     renamed = [
         part.assign(condition="clean", seed=part["seed"].str.replace("l0", f"l{number}"))
-        for number, part in enumerate(heard[1:])
+        for number, part in enumerate((heard[1], heard[3]))
     ]
     seeds = compute(pd.concat(renamed, ignore_index=True)).reset_index().set_index("target")
+    table = compute(pd.concat([heard[0], heard[1], heard[3]], ignore_index=True)).reset_index()
     both = table[table.condition == "clean"].set_index("target")
     for ours, theirs in zip(CORRUPTED, ("uar", "low", "high"), strict=True):
         assert both[ours].to_dict() == pytest.approx(seeds[theirs].to_dict())
@@ -271,22 +284,26 @@ def test_clusters_are_what_a_column_cluster_says() -> None:
     predictions = answer(ALPHA, "supervised", "text-acpt", SEEDS)
     predictions["cluster"] = "session " + predictions["speaker"].str[-1]
     cell = compute(predictions).iloc[0]
-    assert (cell["speakers"], cell["interval"]) == (24, "jackknife t")
+    assert (cell["speakers"], cell["interval"]) == (24, "over clusters")
+
+
+def test_a_few_speakers_who_say_most_are_few_and_are_said_so() -> None:
+    leads = corpus("alpha", 2, (200, 200, 200, 200))
+    others = corpus("alpha", 20, (20, 20, 20, 20), split="others").assign(split="test")
+    cell = compute(answer(pd.concat([leads, others]), "supervised", "text-acpt", SEEDS)).iloc[0]
+    assert cell["speakers"] == 22 and cell["effective"] == pytest.approx(880**2 / (2 * 400**2 + 20 * 4**2))
+    assert "22 speakers, effectively 2.4: no test" in cell["marks"] and cell["interval"] == "ignores speakers"
 
 
 def test_the_same_predictions_give_the_same_cells_in_any_order(predictions: pd.DataFrame, table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(compute(predictions.iloc[::-1].reset_index(drop=True)), table)
 
 
-def test_rows_on_the_same_utterances_share_their_resamples() -> None:
-    one = answer(ALPHA, "supervised", "text-acpt", SEEDS)
-    table = compute(pd.concat([one, one.assign(row="twin")]))
-    assert table["low"].nunique() == table["high"].nunique() == 1
-
-
 def test_a_target_without_test_utterances_is_a_cell_that_says_so() -> None:
     train = corpus("alpha", 9, (5, 5, 5, 5), split="train")
-    cell = compute(answer(train, "leave-out-alpha", "text-acpt", SEEDS)).iloc[0]
+    answers = answer(train, "leave-out-alpha", "text-acpt", SEEDS)
+    assert compute(answers).iloc[0]["n"] == 20
+    cell = cells(answers, LABELS, confidence=0.95, split_units=UNITS, test_only=["text-acpt"]).iloc[0]
     assert np.isnan([cell["uar"], cell["low"], cell["nll"], cell["ece"], cell["chance"]]).all()
     assert cell["n"] == 0 and "without angry (0 utterances)" in cell["marks"]
 

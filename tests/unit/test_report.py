@@ -57,7 +57,7 @@ def predictions() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def cells(predictions: pd.DataFrame) -> pd.DataFrame:
     units = {"alpha": "speaker", "beta": "official"}
-    return evaluate.cells(predictions, LABELS, resamples=100, confidence=0.95, split_units=units)
+    return evaluate.cells(predictions, LABELS, confidence=0.95, split_units=units)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_the_table_shows_each_cells_own_figures(cells: pd.DataFrame) -> None:
         section = f"supervised: {cell['target']}" if cell["fold"] == "supervised" else cell["fold"]
         line = line_of(text, section, ROWS[cell["row"]][:12])
         interval = f"[{figure(cell['low'])}, {figure(cell['high'])}]"
-        whole = f"{figure(cell['uar_whole'])} (75)" if cell["fold"] != "supervised" else ""
-        for shown in (figure(cell["uar"]), interval, figure(cell["war"]), whole, str(cell["n"]), ".333"):
+        test = f"{figure(cell['uar_test'])} (72)" if cell["fold"] != "supervised" else ""
+        for shown in (figure(cell["uar"]), interval, figure(cell["war"]), test, str(cell["n"]), ".333"):
             assert shown in line
 
 
@@ -121,7 +121,7 @@ def test_marks_are_footnotes_and_what_is_said_of_every_cell_is_said_once(cells: 
     collapsed = line_of(text, "supervised: beta", "majority").split("  ")[-1].split()
     assert letter["collapsed"] in collapsed and letter["3 speakers: no test"] in collapsed
     acpt = line_of(text, "supervised: alpha", "text").split("  ")[-1].split()
-    assert [notes[name] for name in acpt] == ["interval: percentile bootstrap over speakers"]
+    assert [notes[name] for name in acpt] == ["interval: t over speakers"]
 
 
 def test_targets_choose_what_is_shown(cells: pd.DataFrame) -> None:
@@ -225,20 +225,21 @@ def test_conditions_have_a_table_and_a_picture_of_their_own_and_the_main_tables_
     tmp_path: Path, noisy: pd.DataFrame, cells: pd.DataFrame
 ) -> None:
     units = {"alpha": "speaker", "beta": "official"}
-    every = evaluate.cells(noisy, LABELS, resamples=100, confidence=0.95, split_units=units)
+    every = evaluate.cells(noisy, LABELS, confidence=0.95, split_units=units)
     assert table(every, ROWS) == table(cells, ROWS)
-    assert every[every["condition"] != "clean"]["uar_whole"].isna().all()
     found = {title: (header, lines) for title, header, lines in conditions.table(every, ROWS)}
     assert set(found) == {"supervised: pooled", "leave-out-alpha", "leave-out-beta"}
     header, lines = found["supervised: pooled"]
-    assert header == ["clean", "hum", "room-long", "white", "all but clean", "[low, high]"]
+    assert header == ["clean", "hum", "white", "noise", "room-long", "mean over families", "[low, high]"]
     probe = every[(every["target"] == "pooled") & (every["row"] == "probe")].set_index("condition")
     own, clean = probe["uar"], probe.loc["clean"]
     white = own[["white-20dB", "white-0dB"]].mean()
-    assert clean["low_corrupted"] < own.drop("clean").mean() < clean["high_corrupted"]
-    assert lines[-1] == [ROWS["probe"], *map(figure, (own["clean"], own["hum-10dB"], own["room-long"], white)),
-                         figure(own.drop("clean").mean()),
-                         f"[{figure(clean['low_corrupted'])}, {figure(clean['high_corrupted'])}]"]  # fmt: skip
+    noise = own[["white-20dB", "white-0dB", "hum-10dB"]].mean()
+    families = (noise + own["room-long"]) / 2
+    assert clean["low_corrupted"] < families < clean["high_corrupted"]
+    shown = (own["clean"], own["hum-10dB"], white, noise, own["room-long"], families)
+    interval = f"[{figure(clean['low_corrupted'])}, {figure(clean['high_corrupted'])}]"
+    assert lines[-1] == [ROWS["probe"], *map(figure, shown), interval]
     write_report(tmp_path, every, noisy, FACTS, ROWS)
     page = Page((tmp_path / "report.html").read_text())
     assert page.open == [] and "In noise, in rooms, over lines" in page.said
@@ -262,6 +263,6 @@ def test_without_conditions_there_is_no_such_part(folder: Path, cells: pd.DataFr
 
 def test_a_cell_without_utterances_is_a_dash_not_a_crash(tmp_path: Path, predictions: pd.DataFrame) -> None:
     train = predictions[predictions["fold"] == "leave-out-beta"].assign(split="train")
-    cells = evaluate.cells(train, LABELS, resamples=100, confidence=0.95, split_units={"beta": "speaker"})
+    cells = evaluate.cells(train, LABELS, confidence=0.95, split_units={"beta": "speaker"}, test_only=ROWS)
     write_report(tmp_path, cells, train, {}, ROWS)
     assert line_of(table(cells, ROWS), "leave-out-beta", "majority").split() == "majority – [–, –] – 0 –".split()

@@ -24,7 +24,7 @@ from clepdg.config.rows import (
 from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, TextConfig
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.errors import ConfigError
-from clepdg.evaluation.special_rows import CEILING, annotate, new_emotion
+from clepdg.evaluation.special_rows import CEILING, TRANSDUCTIVE, annotate, new_emotion
 from clepdg_flows.graph.titles import title
 
 
@@ -108,19 +108,16 @@ def test_unlike_rows_are_marked_and_the_others_are_left_alone():
         {
             "row": ["text-acpt", "new-sad", "target-probe"],
             "recalls": [{"angry": 0.5, "sad": 0.2}] * 3,
-            "uar_whole": [0.4, 0.4, 0.9],
-            "n_whole": pd.array([7, 7, 7], dtype="Int64"),
+            "uar_test": [0.4, 0.4, 0.9],
+            "n_test": pd.array([7, 7, 7], dtype="Int64"),
             "marks": [["collapsed"], [], []],
         }
     )
-    found = annotate(cells, {"new-sad": "sad"}, ["target-probe"]).set_index("row")
-    assert found.marks["text-acpt"] == ["collapsed"]
+    found = annotate(cells, {"new-sad": "sad"}, ["target-probe"], ["text-acpt"]).set_index("row")
+    assert found.marks["text-acpt"] == ["collapsed", TRANSDUCTIVE]
     assert pd.isna(found.new_label["text-acpt"])
-    assert found.uar_whole["text-acpt"] == 0.4
     assert found.new_recall["new-sad"] == 0.2
     assert found.marks["new-sad"] == [
         "sad was added by its word alone: new recall 0.200, others uar 0.500, harmonic mean 0.286"
     ]
     assert found.marks["target-probe"] == [CEILING]
-    assert math.isnan(found.uar_whole["target-probe"])
-    assert pd.isna(found.n_whole["target-probe"])

@@ -1,0 +1,161 @@
+"""The report's headline: each row's mean over targets, beside the floor, in tables and in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from clepdg.audio.corruptions import CLEAN
+from clepdg.config.rows import MAIN_ROW
+from clepdg.evaluation.credit import RIVALS
+from clepdg.evaluation.marks import seed_marks
+from clepdg.evaluation.targets import OverTargets, Target, average
+from clepdg.report.tables import figure
+
+FLOOR: Final = "log-mel"
+METHODS: Final = ("clep-zero-shot", MAIN_ROW)  # of which words say how they stand beside the floor
+HEADER: Final = ("UAR", "[low, high]", "minus floor", "[low, high]", "these corpora alone", "targets")
+RECORD: Final = (
+    *("where", "row", "uar", "low", "high", "targets", "minus_floor", "low_minus_floor", "high_minus_floor"),
+    *("low_these_corpora", "high_these_corpora"),
+)
+NOTE: Final = (
+    "Targets have equal weight. [low, high]: {confidence:.0%}, over targets x speakers x CLEP seeds. These corpora"
+    " alone: the difference's interval over speakers x CLEP seeds, which says nothing of another corpus."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """Tables (title, lines below HEADER), and sentences.
+
+    Attributes:
+        records: every line of the tables, unrounded.
+    """
+
+    note: str = ""
+    tables: list[tuple[str, list[list[str]]]] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+def headline(
+    left_out: Sequence[Target], supervised: Sequence[Target], rows: Mapping[str, str], *, confidence: float
+) -> Headline:
+    """Compute the headline.
+
+    Args:
+        left_out: the targets of the leave-out folds.
+        supervised: the test parts of the corpora of fold supervised.
+        rows: row -> title, in the order of the tables.
+        confidence: of the intervals.
+    """
+    marks = seed_marks({seed for target in (*left_out, *supervised) for seed in target.seeds})
+    found = Headline(note=" ".join([NOTE.format(confidence=confidence), *(f"{_upper(mark)}." for mark in marks)]))
+    for targets, where in ((left_out, "left-out targets"), (supervised, "supervised corpora")):
+        for conditions, words in (([CLEAN], "clean"), (None, "mean over families of corruptions")):
+            _add(found, targets, rows, conditions, f"{len(targets)} {where}, {words}", confidence)
+    return found
+
+
+def _add(
+    found: Headline,
+    targets: Sequence[Target],
+    rows: Mapping[str, str],
+    conditions: list[str] | None,
+    where: str,
+    confidence: float,
+) -> None:
+    """Add a table, where there are several targets, and its sentences."""
+    means = {row: average(targets, row, conditions) for row in rows}
+    above = {row: average(targets, row, conditions, minus=FLOOR) if row != FLOOR else None for row in rows}
+    lines = []
+    for row, mean in means.items():
+        if mean is not None and len(targets) > 1:
+            difference = above[row]
+            part = ", test parts" * any(target.on_test_part([row]) for target in targets)
+            lines.append([rows[row], *_line(mean, difference, confidence), f"{mean.targets}{part}"])
+            found.records.append({"where": where, "row": row, **_record(mean, difference, confidence)})
+    if lines:
+        found.tables.append((f"Mean over {where}", lines))
+    for row in METHODS:
+        ours, floor, difference = means.get(row), means.get(FLOOR), above.get(row)
+        if ours and floor and difference:
+            behind = [target.name for target in targets if _below(target, row, FLOOR, conditions)]
+            said = (
+                f"{_verdict(rows[row], 'the floor', difference, confidence)}, mean over {where}: {figure(ours.value)}"
+            )
+            said += f" against {figure(floor.value)}, {_difference(difference, confidence)}"
+            found.sentences.append(said + (f"; the floor is ahead on {', '.join(behind)}." if behind else "."))
+    found.sentences.extend(_best_rival(targets, means, rows, conditions, where, confidence))
+
+
+def _best_rival(
+    targets: Sequence[Target],
+    means: Mapping[str, OverTargets | None],
+    rows: Mapping[str, str],
+    conditions: list[str] | None,
+    where: str,
+    confidence: float,
+) -> list[str]:
+    """Return a sentence on the main row and the best of its rivals."""
+    rivals = {row: mean.value for row in RIVALS if (mean := means.get(row)) is not None}
+    if not means.get(MAIN_ROW) or not rivals:
+        return []
+    best = max(rivals, key=lambda row: rivals[row])
+    difference = average(targets, MAIN_ROW, conditions, minus=best)
+    if difference is None:
+        return []
+    verdict = _verdict(rows[MAIN_ROW], f"its best rival ({rows[best]})", difference, confidence)
+    return [f"{verdict}, mean over {where}: {_difference(difference, confidence)}."]
+
+
+def _verdict(ours: str, theirs: str, difference: OverTargets, confidence: float) -> str:
+    """Return in words which of two is ahead, and whether beyond the interval over targets."""
+    low, high = difference.sample.interval(confidence)
+    first, second = (ours, theirs) if difference.value >= 0 else (theirs, ours)
+    if low > 0 or high < 0:
+        return f"{_upper(first)} beats {second}"
+    ahead = f"is ahead of {second}, but not beyond the interval" if difference.value else f"ties with {second}"
+    return f"{_upper(first)} {ahead}"
+
+
+def _upper(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def _difference(difference: OverTargets, confidence: float) -> str:
+    sample, these = (_interval(mean.interval(confidence), signed) for mean in (difference.sample, difference.these))
+    return f"{signed(difference.value)} {sample} over targets, {these} on these corpora alone"
+
+
+def _below(target: Target, row: str, other: str, conditions: list[str] | None) -> bool:
+    mean = target.mean(row, target.conditions(row) if conditions is None else conditions, minus=other)
+    return mean is not None and mean.value < 0
+
+
+def signed(value: float | None) -> str:
+    """Format a difference with its sign."""
+    shown = figure(value)
+    return shown if shown.startswith(("-", "–")) else f"+{shown}"
+
+
+def _interval(bounds: tuple[float, float], show: Any) -> str:
+    return f"[{show(bounds[0])}, {show(bounds[1])}]"
+
+
+def _line(mean: OverTargets, difference: OverTargets | None, confidence: float) -> list[str]:
+    own = [figure(mean.value), _interval(mean.sample.interval(confidence, low=0.0), figure)]
+    if difference is None:
+        return [*own, "", "", ""]
+    bounds = [_interval(each.interval(confidence), signed) for each in (difference.sample, difference.these)]
+    return [*own, signed(difference.value), *bounds]
+
+
+def _record(mean: OverTargets, difference: OverTargets | None, confidence: float) -> dict[str, Any]:
+    low, high = mean.sample.interval(confidence, low=0.0)
+    found: dict[str, Any] = {"uar": mean.value, "low": low, "high": high, "targets": mean.targets}
+    if difference is not None:
+        bounds = (*difference.sample.interval(confidence), *difference.these.interval(confidence))
+        names = ("low_minus_floor", "high_minus_floor", "low_these_corpora", "high_these_corpora")
+        found |= {"minus_floor": difference.value, **dict(zip(names, bounds, strict=True))}
+    return found
