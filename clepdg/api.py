@@ -71,7 +71,7 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
     >>> load_clap("micro").encode_text(["happy speech"]).shape
     torch.Size([1, 128])
     """
-    from clepdg.config.model_pins import DUAL, LAION, dual_parts, pinned_revision
+    from clepdg.config.model_pins import DUAL, DUAL_CONTEXT, LAION, dual_parts, pinned_revision
     from clepdg.config.schema import MICRO, MICRO_CONTEXT
     from clepdg.download import hub
     from clepdg.models.dual import build_dual
@@ -86,10 +86,11 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
             folder = hub.fetch(part, str(commit), choose)
         return folder
 
-    if str(name) == MICRO_CONTEXT or str(name).startswith(LAION):
+    by_a_run = str(name) == MICRO_CONTEXT or str(name).startswith(DUAL_CONTEXT)
+    if by_a_run or str(name).startswith(LAION):
         expected = f'"{MICRO}", a folder, a hub name such as "laion/clap-htsat-unfused", or "{DUAL}AUDIO+TEXT"'
         file = "load the folder that clep-dg import-laion FILE.pt FOLDER writes"
-        do = f"a run pretrains it: clep-dg run --backbone {MICRO_CONTEXT}" if str(name) == MICRO_CONTEXT else file
+        do = f"a run pretrains it: clep-dg run --backbone {name}" if by_a_run else file
         raise ConfigError("This backbone can't be loaded by its name here.", got=name, expected=expected, do=do)
     if str(name) == MICRO:
         return build_micro(seed, device=device)

@@ -15,6 +15,7 @@ SLOW = (
     "tests/flow/test_crashes.py",
     "tests/flow/test_devices.py",
     "tests/flow/test_disk.py",
+    "tests/flow/test_dual_context.py",
     "tests/flow/test_fan_out.py",
     "tests/flow/test_flow.py::test_a_clep_that_is_mixed",
     "tests/flow/test_flow.py::test_a_failed_fold",
@@ -58,6 +59,8 @@ SLOW = (
     "tests/unit/test_upstream.py::test_what_can_t_be_asked_is_a_note[answer0",
 )
 QUICK = (  # of these, what `make test` runs
+    "tests/flow/test_dual_context.py::test_each_fold",
+    "tests/flow/test_dual_context.py::test_up_to_the_backbone",
     "tests/unit/test_clep.py::test_a_killed_training_goes_on_bit_for_bit[1-whole]",
     "tests/unit/test_clep_variants.py::test_the_same_seed_gives_the_same_bytes_also_after_a_kill[plain]",
     "tests/unit/test_intervals.py::test_a_true_null_is_rejected_at_most_six_times_in_a_hundred_and_a_uar_is_covered[sizes0-False-0.03-3",
@@ -72,7 +75,7 @@ TOUCHED = {  # a changed file below this -> the long tests that hold it
     "clepdg/dataset/": ("tests/flow/test_kill.py", "tests/flow/test_leakage.py"),
     "clepdg/corpora/": ("tests/unit/test_adding.py", "tests/e2e"),
     "clepdg/method/": ("tests/unit/test_clep.py", "tests/unit/test_clep_variants.py", "tests/unit/test_environments.py",
-                       "tests/unit/test_dual_training.py",
+                       "tests/unit/test_dual_training.py", "tests/flow/test_dual_context.py",
                        "tests/flow/test_heads.py", "tests/flow/test_leakage.py", "tests/e2e"),
     "clepdg/models/": ("tests/unit/test_laion.py", "tests/e2e"),
     "clepdg/evaluation/": ("tests/unit/test_credit.py", "tests/unit/test_intervals.py", "tests/flow/test_results.py",

@@ -15,6 +15,8 @@ TABLE: Final = "models.csv"  # the pins, beside the corpora's cards
 LAION: Final = "laion:"  # a backbone's name that begins so is one of LAION's own checkpoints
 LAION_REPOSITORY: Final = "lukewys/laion_clap"  # which the laion_clap package downloads from
 DUAL: Final = "dual:"  # "dual:AUDIO+TEXT", each a folder or a hub name
+DUAL_CONTEXT: Final = "dual-context:"  # the same, with heads that are pretrained on environments
+DUALS: Final = (DUAL, DUAL_CONTEXT)
 ROBERTA: Final = "FacebookAI/roberta-base"
 FUSION: Final = ("630k-fusion-best", "630k-audioset-fusion-best")
 
@@ -114,7 +116,7 @@ def dual_parts(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None
     Raises:
         BackboneError: there are not two parts.
     """
-    parts = name.removeprefix(DUAL).split("+")
+    parts = name.removeprefix(DUAL_CONTEXT).removeprefix(DUAL).split("+")
     if len(parts) != 2 or not all(parts):
         expected = f"{DUAL}AUDIO+TEXT, each a folder or a hub name (NAME@COMMIT), with one + in all"
         raise BackboneError("A dual backbone has two encoders.", got=name, expected=expected)

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from clepdg import prompts
-from clepdg.config.model_pins import DUAL, local_folder, pinned_revision
+from clepdg.config.model_pins import DUAL, DUALS, local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, ClepConfig, Config
 from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
@@ -72,6 +72,19 @@ def dual(config: Config) -> Config:
             weight_decay=0.05,
         ),
         acpt=replace(config.acpt, contexts=16),
+    )
+
+
+def dual_context(config: Config) -> Config:
+    """Return the configuration with CLEP's settings for backbone dual-context.
+
+    It is the positive control: heads are pretrained on environments, then the text side is frozen.
+    """
+    trained = dual(config)
+    return replace(
+        trained,
+        pretrain=replace(trained.pretrain, learning_rate=1e-3),
+        clep=replace(trained.clep, train_text_projection=False),
     )
 
 
@@ -153,9 +166,9 @@ def build(
             raise ConfigError(
                 "This preset is made for backbone micro.", got=backbone, expected=list(MADE), where=preset
             )
-        if backbone.startswith(DUAL):
-            config = dual(config)
-        whole = backbone.startswith(DUAL) or local_folder(backbone)
+        if backbone.startswith(DUALS):
+            config = (dual if backbone.startswith(DUAL) else dual_context)(config)
+        whole = backbone.startswith(DUALS) or local_folder(backbone)
         name, _, revision = (backbone, "", "") if whole else backbone.partition("@")
         config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
     if corpora is not None:

@@ -11,7 +11,7 @@ from clepdg.config.rows import BACKBONE, CLEP_VARIANTS, ENCODER, STATES, trains_
 from clepdg.config.schema import Config
 from clepdg.download import folders
 from clepdg.hashing import digest
-from clepdg_flows.graph.models import STATISTICS, Model, is_dual, of_corpora
+from clepdg_flows.graph.models import STATISTICS, Model, environments_ref, is_dual, of_corpora
 from clepdg_flows.graph.refs import audio_ref, features_ref, shard_name, talkers
 from clepdg_tasks.engine.node import Node, Ref
 from clepdg_tasks.stages import embeddings
@@ -32,6 +32,21 @@ def features(config: Config, corpus: str, condition: Condition | None = None, fo
         inputs={"shard": Ref("shard", corpus), "backbone": Ref("backbone", BACKBONE, "encoder"), **inputs},
         state=state,
         tags={"corpus": corpus, "condition": settings["condition"]},
+    )
+
+
+def environments(config: Config, corpus: str) -> Node:
+    """Return the node of a corpus's pooled states in environments.
+
+    dual-context is pretrained on them. They are of a sample of its learning parts.
+    """
+    return Node(
+        stage="features",
+        name=environments_ref(corpus).name,
+        compute=embeddings.compute_environments,
+        config={"utterances": config.pretrain.utterances, "seed": config.pretrain.seed, "compute": config.compute},
+        inputs={"shard": Ref("shard", corpus, "learning"), "backbone": Ref("backbone", BACKBONE, "encoder")},
+        tags={"corpus": corpus},
     )
 
 

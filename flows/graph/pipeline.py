@@ -16,14 +16,14 @@ from clepdg.audio import corruptions
 from clepdg.config import folds as fold_plans
 from clepdg.config.folds import PAIR, Fold, kind
 from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
-from clepdg.config.schema import MICRO_CONTEXT, Config
+from clepdg.config.schema import Config
 from clepdg.corpora.cards import load_card, published
 from clepdg.download import source as origin
 from clepdg.errors import ConfigError, SourceError
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
-from clepdg_flows.graph.audio import audio_embeddings, features, is_evaluated
+from clepdg_flows.graph.audio import audio_embeddings, environments, features, is_evaluated
 from clepdg_flows.graph.evaluation import compared_backbone
 from clepdg_flows.graph.fold import fold_nodes
 from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, is_dual, of_corpora, shared_models
@@ -70,7 +70,7 @@ def graph(
     if any(row.model == FULL_BAND for row in wanted.values()):
         nodes += [shard(config, corpus, full_band=True) for corpus in config.corpora]
     nodes = [_accepting(node, allow_partial, config) for node in nodes]
-    if not backbone_by_fold(config):
+    if is_dual(config) or not backbone_by_fold(config):
         nodes.append(backbone(config, allow_pickle_weights=allow_pickle_weights))
     if ENCODER in wanted:
         nodes.append(encoder(config, allow_pickle_weights=allow_pickle_weights))
@@ -83,7 +83,11 @@ def graph(
     models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
     nodes.append(report(config, chosen, wanted, models))
     last = STAGES.index(until) if until else len(STAGES)
-    chosen_nodes = (node for node in nodes if STAGES.index(node.stage) <= last)
+    needed = set[str]()  # dual-context's heads need stage features, which is a later one
+    for node in reversed(nodes):
+        if STAGES.index(node.stage) <= last or node.id in needed:
+            needed |= {node.id, *(ref.id for ref in node.inputs.values())}
+    chosen_nodes = (node for node in nodes if node.id in needed)
     return [replace(node, recorded=RECORDED.get(node.stage, {})) for node in chosen_nodes]
 
 
@@ -194,6 +198,7 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     used = {row.model for row in wanted.values()}
     if is_dual(config):
+        nodes += [environments(config, corpus) for corpus in config.corpora]
         nodes += [
             features(config, corpus, condition)
             for condition, corpus in product(conditions, config.corpora)
@@ -221,7 +226,7 @@ def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models
             "rows": {name: title(config, row) for name, row in wanted.items()},
             "facts": facts(config),
             "untestable": untestable(config),
-            "never_heard": config.pretrain.left_out if config.backbone.name == MICRO_CONTEXT else (),
+            "never_heard": config.pretrain.left_out if backbone_by_fold(config) else (),
             "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
         },
         inputs={

@@ -7,7 +7,7 @@ from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card
 from clepdg.emotions import labels
-from clepdg_flows.graph.models import BACKBONES, is_dual
+from clepdg_flows.graph.models import BACKBONES, backbone_by_fold, is_dual
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
 
@@ -23,6 +23,9 @@ def title(config: Config, row: Row) -> str:
     if config.backbone.name == MICRO_CONTEXT and row.model in BACKBONES:
         text = text.replace("CLAP zero-shot", "encoder of environments, zero-shot")
         text = text.replace("CLAP", "the encoder of environments'")
+    if is_dual(config) and backbone_by_fold(config) and row.model in BACKBONES:
+        text = text.replace("CLAP zero-shot", "heads of environments, zero-shot")
+        text = text.replace("CLAP", "the heads of environments'")
     if is_dual(config) and row.model in BACKBONES:
         text = text.replace("CLAP zero-shot", "untrained heads, zero-shot").replace("CLAP", "the untrained heads'")
     emotionless = config.backbone.name in (MICRO, MICRO_CONTEXT)  # its words for emotions mean nothing before CLEP
@@ -58,6 +61,12 @@ def facts(config: Config) -> dict[str, Any]:
         caption += (
             " Backbone micro-context is micro, pretrained in each fold on its sources' audio in generated environments"
             " under captions that name them: it tests the mechanism of contexts, not whether text alone is enough."
+        )
+    if is_dual(config) and backbone_by_fold(config):
+        caption += (
+            " Backbone dual-context is dual, whose heads are pretrained in each fold on its sources' audio in generated"
+            " environments under captions that name them: it tests the mechanism of contexts with words that mean"
+            " something, not whether text alone is enough."
         )
     encoder, at = config.encoder, f" at {config.backbone.revision}"
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"

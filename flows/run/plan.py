@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from clepdg.audio.corruptions import conditions
 from clepdg.audio.noise import OWN, find_noises
 from clepdg.config.folds import folds
-from clepdg.config.model_pins import DUAL
 from clepdg.config.presets import build
 from clepdg.config.rows import rows
 from clepdg.config.schema import MADE_HERE, Config
@@ -17,7 +16,7 @@ from clepdg.download import source as sources
 from clepdg.download.urls import validate
 from clepdg.errors import ConfigError
 from clepdg.store.store import Store
-from clepdg_flows.graph.models import backbone, encoder
+from clepdg_flows.graph.models import backbone, encoder, is_dual
 from clepdg_flows.graph.pipeline import graph, source
 from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, decide
 from clepdg_tasks.engine.run_history import Arguments
@@ -92,7 +91,7 @@ def configure(arguments: Arguments) -> Config:
         load_card(corpus)
     if arguments.until not in DATA_STAGES:
         folds(config.corpora, config.protocols, arguments.folds)
-    rows(config.rows, config.encoder.name, dual=config.backbone.name.startswith(DUAL))
+    rows(config.rows, config.encoder.name, dual=is_dual(config))
     if any(condition.noise == OWN for condition in conditions(config.evaluate.conditions)):
         find_noises(config.evaluate.noise_folder)
     unknown = sorted(set(arguments.sources) - set(config.corpora))

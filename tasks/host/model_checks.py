@@ -2,7 +2,7 @@
 
 from clepdg import prompts
 from clepdg.config.model_pins import (
-    DUAL,
+    DUALS,
     LAION,
     ROBERTA,
     dual_parts,
@@ -46,7 +46,7 @@ def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
 
         hub.check(repository(name), revision, file_named(laion_file(name)), allow_unknown=allow_unknown)
         hub.check(ROBERTA, pinned_revision(ROBERTA), tokenizer_files)
-    elif name.startswith(DUAL):
+    elif name.startswith(DUALS):
         (audio, commit), (text, other) = dual_parts(name)
         check_model(audio, commit, ENCODER_FILES, allow_unknown)
         check_model(text, other, TEXT_FILES, allow_unknown)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clepdg.config.schema import TextConfig
+from clepdg.prompts import CONTEXT_OF
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.inputs import folders_of, open_clap, quiet_transformers, set_threads
 
@@ -46,6 +47,27 @@ def compute_features(work: Work) -> Computed:
     learning = [name for name in built.utterance_ids if split[name] != "test"]
     digests = {"content": built.save(work.folder), "learning": built.digest(learning)}
     return Computed(digests=digests, figures={"utterances": len(built.utterance_ids)})
+
+
+def compute_environments(work: Work) -> Computed:
+    """Pool the states of a sample of utterances in environments.
+
+    The sample is of a corpus's train and validation parts.
+    """
+    from clepdg.dataset import shards
+    from clepdg.method.audio_embeddings import batched, build_audio_embeddings
+    from clepdg.method.pretraining.dual_context import in_environments, sample
+    from clepdg.models.speech_encoder import load_encoder
+
+    set_threads(work)
+    quiet_transformers()
+    encoder, folder = load_encoder(work.inputs["backbone"] / "audio", device=work.device), work.inputs["shard"]
+    offsets, seed = shards.read_offsets(folder).assign(folder=str(folder)), work.config["seed"]
+    chosen = sample(offsets, work.config["utterances"], seed)
+    heard = in_environments(chosen, shards.babble_voices([folder]), seed)
+    built = build_audio_embeddings(batched(encoder.pool), heard, len(chosen) * len(CONTEXT_OF), work.reporting)
+    content = built.save(work.folder)
+    return Computed(digests={"content": content, "learning": content}, figures={"utterances": len(chosen)})
 
 
 def compute_audio_embeddings(work: Work) -> Computed:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class BatchAudio:
-    """What a rank encodes of each batch.
+    """Loads and encodes a rank's part of each batch.
 
     A CLAP takes windows of waveforms; a micro backbone takes log-mels that are computed once, or windows where they
     are augmented. A dual backbone takes pooled states, or whole waveforms where its speech encoder learns or where they
