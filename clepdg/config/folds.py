@@ -18,9 +18,8 @@ class Fold:
     """Source corpora of one training, and the targets it is evaluated on.
 
     Training uses the train and validation parts of the sources. In `supervised` every corpus is source and target, and
-    its test part is evaluated. In leave-out-<corpus> only the evaluation sees the target: its test part is the
-    headline, the whole corpus a second column. from-<a>-to-<b> trains on one corpus and is evaluated on another; its
-    models are the same for every target.
+    its test part is evaluated. In leave-out-<corpus> only the evaluation sees the target, the whole corpus.
+    from-<a>-to-<b> trains on one corpus and is evaluated on another; its models are the same for every target.
     """
 
     name: str
