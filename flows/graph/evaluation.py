@@ -98,6 +98,9 @@ def evaluate(
             "contexts_in_words": config.text.handwritten_contexts if compared else (),
             "looked_at": {f"{text.tags['row']}/{text.tags['seed']}": text.tags["model"] for text in compared},
             "ceilings": [name for name, row in chosen.items() if row.ceiling],
+            "transductive": [
+                name for name, row in chosen.items() if row.target_standardised or centring[name] == "target"
+            ],
         },
         inputs={
             **{f"classifier/{h.row}.{h.seed}": head_ref(fold, h) for h in heads},

@@ -45,7 +45,7 @@ def compute_evaluate(work: Work) -> Computed:
         split_units=work.config["split_units"],
         new_labels=work.config["new_labels"],
         ceilings=work.config["ceilings"],
-        transductive=[each["row"] for each in work.config["heads"] if each["centring"] == "target"],
+        transductive=work.config["transductive"],
     )
     cells.to_parquet(work.folder / "cells.parquet", index=False)
     contexts_table(work, set(every.utterance_id[every.split == "test"])).to_parquet(work.folder / FILE, index=False)
