@@ -52,8 +52,11 @@ def headline(
     marks = seed_marks({seed for target in (*left_out, *supervised) for seed in target.seeds})
     found = Headline(note=" ".join([NOTE.format(confidence=confidence), *(f"{_upper(mark)}." for mark in marks)]))
     for targets, where in ((left_out, "left-out targets"), (supervised, "supervised corpora")):
-        for conditions, words in (([CLEAN], "clean"), (None, "mean over families of corruptions")):
-            _add(found, targets, rows, conditions, f"{len(targets)} {where}, {words}", confidence)
+        for conditions, words in (([CLEAN], "clean"), (None, "corrupted (mean over families)")):
+            said = f"{len(targets)} {where}, {words}"
+            _add(found, targets, rows, conditions, said, confidence)
+            if targets is left_out:
+                found.sentences.extend(_best_rival(targets, rows, conditions, said, confidence))
     return found
 
 
@@ -78,35 +81,25 @@ def _add(
     if lines:
         found.tables.append((f"Mean over {where}", lines))
     for row in METHODS:
-        ours, floor, difference = means.get(row), means.get(FLOOR), above.get(row)
-        if ours and floor and difference:
+        ours, difference = means.get(row), above.get(row)
+        if ours and difference:
             behind = [target.name for target in targets if _below(target, row, FLOOR, conditions)]
-            said = (
-                f"{_verdict(rows[row], 'the floor', difference, confidence)}, mean over {where}: {figure(ours.value)}"
-            )
-            said += f" against {figure(floor.value)}, {_difference(difference, confidence)}"
+            said = f"{where}: {_verdict(rows[row], 'the floor', difference, confidence)}, {figure(ours.value)} against"
+            said += f" {figure(ours.value - difference.value)}, {_difference(difference, confidence)}"
             found.sentences.append(said + (f"; the floor is ahead on {', '.join(behind)}." if behind else "."))
-    found.sentences.extend(_best_rival(targets, means, rows, conditions, where, confidence))
 
 
 def _best_rival(
-    targets: Sequence[Target],
-    means: Mapping[str, OverTargets | None],
-    rows: Mapping[str, str],
-    conditions: list[str] | None,
-    where: str,
-    confidence: float,
+    targets: Sequence[Target], rows: Mapping[str, str], conditions: list[str] | None, where: str, confidence: float
 ) -> list[str]:
-    """Return a sentence on the main row and the best of its rivals."""
-    rivals = {row: mean.value for row in RIVALS if (mean := means.get(row)) is not None}
-    if not means.get(MAIN_ROW) or not rivals:
+    """Return a sentence on the main row and its best rival, the one that it is least above."""
+    found = {row: average(targets, MAIN_ROW, conditions, minus=row) for row in RIVALS if row in rows}
+    differences = {row: difference for row, difference in found.items() if difference is not None}
+    if not differences or MAIN_ROW not in rows:
         return []
-    best = max(rivals, key=lambda row: rivals[row])
-    difference = average(targets, MAIN_ROW, conditions, minus=best)
-    if difference is None:
-        return []
-    verdict = _verdict(rows[MAIN_ROW], f"its best rival ({rows[best]})", difference, confidence)
-    return [f"{verdict}, mean over {where}: {_difference(difference, confidence)}."]
+    best = min(differences, key=lambda row: differences[row].value)
+    verdict = _verdict(rows[MAIN_ROW], f"its best rival ({rows[best]})", differences[best], confidence)
+    return [f"{where}: {verdict}, {_difference(differences[best], confidence)}."]
 
 
 def _verdict(ours: str, theirs: str, difference: OverTargets, confidence: float) -> str:
@@ -115,7 +108,7 @@ def _verdict(ours: str, theirs: str, difference: OverTargets, confidence: float)
     first, second = (ours, theirs) if difference.value >= 0 else (theirs, ours)
     if low > 0 or high < 0:
         return f"{_upper(first)} beats {second}"
-    ahead = f"is ahead of {second}, but not beyond the interval" if difference.value else f"ties with {second}"
+    ahead = f"is ahead of {second}, but within the interval over targets" if difference.value else f"ties with {second}"
     return f"{_upper(first)} {ahead}"
 
 
