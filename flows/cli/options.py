@@ -16,7 +16,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run: configuration, corpora, folds and stages."""
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: open; status: the last run's)")
     parser.add_argument(
-        "--backbone", help="micro, micro-context, a folder, a Hugging Face name (NAME@COMMIT), or laion:CHECKPOINT"
+        "--backbone",
+        help="micro, micro-context, a folder, a Hugging Face name (NAME@COMMIT), laion:CHECKPOINT, dual:AUDIO+TEXT, or "
+        "dual-context:AUDIO+TEXT",
     )
     add_corpora_options(parser)
     parser.add_argument(

@@ -78,6 +78,8 @@ class BatchAudio:
         pooled, head = self.clap.encoder.pool_with_gradients(inputs), self.clap.model.audio_projection
         if self.config.standardise == "source":  # by the frozen encoder's states, as where it stays frozen
             corpora = self.corpora[batch[distributed.rank_slice(len(batch))]]
-            own = [self.frozen[self.corpora == corpus] for corpus in corpora]
-            pooled = torch.stack([head.shift(x, states) for x, states in zip(pooled, own, strict=True)])
+            pooled = pooled.clone()
+            for corpus in np.unique(corpora):
+                rows = torch.from_numpy(np.flatnonzero(corpora == corpus)).to(pooled.device)
+                pooled[rows] = head.shift(pooled[rows], self.frozen[self.corpora == corpus])
         return self.clap.encode_inputs(pooled)
