@@ -67,7 +67,7 @@ class Condition:
 
     @property
     def family(self) -> str:
-        """Noise, rooms, lines or clipping; joined by "+" for a mixture, "" if clean."""
+        """Noise, rooms, lines or clipping; " + " joins them, "" is clean."""
         channel = {"telephone": "lines", "clipping": "clipping"}.get(self.channel or "", "")
         return " + ".join(filter(None, ("rooms" if self.room else "", "noise" if self.noise else "", channel)))
 

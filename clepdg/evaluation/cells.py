@@ -106,7 +106,7 @@ def cells(
 
 
 def rows_on_test_part(cells: "pd.DataFrame") -> set[str]:
-    """Return the rows whose figures are of the test part alone where a target was left out."""
+    """Return the rows that keep to the test part of left-out targets."""
     chosen = (cells["fold"] != SUPERVISED) & (cells["condition"] == CLEAN) & (cells["part"] == TEST)
     return set(cells["row"][chosen])
 

@@ -146,7 +146,7 @@ def _holm(p: dict[str, float], alpha: float) -> dict[str, bool]:
 
 
 def _difference(targets: Sequence[Target], rival: str, conditions: Sequence[str], *, tested: bool) -> Difference | None:
-    """Return the mean difference over targets; None where no target has the rival."""
+    """Return the mean difference over targets; None without the rival."""
     found = average(targets, MAIN_ROW, conditions, minus=rival)
     if found is None:
         return None

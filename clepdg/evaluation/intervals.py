@@ -53,7 +53,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Confusion matrices (C, S, N, N) of a row, and the CLEP of each seed (S,)."""
+    """Confusions (C, S, N, N) of a row, and the CLEP of each seed (S,)."""
 
     confusions: Floats
     cleps: tuple[str, ...]
@@ -138,9 +138,9 @@ def testable(counts: Counts, keep: Bools) -> bool:
 
 
 def estimate(parts: Sequence[Counts], keep: Bools, metric: str = "UAR") -> Mean:
-    """Estimate a row's metric, or the difference of two rows, over clusters and CLEP seeds.
+    """Estimate a row's metric, or the difference of two rows.
 
-    Without a variance where a class has one cluster.
+    Over clusters and CLEP seeds; without a variance where a class has one cluster.
     """
     whole, pseudo = zip(*(_pseudo_values(part, keep, METRICS[metric]) for part in parts), strict=True)
     if len(parts) == 2:

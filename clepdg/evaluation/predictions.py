@@ -96,7 +96,7 @@ def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def to_arrays(part: "pd.DataFrame", labels: tuple[str, ...]) -> Predictions:
-    """Convert the predictions of one cell (fold, target, row and condition) to arrays, as `by_cell` does."""
+    """Convert the predictions of one cell to arrays, as `by_cell` does."""
     found = by_cell(part, labels)
     if len(found) > 1:
         raise ValueError(f"Predictions of several cells: {sorted(found)}.")
@@ -104,7 +104,7 @@ def to_arrays(part: "pd.DataFrame", labels: tuple[str, ...]) -> Predictions:
 
 
 def by_cell(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> dict[tuple[str, str], Predictions]:
-    """Convert predictions of one fold and target to arrays: (row, condition) -> its predictions.
+    """Convert predictions of a fold's target to arrays by row and condition.
 
     Utterances are in the order of their ids, seeds in that of their names.
 
@@ -121,7 +121,7 @@ def by_cell(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> dict[tuple[
 
 
 class _Columns:
-    """Columns of predictions as numbers, sorted by row, condition, seed and utterance."""
+    """Columns as numbers, sorted by row, condition, seed and utterance."""
 
     def __init__(self, predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
         self.labels, self._table = labels, coded(predictions)

@@ -60,14 +60,15 @@ class Target:
         return any(row in self._test_only for row in rows)
 
     def heard(self, row: str, conditions: Sequence[str], *, test: bool) -> dict[str, Predictions]:
-        """Return condition -> a row's predictions, of the test part or of all utterances."""
+        """Return condition -> predictions of a row, of all or of the test part."""
         found = {name: self._parts[row, name] for name in conditions}
         return {name: own.test_part() if test else own for name, own in found.items()}
 
     def mean(self, row: str, conditions: Sequence[str], minus: str | None = None) -> Mean | None:
-        """Return a row's UAR, or its difference to another row's, over speakers and CLEP seeds.
+        """Return a row's UAR, or its difference to that of another row.
 
-        Several conditions give the mean over families. None where a row lacks a condition, or no class is kept.
+        Over speakers and CLEP seeds. Several conditions give the mean over families. None where a row lacks a
+        condition, or no class is kept.
         """
         rows = [row] if minus is None else [row, minus]
         if not conditions or any((name, condition) not in self._parts for name in rows for condition in conditions):

@@ -60,7 +60,10 @@ def table(cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[tuple[str, lis
 
 
 def _columns(own: "pd.DataFrame") -> Iterator[tuple[str, str]]:
-    """Yield ("curve", name) of each kind of corruption, and ("family", name) after the kinds of one of several."""
+    """Yield ("curve", name) of each kind of corruption, family by family.
+
+    A family of several kinds follows them, as ("family", name).
+    """
     for family in dict.fromkeys(own.family):
         curves = list(dict.fromkeys(own.curve[own.family == family]))
         yield from (("curve", curve) for curve in curves)

@@ -92,7 +92,7 @@ def _add(
 def _best_rival(
     targets: Sequence[Target], rows: Mapping[str, str], conditions: list[str] | None, where: str, confidence: float
 ) -> list[str]:
-    """Return a sentence on the main row and its best rival, the one that it is least above."""
+    """Return a sentence on the main row and the rival that it is least above."""
     found = {row: average(targets, MAIN_ROW, conditions, minus=row) for row in RIVALS if row in rows}
     differences = {row: difference for row, difference in found.items() if difference is not None}
     if not differences or MAIN_ROW not in rows:
@@ -103,7 +103,7 @@ def _best_rival(
 
 
 def _verdict(ours: str, theirs: str, difference: OverTargets, confidence: float) -> str:
-    """Return in words which of two is ahead, and whether beyond the interval over targets."""
+    """Return which of two is ahead, and whether beyond the interval."""
     low, high = difference.sample.interval(confidence)
     first, second = (ours, theirs) if difference.value >= 0 else (theirs, ours)
     if low > 0 or high < 0:

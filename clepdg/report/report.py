@@ -63,7 +63,7 @@ def headline_table(headline: Headline) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Align a table whose last column stands to the left; a line of one cell is a title."""
+    """Align a table's columns, the last to the left; a lone cell is a title."""
     whole = [line for line in lines if len(line) > 1]
     first, *widths = (max(len(line[column]) for line in whole) for column in range(len(whole[0])))
     first = min(first, WIDTH - sum(widths) - 2 * len(widths))
@@ -90,7 +90,7 @@ def write_report(
     pictures: Mapping[str, Path] | None = None,
     headline: Headline | None = None,
 ) -> None:
-    """Write report.html, results.csv, headline.csv and results.md into a folder.
+    """Write report.html, results.csv, headline.csv and results.md.
 
     Args:
         cells: what `evaluate.cells` returns, also when read back from Parquet.

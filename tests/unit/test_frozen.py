@@ -14,10 +14,10 @@ from clepdg.config.presets import MADE, build
 from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, CORE_ROWS, ROWS
 from clepdg.config.schema import ClepConfig
 from clepdg.dataset import shards
-from clepdg.evaluation import cells, credit, intervals
+from clepdg.evaluation import cells, credit, intervals, marks, predictions
 from clepdg.hashing import plain
 
-MODULES = (corruptions, credit, cells, intervals, noise, rooms, shards)
+MODULES = (corruptions, credit, cells, intervals, marks, predictions, noise, rooms, shards)
 FILE = Path(__file__).with_name("frozen_defaults.json")
 
 
@@ -33,10 +33,7 @@ def _defaults() -> dict[str, object]:
         },
         "variants of ACPT": plain(ACPT_VARIANTS),
         "contexts": plain(CONTEXTS),
-        "constants": {
-            module.__name__: _constants(module)
-            for module in (corruptions, credit, cells, intervals, noise, rooms, shards)
-        },
+        "constants": {module.__name__: _constants(module) for module in MODULES},
     }
 
 
