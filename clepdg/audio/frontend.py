@@ -151,10 +151,9 @@ def whole_log_mel(waveform: Waveform, rate: int, front_end: FrontEnd) -> "torch.
     import torch
 
     waveform = resample(waveform, rate, front_end.sample_rate)
-    frames = 1 + len(waveform) // front_end.hop
-    if len(waveform) <= front_end.samples:
-        waveform, frames = pad(waveform, front_end), front_end.frames
-    whole = replace(front_end, frames=frames, normalise=False)
+    if len(waveform) < front_end.samples:
+        waveform = pad(waveform, front_end)
+    whole = replace(front_end, frames=max(front_end.frames, len(waveform) // front_end.hop), normalise=False)
     return log_mel(torch.from_numpy(waveform)[None], whole)[0, 0]
 
 

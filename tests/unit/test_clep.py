@@ -14,7 +14,8 @@ from clepdg.method import clep, text_features, weights
 from tests.clap import build_small_clap
 
 EMOTIONS = ("angry", "sad")
-CONFIG = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
+SCRATCH = replace(demo().clep, epochs=2, steps_per_epoch=3, batch_size=4)
+CONFIG = replace(SCRATCH, from_scratch=False)  # text that is not separated first
 
 
 def fit(clap, utterances, folder, config=CONFIG, seed=0, reporting=None, checkpointing=DEFAULT_CHECKPOINTING):
@@ -89,8 +90,9 @@ def test_prototypes_equal_a_plain_loop(micro):
 
 def test_it_learns_an_easy_task_and_keeps_its_best_epoch(micro_factory, utterances, tmp_path):
     clap = micro_factory()
-    figures = fit(clap, utterances, tmp_path / "a", replace(CONFIG, epochs=4, steps_per_epoch=8, batch_size=8))
-    scores = figures["validation_uar"]
+    figures = fit(clap, utterances, tmp_path / "a", replace(SCRATCH, epochs=4, steps_per_epoch=8, batch_size=8))
+    scores, (before, after) = figures["validation_uar"], figures["prompt_cosine"]
+    assert before > 0.99 and after < 0.5
     assert max(scores) == 1.0
     assert scores[figures["best_epoch"] - 1] == max(scores)
     validation = utterances[utterances.split == "validation"].reset_index(drop=True)
@@ -137,10 +139,16 @@ def test_the_score_of_an_epoch_counts_each_corpus_once_over_the_emotions_that_it
     assert clep.zero_shot_uars(micro, text, table, labels) == {"one": 0.5, "two": 1.0}
 
 
-@pytest.mark.parametrize(("killed_after", "best"), [(1, "whole"), (3, "whole"), (5, "whole"), (5, "gone"), (5, "torn")])
-def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_path, ticking, killed_after, best):
+@pytest.mark.parametrize(
+    ("killed_after", "best", "config"),
+    [(1, "whole", CONFIG), (3, "whole", SCRATCH), (5, "whole", CONFIG), (5, "gone", CONFIG), (5, "torn", CONFIG)],
+    ids=["1", "3-scratch", "5", "5-gone", "5-torn"],
+)
+def test_a_killed_training_goes_on_bit_for_bit(
+    micro_factory, utterances, tmp_path, ticking, killed_after, best, config
+):
     whole = micro_factory()
-    fit(whole, utterances, tmp_path / "whole")
+    figures = fit(whole, utterances, tmp_path / "whole", config)
 
     class Killed(Exception):
         pass
@@ -151,18 +159,29 @@ def test_a_killed_training_goes_on_bit_for_bit(micro_factory, utterances, tmp_pa
 
     broken = micro_factory()
     with pytest.raises(Killed):
-        fit(broken, utterances, tmp_path / "broken", reporting=Reporting(progress=kill), checkpointing=ticking(2))
+        fit(
+            broken,
+            utterances,
+            tmp_path / "broken",
+            config,
+            reporting=Reporting(progress=kill),
+            checkpointing=ticking(2),
+        )
     assert (tmp_path / "broken" / "training.resume").exists() == (killed_after >= 2)
     if best == "gone":
         (tmp_path / "broken" / clep.BEST).unlink()
     elif best == "torn":
         (tmp_path / "broken" / clep.BEST).write_bytes((tmp_path / "broken" / clep.BEST).read_bytes()[:99])
     resumed = micro_factory()
-    fit(resumed, utterances, tmp_path / "broken")
+    assert fit(resumed, utterances, tmp_path / "broken", config) == figures
     assert resumed.digest() == whole.digest()
-    other = micro_factory()
-    fit(other, utterances, tmp_path / "other", seed=1)
-    assert other.digest() != whole.digest()
+
+
+def test_another_seed_gives_another_model(micro_factory, utterances, tmp_path):
+    models = [micro_factory(), micro_factory()]
+    for seed, clap in enumerate(models):
+        fit(clap, utterances, tmp_path / str(seed), replace(CONFIG, epochs=1, steps_per_epoch=1), seed)
+    assert models[0].digest() != models[1].digest()
 
 
 def test_logit_scale_is_clamped_in_place(micro_factory, utterances, tmp_path):
