@@ -28,7 +28,7 @@ def test_presets_are_what_they_say():
 def test_micro_brings_its_own_training():
     config = build("open", backbone="micro")
     assert config.clep.from_scratch
-    assert config.clep.train_text_encoder
+    assert not config.clep.train_text_encoder
     assert config.clep.learning_rate == 5e-4
 
 
