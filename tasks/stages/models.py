@@ -40,7 +40,7 @@ def compute_backbone(work: Work, allow_unknown: bool = False) -> Computed:
     name, revision = work.config["name"], work.config["revision"]
     pretrained: dict[str, Any] = {}
     if name in MADE_HERE:
-        clap = build_micro(work.config["seed"], device=work.device)
+        clap: Clap = build_micro(work.config["seed"], device=work.device)
         if name == MICRO_CONTEXT:
             pretrained = _pretrain(clap, work)
     elif name.startswith(LAION):
