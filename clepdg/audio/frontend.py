@@ -138,15 +138,15 @@ def _log_mel(waveforms: "torch.Tensor", front_end: FrontEnd) -> "torch.Tensor":
 
 
 def standardise(log_mels: "torch.Tensor") -> "torch.Tensor":
-    """Standardise each of the log-mels (..., frames, mels)."""
+    """Standardise every log-mel (..., frames, mels)."""
     mean, std = log_mels.mean(dim=(-2, -1), keepdim=True), log_mels.std(dim=(-2, -1), keepdim=True)
     return (log_mels - mean) / (std + 1e-5)
 
 
 def whole_log_mel(waveform: Waveform, rate: int, front_end: FrontEnd) -> "torch.Tensor":
-    """Return the log-mel (at least front_end.frames, mels) in dB of a waveform (T,).
+    """Return the log-mel (F, mels) in dB of a whole waveform (T,).
 
-    A waveform shorter than a window is padded to one.
+    F is at least front_end.frames: a waveform shorter than a window is padded to one.
     """
     import torch
 

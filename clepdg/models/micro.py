@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class AudioTower(nn.Module):
-    """A residual convolutional network over time, beside statistics of the log-mel.
+    """A residual network over time, beside statistics of the log-mel.
 
     The network is pooled by mean and standard deviation over time. The statistics are the same of the log-mel, and the
     standard deviation of its differences: what learns from few speakers generalises best from these, while contours and
