@@ -105,8 +105,8 @@ def separate_captions(clap: Clap, groups: Sequence[Sequence[str]], seed: int) ->
     for step in range(SEPARATION_STEPS):
         rng = np.random.default_rng([seed, step, 4])
         drawn = [str(rng.choice(groups[n])) for n in [*group.tolist(), *group.tolist()]]
-        one, other = clap.encode_text(drawn).split(SEPARATION_PAIRS)
-        loss, _ = contrastive_loss(scale * one @ other.T, q)
+        encoded = clap.encode_text(drawn)
+        loss, _ = contrastive_loss(scale * encoded[:SEPARATION_PAIRS] @ encoded[SEPARATION_PAIRS:].T, q)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
