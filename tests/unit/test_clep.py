@@ -200,4 +200,4 @@ def test_unlabelled_utterances_are_not_trained_on(micro_factory, utterances, tmp
 
 def test_config_refuses_few_templates():
     with pytest.raises(ValueError, match="templates"):
-        ClepConfig(templates=("{emotion} speech",))
+        ClepConfig(target="instance", templates=("{emotion} speech",))
