@@ -39,7 +39,7 @@ from clepdg.errors import ConfigError
 class SyntheticConfig:
     """Size and seed of the synthetic corpora."""
 
-    utterances: Annotated[int, Field(ge=16)] = 80  # per corpus
+    utterances: Annotated[int, Field(ge=16)] = 120  # per corpus
     seed: Seed = 0
 
 

@@ -69,8 +69,8 @@ UTTERANCES: Final = Spread(pitch=0.08, pitch_range=0.15, depth=0.15, pace=0.08, 
 VOWELS: Final = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))  # Hz
 UPPER: Final = (3500, 4500)  # Hz, formants that all vowels share
 BANDWIDTHS: Final = (80, 100, 140, 220, 300)  # Hz
-SYLLABLES: Final = 7
-PITCH_RANGE: Final = 0.22  # log of f0, from its middle to its peak
+SYLLABLES: Final = 4
+PITCH_RANGE: Final = 0.3  # log of f0, from its middle to its peak
 DEPTH: Final = 18.0  # dB from a syllable's edges to its peak
 MARGIN: Final = 0.1  # seconds before and after speech
 
@@ -92,7 +92,7 @@ def synthesize(spoken: Utterance, emotion: str, corpus: str, rate: int, seed: in
     text = generator("text", spoken.text)
     vowels = text.integers(len(VOWELS), size=SYLLABLES)
     weights = text.uniform(0.85, 1.15, SYLLABLES) * _repeat(style.rhythm, first)
-    seconds = float(np.clip(SYLLABLES / (4.6 * np.exp(style.pace + own.pace)), 1.05, 1.95))
+    seconds = float(np.clip(SYLLABLES / (2.6 * np.exp(style.pace + own.pace)), 1.05, 1.95))
     edges = np.round(np.concatenate([[0], np.cumsum(weights)]) / weights.sum() * seconds * rate).astype(int)
 
     pitch = 2 * _contour(edges, 0.5 + strength * SHIFT * _repeat(style.pitch, first)) - 1

@@ -55,7 +55,7 @@ def test_a_corpus_is_what_its_card_says_without_error_or_note(name: str, root: P
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [16, 60, 80, 200])
+@pytest.mark.parametrize("size", [16, 60, 120, 200])
 def test_every_part_has_all_emotions_in_equal_number_and_unseen_speakers(name: str, size: int, tmp_path: Path) -> None:
     card = synthetic.with_size(load_card(name), SyntheticConfig(utterances=size))
     plan = synthetic._plan(card, SyntheticConfig(utterances=size))
