@@ -100,8 +100,9 @@ def demo() -> Config:
     config = micro(Config(preset="demo", corpora=tuple(f"synthetic-{n}" for n in range(1, 6))))
     return replace(
         config,
-        clep=replace(config.clep, epochs=2, steps_per_epoch=14),
-        acpt=replace(config.acpt, epochs=100),
+        clep=replace(config.clep, epochs=3, learning_rate=1e-3, projection_learning_rate=1e-3),
+        acpt=replace(config.acpt, epochs=30),
+        classifier=replace(config.classifier, steps=300),
     )
 
 

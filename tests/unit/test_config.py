@@ -17,7 +17,7 @@ def test_presets_are_what_they_say():
     assert demo.backbone.name == "micro"
     assert len(demo.corpora) == 5
     assert demo.acpt.contexts == 16
-    assert demo.acpt.epochs == 100
+    assert demo.acpt.epochs == 30
     assert real.backbone.name == "laion/clap-htsat-unfused"
     assert len(real.backbone.revision) == 40
     assert not real.clep.train_text_encoder
