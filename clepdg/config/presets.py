@@ -71,7 +71,7 @@ def dual(config: Config) -> Config:
             logit_scale_learning_rate=1e-3,
             weight_decay=0.05,
         ),
-        acpt=replace(config.acpt, contexts=16),
+        acpt=replace(config.acpt, contexts=16, epochs=100),
     )
 
 

@@ -61,7 +61,7 @@ class AudioHead(Head):
     def set_statistics(
         self, states: NDArray[np.float32], corpora: NDArray[Any], config: ClepConfig
     ) -> NDArray[np.float32]:
-        """Set what the audio head reads and its statistics; return the states to train on.
+        """Set what the head reads, and its statistics; return states to train on.
 
         Args:
             states: (U, P, 2 A), of the training utterances.

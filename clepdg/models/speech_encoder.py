@@ -41,10 +41,7 @@ class SpeechEncoder:
 
     @property
     def active_only(self) -> bool:
-        """Whether pooling leaves out pauses.
-
-        The front end's file keeps it.
-        """
+        """True where pooling leaves out pauses, as the front end's file says."""
         return getattr(self.extractor, FRAMES, "all") == "active"
 
     @property

@@ -43,7 +43,7 @@ def clep_model(fold: Fold, variant: str, seed: int) -> Model:
 
 
 def standardised(model: Model) -> Model:
-    """Return a fold's CLEP that hears its targets standardised on them."""
+    """Return a fold's CLEP whose targets are standardised on themselves."""
     return replace(model, name=f"{model.name}.target-standardised", target_standardised=True)
 
 

@@ -17,18 +17,18 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 RECORD: Final = Path(__file__).with_name("versions.json")
 
 VERSIONS: Final[dict[str, int]] = {
-    "source": 2,
-    "index": 6,
+    "source": 3,
+    "index": 7,
     "shard": 2,
-    "backbone": 3,
+    "backbone": 4,
     "features": 1,
-    "clep": 3,
+    "clep": 4,
     "acpt": 3,
     "text_embeddings": 3,
-    "audio_embeddings": 2,
+    "audio_embeddings": 3,
     "classifier": 2,
-    "evaluate": 10,
-    "report": 11,
+    "evaluate": 11,
+    "report": 12,
 }
 
 _TRAINED: Final = ("backbone", "features", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
