@@ -99,7 +99,7 @@ def separate_captions(clap: Clap, groups: Sequence[Sequence[str]], seed: int) ->
     trained = [*clap.model.text_model.parameters(), *clap.model.text_projection.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(trained, lr=SEPARATION_RATE)
+    optimiser = torch.optim.Adam(trained, lr=SEPARATION_RATE)
     group = torch.arange(SEPARATION_PAIRS, device=clap.device) % len(groups)
     q, scale = targets(group, "emotion"), clap.logit_scale.exp().detach()
     for step in range(SEPARATION_STEPS):
