@@ -8,6 +8,7 @@ import torch
 
 from clepdg.errors import BackboneError
 from clepdg.models.speech_encoder import FRAMES, load_encoder
+from tests.clap import build_small_clap
 from tests.encoders import save_whisper
 
 SMALL = {
@@ -162,8 +163,8 @@ def test_weights_that_are_not_whole_are_refused(folder):
         load_encoder(str(where))
 
 
-def test_a_model_of_another_kind_is_named(micro, wavlm, tmp_path):
-    micro.save(tmp_path)
+def test_a_model_of_another_kind_is_named(wavlm, tmp_path):
+    build_small_clap().save(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text((wavlm / "preprocessor_config.json").read_text())
     with pytest.raises(BackboneError, match="not a speech encoder"):
         load_encoder(str(tmp_path))
