@@ -10,11 +10,12 @@ import torch
 from clepdg import prompts
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import faithful_acpt
-from clepdg.config.schema import AcptConfig, ComputeConfig
+from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
 from clepdg.method import acpt
 from clepdg.method.context_effect import effective_rank
 from clepdg.method.context_prompts import ContextPrompts
+from clepdg.method.text_features import separate_emotions
 from clepdg.models.micro import build_micro
 
 EMOTIONS = ("angry", "happy", "sad")
@@ -92,9 +93,9 @@ def test_contexts_outside_a_step_do_not_move(micro, tmp_path, monkeypatch):
 
 
 def test_each_loss_does_what_it_is_for(tmp_path):
-    micro = build_micro(1)  # of seed 0, whose article alone tells "an angry" from "a sad", random contexts lose nothing
-    # an untrained model's texts differ by a thousandth in cosine: a softmax at the usual temperature does not see it
-    config = AcptConfig(contexts=8, tokens=2, epochs=60, batch_size=8, temperature=0.01)
+    micro = build_micro(0)
+    separate_emotions(micro, EMOTIONS, ClepConfig(), seed=0)  # an untrained model's texts are nearly the same
+    config = AcptConfig(contexts=8, tokens=2, epochs=60, batch_size=8)
     _, random = fit(micro, replace(config, method="random"), tmp_path / "random")
     _, spread = fit(micro, replace(config, content_weight=0.0), tmp_path / "spread")
     _, agreeing = fit(micro, replace(config, diversity_weight=0.0), tmp_path / "agreeing")
