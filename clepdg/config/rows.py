@@ -8,15 +8,23 @@ from typing import Any, Final, Literal
 from clepdg.config.schema import ClassifierConfig, ClepConfig
 from clepdg.emotions import EMOTIONS, labels
 from clepdg.errors import ConfigError
+from clepdg.prompts import CAPTION_TEMPLATES
 
 MAIN: Final = ""  # CLEP as the configuration says
+
+
+def _instance(config: ClepConfig) -> ClepConfig:
+    """Return the settings with target instance, whose captions must differ."""
+    templates = config.templates if len(config.templates) >= 8 else CAPTION_TEMPLATES
+    return replace(config, target="instance", templates=templates)
+
 
 CLEP_VARIANTS: Final[Mapping[str, Callable[[ClepConfig], ClepConfig]]] = {
     MAIN: replace,
     # What CLEP does to contexts: the text side stays as it was, or comes halfway back (Wortsman et al., CVPR 2022).
     "frozen-text": partial(replace, train_text_encoder=False, train_text_projection=False),
     "interpolated": partial(replace, clap_share=0.5),
-    "instance": partial(replace, target="instance"),
+    "instance": _instance,
     "attribute": partial(replace, target="attribute"),
     "soft": partial(replace, target="soft"),
     "plain": partial(replace, prototype_weight=0.0),

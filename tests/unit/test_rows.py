@@ -70,6 +70,13 @@ def test_every_variant_changes_the_settings_it_is_made_of():
     assert len({words for words in listed}) == len(listed) == 2
 
 
+@pytest.mark.parametrize("preset", ["open", "paper", "speech"])
+def test_every_variant_can_be_made_of_a_presets_settings(preset):
+    clep = build(preset).clep
+    for variant in CLEP_VARIANTS.values():
+        assert len(variant(clep).templates) >= (8 if variant(clep).target == "instance" else 1)
+
+
 def test_what_shares_a_label_is_left_out_together():
     assert alike("happy") == alike("excited") == ("happy", "excited")
     assert alike("sad") == ("sad",)
