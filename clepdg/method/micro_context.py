@@ -8,7 +8,7 @@ pretraining. This tests the mechanism of acoustic contexts, not the claim that t
 Shapes: B batch, D joint embedding, E environments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -142,7 +142,25 @@ def pretrain(
         contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(drawn).to(clap.device), "emotion"))
         return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
 
-    training = Training(
+    training = pretraining(clap, trained, loss, config, folder, reporting, checkpointing)
+    with pool:
+        training.run()
+    clap.model.eval()
+    accuracy = environment_accuracy(clap, validation, talk, config.seed)
+    return accuracy_figures(accuracy, environments, config.left_out)
+
+
+def pretraining(
+    clap: Clap,
+    trained: dict[str, torch.nn.Parameter],
+    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    config: PretrainConfig,
+    folder: Path,
+    reporting: Reporting,
+    checkpointing: Checkpointing,
+) -> Training:
+    """Return the training on environments of some tensors by a loss."""
+    return Training(
         tensors=trained,
         optimiser=torch.optim.AdamW(decay_groups(trained.values(), config.learning_rate, WEIGHT_DECAY)),
         loss=loss,
@@ -155,14 +173,13 @@ def pretrain(
         after_step=clap.clamp_logit_scale,
         reporting=reporting,
     )
-    with pool:
-        training.run()
-    clap.model.eval()
-    accuracy = environment_accuracy(clap, validation, talk, config.seed)
-    parts = {"heard": environments, "left_out": list(config.left_out)}
+
+
+def accuracy_figures(accuracy: Mapping[str, float], heard: Sequence[str], left_out: Sequence[str]) -> dict[str, float]:
+    """Return the mean accuracies of environments heard and left out."""
     return {
-        f"environment_accuracy_{part}": round(float(np.mean([accuracy[e] for e in names])), 4)
-        for part, names in parts.items()
+        f"environment_accuracy_{part}": round(float(np.mean([accuracy[name] for name in names])), 4)
+        for part, names in {"heard": heard, "left_out": left_out}.items()
         if names
     } | {"environments": len(accuracy)}
 

@@ -29,10 +29,8 @@ from clepdg.errors import ClepError
 from clepdg.hashing import generator
 from clepdg.method.audio_embeddings import AudioEmbeddings
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
-from clepdg.method.micro_context import WARMUP_SHARE, WEIGHT_DECAY, in_environment
-from clepdg.method.weights import decay_groups
+from clepdg.method.micro_context import accuracy_figures, in_environment, pretraining
 from clepdg.models.dual import Dual
-from clepdg.training.loop import Training, warmup_cosine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,26 +128,10 @@ def pretrain(
         contrastive, floor = contrastive_loss(logits, targets(drawn, "emotion"))
         return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
 
-    Training(
-        tensors=trained,
-        optimiser=torch.optim.AdamW(decay_groups(trained.values(), config.learning_rate, WEIGHT_DECAY)),
-        loss=loss,
-        steps=config.steps,
-        seed=config.seed,
-        folder=folder,
-        checkpointing=checkpointing,
-        schedule=lambda step: warmup_cosine(step, config.steps, WARMUP_SHARE),
-        clip_norm=1.0,
-        after_step=dual.clamp_logit_scale,
-        reporting=reporting,
-    ).run()
+    pretraining(dual, trained, loss, config, folder, reporting, checkpointing).run()
     model.eval()
     accuracy = environment_accuracy(dual, x[validation], names[validation, 1])
-    return {
-        f"environment_accuracy_{part}": round(float(np.mean([accuracy[name] for name in kinds])), 4)
-        for part, kinds in {"heard": environments, "left_out": list(config.left_out)}.items()
-        if kinds
-    } | {"environments": len(accuracy)}
+    return accuracy_figures(accuracy, environments, config.left_out)
 
 
 @torch.no_grad()
