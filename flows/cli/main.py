@@ -18,6 +18,7 @@ from clepdg.errors import ClepError, ConfigError
 from clepdg.redaction import scrub, scrub_logs
 from clepdg_flows.cli.maintenance import add_maintenance_commands
 from clepdg_flows.cli.options import add_corpora_options, add_run_options, given_sources, read_arguments
+from clepdg_flows.cli.predict import add_predict_command
 from clepdg_flows.cli.registry import add_registry_commands
 from clepdg_flows.cli.status import status_command
 from clepdg_flows.cli.terminal import Ended, print_result, show
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     laion.add_argument("checkpoint", type=Path, metavar="FILE.pt")
     laion.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     laion.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="roberta-base's tokenizer (default: the hub's)")
+    add_predict_command(commands)
     add_registry_commands(commands)
     add_maintenance_commands(commands)
     return parser

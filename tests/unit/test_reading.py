@@ -21,7 +21,7 @@ from clepdg.audio.truncation import find_truncation
 from clepdg.config.schema import IndexConfig
 from clepdg.dataset.probe import probe_file
 from clepdg.errors import IndexingError
-from clepdg_flows.cli.registry import check_audio
+from clepdg_flows.cli.predict import check_audio
 
 
 def noise(seconds: float = 3.0, rate: int = RATE) -> NDArray[np.float32]:
