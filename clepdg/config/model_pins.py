@@ -117,9 +117,13 @@ def dual_parts(name: str) -> tuple[tuple[str, str | None], tuple[str, str | None
         BackboneError: there are not two parts.
     """
     parts = name.removeprefix(DUAL_CONTEXT).removeprefix(DUAL).split("+")
-    if len(parts) != 2 or not all(parts):
+    options = [part for part in parts if "," in part and local_folder(part) is None]
+    if len(parts) != 2 or not all(parts) or options:
         expected = f"{DUAL}AUDIO+TEXT, each a folder or a hub name (NAME@COMMIT), with one + in all"
-        raise BackboneError("A dual backbone has two encoders.", got=name, expected=expected)
+        do = "its settings are separate: --set clep.pooling=mean, clep.layers=last, backbone.frames=all"
+        raise BackboneError(
+            "A dual backbone has two encoders.", got=name, expected=expected, do=do if options else None
+        )
 
     def part(given: str) -> tuple[str, str | None]:
         if local_folder(given) is not None:

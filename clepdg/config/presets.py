@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import operator
 import typing
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from clepdg import prompts
-from clepdg.config.model_pins import DUAL, DUALS, local_folder, pinned_revision
+from clepdg.config.model_pins import DUAL, DUALS, LAION, local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, ClepConfig, Config
 from clepdg.config.validation import unknown
 from clepdg.errors import ConfigError
@@ -88,6 +89,7 @@ def dual_context(config: Config) -> Config:
     )
 
 
+OF_DUAL: Final = {"backbone.frames", "clep.layers", "clep.pooling", "clep.standardise"}  # other backbones ignore them
 SPEECH: Final = f"{DUAL}openai/whisper-base+sentence-transformers/all-MiniLM-L6-v2"
 MADE: dict[str, Callable[[Config], Config]] = {MICRO: micro, MICRO_CONTEXT: micro_context}
 
@@ -169,6 +171,11 @@ def build(
             )
         if backbone.startswith(DUALS):
             config = (dual if backbone.startswith(DUAL) else dual_context)(config)
+        kind, colon, _ = backbone.partition(":")
+        if colon and local_folder(backbone) is None and f"{kind}:" not in (*DUALS, LAION):
+            close = difflib.get_close_matches(f"{kind}:", (*DUALS, LAION), n=1)
+            do = f"did you mean {close[0]}?" if close else None
+            raise ConfigError("There is no such kind of backbone.", got=kind, expected=[*DUALS, LAION], do=do)
         whole = backbone.startswith(DUALS) or local_folder(backbone)
         name, _, revision = (backbone, "", "") if whole else backbone.partition("@")
         config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))
@@ -176,6 +183,9 @@ def build(
         config = replace(config, corpora=tuple(corpora))
     for name, value in (overrides or {}).items():
         config = _override(config, name.split("."), value, name)
+    if idle := sorted({*(overrides or {})} & OF_DUAL) if not config.backbone.name.startswith(DUALS) else []:
+        do = f"leave them out, or give --backbone {DUAL}AUDIO+TEXT"
+        raise ConfigError("Only a dual backbone has these settings.", got=idle, where=config.backbone.name, do=do)
     return config
 
 

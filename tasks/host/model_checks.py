@@ -1,7 +1,10 @@
 """Check before work starts that a run's models are available."""
 
+from typing import Final
+
 from clepdg import prompts
 from clepdg.config.model_pins import (
+    DUAL,
     DUALS,
     LAION,
     ROBERTA,
@@ -27,6 +30,8 @@ from clepdg.models.files import (
     weight_files,
 )
 
+DUAL_FILES: Final = {"speech": ENCODER_FILES, "text": TEXT_FILES}  # of a dual backbone's two encoders, in their order
+
 
 def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
     """Raise if the backbone is not available or a prompt has unknown words.
@@ -47,9 +52,12 @@ def check_backbone(config: Config, *, allow_unknown: bool = False) -> None:
         hub.check(repository(name), revision, file_named(laion_file(name)), allow_unknown=allow_unknown)
         hub.check(ROBERTA, pinned_revision(ROBERTA), tokenizer_files)
     elif name.startswith(DUALS):
-        (audio, commit), (text, other) = dual_parts(name)
-        check_model(audio, commit, ENCODER_FILES, allow_unknown)
-        check_model(text, other, TEXT_FILES, allow_unknown)
+        for (part, commit), (kind, choose) in zip(dual_parts(name), DUAL_FILES.items(), strict=True):
+            try:
+                check_model(part, commit, choose, allow_unknown)
+            except BackboneError as error:
+                expected = f"{DUAL}AUDIO+TEXT, the speech encoder first"
+                raise BackboneError(f"The {kind} encoder can't be used.", got=error, expected=expected) from None
     else:
         check_model(name, revision, CLAP_FILES, allow_unknown)
 

@@ -1,10 +1,12 @@
 """Protects what is known before work starts: texts that a backbone can't read, a folder without noises."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
-from clepdg.config.presets import build
+from clepdg.config.presets import OF_DUAL, build
 from clepdg.config.schema import Config
 from clepdg.errors import BackboneError, ClepError, ConfigError
 from clepdg.hashing import stage_key
@@ -95,3 +97,36 @@ def test_the_noise_own_needs_recordings(tmp_path) -> None:
     (tmp_path / "deep").mkdir()
     soundfile.write(tmp_path / "deep" / "fan.wav", np.zeros(1600), 16000)
     assert configured(str(tmp_path)).evaluate.noise_folder == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ("dual:{text}+{audio}", ["The speech encoder", "preprocessor_config.json", "the speech encoder first"]),
+        ("dual:{audio}+/nowhere", ["The text encoder", "/nowhere"]),
+        ("dual:{audio}", ["two encoders"]),
+        ("dual:{audio}+{text},pool=mean", ["two encoders", "--set clep.pooling=mean"]),
+        ("dual-contexts:{audio}+{text}", ["did you mean dual-context:?"]),
+    ],
+)
+def test_a_wrong_dual_backbone_is_explained(backbone: str, words: list[str], tmp_path: Path) -> None:
+    """The message names the side and the cure."""
+    for side, file in (("audio", "preprocessor_config.json"), ("text", "tokenizer.json")):
+        (tmp_path / side).mkdir()
+        for name in ("config.json", "model.safetensors", file):
+            (tmp_path / side / name).write_text("{}")
+    name = backbone.format(audio=tmp_path / "audio", text=tmp_path / "text")
+    with pytest.raises(ClepError) as error:
+        check_backbone(build("speech", backbone=name))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("setting", sorted(OF_DUAL))
+def test_settings_that_a_backbone_ignores_are_refused(setting: str) -> None:
+    """A dual backbone takes them."""
+    value = {"backbone.frames": "all", "clep.layers": "last", "clep.pooling": "mean", "clep.standardise": "source"}
+    overrides = {setting: value[setting]}
+    build("speech", overrides=overrides)
+    with pytest.raises(ConfigError, match=f"(?s)Only a dual backbone.*{setting}"):
+        build("demo", overrides=overrides)
