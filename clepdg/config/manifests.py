@@ -6,24 +6,35 @@ from typing import Final
 
 from clepdg.errors import ConfigError
 
-MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
+_INSTALLED: Final = Path(__file__).resolve().parents[1] / "data_manifests"  # where a wheel has it
+CHECKOUT: Final = None if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2]
+MANIFESTS = CHECKOUT / "data_manifests" if CHECKOUT else _INSTALLED
 OWN: Final = "CLEPDG_CARDS"  # in the environment: a folder of the user's own cards
 
 
 def folders() -> tuple[Path, ...]:
-    """Return the folders of cards: the user's own, then data_manifests.
+    """Return the folders of cards: the user's own, then the product's.
+
+    The user's own is CLEPDG_CARDS, or else data_manifests of the working folder.
 
     Raises:
-        ConfigError: the user's own folder does not exist.
+        ConfigError: the folder that CLEPDG_CARDS names does not exist.
     """
     named = os.environ.get(OWN)
     if not named:
-        return (MANIFESTS,)
+        beside = working_folder()
+        return (beside, MANIFESTS) if beside else (MANIFESTS,)
     own = Path(os.path.expanduser(named)).absolute()
     if not own.is_dir():
         where = f"{OWN}, or cards in settings.toml"
         raise ConfigError("The folder of your own cards is not there.", got=own, expected="a folder", where=where)
     return own, MANIFESTS
+
+
+def working_folder() -> Path | None:
+    """Return data_manifests of the working folder, unless that is the checkout."""
+    beside = Path.cwd() / "data_manifests"
+    return beside if Path.cwd() != CHECKOUT and beside.is_dir() else None
 
 
 def find(name: str) -> Path:

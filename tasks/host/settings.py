@@ -1,16 +1,20 @@
 """Read this machine's settings.
 
-The environment comes before var/settings.toml, which comes before the defaults below var/.
+The environment comes before settings.toml, which comes before the defaults. All state lies in one folder, home: var/
+of a checkout, the user's data folder where the package was installed, or CLEPDG_HOME.
 """
 
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import platformdirs
 
 from clepdg.callbacks import Checkpointing
 from clepdg.config import manifests
+from clepdg.config.manifests import CHECKOUT
 from clepdg.download import urls
 from clepdg.errors import ConfigError
 from clepdg.store.opening import open_store
@@ -18,7 +22,9 @@ from clepdg.store.store import Store
 from clepdg_tasks.host import settings_file
 from clepdg_tasks.host.settings_file import NAMES, TIMES
 
-PROJECT = Path(__file__).resolve().parents[2]
+_USERS: Final = Path(os.environ.get("CLEPDG_HOME") or platformdirs.user_data_path("clep-dg")).absolute()
+PROJECT = CHECKOUT or _USERS  # where servers work and prefect.toml lies
+PREFECT_YAML: Final = Path(__file__).resolve().parents[1] / "admin" / "prefect.yaml"  # in a checkout a link
 LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
 
@@ -79,21 +85,23 @@ class Settings:
 def load_settings() -> Settings:
     """Read the settings from CLEPDG_<NAME>, var/settings.toml or defaults.
 
-    Mirrors, secrets and cards of settings.toml are exported to the environment, unless it sets them itself; and so is
-    that requests to this machine go through no proxy.
+    Mirrors, secrets and cards of settings.toml are exported to the environment, unless it sets them itself; so are
+    cards of the working folder, since children work elsewhere, and that requests to this machine go through no proxy.
 
     Raises:
         ConfigError: settings.toml can't be read, has an unknown name, a value of another type or a password, a number
             is not valid, a database is not PostgreSQL, mirrors or secrets are malformed, or the folder of cards does
             not exist.
     """
-    home = Path(os.environ.get("CLEPDG_HOME", PROJECT / "var")).absolute()
+    home = Path(os.environ.get("CLEPDG_HOME") or (CHECKOUT / "var" if CHECKOUT else PROJECT)).absolute()
     path = home / "settings.toml"
     written = settings_file.read(path)
     settings_file.check_addresses(written, path)
     _export("mirrors", settings_file.mirrors(written.get("mirrors"), path))
     _export("secrets", settings_file.secrets(written.get("secrets"), path))
     _export("cards", _cards(written.get("cards"), path))
+    if beside := manifests.working_folder():
+        os.environ.setdefault(manifests.OWN, str(beside))
     _bypass_proxy()
     urls.mirrors()
     urls.secrets()

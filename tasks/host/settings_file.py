@@ -1,4 +1,4 @@
-"""Read var/settings.toml, and check the types of its values; no password may stand in it."""
+"""Read settings.toml, and check the types of its values; no password may stand in it."""
 
 import os
 import re

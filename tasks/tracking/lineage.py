@@ -3,10 +3,10 @@
 import subprocess
 from collections.abc import Mapping
 
+from clepdg.config.manifests import CHECKOUT
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg_tasks.engine.node import Node
-from clepdg_tasks.host.settings import PROJECT
 
 FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifier", "evaluate")
 
@@ -42,10 +42,12 @@ def incomplete(node: Node, records: Mapping[str, Record]) -> str:
 
 def git_commit() -> str:
     """Return the checkout's commit, "-dirty" with changed files, or "unknown"."""
+    if CHECKOUT is None:
+        return "unknown"
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=PROJECT,
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
             timeout=10,

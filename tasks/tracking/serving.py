@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from clepdg_tasks.host.settings import PROJECT
+import clepdg
 
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 REQUIREMENTS = (
@@ -44,7 +44,7 @@ def save_classifier(folder: Path, head: Path, clep: Path, key: str) -> None:
             path=str(folder),
             python_model=str(SCRIPT),
             artifacts={"head": head.absolute().as_uri(), "clep": clep.absolute().as_uri()},  # MLflow reads addresses
-            code_paths=[str(PROJECT / "clepdg")],
+            code_paths=[str(Path(clepdg.__file__).parent)],
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             metadata={"stage_key": key},
             signature=_signature(json.loads((head / "head.json").read_text())["labels"]),

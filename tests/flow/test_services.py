@@ -33,8 +33,7 @@ def test_every_entrypoint_loads_for_real():
     }
     parameters = set()
     for deployment in deployments:
-        path, _, name = deployment["entrypoint"].partition(":")
-        flow = load_flow_from_entrypoint(f"{PROJECT / path}:{name}", use_placeholder_flow=False)
+        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
         assert flow.name == "clep-dg"
         flow.validate_parameters(deployment.get("parameters", {}))
         parameters |= set(deployment.get("parameters", {}))

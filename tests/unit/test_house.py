@@ -10,6 +10,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDERS = {"clepdg_flows": "flows", "clepdg_tasks": "tasks", "clepdg": "clepdg"}  # package -> its folder
+CARDS = "clepdg.data_manifests"  # a folder of package data
 PACKAGES = tuple(FOLDERS)  # imports go this way alone
 FLOORS = (  # of clepdg, from the top; a room may import from the floors below it
     ("api",),
@@ -91,5 +92,8 @@ def test_no_folder_holds_more_files_than_a_reader_overlooks() -> None:
 
 def test_the_build_knows_every_package() -> None:
     known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert known["package-dir"] == {name: folder for name, folder in FOLDERS.items() if name != folder}
-    assert set(known["packages"]) == {of(path.parent) for path in files() if path.name == "__init__.py"}
+    assert known["package-dir"] == {
+        **{name: folder for name, folder in FOLDERS.items() if name != folder},
+        CARDS: "data_manifests",
+    }
+    assert set(known["packages"]) == {CARDS, *(of(path.parent) for path in files() if path.name == "__init__.py")}
