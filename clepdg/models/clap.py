@@ -2,6 +2,7 @@
 
 Shapes: B batch, D joint embedding (512 for LAION, 128 for micro), H text hidden size (768, 128), L tokens.
 A model folder holds config.json, model.safetensors, the tokenizer and front_end.json, and is loaded from these alone.
+With LAION's front end it also holds preprocessor_config.json, and transformers' classes and pipelines load it.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from clepdg import prompts
 from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, windows
 from clepdg.audio.io import Waveform
 from clepdg.errors import BackboneError
+from clepdg.models.feature_extractor import save_feature_extractor
 from clepdg.models.loading import check_weights, explain_load_errors, load_weights
 from clepdg.models.tensors import digest_tensors
 from clepdg.store.readers import read_facts
@@ -150,6 +152,7 @@ class Clap:
         self.model.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         (folder / FRONT_END).write_text(json.dumps(asdict(self.front_end), indent=1, sort_keys=True))
+        save_feature_extractor(self.front_end, folder)
 
     def digest(self) -> str:
         """Return a digest of weights, vocabulary and front end."""
