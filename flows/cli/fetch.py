@@ -3,11 +3,14 @@
 With --check it compares their addresses with the cards, and downloads nothing.
 """
 
+import argparse
 import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +29,50 @@ from clepdg.download.check.jobs import Checked, Job, run_jobs
 from clepdg.download.urls import manual_download
 from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
 from clepdg.hashing import write_json
+from clepdg_flows.cli.options import add_corpora_options, given_sources
+from clepdg_flows.cli.parser import Commands, add_command
 from clepdg_flows.cli.terminal import bar
-from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.host.settings import Settings, load_settings
 
 SOURCE: Final = ".source.json"
 # Checked beside the corpora by `clep-dg fetch --check`, where none are named
 CHECKS: list[Callable[[], list[Job]]] = [models.jobs]
 
 log = logging.getLogger("clepdg")
+
+
+def add_fetch_command(commands: Commands) -> None:
+    """Add the command."""
+    fetch = add_command(
+        commands,
+        "fetch",
+        fetch_command,
+        "download corpora into a folder, for a machine without a network",
+        "clep-dg fetch /media/disk --corpora ravdess,tess",
+    )
+    fetch.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
+    fetch.add_argument("--check", action="store_true", help="compare the addresses with the cards; downloads nothing")
+    add_corpora_options(fetch)
+
+
+def fetch_command(options: argparse.Namespace) -> None:
+    """Download corpora and print how to use them, or check their addresses."""
+    if options.check == bool(options.folder) or (options.check and options.source):
+        do = "clep-dg fetch FOLDER, or clep-dg fetch --check without FOLDER and --source"
+        raise ConfigError("clep-dg fetch takes a folder or --check.", do=do)
+    if options.check:
+        good = True
+        for each in check(options.corpora, load_settings()):
+            print(each.line, flush=True)
+            good &= each.good
+        sys.exit(0 if good else 1)
+    folder = Path(os.path.expanduser(options.folder)).absolute()
+    corpora = options.corpora or PRESETS["open"]().corpora
+    there = fetch(corpora, given_sources(options), folder, load_settings())
+    if there:
+        print(f"Already there: {', '.join(there)}.")
+    print(f"All are in {folder}, with their checksums (<corpus>.sha256). On the other machine:")
+    print("clep-dg run " + " ".join(f"--source {corpus}={shlex.quote(str(folder / corpus))}" for corpus in corpora))
 
 
 def fetch(corpora: Sequence[str], sources: Mapping[str, str], folder: Path, settings: Settings) -> list[str]:

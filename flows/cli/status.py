@@ -5,9 +5,16 @@ from functools import cache
 from typing import Any
 
 from clepdg.errors import ClepError
-from clepdg_flows.cli.options import read_arguments
+from clepdg_flows.cli.options import add_run_options, read_arguments
+from clepdg_flows.cli.parser import Commands, add_command
 from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.host.settings import load_settings
+
+
+def add_status_command(commands: Commands) -> None:
+    """Add the command."""
+    what = "list the stages that are up to date or stale, and why"
+    add_run_options(add_command(commands, "status", status_command, what, "clep-dg status --preset demo"))
 
 
 def status_command(options: argparse.Namespace) -> None:
