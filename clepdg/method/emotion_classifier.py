@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clepdg.audio.inspection import read_audio, read_samples, read_usable
-from clepdg.audio.io import Waveform
+from clepdg.audio.io import Waveform, to_mono
+from clepdg.audio.segments import LONGEST, Cut, cut_pieces
 from clepdg.callbacks import Reporting
+from clepdg.config.schema import IndexConfig
 from clepdg.dataset.shards import waveforms_of
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, IndexingError
 from clepdg.method.audio_embeddings import AudioEmbeddings, build_audio_embeddings
 from clepdg.method.heads import Head
 from clepdg.models.clap import Clap
@@ -23,8 +25,18 @@ if TYPE_CHECKING:
 
 Audio = str | Path | tuple[Waveform, int]
 BATCH = 32  # waveforms that are embedded together
+MOST_SAMPLES: Final = 1 << 26  # of files that wait for their batch: 256 MB
 UTTERANCE: Final = ("utterance_id", "folder", "tar", "offset", "bytes")  # the columns that predict reads
 EXPECTED: Final = "a path, (array, rate) with the rate in Hz, or a list of these"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A piece of a file, `start` to `end` in s, and its probabilities (N,)."""
+
+    start: float
+    end: float
+    probabilities: NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,11 +69,71 @@ class EmotionClassifier:
         found.insert(0, "emotion", [labels[n] for n in probabilities.argmax(axis=1)])
         return found
 
+    def predict_each(
+        self, files: Iterable[str | Path], cut: Cut | None = None
+    ) -> Iterator[tuple[str, list[Piece] | IndexingError]]:
+        """Classify files in order, a batch at a time.
+
+        Memory does not grow with the number of files.
+
+        Args:
+            files: paths of audio files.
+            cut: of clepdg.audio.segments, for recordings of at most an hour; None: a file is one piece.
+
+        Yields:
+            A file's name and its pieces, or the error that says why it can't be used.
+        """
+        waiting: list[tuple[str, _Cut | IndexingError]] = []
+        pieces = samples = 0
+        for path in files:
+            read = _cut(path, cut)
+            waiting.append((str(path), read))
+            if not isinstance(read, IndexingError):
+                pieces, samples = pieces + len(read.spans), samples + len(read.waveform)
+            if pieces >= BATCH or samples >= MOST_SAMPLES:
+                yield from self._classify(waiting)
+                waiting, pieces, samples = [], 0, 0
+        yield from self._classify(waiting)
+
+    def _classify(
+        self, waiting: "list[tuple[str, _Cut | IndexingError]]"
+    ) -> Iterator[tuple[str, list[Piece] | IndexingError]]:
+        """Yield the pieces of files that were read, or their errors."""
+        every = [read for _, read in waiting if isinstance(read, _Cut)]
+        waveforms = ((read.waveform[a:b], read.rate) for read in every for a, b in read.spans)
+        rows = iter(self.head.probabilities(embed(self.clap, waveforms)) if every else ())
+        for path, read in waiting:
+            if isinstance(read, IndexingError):
+                yield path, read
+            else:
+                times = ((a / read.rate, b / read.rate) for a, b in read.spans)
+                yield path, [Piece(start=a, end=b, probabilities=next(rows)) for a, b in times]
+
     def save(self, folder: str | Path) -> None:
         """Write the classifier as a folder that load_classifier reads."""
         self.clap.save(Path(folder) / "clep")
         (Path(folder) / "head").mkdir(parents=True, exist_ok=True)
         self.head.save(Path(folder) / "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """A file that was read: waveform (T,), rate in Hz, samples of its pieces."""
+
+    waveform: Waveform
+    rate: int
+    spans: list[tuple[int, int]]
+
+
+def _cut(path: str | Path, cut: Cut | None) -> _Cut | IndexingError:
+    """Read a file and cut it, or return the error that says why not."""
+    try:
+        samples, rate = read_audio(Path(path), IndexConfig(max_seconds=LONGEST) if cut else None)
+        waveform = to_mono(samples)
+        spans = cut_pieces(waveform, rate, cut) if cut else [(0, len(waveform))]
+    except IndexingError as error:
+        return error
+    return _Cut(waveform=waveform, rate=rate, spans=spans)
 
 
 def _named(audio: Any) -> tuple[list[Any], Iterator[tuple[Waveform, int]]]:

@@ -38,12 +38,13 @@ class Clap:
         self.model = model
         self.tokenizer = tokenizer
         self.front_end = front_end
-        tokenizer.padding_side = "right"  # left padding would give inputs_embeds other positions than input_ids
+        if tokenizer is not None:  # None: a model of audio only
+            tokenizer.padding_side = "right"  # left padding would give inputs_embeds other positions than input_ids
 
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        device: torch.device = self.model.logit_scale_a.device
+        device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
@@ -197,13 +198,16 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
-def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False) -> Clap:
+def load_clap(
+    folder: Path | str, *, device: str = "cpu", allow_unknown: bool = False, audio_only: bool = False
+) -> Clap:
     """Load a CLAP from a model folder of this project or of transformers.
 
     Args:
         folder: holds config.json, a tokenizer, and weights: safetensors or pytorch_model.bin (only its tensors are
             read).
         allow_unknown: read pickled weights even if their sha256 is not in the list of known models.
+        audio_only: load no text encoder and no tokenizer.
 
     Raises:
         BackboneError: weights or tokenizer are missing or do not fit together, or the weights are not finite or an
@@ -215,8 +219,9 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
     if not Path(where).is_dir():
         raise BackboneError("There is no such folder.", got=where, expected="a CLAP model's folder")
     with explain_load_errors("backbone", "a folder with config.json, a tokenizer and weights of a CLAP", where):
-        model, info = load_weights(Path(where), allow_unknown=allow_unknown)
-        tokenizer = AutoTokenizer.from_pretrained(where)
+        kind = "ClapAudioModelWithProjection" if audio_only else "ClapModel"
+        model, info = load_weights(Path(where), allow_unknown=allow_unknown, kind=kind)
+        tokenizer = None if audio_only else AutoTokenizer.from_pretrained(where)
     check_weights(model, info["missing_keys"], "backbone", where)
     front_end = LAION_FRONT_END
     if (Path(where) / FRONT_END).is_file():
@@ -225,14 +230,14 @@ def load_clap(folder: Path | str, *, device: str = "cpu", allow_unknown: bool = 
         if {name: type(value) for name, value in facts.items()} != kinds:
             raise BackboneError("The front end can't be read.", got=facts, expected=sorted(kinds), where=where)
         front_end = FrontEnd(**facts)
-    if model.config.text_config.vocab_size < len(tokenizer):
+    if tokenizer is not None and model.config.text_config.vocab_size < len(tokenizer):
         raise BackboneError(
             "Tokenizer and weights do not fit together.",
             got=f"{len(tokenizer)} tokens",
             expected=f"at most {model.config.text_config.vocab_size}",
             where=where,
         )
-    if model.config.audio_config.enable_fusion:
+    if (model.config if audio_only else model.config.audio_config).enable_fusion:
         raise BackboneError(
             "A fusion model is not supported: its front end is random.", got=where, expected="an unfused CLAP"
         )

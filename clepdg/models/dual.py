@@ -50,13 +50,16 @@ class TextEncoder(nn.Module):
 class DualModel(nn.Module):
     """Encoders and heads, under the names of CLAP's parts."""
 
-    def __init__(self, audio: Any, text: Any, states: int) -> None:
+    def __init__(self, audio: Any, text: Any | None, states: int) -> None:
         super().__init__()
-        self.audio_model, self.text_model = audio, TextEncoder(text)
+        self.audio_model = audio
+        if text is not None:  # None: a model of audio only
+            self.text_model = TextEncoder(text)
         self.audio_projection = AudioHead(states, 2 * audio.config.hidden_size)
-        self.text_projection = Head(text.config.hidden_size, TEXT_DROPOUT)
+        if text is not None:
+            self.text_projection = Head(text.config.hidden_size, TEXT_DROPOUT)
         self.logit_scale_a = nn.Parameter(torch.tensor(INITIAL_SCALE))
-        self.config = SimpleNamespace(text_config=text.config, projection_dim=DIMENSION)
+        self.config = SimpleNamespace(text_config=text and text.config, projection_dim=DIMENSION)
 
     def heads(self) -> dict[str, Tensor]:
         """Return all tensors but the encoders'."""
@@ -69,7 +72,8 @@ class Dual(Clap):
 
     def __init__(self, model: DualModel, tokenizer: Any, encoder: SpeechEncoder) -> None:
         self.model, self.tokenizer, self.encoder = model, tokenizer, encoder  # and no log-mel front end
-        tokenizer.padding_side = "right"
+        if tokenizer is not None:
+            tokenizer.padding_side = "right"
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -148,19 +152,24 @@ def build_dual(
     return Dual(model.to(device), tokenizer, encoder)
 
 
-def load_dual(folder: Path, *, device: str = "cpu") -> Dual:
+def load_dual(folder: Path, *, device: str = "cpu", audio_only: bool = False) -> Dual:
     """Load a model folder that `Dual.save` wrote.
+
+    Args:
+        audio_only: load no text encoder and no tokenizer.
 
     Raises:
         BackboneError: the folder is not whole.
     """
     states = read_facts(folder / DUAL, dict).get("states")
     encoder = load_encoder(folder / "audio")
-    words, tokenizer = _load_text(folder / "text", allow_unknown=False)
+    words, tokenizer = (None, None) if audio_only else _load_text(folder / "text", allow_unknown=False)
     if not isinstance(states, int) or not 1 <= states <= MOST_STATES:
         raise BackboneError("The dual backbone can't be read.", got=f"states {states!r}", where=folder / DUAL)
     model = DualModel(encoder.model, words, states).eval()
     heads, expected = load_tensors(folder / HEADS), model.heads()
+    if audio_only:
+        heads = {name: tensor for name, tensor in heads.items() if not name.startswith("text_")}
     shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (heads, expected)]
     if shapes[0] != shapes[1]:
         wrong = sorted(name for name in {*heads, *expected} if shapes[0].get(name) != shapes[1].get(name))

@@ -100,26 +100,35 @@ class Projection(nn.Module):
 class MicroModel(nn.Module):
     """Encoders and projections, under the names of CLAP's parts."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        from transformers import ClapTextConfig
-        from transformers.models.clap.modeling_clap import ClapTextModel
-
+    def __init__(self, tokenizer: Any | None) -> None:
         super().__init__()
-        text = ClapTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=DIMENSION,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=512,
-            max_position_embeddings=66,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-        self.audio_model, self.text_model = AudioTower(MICRO_FRONT_END.mels), ClapTextModel(text)
-        self.audio_projection, self.text_projection = Projection(HIDDEN), Projection(DIMENSION)
+        self.audio_model, text = AudioTower(MICRO_FRONT_END.mels), None
+        if tokenizer is not None:
+            self.text_model, text = _text_model(tokenizer)
+        self.audio_projection = Projection(HIDDEN)
+        if tokenizer is not None:
+            self.text_projection = Projection(DIMENSION)
         self.logit_scale_a = nn.Parameter(torch.tensor(INITIAL_SCALE))
         self.config = SimpleNamespace(text_config=text, projection_dim=DIMENSION)
+
+
+def _text_model(tokenizer: Any) -> tuple[Any, Any]:
+    """Return a text encoder with random weights, and its configuration."""
+    from transformers import ClapTextConfig
+    from transformers.models.clap.modeling_clap import ClapTextModel
+
+    text = ClapTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=DIMENSION,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=66,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return ClapTextModel(text), text
 
 
 class Micro(Clap):
@@ -152,20 +161,22 @@ def build_micro(seed: int, *, device: str = "cpu") -> Micro:
     return Micro(model.to(device), tokenizer, MICRO_FRONT_END)
 
 
-def load_micro(folder: Path, *, device: str = "cpu") -> Micro:
+def load_micro(folder: Path, *, device: str = "cpu", audio_only: bool = False) -> Micro:
     """Load a model folder that `Micro.save` wrote.
+
+    Args:
+        audio_only: load no text encoder and no tokenizer; transformers is not imported.
 
     Raises:
         BackboneError: the folder is not whole.
     """
-    from transformers import AutoTokenizer
-
     if (facts := read_facts(folder / MICRO, dict)) != asdict(MICRO_FRONT_END):
         got = {name: value for name, value in facts.items() if asdict(MICRO_FRONT_END).get(name) != value}
         raise BackboneError("The front end is not micro's.", got=got, expected=asdict(MICRO_FRONT_END), where=folder)
-    with explain_load_errors("micro backbone", "a folder that Micro.save wrote", str(folder)):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = None if audio_only else _load_tokenizer(folder)
     weights = load_tensors(folder / WEIGHTS)
+    if audio_only:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("text_")}
     model = MicroModel(tokenizer).eval()
     shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (weights, model.state_dict())]
     if shapes[0] != shapes[1]:
@@ -173,6 +184,13 @@ def load_micro(folder: Path, *, device: str = "cpu") -> Micro:
         raise BackboneError("The weights do not fit micro.", got=wrong, where=folder / WEIGHTS)
     model.load_state_dict(weights)
     return Micro(model.to(device), tokenizer, MICRO_FRONT_END)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with explain_load_errors("micro backbone", "a folder that Micro.save wrote", str(folder)):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def _word_tokenizer(words: list[str]) -> Any:
