@@ -17,6 +17,7 @@ from clepdg_tasks.host.settings import Settings, load_settings
 from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, never_used, translate_errors
 from clepdg_tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
 from clepdg_tasks.tracking.model_cards import model_description, version_description
+from clepdg_tasks.tracking.version_lookup import look_up_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -135,7 +136,9 @@ def first_run(preset: str) -> str:
     return f"run the pipeline first (clep-dg run --preset {preset}){demo}"
 
 
-def load_classifier(settings: Settings, preset: str, version: str | None = None) -> "EmotionClassifier":
+def load_classifier(
+    settings: Settings, preset: str, version: str | None = None, *, audio_only: bool = False
+) -> "EmotionClassifier":
     """Load the champion of the registered classifiers, or another version.
 
     MLflow only names it. CLEP and the head are read from the store, after their digests are checked: no pickle and no
@@ -143,6 +146,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
 
     Args:
         version: number or alias of a version; None: the champion.
+        audio_only: load no text encoder.
 
     Raises:
         ConfigError: it does not exist, or can't be served.
@@ -153,7 +157,7 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
     from clepdg.models.folder import load_model
 
     chosen = str(version or CHAMPION)
-    tags = _tags_of(settings, preset, chosen)
+    tags = dict(find_version(settings, preset, chosen).tags)
     where, store = f"{model_name('classifier', preset)}, {chosen}", settings.open_store()
     if not is_servable("classifier", tags):
         raise ConfigError(
@@ -176,25 +180,30 @@ def load_classifier(settings: Settings, preset: str, version: str | None = None)
                 do=f"set CLEPDG_STORE to the store of its run, or compute it again: clep-dg run --preset {preset}",
             )
         folders.append(found)
-    return EmotionClassifier(load_model(folders[0]), load_head(folders[1]))
+    return EmotionClassifier(load_model(folders[0], audio_only=audio_only), load_head(folders[1]))
 
 
-def _tags_of(settings: Settings, preset: str, chosen: str) -> Mapping[str, str]:
-    """Return the tags of a registered classifier.
+def find_version(settings: Settings, preset: str, chosen: str = CHAMPION) -> Any:
+    """Return a registered classifier: an object with `version` and `tags`.
 
     Args:
         chosen: its number or alias.
+
+    Raises:
+        ConfigError: it does not exist.
     """
     name, do = model_name("classifier", preset), first_run(preset)
     if never_used(settings):
         raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
+    if found := look_up_version(settings, name, chosen):
+        return found
     client = connect(settings)
     from mlflow.exceptions import MlflowException
 
     with translate_errors(settings):
         try:
             numbered = client.get_model_version if chosen.isdigit() else client.get_model_version_by_alias
-            return dict(numbered(name, chosen).tags)
+            return numbered(name, chosen)
         except MlflowException as error:
             if error.error_code in UNAVAILABLE:
                 raise

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pandas as pd
 import pytest
 import soundfile
@@ -22,6 +24,7 @@ from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database
 from clepdg_tasks.tracking import model_registry
 from clepdg_tasks.tracking.client import connect
 from clepdg_tasks.tracking.serving import save_classifier
+from clepdg_tasks.tracking.version_lookup import look_up_version
 
 MODEL = "demo-clep-dg-classifier"
 TAGS = {"fold": SUPERVISED, "row": MAIN_ROW, "model": "supervised.c0", "run": "a-run", "stage_key": "k", "digest": "d"}
@@ -171,7 +174,7 @@ def test_a_server_that_fails_is_not_an_unknown_version(settings, monkeypatch):
     client = SimpleNamespace(get_model_version_by_alias=fail)
     monkeypatch.setattr(model_registry, "connect", lambda settings: client)
     with pytest.raises(ClepError, match="(?s)MLflow refuses.*disk is full") as raised:
-        model_registry.load_classifier(load_settings(), "demo")
+        model_registry.load_classifier(load_settings(), "demo", "challenger")
     assert not isinstance(raised.value, ConfigError)
 
 
@@ -200,3 +203,37 @@ def test_mlflow_unpickles_nothing_in_our_processes(settings):
     assert environment(settings)["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     connect(settings)
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_a_version_is_found_without_mlflow_where_that_is_possible(settings, monkeypatch):
+    """The fast way finds what MLflow finds, and leaves everything else to MLflow."""
+    number = register(settings, TAGS)
+    name, known = MODEL, connect(settings)
+    for chosen in ("champion", number):
+        found = look_up_version(settings, name, chosen)
+        assert (found.version, found.tags) == (number, TAGS)
+    assert [look_up_version(settings, name, chosen) for chosen in ("999", "challenger", "9" * 40)] == [None] * 3
+    known.delete_model_version(name, number)
+    assert look_up_version(settings, name, number) is None
+    register(settings, TAGS)
+
+
+@pytest.mark.parametrize(("status", "finds"), [(200, True), (404, False), (500, False)])
+def test_a_version_is_found_on_a_server(settings, monkeypatch, status, finds):
+    asked = []
+
+    def get(url, **given):
+        asked.append((url, given["params"], given["auth"]))
+        body = {"model_version": {"name": MODEL, "version": "3", "tags": [{"key": "run", "value": "a-run"}]}}
+        return httpx.Response(status, json=body, request=httpx.Request("GET", url))
+
+    monkeypatch.setattr(httpx, "get", get)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    remote = replace(settings, tracking_url="http://127.0.0.1:5000/")
+    found = look_up_version(remote, MODEL, "champion")
+    place = "http://127.0.0.1:5000/api/2.0/mlflow/registered-models/alias"
+    assert asked == [(place, {"name": MODEL, "alias": "champion"}, ("ann", "secret"))]
+    assert (found is not None) == finds
+    if found:
+        assert (found.version, found.tags) == ("3", {"run": "a-run"})
