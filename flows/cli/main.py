@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from clepdg.errors import ClepError
 from clepdg.redaction import scrub_logs
+from clepdg_flows.cli.deploy import add_deploy_commands
 from clepdg_flows.cli.fetch import add_fetch_command
 from clepdg_flows.cli.import_laion import add_import_command
 from clepdg_flows.cli.maintenance import add_maintenance_commands
@@ -25,6 +26,7 @@ ADD = (  # in the order of the help
     add_predict_command,
     add_registry_commands,
     add_maintenance_commands,
+    add_deploy_commands,
 )
 
 

@@ -43,7 +43,7 @@ def check_workers(arguments: Arguments) -> None:
             pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name or "-"
             found = client.read_work_pool(pool)
         except ObjectNotFound as error:
-            do = "start the servers with make up, or deploy to yours: prefect deploy --all"
+            do = "start the servers with make up, or deploy to yours: clep-dg deploy"
             raise ClepError(f"Prefect's server has no deployment {DEPLOYMENT}.", got=error, do=do) from error
         if found.is_push_pool or found.is_managed_pool:
             return  # it needs no workers

@@ -1,19 +1,20 @@
-"""Deploy prefect.yaml to the server of `make up`, and tell Prefect's command line where that is."""
+"""Find the Prefect server to deploy to, create its work pools, and tell Prefect's command line where it is."""
 
 import contextlib
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import ClepError
-from clepdg_tasks.admin.prefect_access import api_client, client_environment, write_private
-from clepdg_tasks.host.children import PATIENCE_SECONDS
-from clepdg_tasks.host.processes import environment
+from clepdg_tasks.admin import deploy as deployments
+from clepdg_tasks.admin.prefect_access import api_client, read_secret, write_private
+from clepdg_tasks.host.processes import running_url
 from clepdg_tasks.host.settings import PROJECT, Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 BIN: Final = Path(sys.executable).parent
 POOLS: Final = ("clep-dg", "clep-dg-folds")  # whole runs, which the worker of `up` executes; parts of fanned-out runs
@@ -24,50 +25,70 @@ POOL_TEMPLATE: Final[dict[str, Any]] = {  # no variables: a flow run can't choos
 MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
 
 
-def deploy(settings: Settings, url: str, secret: str, say: Callable[[str], object]) -> None:
-    """Write prefect.toml, create or close the work pools, deploy prefect.yaml.
-
-    Prefect reads its server's address and secret from prefect.toml.
-    """
+def write_prefect_toml(settings: Settings, url: str, secret: str, say: Callable[[str], object]) -> None:
+    """Write prefect.toml, from which Prefect's command line reads its server's address and secret."""
     text = f'{MADE_BY_UP}[api]\nurl = "{url}"\nauth_string = "{secret}"\n\n[client]\ncsrf_support_enabled = true\n'
     try:
         write_private(PROJECT / "prefect.toml", text)
     except OSError as error:
         write_private(settings.home / "prefect.toml", text)
         say(f"{PROJECT} can't be written ({error.strerror}): Prefect's command line works in {settings.home}")
-    _create_pools(url, secret)
-    words = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(
-        words,
-        cwd=PROJECT,
-        env={**os.environ, **environment(settings), **client_environment(url, secret)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    if done.returncode:
-        raise ClepError("prefect deploy --all failed.", got=(done.stdout + done.stderr)[-2000:])
 
 
-def _create_pools(url: str, secret: str, attempts: int = 10) -> None:
-    """Create the work pools; set the template of those that are there."""
+def deploy_to(url: str, secret: str | None, *, ours: bool, force: bool = False) -> list[str]:
+    """Create the work pools, and deploy what is missing or changed in prefect.yaml.
+
+    Args:
+        url: address of the server's API.
+        ours: whether it is the server of `make up`, whose pools are closed.
+        force: deploy what did not change too.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        ClepError: prefect.yaml can't be deployed, or the server does not answer.
+    """
     import httpx
 
-    template = {"base_job_template": POOL_TEMPLATE}
+    PROJECT.mkdir(parents=True, exist_ok=True)  # where flow runs work
+    entries = deployments.read_entries(deployments.prefect_yaml())
     try:
         with api_client(url, secret) as client:
-            for name in POOLS:
-                pool = client.get(f"/work_pools/{name}")
-                if pool.status_code == 404:
-                    client.post("/work_pools/", json={"name": name, "type": "process", **template}).raise_for_status()
-                elif pool.raise_for_status().json()["type"] == "process":  # another kind is the user's own
-                    client.patch(f"/work_pools/{name}", json=template).raise_for_status()
+            _create_pools(client, close=ours)
+            return deployments.deploy(client, entries, force=force)
     except httpx.HTTPError as error:
-        busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 503
-        if busy and attempts > 1:  # SQLite is locked while the server starts, or ends what a killed one left
-            time.sleep(2)
-            return _create_pools(url, secret, attempts - 1)
-        raise ClepError("The work pools can't be created.", got=error, where=url) from error
+        raise ClepError("Prefect's server does not answer as it should.", got=error, where=url) from error
+
+
+def prefect_of_user(settings: Settings) -> tuple[str, str | None, bool]:
+    """Return address and secret of the user's Prefect server.
+
+    The third value says whether it is that of `make up`.
+
+    Raises:
+        ClepError: there is none.
+    """
+    ours = running_url(settings, "prefect")
+    url = os.environ.get("PREFECT_API_URL") or ours
+    if url is None:
+        do = "start one: make up (or python -m clepdg_tasks.admin.services up); or name yours: PREFECT_API_URL"
+        raise ClepError("There is no Prefect server to deploy to.", do=do)
+    if url.rstrip("/") == ours:
+        return url, read_secret(settings), True
+    return url, os.environ.get("PREFECT_API_AUTH_STRING"), False
+
+
+def _create_pools(client: "httpx.Client", *, close: bool) -> None:
+    """Create the work pools; with `close`, set the template of those that are there."""
+    template = {"base_job_template": POOL_TEMPLATE}
+    for name in POOLS:
+        pool = deployments.ask(client, "GET", f"/work_pools/{name}")
+        if pool.status_code == 404:
+            made = {"name": name, "type": "process", **template}
+            deployments.ask(client, "POST", "/work_pools/", made).raise_for_status()
+        elif pool.raise_for_status().json()["type"] == "process" and close:  # another kind is the user's own
+            deployments.ask(client, "PATCH", f"/work_pools/{name}", template).raise_for_status()
 
 
 def remove_prefect_toml(settings: Settings) -> None:

@@ -1,11 +1,12 @@
 """Start and stop Prefect, MLflow and a Prefect worker on 127.0.0.1.
 
-`python -m clepdg_tasks.admin.services up` starts those that are not running, deploys prefect.yaml, and writes
-prefect.toml and var/settings.toml; `down` stops only what `up` started. Either ends what an interrupted `up` left. A
-run without them starts a Prefect server of its own.
+`python -m clepdg_tasks.admin.services up` starts those that are not running, deploys what is missing or changed in
+prefect.yaml, and writes prefect.toml and var/settings.toml; `down` stops only what `up` started. Either ends what an
+interrupted `up` left. A run without them starts a Prefect server of its own.
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,14 @@ from clepdg_tasks.admin.prefect_access import (
 )
 from clepdg_tasks.admin.prefect_crashes import report_crashed
 from clepdg_tasks.admin.prefect_database import prepared_database
-from clepdg_tasks.admin.prefect_deployments import BIN, MADE_BY_UP, POOLS, deploy, remove_prefect_toml
+from clepdg_tasks.admin.prefect_deployments import (
+    BIN,
+    MADE_BY_UP,
+    POOLS,
+    deploy_to,
+    remove_prefect_toml,
+    write_prefect_toml,
+)
 from clepdg_tasks.admin.prefect_server import prefect_command
 from clepdg_tasks.host.children import PATIENCE_SECONDS, free_port
 from clepdg_tasks.host.preflight import check_database
@@ -33,6 +41,7 @@ from clepdg_tasks.host.processes import (
     STATE,
     Service,
     end_service,
+    environment,
     is_running,
     start_service,
     write_service,
@@ -44,7 +53,7 @@ from clepdg_tasks.tracking.client import front_page
 
 
 def up(say: Callable[[str], object] = lambda line: None) -> dict[str, Service]:
-    """Start the services that are not running, and deploy prefect.yaml.
+    """Start the services that are not running, and deploy what prefect.yaml changed.
 
     Args:
         say: shows a line to the user.
@@ -72,6 +81,8 @@ def up(say: Callable[[str], object] = lambda line: None) -> dict[str, Service]:
             if name not in services:
                 services[name] = replace(start(), ready=True)
                 write_service(settings, name, services[name])
+            elif name == "prefect":
+                _deploy(services[name].url, read_secret(settings), say)
         report_crashed(settings, services["prefect"].url, read_secret(settings))
         return services
 
@@ -116,11 +127,17 @@ def _start_prefect(settings: Settings, say: Callable[[str], object]) -> Service:
             say(note)
         service = start_service(settings, "prefect", prefect_command(port), url, f"{url}/health", extra)
     try:
-        deploy(settings, url, secret, say)
+        write_prefect_toml(settings, url, secret, say)
+        _deploy(url, secret, say)
     except BaseException:
         end_service(service)
         raise
     return service
+
+
+def _deploy(url: str, secret: str | None, say: Callable[[str], object]) -> None:
+    for line in deploy_to(url, secret, ours=True):
+        say(line)
 
 
 def _start_mlflow(settings: Settings) -> Service:
@@ -204,6 +221,8 @@ def main() -> None:
             signal.signal(number, _stop)
     say: Callable[[str], Any] = lambda line: sys.stdout.write(line + "\n")  # noqa: E731
     try:
+        for variable, value in environment(load_settings()).items():
+            os.environ.setdefault(variable, value)  # before Prefect is imported, which reads them once
         if sys.argv[1:] == ["up"]:
             for name, service in up(say).items():
                 shown = service.url.removesuffix("/api").removesuffix("/health")

@@ -121,9 +121,7 @@ def test_a_secret_is_private_and_stays(home):
 def test_a_folder_that_can_not_be_written_is_no_reason_to_fail(project, home, monkeypatch):
     settings, said = load_settings(), list[str]()
     (project / "prefect.toml").mkdir()  # what a read-only checkout answers, for root too
-    monkeypatch.setattr(prefect_deployments, "_create_pools", lambda url, secret: None)
-    monkeypatch.setattr(prefect_deployments.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess([], 0))
-    prefect_deployments.deploy(settings, "http://127.0.0.1:1/api", "me:secret", said.append)
+    prefect_deployments.write_prefect_toml(settings, "http://127.0.0.1:1/api", "me:secret", said.append)
     written = home / "prefect.toml"
     assert "me:secret" in written.read_text() and written.stat().st_mode & 0o777 == 0o600
     assert len(said) == 1 and str(home) in said[0]
@@ -175,11 +173,11 @@ def test_the_next_up_ends_what_an_interrupted_one_left(known, home, monkeypatch)
 
 
 def test_a_server_without_its_deployments_is_ended(answering, home, monkeypatch):
-    def interrupted(*given: object) -> None:
+    def interrupted(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(services, "prefect_command", prefect_server.prefect_command)
-    monkeypatch.setattr(services, "deploy", interrupted)
+    monkeypatch.setattr(services, "deploy_to", interrupted)
     with pytest.raises(KeyboardInterrupt):
         services.up()
     (server,) = processes.written_services(load_settings()).values()
