@@ -58,6 +58,8 @@ SLOW = (
     "tests/unit/test_remote_store.py",
     "tests/unit/test_trees.py::test_meld_clips_that_are_cut_too_long",
     "tests/unit/test_upstream.py::test_what_can_t_be_asked_is_a_note[answer0",
+    "tests/unit/test_wheel.py::test_it_runs",
+    "tests/unit/test_wheel.py::test_its_deployments",
 )
 QUICK = (  # of these, what `make test` runs
     "tests/flow/test_dual_context.py::test_each_fold",
