@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import WithJsonSchema
 
@@ -99,7 +100,7 @@ def clep_dg(
         allow_partial: accept a corpus that is not complete by its card.
         allow_pickle_weights: read weights that come as an unknown pickle (.bin).
         overrides: dotted settings, {"clep.epochs": 15}.
-        refresh: repeat the last whole run of the preset, with the arguments given here in place of its own; ask every
+        refresh: repeat the run that `clep-dg pin` pinned, with the arguments given here in place of its own; ask every
             source whether it changed, and compute what is stale.
         fan_out: send corpora and folds to the workers of the pool, as runs of `clep-dg/fold`.
     """
@@ -121,13 +122,18 @@ def clep_dg(
         return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
 
 
-def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> dict[str, Any]:
+def skipped(result: dict[str, Any]) -> Any:
+    """Return the state of a run that had nothing to do; it gives the flow's result."""
+    return Completed(name="Skipped", message=result["notes"][0], data=result)
+
+
+def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out: bool) -> Any:
     """Check a run, then compute all stages that are not up to date."""
     if refresh:
-        last = refreshing.last_run(arguments, settings)
-        if last is None:
-            return refreshing.nothing_to_refresh(arguments.preset)
-        arguments = last
+        pinned = refreshing.pinned_run(arguments, settings)
+        if pinned is None:
+            return skipped(refreshing.nothing_pinned())
+        arguments = pinned
     checked = CHECKED.get()
     plan = checked if checked is not None and checked.arguments == arguments else make_plan(arguments)
     sources = refreshing.SourceStates()

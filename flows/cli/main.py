@@ -13,6 +13,7 @@ from clepdg_flows.cli.fetch import add_fetch_command
 from clepdg_flows.cli.import_laion import add_import_command
 from clepdg_flows.cli.maintenance import add_maintenance_commands
 from clepdg_flows.cli.parser import Terminated, complain
+from clepdg_flows.cli.pin import add_pin_command
 from clepdg_flows.cli.predict import add_predict_command
 from clepdg_flows.cli.registry import add_registry_commands
 from clepdg_flows.cli.run import add_run_command
@@ -27,6 +28,7 @@ ADD = (  # in the order of the help
     add_registry_commands,
     add_maintenance_commands,
     add_deploy_commands,
+    add_pin_command,
 )
 
 

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clepdg.errors import ClepError
+from clepdg.errors import ClepError, ConfigError
 from clepdg_flows.cli.options import add_run_options, read_arguments
 from clepdg_flows.cli.parser import Commands, Terminated, add_command, complain
 from clepdg_flows.cli.terminal import Ended, print_result, show
 from clepdg_tasks.engine import run_history
+from clepdg_tasks.engine.pinned import PIN_ONE
 from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import load_settings
 
@@ -36,7 +37,7 @@ def add_run_command(commands: Commands) -> None:
     )
     add_run_options(run)
     run.add_argument(
-        "--refresh", action="store_true", help="repeat the preset's last whole run; asks its sources for changes first"
+        "--refresh", action="store_true", help="repeat the pinned run (clep-dg pin); asks its sources for changes first"
     )
     run.add_argument(
         "--fan-out", action="store_true", help="send corpora and folds to the workers of pool clep-dg-folds"
@@ -66,11 +67,12 @@ def run_command(options: argparse.Namespace) -> None:
     if options.refresh:  # the flow asks the sources before it checks them
         from clepdg_flows.run import refresh
 
-        last = refresh.last_run(arguments, settings)
-        plan = make_plan(last or arguments)
-        if last is None:
-            print(refresh.nothing_to_refresh(arguments.preset)["notes"][0])
-            return
+        pinned = refresh.pinned_run(arguments, settings)
+        if pinned is None:
+            raise ConfigError(
+                "Nothing is pinned on this machine: a refresh has nothing to run.", do=f"pin it: {PIN_ONE}"
+            )
+        plan = make_plan(pinned)
     else:
         plan = make_plan(arguments)
         check(plan, settings)

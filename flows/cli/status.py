@@ -14,7 +14,9 @@ from clepdg_tasks.host.settings import load_settings
 def add_status_command(commands: Commands) -> None:
     """Add the command."""
     what = "list the stages that are up to date or stale, and why"
-    add_run_options(add_command(commands, "status", status_command, what, "clep-dg status --preset demo"))
+    status = add_command(commands, "status", status_command, what, "clep-dg status --preset demo")
+    add_run_options(status)
+    status.add_argument("--refresh", action="store_true", help="of what run --refresh runs, and why that")
 
 
 def status_command(options: argparse.Namespace) -> None:
@@ -28,8 +30,17 @@ def status_command(options: argparse.Namespace) -> None:
 
     settings = load_settings()
     store = settings.open_store()
-    asked = any(v for name, v in vars(options).items() if name != "command")
-    arguments = read_arguments(options) if asked else last_arguments.last(settings)
+    asked = any(v for name, v in vars(options).items() if name not in ("command", "refresh"))
+    if options.refresh:
+        from clepdg_flows.cli.pin import refresh_lines
+        from clepdg_flows.run.refresh import pinned_run
+
+        print(*refresh_lines(settings), sep="\n")
+        arguments = pinned_run(read_arguments(options), settings)
+        if arguments is None:
+            return
+    else:
+        arguments = read_arguments(options) if asked else last_arguments.last(settings)
     if arguments is None:
         print("Nothing has been run on this machine yet. Start with: clep-dg run --preset demo")
         return

@@ -1,4 +1,4 @@
-"""Refresh: ask the sources of the last run whether they changed, and run again what is stale.
+"""Refresh: ask the sources of the pinned run whether they changed, and run again what is stale.
 
 The state of a user's own folder or address is in the key, so a change makes it stale. A download from a card's address
 is pinned: a change there is reported, and the download stays in use.
@@ -10,21 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from clepdg.config.presets import option_names
 from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
 from clepdg.download import upstream
-from clepdg.errors import SourceError
+from clepdg.errors import ConfigError, SourceError
 from clepdg.hashing import digest, plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.graph.pipeline import source
-from clepdg_flows.run.plan import Plan
-from clepdg_tasks.engine import last_arguments, run_history
+from clepdg_flows.run.plan import Plan, configure
+from clepdg_tasks.engine import pinned, run_history
 from clepdg_tasks.engine.node import decide
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
 
 EVENT = "clep-dg.source.changed"
+GONE = object()  # value of a setting that a configuration does not have
 
 log = logging.getLogger("clepdg")
 
@@ -49,22 +51,48 @@ class SourceStates:
         return (*(line for lines in self.changes.values() for line in lines), *self.notes)
 
 
-def last_run(given: Arguments, settings: Settings) -> Arguments | None:
-    """Return a preset's last whole run's arguments, updated by those given.
+def pinned_run(given: Arguments, settings: Settings) -> Arguments | None:
+    """Return the arguments of the pinned run, updated by those given; None where none is pinned.
 
-    None where there was no run on this machine. `redo` is not taken over: it was meant for one run only.
+    Defaults that changed since then, with an upgrade, keep their pinned values. `redo` is not taken over: it was meant
+    for one run only.
+
+    Raises:
+        ConfigError: another preset is given, the pin can't be read, or it names what is no longer there.
     """
-    last = last_arguments.last(settings, given.preset)
-    if last is None:
+    pin = pinned.pinned(settings)
+    if pin is None:
         return None
+    if given.preset not in (Arguments().preset, pin.arguments.preset):
+        do = f"leave the preset out, or pin a run of it: {pinned.PIN_ONE}"
+        raise ConfigError("A refresh runs the pinned preset.", got=given.preset, expected=pin.arguments.preset, do=do)
     explicit: dict[str, Any] = {n: v for n, v in asdict(given).items() if v != getattr(Arguments(), n)}
-    merged: dict[str, Any] = {n: {**getattr(last, n), **v} if isinstance(v, dict) else v for n, v in explicit.items()}
-    return replace(last, **({"redo": ()} | merged))
+    merged: dict[str, Any] = {
+        n: {**getattr(pin.arguments, n), **v} if isinstance(v, dict) else v for n, v in explicit.items()
+    }
+    kept = kept_defaults(pin)
+    for name, value in kept.items():
+        log.warning("%s stays as it was pinned: %s", name, value)
+    arguments = replace(pin.arguments, redo=(), overrides={**pin.arguments.overrides, **kept})
+    return replace(arguments, **merged | {"overrides": {**arguments.overrides, **given.overrides}})
 
 
-def nothing_to_refresh(preset: str) -> dict[str, Any]:
-    """Return the result of a refresh without an earlier run, and log it."""
-    said = f"Preset {preset} was not run on this machine yet: there is nothing to refresh. Name another with --preset."
+def kept_defaults(pin: pinned.Finished) -> dict[str, Any]:
+    """Return setting -> pinned value, where its default is another one by now."""
+    now, then = plain(configure(pin.arguments)), pin.config
+
+    def value(config: Any, name: str) -> Any:
+        for part in name.split("."):
+            config = config.get(part, GONE) if isinstance(config, dict) else GONE
+        return config
+
+    values = {name: (value(then, name), value(now, name)) for name in option_names()}
+    return {name: old for name, (old, new) in values.items() if old is not GONE and old != new}
+
+
+def nothing_pinned() -> dict[str, Any]:
+    """Return the result of a refresh where nothing is pinned, and log it."""
+    said = f"Nothing is pinned on this machine, so a refresh runs nothing. Pin what it should run: {pinned.PIN_ONE}."
     log.warning(said)
     return {"run": None, "reused": 0, "computed": 0, "stages": {}, "mlflow_run": None, "notes": [said]}
 

@@ -22,7 +22,7 @@ from clepdg_flows.run import fan_out, refresh
 from clepdg_flows.run.plan import Plan
 from clepdg_flows.run.prefect_page import progress_artifact, run_artifacts
 from clepdg_flows.run.server_away import expect_server
-from clepdg_tasks.engine import execute, last_arguments, run_history
+from clepdg_tasks.engine import execute, last_arguments, pinned, run_history
 from clepdg_tasks.engine.node import Decision, Node, Outcome
 from clepdg_tasks.engine.run_history import RunLog
 from clepdg_tasks.engine.worker import WorkerProcess
@@ -221,6 +221,8 @@ def close_run(run: Run) -> dict[str, Any]:
     run.run_logger.close(run.log.stages, "FAILED" if failed else "FINISHED")
     run.log.notes += tuple(run.run_logger.notes())
     run.log.write()
+    if not (failed or run.log.part):
+        pinned.keep(run.settings, run.log)
     expect_server()
     run_artifacts(run.log, run.records, run.store, run.run_logger)
     if failed:

@@ -203,3 +203,12 @@ def ask(client: "httpx.Client", method: str, path: str, body: Any = None, attemp
         if answer.status_code != 503 or not attempts:
             return answer
         time.sleep(2)
+
+
+def in_words(schedule: Mapping[str, Any]) -> str:
+    """Return a schedule of Prefect's API in words."""
+    rule = schedule["schedule"]
+    when = rule.get("cron") or rule.get("rrule") or f"every {rule.get('interval')} s"
+    given = f", with {schedule['parameters']}" if schedule.get("parameters") else ""
+    name, state = schedule.get("slug") or "without a name", "" if schedule["active"] else ", paused"
+    return f"{name}: {when} {rule.get('timezone') or 'UTC'}{given}{state}"

@@ -97,3 +97,36 @@ def remove_prefect_toml(settings: Settings) -> None:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if path.read_text().startswith(MADE_BY_UP):
                 path.unlink()
+
+
+def schedules_of(settings: Settings, name: str) -> list[str]:
+    """Return in words when a deployment runs by itself, and with which parameters.
+
+    Raises:
+        ClepError: the server wants another secret.
+    """
+    import httpx
+
+    try:
+        url, secret, _ = prefect_of_user(settings)
+    except ClepError:
+        return ["No Prefect server runs here (make up): nothing is scheduled."]
+    try:
+        with api_client(url, secret) as client:
+            answer = client.get(f"/deployments/name/{deployments.NAME}/{name}")
+            if answer.status_code == 404:
+                return [f"Deployment {deployments.NAME}/{name} is not deployed: clep-dg deploy"]
+            found = answer.raise_for_status().json()
+            wanted = {"deployments": {"id": {"any_": [found["id"]]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 1}
+            wanted["flow_runs"] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+            due = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+    except httpx.HTTPError as error:
+        return [f"Prefect's server ({url}) does not answer: {error}"]
+    paused = " (the deployment is paused)" if found["paused"] else ""
+    lines = [f"Schedule {deployments.in_words(each)}{paused}" for each in found["schedules"]]
+    given = [f"{key}={value}" for key, value in found["parameters"].items() if key != "refresh"]
+    lines += [f"The deployment's own parameters come before the pin: {', '.join(given)}"] if given else []
+    return [
+        *(lines or ["No schedule: it runs when it is asked to"]),
+        *(f"Next: {run['expected_start_time']}" for run in due),
+    ]

@@ -1,4 +1,4 @@
-"""Keep on this machine what its runs were asked for, which `clep-dg status` and `clep-dg run --refresh` repeat.
+"""Keep on this machine what its runs were asked for, which `clep-dg status` repeats.
 
 A store may be written by others, and arguments name the addresses to ask. So they come from var/arguments/ alone: of
 each store and preset, the last whole run and the last one of some folds or until some stage.
@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clepdg.hashing import digest, read_json
 from clepdg_tasks.engine.run_history import Arguments, parameters
@@ -18,44 +18,58 @@ from clepdg_tasks.host.settings import Settings
 
 log = logging.getLogger("clepdg")
 
+PIN: Final = "pinned.json"  # what a refresh runs: see pinned
 
-def _folder(settings: Settings) -> Path:
+
+def folder(settings: Settings) -> Path:
+    """Return the folder of a store's arguments."""
     return settings.home / "arguments" / digest(settings.store)[:12]
 
 
-def _is_whole(arguments: Arguments) -> bool:
+def is_whole(arguments: Arguments) -> bool:
     """Return whether a run's arguments say that all of the preset is wanted."""
     return not (arguments.until or arguments.folds)
 
 
-def keep(settings: Settings, arguments: Arguments) -> None:
-    """Write a run's arguments, readable for this user alone."""
-    folder = _folder(settings)
-    path = folder / f"{arguments.preset}{'' if _is_whole(arguments) else '.part'}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".writing", delete=False) as file:  # of mode 0600
-            json.dump(parameters(arguments), file, indent=1)
-        os.replace(file.name, path)
-    except OSError as error:
-        log.warning("The run's arguments can't be kept for --refresh: %s", error)
+def write(path: Path, value: Any) -> None:
+    """Write a JSON file, readable for this user alone.
 
-
-def last(settings: Settings, preset: str | None = None) -> Arguments | None:
-    """Return the arguments of this machine's last run, or of a preset's.
-
-    Of a preset, the last whole run comes first: another one says nothing about whether the rest is wanted.
+    Raises:
+        OSError: it can't be written.
     """
-    files = [(path.stat().st_mtime_ns, path) for path in _folder(settings).glob("*.json")]
-    kept = [arguments for _, path in sorted(files, reverse=True) if (arguments := _read(path)) is not None]
-    if preset is not None:
-        kept = sorted((each for each in kept if each.preset == preset), key=lambda each: not _is_whole(each))
-    return next(iter(kept), None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".writing", delete=False) as file:  # of mode 0600
+        json.dump(value, file, indent=1)
+    os.replace(file.name, path)
+
+
+def keep(settings: Settings, arguments: Arguments) -> None:
+    """Keep a run's arguments."""
+    path = folder(settings) / f"{arguments.preset}{'' if is_whole(arguments) else '.part'}.json"
+    try:
+        write(path, parameters(arguments))
+    except OSError as error:
+        log.warning("The run's arguments can't be kept for clep-dg status: %s", error)
+
+
+def last(settings: Settings) -> Arguments | None:
+    """Return the arguments of this machine's last run."""
+    files = [(path.stat().st_mtime_ns, path) for path in folder(settings).glob("*.json") if path.name != PIN]
+    return next((arguments for _, path in sorted(files, reverse=True) if (arguments := _read(path)) is not None), None)
 
 
 def _read(path: Path) -> Arguments | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # damaged, or written by another version
-        raw: dict[str, Any] = read_json(path)
-        tuples = {name: tuple(raw[name]) for name in ("corpora", "folds", "redo") if raw[name] is not None}
-        return Arguments(**{**raw, **tuples, "allow_pickle_weights": False})  # each run needs that option itself
+        return from_json(read_json(path))
     return None
+
+
+def from_json(raw: dict[str, Any]) -> Arguments:
+    """Return arguments that `parameters` of run_history made JSON.
+
+    Raises:
+        TypeError: they are another version's.
+        KeyError: they are another version's.
+    """
+    tuples = {name: tuple(raw[name]) for name in ("corpora", "folds", "redo") if raw[name] is not None}
+    return Arguments(**{**raw, **tuples, "allow_pickle_weights": False})  # each run needs that option itself

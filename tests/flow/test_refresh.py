@@ -12,9 +12,11 @@ import pytest
 from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import cards
 from clepdg.corpora.cards import Address, load_card
+from clepdg.errors import ClepError
 from clepdg_flows.cli import main
 from clepdg_flows.graph import pipeline
 from clepdg_flows.run import plan, refresh
+from clepdg_tasks.engine import pinned
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.stages import data
 from clepdg_tasks.tracking import lineage
@@ -71,7 +73,9 @@ def run(**options):
         "allow_partial": True,
         "overrides": {"protocols": "supervised"},
     }
-    return clep_dg(preset="open", **{**arguments, **options})
+    result = clep_dg(preset="open", **{**arguments, **options})
+    pinned.pin(load_settings(), result["run"])
+    return result
 
 
 def refreshed(**options):
@@ -99,11 +103,25 @@ def artifact(key: str) -> str:
         return str(prefect.request("POST", "/artifacts/filter", json=wanted).json()[0]["data"])
 
 
-def test_before_any_run_it_ends_and_says_so():
-    result = refreshed()
+def test_where_nothing_is_pinned_it_ends_and_says_so():
+    state = refreshed(return_state=True)
+    assert (state.name, state.type.value) == ("Skipped", "COMPLETED") and "Nothing is pinned" in state.message
+    result = state.result()
     assert result["stages"] == {} and result["run"] is None
-    assert "not run on this machine yet" in result["notes"][0]
     assert not (load_settings().open_store().root / "runs").exists()
+
+
+def test_neither_a_later_nor_an_unfinished_run_is_taken(published):
+    first = run()
+    pin = pinned.pinned(load_settings())
+    from clepdg_flows.clep_dg import clep_dg
+
+    clep_dg(preset="open", backbone="micro", corpora=["emodb"], until="source", allow_partial=True)
+    with pytest.raises(ClepError):
+        clep_dg(preset="open", backbone="micro", corpora=["emodb"], until="shard")
+    assert pinned.pinned(load_settings()) == pin
+    assert refreshed()["stages"] == first["stages"]
+    assert first["run"] in {each.run for each in pinned.finished_runs(load_settings())}
 
 
 def test_nothing_changed_asks_once_and_downloads_nothing(published):

@@ -51,6 +51,7 @@ def test_one_corpus_and_a_small_model_from_an_empty_machine_to_a_prediction(tmp_
         predicted = there.run("clep-dg", "predict", str(audio_of(there, "ravdess")))
         assert any(emotion in predicted.stdout for emotion in ("angry", "happy", "neutral", "sad"))
         there.publishers.change("ravdess")
+        there.run("clep-dg", "pin")
         there.run("clep-dg", "run", "--refresh")
         notes = " ".join(there.last_run()["notes"])
         assert "ravdess" in notes and "other metadata than at the download" in notes
@@ -81,6 +82,7 @@ def test_the_whole_rehearsal_with_models_of_true_size(tmp_path):
             with timed("clep-dg/full, again"):
                 there.run(*full)
             assert set(outcomes(there)) == {"Reused"} and not there.hub.requests
+            there.run("clep-dg", "pin")
             there.publishers.change("emodb")
             with timed("clep-dg/refresh after a publisher changed a file"):
                 there.run("prefect", "deployment", "run", "clep-dg/refresh", "--watch")

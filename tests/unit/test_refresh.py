@@ -1,20 +1,22 @@
-"""Protects what a refresh runs: the last whole run, what is given in its place, and what its parts leave."""
+"""Protects what a refresh runs: the pinned run, what is given in its place, and what its parts leave."""
 
-import os
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clepdg.config import folds as folds_
 from clepdg.config.presets import build
+from clepdg.errors import ConfigError
 from clepdg.hashing import plain
 from clepdg.store.opening import open_store
 from clepdg_flows.cli.main import main
 from clepdg_flows.graph.pipeline import graph
 from clepdg_flows.run import fan_out, refresh
 from clepdg_flows.run.plan import configure, make_plan
-from clepdg_tasks.engine import last_arguments, run_history
+from clepdg_tasks.engine import last_arguments, pinned, run_history
 from clepdg_tasks.engine.node import DATA_STAGES
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings, load_settings
@@ -27,13 +29,16 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-def ran(settings: Settings, *runs: Arguments) -> None:
-    """Keep the arguments of runs, a second apart."""
-    for number, arguments in enumerate(runs):
+def ran(settings: Settings, *runs: Arguments) -> list[str]:
+    """Keep what finished runs were asked for; return their names, in order."""
+    names = list[str]()
+    for arguments in runs:
+        log = run_history.start(settings.open_store(), arguments, plain(configure(arguments)))
+        log.write()
         last_arguments.keep(settings, arguments)
-        for path in (settings.home / "arguments").rglob("*.json"):
-            if path.stat().st_mtime > 10_000:
-                os.utime(path, (number, number))
+        pinned.keep(settings, log)
+        names.append(log.path.stem)
+    return names
 
 
 WHOLE = Arguments(
@@ -50,28 +55,69 @@ WHOLE = Arguments(
 PART = replace(WHOLE, corpora=("tess",), sources={}, until="source")
 
 
-def test_a_refresh_takes_the_last_whole_run_of_its_preset(settings: Settings) -> None:
-    demo, open_ = Arguments(preset="demo"), Arguments(preset="open")
-    assert refresh.last_run(open_, settings) is None
-    ran(settings, demo)
-    assert refresh.last_run(open_, settings) is None
-    ran(settings, open_, WHOLE, PART, Arguments(preset="open", folds=("supervised",)), demo)
-    assert refresh.last_run(open_, settings) == replace(WHOLE, redo=())
-    assert last_arguments.last(settings) == demo
+def test_a_refresh_runs_what_is_pinned_and_nothing_else(settings: Settings) -> None:
+    open_ = Arguments(preset="open")
+    first, *_ = ran(settings, WHOLE, open_, PART, Arguments(preset="demo"))
+    assert refresh.pinned_run(open_, settings) is None
+    assert pinned.pin(settings, first).arguments == WHOLE
+    ran(settings, open_)
+    assert refresh.pinned_run(open_, settings) == replace(WHOLE, redo=())
+    assert pinned.unpin(settings) and not pinned.unpin(settings)
+    assert refresh.pinned_run(open_, settings) is None
 
 
-def test_a_refresh_takes_the_last_part_where_nothing_went_to_the_end(settings: Settings) -> None:
-    ran(settings, Arguments(preset="open", until="index"), Arguments(preset="open", until="shard"))
-    assert refresh.last_run(Arguments(preset="open"), settings) == Arguments(preset="open", until="shard")
-    assert last_arguments.last(settings) == Arguments(preset="open", until="shard")
+def test_the_last_finished_whole_run_is_pinned_by_default(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="No whole run has finished"):
+        pinned.pin(settings)
+    (part,) = ran(settings, PART)
+    with pytest.raises(ConfigError, match="No whole run has finished"):
+        pinned.pin(settings)
+    assert pinned.pin(settings, part).arguments == PART
+    ran(settings, WHOLE, PART, Arguments(preset="open", folds=("supervised",)))
+    assert pinned.pin(settings).arguments == WHOLE
+    run_history.start(settings.open_store(), Arguments(preset="demo"), {}).write()  # it still runs
+    assert pinned.pin(settings).arguments == WHOLE
+
+
+def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(settings: Settings) -> None:
+    (name,) = ran(settings, WHOLE)
+    with pytest.raises(ConfigError, match=name):
+        pinned.pin(settings, f"{name}x")
+    assert pinned.pinned(settings) is None
+
+
+def test_another_preset_than_the_pinned_one_is_refused(settings: Settings) -> None:
+    ran(settings, Arguments(preset="demo"))
+    pinned.pin(settings)
+    taken = refresh.pinned_run(Arguments(preset="open"), settings)  # the flow's default: none was given
+    assert taken is not None and taken.preset == "demo"
+    with pytest.raises(ConfigError, match="pinned preset"):
+        refresh.pinned_run(Arguments(preset="paper"), settings)
+
+
+def test_defaults_that_changed_since_keep_their_pinned_values(settings: Settings, caplog: Any) -> None:
+    ran(settings, WHOLE)
+    pinned.pin(settings)
+    path = last_arguments.folder(settings) / last_arguments.PIN
+    raw = json.loads(path.read_text())
+    raw["config"]["acpt"]["epochs"] = 7  # the default of another version
+    raw["config"]["clep"]["gone"] = 1  # a setting that this version does not have
+    raw["config"]["evaluate"]["conditions"] = []
+    del raw["config"]["acpt"]["tokens"]  # one that the other version did not have
+    path.write_text(json.dumps(raw))
+    taken = refresh.pinned_run(Arguments(preset="open"), settings)
+    assert taken is not None and taken.overrides == {"clep.epochs": 3, "acpt.epochs": 7}
+    assert "acpt.epochs stays as it was pinned: 7" in caplog.text
+    assert configure(taken).acpt.epochs == 7
 
 
 def test_what_is_given_wins(settings: Settings) -> None:
     ran(settings, WHOLE)
+    pinned.pin(settings)
     given = Arguments(
         preset="open", sources={"emodb": "/c"}, until="clep", overrides={"acpt.epochs": 2}, redo=("acpt",)
     )
-    taken = refresh.last_run(given, settings)
+    taken = refresh.pinned_run(given, settings)
     assert taken is not None
     assert taken.sources == {"ravdess": "/a", "emodb": "/c"}
     assert taken.overrides == {"clep.epochs": 3, "acpt.epochs": 2}
@@ -80,16 +126,59 @@ def test_what_is_given_wins(settings: Settings) -> None:
 
 def test_arguments_are_kept_for_one_store_and_one_user(settings: Settings) -> None:
     ran(settings, WHOLE)
-    assert last_arguments.last(replace(settings, store="s3://other/store")) is None
-    (kept,) = (settings.home / "arguments").rglob("*.json")
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert not kept.is_relative_to(settings.store)
+    pinned.pin(settings)
+    other = replace(settings, store="s3://other/store")
+    assert last_arguments.last(other) is pinned.pinned(other) is None and not pinned.finished_runs(other)
+    kept = [*(settings.home / "arguments").rglob("*.json")]
+    assert len(kept) == 3
+    for path in kept:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert not path.is_relative_to(settings.store)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"preset": "open"}', '{"new": 1}', "\0", "[" * 100_000])
+def test_only_the_last_finished_runs_are_kept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned, "KEPT", 2)
+    names = ran(settings, WHOLE, PART, WHOLE)
+    assert [each.run for each in pinned.finished_runs(settings)] == names[:0:-1]
+
+
+DAMAGES = ["", "[1]", "{", '{"preset": "open"}', '{"new": 1}', "\0", "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", DAMAGES)
+def test_a_damaged_pin_is_refused(settings: Settings, text: str) -> None:
+    ran(settings, WHOLE)
+    pinned.pin(settings)
+    (last_arguments.folder(settings) / last_arguments.PIN).write_text(text)
+    with pytest.raises(ConfigError, match="pin a run again"):
+        refresh.pinned_run(Arguments(), settings)
+    assert last_arguments.last(settings) == WHOLE
+
+
+def test_the_commands_say_what_a_refresh_runs(settings: Settings, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(SystemExit):
+        main(["run", "--refresh"])
+    assert "Nothing is pinned" in capsys.readouterr().err
+    (name,) = ran(settings, DEMO)
+    main(["status", "--refresh"])
+    assert f"clep-dg pin would pin run {name}: clep-dg run --preset demo" in capsys.readouterr().out
+    main(["pin"])
+    said = capsys.readouterr().out
+    assert f"A refresh repeats run {name}, pinned" in said and "--set clep.epochs=3" in said
+    assert "nothing is scheduled" in said
+    main(["status", "--refresh"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(said) and "source" in shown
+    main(["pin", "--remove"])
+    assert "runs nothing" in capsys.readouterr().out
+    assert refresh.pinned_run(Arguments(), settings) is None
+
+
+@pytest.mark.parametrize("text", DAMAGES)
 def test_damaged_arguments_are_none(settings: Settings, text: str) -> None:
     ran(settings, WHOLE)
-    (kept,) = (settings.home / "arguments").rglob("*.json")
+    (kept,) = last_arguments.folder(settings).glob("*.json")
     kept.write_text(text)
     assert last_arguments.last(settings) is None
 
@@ -179,14 +268,21 @@ def test_a_planted_run_makes_no_request(
         sources={"tess": server.url + "?token=${AWS_SECRET_ACCESS_KEY}", "emodb": server.url},
     )
     store = settings.open_store()
-    run_history.start(store, planted, {"preset": "open", "corpora": ["tess"]}).write()
+    log = run_history.start(store, planted, {"preset": "open", "corpora": ["tess"]})
+    log.outcome = "completed"
+    log.write()
     run_history.start(store, replace(planted, preset="demo"), {"preset": "demo"}).write()
-    for command in (["status"], ["run", "--refresh"], ["run", "--refresh", "--preset", "demo"], ["gc"], ["verify"]):
+    for command in (["status"], ["status", "--refresh"], ["gc"], ["verify"]):
         main(command)
-    assert capsys.readouterr().out.count("run on this machine yet") == 3
+    said = capsys.readouterr().out
+    assert "run on this machine yet" in said and "no run is pinned" in said
+    for refused in (["run", "--refresh"], ["pin"], ["pin", "--run", log.path.stem]):
+        with pytest.raises(SystemExit):
+            main(refused)
     ran(settings, Arguments(preset="open", corpora=("tess",), sources={"tess": "/mine"}, until="index"))
-    last = refresh.last_run(Arguments(preset="open"), settings)
+    last = last_arguments.last(settings)
     assert last is not None and last.sources == {"tess": "/mine"}
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["status"])
     assert "/mine" in capsys.readouterr().err
