@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.callbacks import Reporting
 from clepdg.config.model_pins import local_folder
 from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, ComputeConfig, TextConfig
-from clepdg.emotions import EMOTIONS, labels
+from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def fit_classifier(
     contexts: "torch.Tensor | None",
     utterances: "pd.DataFrame",
     *,
-    label_set: str = "4",
+    label_set: str | dict[str, Any] = "4",
     seed: int = 0,
     **settings: Any,
 ) -> "EmotionClassifier":
@@ -164,7 +164,7 @@ def fit_classifier(
     Args:
         contexts: vectors V (K, M, H) of learn_contexts; None: the words alone.
         utterances: of load_corpus; part train gives the audio mean, part validation the temperature.
-        label_set: "4" or "6".
+        label_set: "4", "6", "7", "8", a TOML file of classes, or {label: its canonical emotions}.
         settings: of ClassifierConfig, such as steps=200, centring="none".
 
     >>> speech = load_corpus("synthetic-1", utterances=16)
@@ -172,23 +172,25 @@ def fit_classifier(
     >>> list(model.predict(speech[speech.split == "test"]).columns)
     ['emotion', 'angry', 'happy', 'neutral', 'sad']
     """
+    from clepdg.config.label_sets import of_targets, read
     from clepdg.dataset.shards import waveforms_of
     from clepdg.evaluation.utterances import label_utterances
     from clepdg.method.emotion_classifier import EmotionClassifier, embed
     from clepdg.method.fold.fit_head import LabelledAudio, fit_head
     from clepdg.method.text_embeddings import build_text_embeddings
 
-    config, words = ClassifierConfig(**settings), TextConfig(label_set=label_set)
+    config, words = ClassifierConfig(**settings), TextConfig(label_set=read(label_set))
+    classes = of_targets(words.label_set, ())
 
     def part(split: str) -> LabelledAudio:
-        table = label_utterances(utterances, label_set, (split,))
+        table = label_utterances(utterances, classes, (split,))
         x = embed(clep, waveforms_of(table))
         return LabelledAudio(x=x, y=table.label_index.to_numpy(), corpora=tuple(table.corpus))
 
     text = build_text_embeddings(clep, words, () if contexts is None else contexts)
     with _kept(None) as place:
         parts = part("train"), part("validation")
-        head, _ = fit_head("text", labels(label_set), *parts, text=text, config=config, seed=seed, folder=place)
+        head, _ = fit_head("text", text.labels, *parts, text=text, config=config, seed=seed, folder=place)
     return EmotionClassifier(clep, head)
 
 

@@ -122,8 +122,11 @@ def fill(template: str, word: str) -> str:
 
 
 def class_word(emotion: str) -> str:
-    """Return the word that class prompts use for an emotion."""
-    return EMOTION_WORDS[emotion][0]
+    """Return the word that class prompts use for an emotion, or for a label.
+
+    A label that is no canonical emotion is its own word.
+    """
+    return EMOTION_WORDS.get(emotion, (emotion,))[0]
 
 
 def class_prompts(emotions: tuple[str, ...], templates: tuple[str, ...]) -> list[list[str]]:

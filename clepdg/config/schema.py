@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from clepdg import prompts
+from clepdg.config.label_sets import DEFAULT, LabelSetting
 from clepdg.config.validation import (
     AtLeast0,
     AtLeast1,
@@ -25,13 +26,12 @@ from clepdg.config.validation import (
     check,
     dataclass,
     emotion_templates,
-    one_of,
     out_of_range,
     some_of,
     template,
     unique,
 )
-from clepdg.emotions import EMOTIONS, LABEL_SETS
+from clepdg.emotions import EMOTIONS
 from clepdg.errors import ConfigError
 
 
@@ -191,7 +191,7 @@ class TextConfig:
     They are the first stage that depends on the label set.
     """
 
-    label_set: Annotated[str, one_of(LABEL_SETS)] = "4"
+    label_set: LabelSetting = DEFAULT
     content_templates: Annotated[Texts, emotion_templates] = prompts.CAPTION_TEMPLATES  # the prompt ensemble
     handwritten_contexts: Phrases = prompts.HANDWRITTEN_CONTEXTS
     nonacoustic_contexts: Phrases = prompts.NONACOUSTIC_CONTEXTS

@@ -65,12 +65,6 @@ def some_of(names: Iterable[str]) -> AfterValidator:
     return check(lambda values: set(values) <= set(known), f"some of {', '.join(known)}")
 
 
-def one_of(names: Iterable[str]) -> AfterValidator:
-    """Return a validator of a name that has to be one of the given ones."""
-    known = tuple(names)
-    return check(lambda value: value in known, f"one of {', '.join(known)}")
-
-
 def unique(values: tuple[Any, ...]) -> bool:
     """Return whether no value occurs twice."""
     return len(set(values)) == len(values)

@@ -3,14 +3,14 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from clepdg.emotions import LABEL_SETS, labels
+from clepdg.emotions import LabelSet, label_of, labels
 from clepdg.hashing import digest_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def label_utterances(utterances: "pd.DataFrame", label_set: str, splits: tuple[str, ...]) -> "pd.DataFrame":
+def label_utterances(utterances: "pd.DataFrame", label_set: LabelSet, splits: tuple[str, ...]) -> "pd.DataFrame":
     """Select the utterances of some splits that have a label of a label set.
 
     Args:
@@ -19,7 +19,7 @@ def label_utterances(utterances: "pd.DataFrame", label_set: str, splits: tuple[s
     Returns:
         The same columns, with `label` and `label_index` (int, in the order of the label set).
     """
-    mapping, order = LABEL_SETS[label_set], {name: n for n, name in enumerate(labels(label_set))}
+    mapping, order = label_of(label_set), {name: n for n, name in enumerate(labels(label_set))}
     table = utterances[utterances.split.isin(splits)]
     table = table.assign(label=table.emotion.map(mapping))
     table = table[table.label.notna()]

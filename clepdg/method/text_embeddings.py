@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clepdg import prompts
+from clepdg.config.label_sets import of_targets
 from clepdg.config.schema import TextConfig
 from clepdg.emotions import labels
 from clepdg.hashing import digest
@@ -101,7 +102,7 @@ def build_text_embeddings(
         BackboneError: a prompt holds a word that the backbone does not know.
     """
     clap.model.eval()
-    names = labels(config.label_set)
+    names = labels(of_targets(config.label_set, ()))
     words = [prompts.class_word(name) for name in names]
     texts = [text for row in prompts.class_prompts(names, config.content_templates) for text in row]
     n, j, k = len(names), len(config.content_templates), len(contexts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.rows import ROWS
 from clepdg.evaluation import context_geometry, credit, learnt_vs_random
+from clepdg.evaluation.intervals import Interval
 from clepdg.evaluation.targets import Target
 from clepdg.report.tables import interval_words
 
@@ -42,13 +43,19 @@ def credit_facts(targets: Sequence[Target], corpora: Sequence[str], untestable: 
 
 
 def learnt_facts(
-    predictions: "pd.DataFrame", labels: tuple[str, ...], *, confidence: float, test_only: Collection[str]
+    predictions: "pd.DataFrame", labels: Mapping[str, tuple[str, ...]], *, confidence: float, test_only: Collection[str]
 ) -> dict[str, Table]:
     """Return the table of learnt contexts against random ones.
 
     A line per fold; nothing where no fold has both.
+
+    Args:
+        labels: fold -> its label set.
     """
-    found = learnt_vs_random.against_random(predictions, labels, confidence=confidence, test_only=test_only)
+    found: dict[str, dict[str, Interval]] = {}
+    for fold, own in labels.items():
+        part = predictions[predictions["fold"] == fold]
+        found |= learnt_vs_random.against_random(part, own, confidence=confidence, test_only=test_only)
     lines = {
         fold: {
             **{part: f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for part, d in parts.items()},

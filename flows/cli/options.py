@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from clepdg.config import label_sets
 from clepdg.config.model_pins import local_folder
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
@@ -93,5 +94,8 @@ def read_arguments(options: argparse.Namespace) -> Arguments:
         redo=options.redo,
         allow_partial=options.allow_partial,
         allow_pickle_weights=options.allow_pickle_weights,
-        overrides=_pairs(options.set, "--set"),
+        overrides={
+            name: label_sets.content(value) if name == label_sets.WHERE else value
+            for name, value in _pairs(options.set, "--set").items()
+        },
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import product
 
 from clepdg.config.folds import SUPERVISED, Fold
+from clepdg.config.label_sets import of_targets
 from clepdg.config.rows import BACKBONE, MAIN, Row
 from clepdg.config.schema import Config
 from clepdg.corpora import cards
@@ -77,7 +78,7 @@ def evaluate(
         name: row.classifier_config(config.classifier).centring if row.head in ("prompts", "text") else "none"
         for name, row in chosen.items()
     }
-    added = {name: new_label(config, row) for name, row in chosen.items()}
+    added = {name: new_label(config, fold, row) for name, row in chosen.items()}
     return Node(
         stage="evaluate",
         name=fold.name,
@@ -85,7 +86,7 @@ def evaluate(
         config={
             "fold": fold.name,
             "test_only": fold.name == SUPERVISED,
-            "label_set": config.text.label_set,
+            "label_set": of_targets(config.text.label_set, fold.targets),
             "evaluate": config.evaluate,
             "conditions": [condition.name for condition in conditions],
             "split_units": {

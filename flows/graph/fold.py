@@ -51,7 +51,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
     if before and before.fold:
         in_words.append(before)
     for model in in_words:
-        words = text_embeddings(config, model, wanted[context_geometry.IN_WORDS], None)
+        words = text_embeddings(config, fold, model, wanted[context_geometry.IN_WORDS], None)
         nodes[words.id] = words
     for condition in conditions_of(config, fold):
         if is_dual(config) and condition.uses_babble:
@@ -82,4 +82,4 @@ def _embedding_nodes(config: Config, fold: Fold, row: Row, model: Model, later: 
         made_by = CONTEXTS[row.contexts].acpt
         if made_by is not None and later is not None:
             yield acpt(config, fold, model, made_by, later)
-        yield text_embeddings(config, model, row, later)
+        yield text_embeddings(config, fold, model, row, later)

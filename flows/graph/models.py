@@ -1,12 +1,13 @@
 """Nodes of the models that a run starts from: the backbone, of all folds or of each, and a speech encoder."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from clepdg import prompts
 from clepdg.config.folds import Fold
+from clepdg.config.label_sets import OwnLabels, key_of
 from clepdg.config.model_pins import DUAL, DUAL_CONTEXT, DUALS, dual_parts, local_folder
 from clepdg.config.rows import BACKBONE, EGEMAPS, ENCODER, FULL_BAND, MAIN, STATES
 from clepdg.config.schema import MADE_HERE, MICRO_CONTEXT, Config
@@ -58,10 +59,15 @@ class Model:
 
 
 def backbone_model(config: Config, kind: str, fold: Fold) -> Model:
-    """Return a fold's model of a kind other than CLEP, its own or shared."""
-    shared = shared_models(config)
+    """Return a fold's model of a kind other than CLEP, its own or shared.
+
+    Where targets have label sets of their own, each has text embeddings of its own.
+    """
+    shared, own = shared_models(config), config.text.label_set
     if kind in shared:
-        return shared[kind]
+        if not (isinstance(own, OwnLabels) and own.targets):
+            return shared[kind]
+        return replace(shared[kind], text_name=f"{shared[kind].text_name}.{key_of(fold.targets)}")
     return Model(
         f"{fold.name}.{kind}",
         backbone_ref(config, fold),

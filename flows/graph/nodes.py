@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from clepdg.config.folds import Fold
+from clepdg.config.label_sets import of_targets
 from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, MAIN, Row
 from clepdg.config.schema import ClassifierConfig, Config
 from clepdg.corpora import cards
-from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
+from clepdg.emotions import EMOTIONS, alike, label_of
 from clepdg_flows.graph.models import Model, backbone_ref, is_dual, of_corpora
 from clepdg_flows.graph.refs import (
     Head,
@@ -24,14 +25,14 @@ from clepdg_tasks.stages import embeddings, models
 CLEP = "clep"
 
 
-def fold_emotions(fold: Fold, without: str | None = None) -> tuple[str, ...]:
+def fold_emotions(config: Config, fold: Fold, without: str | None = None) -> tuple[str, ...]:
     """Return the emotions that the cards of a fold's sources name.
 
     Args:
         without: an emotion that a row adds by its word alone: it and the emotions that share its label are left out.
     """
     named = {emotion for corpus in fold.sources for emotion in cards.load_card(corpus).emotions}
-    excluded = alike(without) if without else ()
+    excluded = alike(without, of_targets(config.text.label_set, fold.targets)) if without else ()
     return tuple(emotion for emotion in EMOTIONS if emotion in named and emotion not in excluded)
 
 
@@ -59,7 +60,7 @@ def clep(config: Config, fold: Fold, variant: str, seed: int) -> list[Node]:
     if settings.clap_share:
         pure = MAIN if trained == config.clep else "-".join(part for part in (variant, "trained") if part)
         trainee = clep_model(fold, pure, seed)
-    emotions = fold_emotions(fold, settings.without_emotion)
+    emotions = fold_emotions(config, fold, settings.without_emotion)
     node = Node(
         stage="clep",
         name=trainee.name,
@@ -99,7 +100,7 @@ def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node
         config={
             "acpt": replace(config.acpt, **ACPT_VARIANTS[kind]),
             "compute": config.compute,
-            "emotions": fold_emotions(fold, without),
+            "emotions": fold_emotions(config, fold, without),
             "seed": seed,
         },
         inputs={"clep": Ref("clep", model.name)},
@@ -108,11 +109,11 @@ def acpt(config: Config, fold: Fold, model: Model, kind: str, seed: int) -> Node
     )
 
 
-def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) -> Node:
-    """Return the node of the label set's text embeddings for a row."""
+def text_embeddings(config: Config, fold: Fold, model: Model, row: Row, seed: int | None) -> Node:
+    """Return the node of the fold's label set's text embeddings for a row."""
     contexts, text = CONTEXTS[row.contexts], config.text
     settings: dict[str, Any] = {
-        "label_set": text.label_set,
+        "label_set": of_targets(text.label_set, fold.targets),
         "content_templates": text.content_templates[:1] if row.one_prompt else text.content_templates,
         "content_template": config.acpt.content_template,
         "joint_template": config.acpt.joint_template,
@@ -140,11 +141,12 @@ def text_embeddings(config: Config, model: Model, row: Row, seed: int | None) ->
     )
 
 
-def new_label(config: Config, row: Row) -> str | None:
+def new_label(config: Config, fold: Fold, row: Row) -> str | None:
     """Return the label that a row adds by its word alone; None: it adds none."""
     without = CLEP_VARIANTS[row.variant](config.clep).without_emotion
     learns_words = row.model == CLEP and row.head in ("text", "prompts")
-    return LABEL_SETS[config.text.label_set].get(without or "") if learns_words else None
+    own = label_of(of_targets(config.text.label_set, fold.targets))
+    return own.get(without or "") if learns_words else None
 
 
 def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, later: int | None) -> Node:
@@ -152,7 +154,7 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, l
 
     It learns from the sources' train and validation parts; a ceiling's, from those of the target.
     """
-    settings: dict[str, Any] = {"head": row.head, "label_set": config.text.label_set}
+    settings: dict[str, Any] = {"head": row.head, "label_set": of_targets(config.text.label_set, fold.targets)}
     text: dict[str, Ref] = {}
     if row.head in ("prompts", "text"):
         chosen = row.classifier_config(config.classifier)
@@ -162,7 +164,7 @@ def classifier(config: Config, fold: Fold, row: Row, head: Head, model: Model, l
         text = {"text": text_ref(model, row, later)}
         if CONTEXTS[row.contexts].how == "redrawn":
             settings |= {"redraws": config.text.redraws}
-        if new := new_label(config, row):
+        if new := new_label(config, fold, row):
             settings |= {"new_label": new}
     corpora = fold.targets if row.ceiling else fold.sources
     return Node(

@@ -26,7 +26,16 @@ from clepdg.store.record import Record
 from clepdg_flows.graph.audio import audio_embeddings, environments, features, is_evaluated
 from clepdg_flows.graph.evaluation import compared_backbone
 from clepdg_flows.graph.fold import fold_nodes
-from clepdg_flows.graph.models import BACKBONES, backbone, backbone_by_fold, encoder, is_dual, of_corpora, shared_models
+from clepdg_flows.graph.models import (
+    BACKBONES,
+    backbone,
+    backbone_by_fold,
+    backbone_model,
+    encoder,
+    is_dual,
+    of_corpora,
+    shared_models,
+)
 from clepdg_flows.graph.nodes import text_embeddings
 from clepdg_flows.graph.recorded import RECORDED
 from clepdg_flows.graph.refs import shard_name
@@ -188,12 +197,13 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     """Return the text and audio embeddings of the models that folds share."""
     own = shared_models(config)
     nodes = [
-        text_embeddings(config, own[row.model], row, None)
-        for row in wanted.values()
+        text_embeddings(config, fold, backbone_model(config, row.model, fold), row, None)
+        for fold, row in product(chosen, wanted.values())
         if row.model in BACKBONES and row.model in own and row.head == "prompts"
     ]
-    if BACKBONE in own and any(compared_backbone(config, fold, wanted) for fold in chosen):
-        nodes.append(text_embeddings(config, own[BACKBONE], wanted[context_geometry.IN_WORDS], None))
+    for fold in chosen:
+        if BACKBONE in own and (model := compared_backbone(config, fold, wanted)):
+            nodes.append(text_embeddings(config, fold, model, wanted[context_geometry.IN_WORDS], None))
     conditions = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     used = {row.model for row in wanted.values()}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from clepdg.config.label_sets import OwnLabels, key_of, name_of, of_targets
 from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card
@@ -40,6 +41,17 @@ def untestable(config: Config) -> str | None:
     return "no pretrained text" if config.backbone.name == MICRO else None
 
 
+def _label_sets(config: Config) -> dict[str, Any]:
+    """Return the labels of the results, a line a target where they differ."""
+    own = config.text.label_set
+    targets = [(corpus,) for corpus in config.corpora] + [config.corpora]
+    found = {key_of(each): (name_of(own, each), ", ".join(labels(of_targets(own, each)))) for each in targets}
+    if isinstance(own, OwnLabels) and own.targets:
+        return {"label sets": {target: {"name": name, "labels": words} for target, (name, words) in found.items()}}
+    name, words = found[key_of(config.corpora)]
+    return {"label set": words if own == name else f"{name}: {words}"}
+
+
 def facts(config: Config) -> dict[str, Any]:
     """Return facts about the run, and a caption with its numbers' limits."""
     micro = config.backbone.name == MICRO
@@ -68,6 +80,11 @@ def facts(config: Config) -> dict[str, Any]:
             " environments under captions that name them: it tests the mechanism of contexts with words that mean"
             " something, not whether text alone is enough."
         )
+    if isinstance(config.text.label_set, OwnLabels) and config.text.label_set.targets:
+        caption += (
+            " Targets have label sets of their own: their UARs have different chance levels, and a mean over targets is"
+            " one over different tasks."
+        )
     encoder, at = config.encoder, f" at {config.backbone.revision}"
     seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
     return {
@@ -76,7 +93,7 @@ def facts(config: Config) -> dict[str, Any]:
         "backbone": config.backbone.name + PRETRAINING.get(config.backbone.name, "" if is_dual(config) else at),
         **({"standardisation": config.clep.standardise} if is_dual(config) else {}),
         **({"speech encoder": f"{encoder.name} at {encoder.revision}"} if encoder.name else {}),
-        "label set": ", ".join(labels(config.text.label_set)),
+        **_label_sets(config),
         "seeds": seeds,
         "centring": config.classifier.centring
         + (" (uses labelled source audio)" if config.classifier.centring == "source" else ""),

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from clepdg.audio.corruptions import conditions
 from clepdg.audio.noise import OWN, find_noises
 from clepdg.config.folds import folds
+from clepdg.config.label_sets import corpora_of
 from clepdg.config.presets import build
 from clepdg.config.rows import rows
 from clepdg.config.schema import MADE_HERE, Config
@@ -87,7 +88,7 @@ def configure(arguments: Arguments) -> Config:
         corpora=arguments.corpora,
         overrides=arguments.overrides,
     )
-    for corpus in config.corpora:
+    for corpus in (*config.corpora, *corpora_of(config.text.label_set)):
         load_card(corpus)
     if arguments.until not in DATA_STAGES:
         folds(config.corpora, config.protocols, arguments.folds)

@@ -29,11 +29,14 @@ def compute_report(work: Work) -> Computed:
     folders = [work.inputs[f"evaluate/{fold}"] for fold in work.config["folds"]]
     cells = pd.concat([read_frame(folder / "cells.parquet", CELL) for folder in folders], ignore_index=True)
     predictions = coded(pd.concat([read_frame(f / "predictions.parquet", COLUMNS) for f in folders], ignore_index=True))
-    settings = work.records[f"evaluate/{work.config['folds'][0]}"].config
-    names, confidence = labels(settings["label_set"]), settings["evaluate"]["confidence"]
+    settings = {fold: work.records[f"evaluate/{fold}"].config for fold in work.config["folds"]}
+    names = {fold: labels(own["label_set"]) for fold, own in settings.items()}
+    confidence = next(iter(settings.values()))["evaluate"]["confidence"]
     test_only = rows_on_test_part(cells)
-    left_out = targets.left_out(predictions, names, test_only)
-    means = headline(left_out, targets.supervised(predictions, names), work.config["rows"], confidence=confidence)
+    of_fold = {fold: predictions[predictions["fold"] == fold] for fold in sorted(names)}
+    left_out = [each for fold, own in of_fold.items() for each in targets.left_out(own, names[fold], test_only)]
+    supervised = [each for fold, own in of_fold.items() for each in targets.supervised(own, names[fold])]
+    means = headline(left_out, supervised, work.config["rows"], confidence=confidence)
     corpora = {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]}
     facts = {
         **work.config["facts"],
