@@ -1,45 +1,185 @@
-"""The command clep-dg predict: emotions of audio files."""
+"""The command clep-dg predict: emotions of audio files, and of the pieces of long recordings."""
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from clepdg.audio.formats import AUDIO_SUFFIXES
+from clepdg.errors import ClepError, ConfigError
+from clepdg_flows.cli.parser import Commands, add_command
+from clepdg_flows.cli.prediction_files import SUFFIXES, Predictions, Row
 from clepdg_flows.cli.registry import registry_settings
 
+if TYPE_CHECKING:
+    from clepdg.errors import IndexingError
+    from clepdg.method.emotion_classifier import EmotionClassifier, Piece
 
-def add_predict_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+WIDEST = 60  # letters of a path that are aligned
+
+
+def add_predict_command(commands: Commands) -> None:
     """Add the command."""
-    predict = commands.add_parser("predict", help="print emotion and probabilities of audio files")
-    predict.set_defaults(command=predict_command)
-    predict.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    predict = add_command(
+        commands,
+        "predict",
+        predict_command,
+        "print emotion and probabilities of audio files",
+        "clep-dg predict recordings/ --out predictions.csv",
+    )
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, folders, patterns such as '**/*.wav', or - for paths on stdin"
+    )
     predict.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
     predict.add_argument("--version", help="number or alias of a registered version (default: champion)")
+    predict.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"write a table ({', '.join(SUFFIXES)}); the same command continues it"
+    )
+    predict.add_argument("--json", action="store_true", help="print one JSON object a line")
+    predict.add_argument("--segments", metavar="HOW", help="cut recordings into pieces: fixed:5s/2.5s, or vad")
+    predict.add_argument("--plot", type=Path, metavar="FILE", help="draw the pieces of one recording (.png, .svg)")
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """Print emotions and probabilities by the registered classifier."""
+    """Classify files one after the other; exit with 1 if some can't be used."""
+    files = find_audio(options.files)
+    _check_options(options, files)
     settings = registry_settings(options.preset)
-    check_audio(options.files)
-    from clepdg_tasks.stages.inputs import quiet_transformers
-    from clepdg_tasks.tracking.model_registry import load_classifier
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    model, name = _load(options, settings)
+    try:
+        bad = _predict(model, name, files, options)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        do = "the same command continues from here"
+        raise ClepError("The predictions can't be written.", got=error, where=options.out, do=do) from error
+    if bad:
+        print(f"{bad} of {len(files)} files can't be used.", file=sys.stderr)
+        sys.exit(1)
 
-    quiet_transformers()
-    model = load_classifier(settings, options.preset, options.version)
-    table = model.predict(options.files)
-    names = [name for name in table.columns if name != "emotion"]
-    width = max(len(str(path)) for path in options.files)
-    for path, (_, row) in zip(options.files, table.iterrows(), strict=True):
-        shares = "  ".join(f"{name} {row[name]:.3f}" for name in names)
-        print(f"{str(path):{width}s}  {row['emotion']:10s}  {shares}")
 
-
-def check_audio(files: Sequence[Path]) -> None:
-    """Raise one error that names every unusable file.
+def find_audio(words: Sequence[str]) -> list[str]:
+    """Return the paths of files, of folders' audio, of patterns and of stdin, each once.
 
     Raises:
-        ClepError: some can't be used, by the rules of the index.
+        ConfigError: a folder or a pattern holds none, or no path came on stdin.
     """
-    from clepdg.audio.inspection import read_audio, read_usable
+    found: dict[str, None] = {}
+    for word in words:
+        path = os.path.expanduser(word)
+        if word == "-":
+            data = os.fsdecode(sys.stdin.buffer.read())
+            more = [line for line in (data.split("\0") if "\0" in data else data.splitlines()) if line]
+        elif os.path.isdir(path):
+            more = list(_below(path))
+        elif os.path.lexists(path) or not glob.has_magic(path):
+            more = [path]
+        else:
+            more = sorted(name for name in glob.iglob(path, recursive=True) if not os.path.isdir(name))
+        if not more:
+            expected = f"files that end in {', '.join(sorted(AUDIO_SUFFIXES))}" if os.path.isdir(path) else None
+            raise ConfigError("There is no audio.", where="stdin" if word == "-" else word, expected=expected)
+        found |= dict.fromkeys(more)
+    return list(found)
 
-    for _ in read_usable(((str(path), path) for path in files), read_audio):
-        pass
+
+def _below(folder: str) -> Iterator[str]:
+    """Yield the audio files of a folder and its folders, without hidden ones."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not name.startswith("."):
+                yield os.path.join(place, name)
+
+
+def _check_options(options: argparse.Namespace, files: Sequence[str]) -> None:
+    for path, name, suffixes in ((options.out, "--out", SUFFIXES), (options.plot, "--plot", (".png", ".svg"))):
+        if path and path.suffix not in suffixes:
+            raise ConfigError(f"{name} can't be such a file.", got=path, expected=[f"FILE{each}" for each in suffixes])
+        if path and not path.absolute().parent.is_dir():
+            raise ConfigError("There is no such folder.", got=path.parent, where=name)
+    if options.plot and (not options.segments or len(files) != 1):
+        got = f"{len(files)} files, --segments {options.segments or 'not given'}"
+        raise ConfigError("--plot draws the pieces of one recording.", got=got, expected="one file, and --segments")
+
+
+def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifier, str]":
+    """Return the classifier and its name for the column `model`."""
+    from clepdg_tasks.tracking.model_registry import CHAMPION, find_version, load_classifier, model_name
+
+    version = str(find_version(settings, options.preset, options.version or CHAMPION).version)
+    model = load_classifier(settings, options.preset, version, audio_only=True)
+    return model, f"{model_name('classifier', options.preset)}/{version}"
+
+
+def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], options: argparse.Namespace) -> int:
+    """Classify files and write their rows; return how many can't be used."""
+    from tqdm import tqdm
+
+    from clepdg.audio.segments import parse_segments
+
+    labels, same = model.head.labels, {"model": name}
+    cut = parse_segments(options.segments) if options.segments else None
+    pieces: tuple[str, ...] = ()
+    if cut:
+        same["segments"], pieces = options.segments, ("segments", "segment", "start", "end")
+    columns = ("path", *pieces, "emotion", *labels, "error", "model")
+    width = min(WIDEST, max(map(len, files)))
+    bad, drawn = 0, list[Row]()
+    with contextlib.ExitStack() as stack:
+        out = Predictions(options.out, columns, same) if options.out else None
+        if out:
+            stack.callback(out.close)
+        left = [path for path in files if not out or path not in out.done]
+        bar = stack.enter_context(tqdm(total=len(files), initial=len(files) - len(left), unit="file", disable=None))
+        for path, answer in model.predict_each(left, cut):
+            rows = [{**row, **same} for row in _rows(path, answer, labels, pieces)]
+            bad += "error" in rows[0]
+            if out:
+                out.add(rows)
+            if options.json or not out:
+                for row in rows:
+                    line = json.dumps(row) if options.json else _text(row, labels, width)
+                    bar.write(line) if sys.stdout.isatty() and not bar.disable else print(line)
+            drawn = rows if options.plot else []
+            bar.update()
+        if out:
+            drawn = out.rows(files[0]) if options.plot else []
+            out.complete()
+            print(f"{options.out}: {len(files)} files, {len(files) - len(left)} of them were there.", file=sys.stderr)
+    if options.plot and not bad:
+        from clepdg.report.timeline import draw_timeline
+
+        draw_timeline(drawn, labels, Path(files[0]).name, options.plot)
+    return bad
+
+
+def _rows(
+    path: str, answer: "list[Piece] | IndexingError", labels: Sequence[str], pieces: Sequence[str]
+) -> Iterator[Row]:
+    """Yield the rows of a file: one, or one for each of its pieces."""
+    if not isinstance(answer, list):
+        yield {"path": path, "error": answer.what}
+        return
+    for number, piece in enumerate(answer, 1):
+        place = (f"{number}/{len(answer)}", round(piece.start, 3), round(piece.end, 3))
+        emotion = labels[int(piece.probabilities.argmax())]
+        shares = (round(float(share), 6) for share in piece.probabilities)
+        found: Row = {"path": path} | dict(zip(pieces[1:], place, strict=False)) | {"emotion": emotion}
+        yield found | dict(zip(labels, shares, strict=True))
+
+
+def _text(row: Row, labels: Sequence[str], width: int) -> str:
+    name = os.fsencode(row["path"]).decode(errors="replace")
+    if "error" in row:
+        return f"{name:{width}s}  {row['error']}"
+    time = f"{row['start']:8.2f} {row['end']:8.2f} s  " if "start" in row else ""
+    shares = "  ".join(f"{label} {row[label]:.3f}" for label in labels)
+    return f"{name:{width}s}  {time}{row['emotion']:10s}  {shares}"

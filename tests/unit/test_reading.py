@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from clepdg.audio import io as audio_io
@@ -21,7 +22,8 @@ from clepdg.audio.truncation import find_truncation
 from clepdg.config.schema import IndexConfig
 from clepdg.dataset.probe import probe_file
 from clepdg.errors import IndexingError
-from clepdg_flows.cli.predict import check_audio
+from clepdg.method.emotion_classifier import EmotionClassifier
+from clepdg.method.heads import Head
 
 
 def noise(seconds: float = 3.0, rate: int = RATE) -> NDArray[np.float32]:
@@ -255,18 +257,24 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def test_index_and_predict_refuse_in_the_same_words_and_one_error_names_all(tmp_path: Path) -> None:
+def test_index_prediction_and_command_line_refuse_in_the_same_words(micro: Any, tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.wav" for name in UNUSABLE]
     for path, (make, reason) in zip(paths, UNUSABLE.values(), strict=True):
         path.write_bytes(make())
         assert reason in str(probe_file(path, None, IndexConfig()))
     good = tmp_path / "good.wav"
     good.write_bytes(written("WAV"))
-    check_audio([good])
+    expected = {str(path): str(probe_file(path, None, IndexConfig())) for path in paths}
+    expected[str(tmp_path / "none.wav")] = "there is no such file"
+    zeros = torch.zeros(128)
+    head = Head(labels=("angry", "sad"), cosine=False, weight=torch.zeros(2, 128), bias=zeros[:2], mean=zeros)
+    model = EmotionClassifier(micro, head)
+    answers = dict(model.predict_each([good, *expected, good]))
+    assert isinstance(answers.pop(str(good)), list)
+    assert {path: answer.what for path, answer in answers.items() if isinstance(answer, IndexingError)} == expected
     with pytest.raises(IndexingError) as caught:
-        check_audio([*paths, good, tmp_path / "none.wav"])
-    expected = [f"{path}: {probe_file(path, None, IndexConfig())}" for path in paths]
-    assert [child.what for child in caught.value.children] == [*expected, f"{tmp_path}/none.wav: there is no such file"]
+        model.predict([*expected, good])
+    assert [child.what for child in caught.value.children] == [f"{path}: {why}" for path, why in expected.items()]
 
 
 @pytest.mark.parametrize(
