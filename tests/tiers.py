@@ -29,6 +29,7 @@ SLOW = (
     "tests/flow/test_flow.py::test_what_a_broken_mlflow_missed",
     "tests/flow/test_heads.py",
     "tests/flow/test_kill.py",
+    "tests/flow/test_kubernetes.py",
     "tests/flow/test_leakage.py::test_neither_does_it_reach",
     "tests/flow/test_postgres.py",
     "tests/flow/test_refresh.py",
@@ -91,6 +92,10 @@ TOUCHED = {  # a changed file below this -> the long tests that hold it
     "tasks/engine/": ("tests/unit/test_ranks.py", "tests/flow/test_kill.py", "tests/flow/test_devices.py"),
     "tasks/host/": ("tests/flow/test_services.py", "tests/flow/test_disk.py"),
     "tasks/tracking/": ("tests/flow/test_serving.py", "tests/flow/test_at_once.py"),
+    "deploy/": ("tests/flow/test_kubernetes.py",),
+    "data_manifests/": ("tests/unit/test_wheel.py",),
+    "pyproject.toml": ("tests/unit/test_wheel.py",),
+    "prefect.yaml": ("tests/unit/test_wheel.py", "tests/flow/test_services.py", "tests/flow/test_kubernetes.py"),
     "flows/": ("tests/flow/test_fan_out.py", "tests/flow/test_refresh.py", "tests/flow/test_stop.py",
                "tests/flow/test_server_gone.py"),
 }  # fmt: skip

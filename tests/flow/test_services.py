@@ -214,31 +214,3 @@ def deployment(words: list[str], project: Path) -> subprocess.CompletedProcess[s
         timeout=300,
         env=dict(os.environ),
     )
-
-
-def test_the_kubernetes_example_can_be_deployed(project, prefect_server):
-    """A pool of that kind needs no cluster to be deployed to."""
-    from prefect.settings import PREFECT_API_URL
-
-    text = (PROJECT / "prefect.yaml").read_text()
-    example = [line.removeprefix("#") for line in text.splitlines() if line.startswith(("#  - <<", "#    "))]
-    kept = text.partition("  - <<: *common\n    name: fold\n")[0]
-    (project / "prefect.yaml").unlink()
-    (project / "prefect.yaml").write_text(kept + "\n".join(example) + "\n")
-    os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
-    try:
-        made = deployment(["prefect", "work-pool", "create", "clep-dg-kubernetes", "--type", "kubernetes"], project)
-        assert made.returncode == 0, made.stdout + made.stderr
-        done = deployment(["prefect", "--no-prompt", "deploy", "--name", "fold"], project)
-        assert done.returncode == 0, done.stdout + done.stderr
-        with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=30, trust_env=False) as api:
-            deployed = api.get("/deployments/name/clep-dg/fold").json()
-    finally:
-        del os.environ["PREFECT_API_URL"]
-    assert deployed["work_pool_name"] == "clep-dg-kubernetes"
-    assert deployed["job_variables"]["image"] == "clep-dg:0.2.0"
-    assert deployed["job_variables"]["env"]["CLEPDG_DEVICE"] == "cuda:0"
-    assert deployed["concurrency_limit"] is None
-    assert deployed["pull_steps"] == [
-        {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/clep-dg"}}
-    ]

@@ -132,3 +132,27 @@ def test_a_worker_knows_the_cards_of_the_settings(own: Path, tmp_path: Path) -> 
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, cwd=PROJECT
     )
     assert said.stdout.strip() == "True True"
+
+
+def test_cards_of_the_working_folder_are_found_by_children_that_work_elsewhere(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.rename(tmp_path / "data_manifests")
+    assert "mine" not in corpus_names()
+    monkeypatch.chdir(tmp_path)
+    assert load_card("mine").name == "mine" and load_card("emodb").title.startswith("My EmoDB")
+    load_settings()
+    monkeypatch.chdir("/")
+    assert load_card("mine").name == "mine"
+
+
+def test_a_named_folder_replaces_the_working_folders(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data_manifests").mkdir()
+    (tmp_path / "data_manifests" / "other.toml").write_text(TEXT.replace('name = "emodb"', 'name = "other"'))
+    monkeypatch.chdir(tmp_path)
+    assert "other" in corpus_names()
+    (tmp_path / "var" / "settings.toml").write_text('cards = "my cards"')
+    load_settings()
+    assert "mine" in corpus_names() and "other" not in corpus_names()
