@@ -31,8 +31,8 @@ def folders() -> tuple[Path, ...]:
     return own, MANIFESTS
 
 
+def working_folder() -> Path | None:
     """Return the working folder's data_manifests, outside of the checkout."""
-    """Return data_manifests of the working folder, unless that is the checkout."""
     beside = Path.cwd() / "data_manifests"
     return beside if Path.cwd() != CHECKOUT and beside.is_dir() else None
 
