@@ -11,6 +11,7 @@ ClepError
 └── BackboneError                     model weights, tokenizer or front end
 """
 
+import difflib
 from collections.abc import Iterable
 from copy import copy
 from typing import Any, Final, Self
@@ -18,6 +19,7 @@ from typing import Any, Final, Self
 from clepdg.redaction import scrub
 
 SHOWN_FAULTS: Final = 20
+SHORT_LIST: Final = 12  # at most as many valid names are listed in any case
 
 
 def some(faults: list[str]) -> list[str]:
@@ -56,6 +58,8 @@ class ClepError(Exception):
         where: the file, setting or stage.
         do: what the user can do about it.
         children: the faults that it consists of, each an error or its text.
+        away: whether a server, the network or a store did not answer: the same may succeed later. Where it is not
+            said, all children decide.
     """
 
     def __init__(
@@ -67,12 +71,14 @@ class ClepError(Exception):
         where: Any = None,
         do: str | None = None,
         children: Iterable["ClepError | str"] = (),
+        away: bool = False,
     ) -> None:
         what = scrub(what)
         super().__init__(what)
         self.what, self.do = what, None if do is None else scrub(do)
         self.got, self.expected, self.where = _texts(got), _texts(expected), _texts(where)  # texts can be pickled
         self.children = [child if isinstance(child, ClepError) else ClepError(child) for child in children]
+        self.away = away or (bool(self.children) and all(child.away for child in self.children))
 
     def __str__(self) -> str:
         """Return the sentence, then the fields and the children, one a line."""
@@ -124,6 +130,45 @@ class StoreError(ClepError):
 class StoreAway(StoreError):
     """The store can't be reached: every other stage would fail too."""
 
+    def __init__(self, what: str, **fields: Any) -> None:
+        super().__init__(what, **{"away": True, **fields})
+
 
 class BackboneError(ClepError):
     """Model weights, tokenizer or front end are missing or do not fit."""
+
+
+def unknown_name(
+    kind: str, got: str | Iterable[str], valid: Iterable[str], listed: str, *, where: Any = None
+) -> ConfigError:
+    """Return the error of names that don't exist, with the nearest valid ones.
+
+    All valid ones are listed only where they are few, or none is near.
+
+    Args:
+        kind: what they name, such as "setting".
+        got: one name or several.
+        listed: where a user finds all valid ones.
+        where: as in ClepError.
+    """
+    wrong, known = [got] if isinstance(got, str) else list(got), list(valid)
+    near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
+    expected = known if known and (len(known) <= SHORT_LIST or not near) else None
+    do = f"did you mean {' or '.join(near)}?{'' if expected else f' {listed} lists all'}" if near else f"see {listed}"
+    return ConfigError(
+        f"There is no such {kind}.", got=got if isinstance(got, str) else wrong, expected=expected, where=where, do=do
+    )
+
+
+def nearest(name: str, valid: Iterable[str]) -> list[str]:
+    """Return the valid names that a misspelt one is most like, or [].
+
+    Letters' cases count as equal; several names come back only where they are equally near.
+    """
+    lower = {each.lower(): each for each in valid}
+
+    def alike(other: str) -> float:
+        return difflib.SequenceMatcher(None, other, name.lower()).ratio()
+
+    close = difflib.get_close_matches(name.lower(), lower, n=3)
+    return [lower[each] for each in close if alike(each) == alike(close[0])]
