@@ -28,7 +28,7 @@ from clepdg.audio.noise import (
     float32,
     make_noise,
 )
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 from clepdg.hashing import generator
 
 CLEAN: Final = "clean"
@@ -86,11 +86,8 @@ def parse(name: str) -> Condition:
         return Condition(name=CLEAN)
     joined = name.split("+")
     if found is None or not parts or "" in joined or len(joined) != sum(map(bool, (found[1], found[2], found[4]))):
-        raise ConfigError(
-            "There is no such condition.",
-            got=name,
-            expected=(CLEAN, SWEEP_NAME, *SWEEP, f"{OWN}-10dB", "a room + a noise"),
-        )
+        known = (CLEAN, SWEEP_NAME, *SWEEP, f"{OWN}-10dB", "a room + a noise")
+        raise unknown_name("condition", name, known, "docs/method.md#conditions")
     if abs(snr := int(found[3] or 0)) > MAX_SNR:
         raise ConfigError("The SNR is out of range.", got=name, expected=f"{-MAX_SNR} to {MAX_SNR} dB")
     return Condition(name=name, room=found[1], noise=found[2], snr=float(snr), channel=found[4])

@@ -5,7 +5,7 @@ from itertools import permutations
 from typing import Final
 
 from clepdg.config.schema import PROTOCOLS
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 
 SUPERVISED: Final = "supervised"
 LEAVE_OUT: Final = "leave-out-"  # followed by the corpus
@@ -71,6 +71,6 @@ def folds(corpora: tuple[str, ...], protocols: tuple[str, ...], only: tuple[str,
     if only is not None:
         unknown = sorted(set(only) - {fold.name for fold in found})
         if unknown:
-            raise ConfigError("There is no such fold.", got=unknown, expected=[fold.name for fold in found])
+            raise unknown_name("fold", unknown, [fold.name for fold in found], "docs/method.md#folds")
         found = [fold for fold in found if fold.name in only]
     return found

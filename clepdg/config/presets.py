@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import operator
 import typing
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from clepdg.config.label_sets import OwnLabels
 from clepdg.config.model_pins import DUAL, DUALS, LAION, local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, ClepConfig, Config
 from clepdg.config.validation import unknown
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 
 
 def faithful_acpt() -> AcptConfig:
@@ -165,7 +164,7 @@ def build(
         ConfigError: a preset or setting is unknown (the valid ones are listed), or a value is not valid.
     """
     if preset not in PRESETS:
-        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+        raise unknown_name("preset", preset, PRESETS, "docs/reference.md#options")
     config = PRESETS[preset]()
     if backbone is not None and config.backbone.name.startswith(DUAL) and not backbone.startswith(DUAL):
         config = replace(config, clep=ClepConfig(), acpt=AcptConfig())  # the preset's are dual's
@@ -180,9 +179,7 @@ def build(
             config = (dual if backbone.startswith(DUAL) else dual_context)(config)
         kind, colon, _ = backbone.partition(":")
         if colon and local_folder(backbone) is None and f"{kind}:" not in (*DUALS, LAION):
-            close = difflib.get_close_matches(f"{kind}:", (*DUALS, LAION), n=1)
-            do = f"did you mean {close[0]}?" if close else None
-            raise ConfigError("There is no such kind of backbone.", got=kind, expected=[*DUALS, LAION], do=do)
+            raise unknown_name("kind of backbone", f"{kind}:", (*DUALS, LAION), "docs/backbones.md")
         whole = backbone.startswith(DUALS) or local_folder(backbone)
         name, _, revision = (backbone, "", "") if whole else backbone.partition("@")
         config = replace(config, backbone=BackboneConfig(name=name, revision=revision or pinned_revision(name)))

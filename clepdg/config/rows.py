@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from clepdg.config.schema import ClassifierConfig, ClepConfig
 from clepdg.emotions import EMOTIONS, labels
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 from clepdg.prompts import CAPTION_TEMPLATES
 
 MAIN: Final = ""  # CLEP as the configuration says
@@ -225,7 +225,7 @@ def rows(names: tuple[str, ...] | None, encoder: str | None = None, *, dual: boo
         return {name: row for name, row in ROWS.items() if name in core}
     unknown = sorted(set(names) - {*ROWS, ALL})
     if unknown or not names:
-        raise ConfigError("There is no such row.", got=unknown or "none", expected=(ALL, *ROWS))
+        raise unknown_name("row", unknown or "(nothing)", (ALL, *ROWS), "docs/method.md#rows")
     if ENCODER in names and not encoder:
         raise ConfigError(
             "Row encoder needs a speech encoder.", where="encoder.name", do="set encoder.name to a folder or a name"

@@ -1,6 +1,5 @@
 """Frozen dataclasses whose types and ranges pydantic checks; a value that is not valid raises a ConfigError."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -8,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.dataclasses import dataclass as validated
 from pydantic.fields import FieldInfo
 
-from clepdg.errors import ClepError, ConfigError
+from clepdg.errors import ClepError, ConfigError, unknown_name
 
 STRICT: Final = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # strict: neither "1" nor True is a number
 LIMITS: Final = ("gt", "ge", "lt", "le")  # as pydantic names the ends of a range
@@ -120,10 +119,8 @@ def dotted(kind: type, name: str) -> str:
 
 
 def unknown(name: str, valid: tuple[str, ...]) -> ConfigError:
-    """Return the error of an unknown setting, with the nearest valid ones."""
-    close = difflib.get_close_matches(name, valid, n=3)
-    do = f"did you mean {' or '.join(close)}?" if close else None
-    return ConfigError("There is no such setting.", got=name, expected=valid, do=do)
+    """Return the error of an unknown setting, with the nearest valid one."""
+    return unknown_name("setting", name, valid, "docs/reference.md#settings-of-a-run")
 
 
 def out_of_range(kind: type, name: str, value: Any, expected: str) -> ConfigError:

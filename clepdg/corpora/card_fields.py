@@ -1,6 +1,5 @@
 """Build a card from its TOML: pydantic checks its fields, each fault is a line of one error."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from clepdg.errors import ClepError, ConfigError
+from clepdg.errors import ClepError, ConfigError, nearest
 
 
 def build(kind: type[Any], raw: Mapping[str, Any], path: Path) -> Any:
@@ -40,7 +39,7 @@ def _explain(kind: type[Any], fault: Mapping[str, Any]) -> ClepError | str:
             hint = get_type_hints(kind)[table]
             kind = next(iter(get_args(hint)), hint)  # of the tables in a list, one
         known = [field.name for field in fields(kind)]
-        nearest = difflib.get_close_matches(last, known, n=3)
-        return f"{name} is not known: " + (f"did you mean {' or '.join(nearest)}?" if nearest else f"not in {known}")
+        near = nearest(last, known)
+        return f"{name} is not known: " + (f"did you mean {' or '.join(near)}?" if near else f"not in {known}")
     expected = f"should be {cause}" if cause else fault["msg"].removeprefix("Input ").replace("an object", "a table")
     return f"{name} = {fault['input']!r}: {expected}"

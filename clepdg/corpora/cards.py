@@ -21,7 +21,7 @@ from clepdg.config.validation import AtLeast0, AtLeast1, Share, Texts, check, da
 from clepdg.corpora import CORPORA
 from clepdg.corpora.card_fields import build
 from clepdg.emotions import EMOTIONS
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 
 _NAME: Final = re.compile("[a-z0-9]+(-[a-z0-9]+)*")  # of a corpus, used in the names of folders and folds
 SPLITS = ("train", "validation", "test")
@@ -188,7 +188,7 @@ def load_card(name: str) -> Card:
     """
     path = find(f"{name}.toml")
     if not (_NAME.fullmatch(name) and path.exists()):
-        raise ConfigError("There is no such corpus.", got=name, expected=corpus_names(), where=folders())
+        raise unknown_name("corpus", name, corpus_names(), "docs/corpora.md", where=folders())
     return _read(path)
 
 

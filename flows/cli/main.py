@@ -1,6 +1,5 @@
 """The command line clep-dg: its commands, and how they end."""
 
-import argparse
 import os
 import signal
 import sys
@@ -12,11 +11,12 @@ from clepdg_flows.cli.deploy import add_deploy_commands
 from clepdg_flows.cli.fetch import add_fetch_command
 from clepdg_flows.cli.import_laion import add_import_command
 from clepdg_flows.cli.maintenance import add_maintenance_commands
-from clepdg_flows.cli.parser import Terminated, complain
+from clepdg_flows.cli.parser import Parser, Terminated, complain, make_parser
 from clepdg_flows.cli.pin import add_pin_command
 from clepdg_flows.cli.predict import add_predict_command
 from clepdg_flows.cli.registry import add_registry_commands
 from clepdg_flows.cli.run import add_run_command
+from clepdg_flows.cli.serve import add_serve_command
 from clepdg_flows.cli.status import add_status_command
 
 ADD = (  # in the order of the help
@@ -25,6 +25,7 @@ ADD = (  # in the order of the help
     add_fetch_command,
     add_import_command,
     add_predict_command,
+    add_serve_command,
     add_registry_commands,
     add_maintenance_commands,
     add_deploy_commands,
@@ -35,8 +36,11 @@ ADD = (  # in the order of the help
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; a user's error ends with one message and exit code 2."""
     scrub_logs()
-    arguments = _parser().parse_args(argv)
     try:
+        parser = _parser()
+        arguments = parser.parse_args(argv)
+        if "command" not in arguments:
+            parser.error("a command is missing")
         arguments.command(arguments)
     except ClepError as error:
         sys.exit(complain(str(error)))
@@ -47,12 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="clep-dg", description="Domain-generalizing speech emotion recognition.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in ADD:
-        add(commands)
-    return parser
+def _parser() -> Parser:
+    return make_parser(ADD)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
 from clepdg.config.schema import Config
 from clepdg.corpora.cards import load_card, published
 from clepdg.download import source as origin
-from clepdg.errors import ConfigError, SourceError
+from clepdg.errors import SourceError, unknown_name
 from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
@@ -70,7 +70,7 @@ def graph(
         SourceError: sources can't be had, all of them in one error.
     """
     if until is not None and until not in STAGES:
-        raise ConfigError("There is no such stage.", got=until, expected=STAGES)
+        raise unknown_name("stage", until, STAGES, "docs/reference.md#stages")
     chosen = [] if until in DATA_STAGES else fold_plans.folds(config.corpora, config.protocols, folds)
     wanted = rows(config.rows, config.encoder.name, dual=is_dual(config))
     nodes = _sources(config, sources, states or {})

@@ -15,7 +15,7 @@ from clepdg.config.schema import MADE_HERE, Config
 from clepdg.corpora.cards import load_card
 from clepdg.download import source as sources
 from clepdg.download.urls import validate
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 from clepdg.store.store import Store
 from clepdg_flows.graph.models import backbone, encoder, is_dual
 from clepdg_flows.graph.pipeline import graph, source
@@ -81,7 +81,7 @@ def configure(arguments: Arguments) -> Config:
     """
     for stage in (*arguments.redo, *([arguments.until] if arguments.until else [])):
         if stage not in STAGES:
-            raise ConfigError("There is no such stage.", got=stage, expected=STAGES)
+            raise unknown_name("stage", stage, STAGES, "docs/reference.md#stages")
     config = build(
         arguments.preset,
         backbone=arguments.backbone,

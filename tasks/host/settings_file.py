@@ -8,7 +8,7 @@ from typing import Any
 
 from clepdg import redaction
 from clepdg.download import urls
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, unknown_name
 
 DATABASES = ("prefect_database_url", "mlflow_database_url")
 TIMES = ("training_seconds", "checkpoint_seconds", "upload_seconds")
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError("The settings can't be read.", got=error, where=path, do="correct the file") from error
     unknown = sorted(set(written) - set(NAMES))
     if unknown:
-        raise ConfigError("There is no such setting.", got=unknown, expected=NAMES, where=path)
+        raise unknown_name("setting", unknown, NAMES, "docs/reference.md#settings-of-a-machine", where=path)
     odd = [name for name in TEXTS if not _is_text(written.get(name, ""))]
     if odd:
         expected = [f'{name} = "TEXT"' for name in odd]

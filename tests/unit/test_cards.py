@@ -184,9 +184,11 @@ def test_all_mistakes_of_a_card_are_one_error(own_manifests: Path) -> None:
     assert all(part in str(caught.value) for part in ("language = 3", "expected.utterance", "allowed_errors = 2"))
 
 
-def test_an_unknown_corpus_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="crema-d, .*emodb, .*esd, .*iemocap"):
+def test_an_unknown_corpus_is_answered_with_the_nearest_or_all_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean iemocap\? docs/corpora.md lists all"):
         load_card("iemocap-2")
+    with pytest.raises(ConfigError, match="crema-d, .*emodb, .*esd, .*iemocap"):
+        load_card("qqq")
 
 
 def test_a_checksum_is_known_by_its_form() -> None:

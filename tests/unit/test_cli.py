@@ -2,14 +2,16 @@
 
 import contextlib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from clepdg.audio.inspection import read_audio, read_usable
 from clepdg.callbacks import Reporting
-from clepdg.errors import CorpusError
+from clepdg.errors import ClepError, CorpusError
 from clepdg_flows.cli.main import main
 from clepdg_flows.run.plan import make_plan
 from clepdg_tasks.engine import execute
@@ -45,7 +47,7 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("run", "--preset", "demo", "--until", "train"), ("train", "text_embeddings")),
         (("run", "--preset", "demo", "--redo", "train"), ("train", "text_embeddings")),
         (("run", "--preset", "demo", "--folds", "leave-out-x"), ("leave-out-x", "leave-out-synthetic-1")),
-        (("run", "--corpora", "radvess"), ("radvess", "ravdess", "emodb")),
+        (("run", "--corpora", "radvess"), ("radvess", "did you mean ravdess? docs/corpora.md lists all")),
         ((*REAL, "--source", "tess=~nobody-of-that-name/x"), ("source of tess does not exist",)),
         ((*REAL, "--source", f"tess={'x' * 5000}"), ("source of tess does not exist",)),
         (("import-laion", "~nobody-of-that-name/x", "out"), ("no such checkpoint",)),
@@ -75,13 +77,50 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("compare",), ("No classifier is registered yet", "clep-dg run")),
         (("promote", "1", "--why", "x"), ("No classifier is registered yet", "clep-dg run")),
         (("predict", "--preset", "full", "a.wav"), ("full", "demo, open")),
-        (("predict", "a.wav"), ("a.wav", "no such file")),
     ],
 )
 def test_wrong_arguments(capsys, argv, words):
     text = complaint(capsys, *argv)
     assert all(word in text for word in words), text
     assert not Path("var/store/runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant", "listed"),
+    [
+        (("rnu",), "run", "verify"),
+        (("run", "--preste", "demo"), "--preset", "clep-dg run --help"),
+        (("--verison",), "--version", "--help"),
+        (("run", "--preset", "DMEO"), "demo", "speech"),
+        (("run", "--corpora", "ravdes,tess"), "ravdess", "docs/corpora.md"),
+        (("run", "--until", "clpe"), "clep", "text_embeddings"),
+        (("run", "--set", "epochs=3"), "clep.epochs or acpt.epochs", "docs/reference.md#settings-of-a-run"),
+        (("run", "--preset", "demo", "--folds", "supervisd"), "supervised", "leave-out-synthetic-5"),
+        (("run", "--preset", "demo", "--set", "rows=text-actp"), "text-acpt", "docs/method.md#rows"),
+        (("run", "--set", "evaluate.conditions=white-10db"), "white-10dB", "docs/method.md#conditions"),
+        (("run", "--backbone", "daul:a+b"), "dual:", "laion:"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_name(capsys, argv, meant, listed):
+    text = complaint(capsys, *argv)
+    assert f"did you mean {meant}?" in text and listed in text, text
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize(
+    "argv", [(), ("run", "demo"), ("predict",), ("run", "--preset"), ("promote", "--why", "x", "y")]
+)
+def test_faults_of_the_parser_look_like_all_others(capsys, argv):
+    text = complaint(capsys, *argv)
+    assert text.startswith("clep-dg: ") and "--help shows how it is called" in text
+    assert "usage:" not in text
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"clep-dg {metadata.version('clep-dg')}\n"
 
 
 def test_wrong_archives_are_all_named_at_once(capsys):
@@ -105,14 +144,17 @@ def test_an_escaping_zip_is_refused_and_writes_nothing(capsys):
     assert not list(Path().resolve().parent.rglob("escaped.wav"))
 
 
-def test_files_that_can_not_be_heard_are_all_named(capsys):
+def test_files_that_can_not_be_heard_are_all_named(tmp_path):
     Path("text.wav").write_text("hello")
     Path("nothing.wav").write_bytes(b"")
     soundfile.write("empty.wav", np.zeros(0), 16000)
     soundfile.write("silent.wav", np.zeros(16000), 16000)
     soundfile.write("short.wav", np.ones(50) * 0.1, 16000)
     soundfile.write("nan.wav", np.array([0.0, np.nan], dtype=np.float32), 16000, subtype="FLOAT")
-    text = complaint(capsys, "predict", "text.wav", "nothing.wav", "empty.wav", "nan.wav", "silent.wav", "short.wav")
+    names = ("text.wav", "nothing.wav", "empty.wav", "nan.wav", "silent.wav", "short.wav")
+    with pytest.raises(ClepError) as caught:
+        list(read_usable([(name, tmp_path / name) for name in names], read_audio))
+    text = str(caught.value)
     for name, reason in (
         ("text", "not readable"),
         ("nothing", "empty"),
