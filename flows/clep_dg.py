@@ -13,8 +13,10 @@ from pydantic import WithJsonSchema
 from clepdg.config.folds import LEAVE_OUT, SUPERVISED, pair
 from clepdg.config.presets import option_names
 from clepdg.corpora.cards import corpus_names
+from clepdg.errors import ClepError
 from clepdg_flows.run import fan_out as elsewhere
 from clepdg_flows.run import refresh as refreshing
+from clepdg_flows.run import retries
 from clepdg_flows.run.executor import execute, find_reusable
 from clepdg_flows.run.plan import CHECKED, check, make_plan
 from clepdg_flows.run.prefect_logging import log_errors_once, survive_broken_pipe, without_secrets
@@ -50,7 +52,8 @@ Sources = Annotated[
 
 _CORPUS = f"({'|'.join(CORPORA)})"
 FOLD = f"^({SUPERVISED}|{LEAVE_OUT}{_CORPUS}|{pair(_CORPUS, _CORPUS)})$"
-FoldName = Annotated[str, WithJsonSchema({"type": "string", "pattern": FOLD})]
+FOLDS = [SUPERVISED, *(LEAVE_OUT + corpus for corpus in CORPORA)]
+FoldName = Annotated[str, WithJsonSchema({"type": "string", "pattern": FOLD, "examples": FOLDS})]
 Overrides = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "propertyNames": {"enum": list(option_names())}})
 ]
@@ -119,7 +122,14 @@ def clep_dg(
     settings = load_settings()
     report_crashed(settings, PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value())
     with run_lock(settings, str(flow_run.id)), without_secrets():
-        return run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
+        try:
+            result = run_all(arguments, settings, refresh=refresh, fan_out=fan_out)
+        except ClepError as error:
+            retries.retry_later(error)
+            retries.send_events()
+            raise
+        retries.send_events()
+        return result  # type: ignore[no-any-return]
 
 
 def skipped(result: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 # Prefixes of test ids; the longest one that fits decides. Measured in CPU seconds on 2 cores.
 SLOW = (
     "tests/e2e/",
+    "tests/flow/test_alerts.py",
     "tests/flow/test_at_once.py",
     "tests/flow/test_conditions.py::test_a_fold_that_is_added",
     "tests/flow/test_context_look.py",

@@ -57,6 +57,7 @@ def inspect(
             got=f"{type(error).__name__}: {error}",
             where=redact_with_mirror(url),
             do=f"try again later, or {source_option(card)}",
+            away=isinstance(error, httpx.TransportError),
         ) from error
     if response.status_code in BUSY and not patience:
         return {}
@@ -125,13 +126,15 @@ def http_error(card: Card, url: str, response: "httpx.Response") -> SourceError:
     if status in BUSY:
         later = f"run the same command again later; or {source_option(card)}"
         got = busy_status(response)
-        return SourceError(f"The server of {card.name} is busy.", got=got, where=redact_with_mirror(url), do=later)
+        where = redact_with_mirror(url)
+        return SourceError(f"The server of {card.name} is busy.", got=got, where=where, do=later, away=True)
     what = "requires a login or a licence" if status in (401, 403) else "does not provide the archive"
     return SourceError(
         f"The server of {card.name} {what}.",
         got=f"HTTP {status}",
         where=redact_with_mirror(url),
         do=manual_download(card),
+        away=status >= 500,
     )
 
 
@@ -164,5 +167,8 @@ def read_json(
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
         raise SourceError(
-            f"The listing of {card.name} can't be read.", got=got, where=redact_with_mirror(url)
+            f"The listing of {card.name} can't be read.",
+            got=got,
+            where=redact_with_mirror(url),
+            away=isinstance(error, httpx.TransportError),
         ) from error

@@ -164,10 +164,11 @@ def _download(name: str, revision: str, file: str, progress: Progress) -> Path:
         path = hf_hub_download(name, file, revision=revision, tqdm_class=Bar)
     except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
         got, do = f"{type(error).__name__}: {first_line(error)}", "run the same command again"
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
+        if full:
             do = "make room in the hub's cache, or set HF_HOME to another folder; then run the same command again"
         raise BackboneError(
-            "The download was interrupted.", got=got, where=f"{name}@{revision}, {file}", do=do
+            "The download was interrupted.", got=got, where=f"{name}@{revision}, {file}", do=do, away=not full
         ) from error
     return Path(path).parent
 

@@ -48,7 +48,7 @@ def download_all(
     folder.mkdir(parents=True, exist_ok=True)
     files = list(files)
     total_progress = _TotalProgress(progress, sum(file.address.bytes or 0 for file in files))
-    faults: list[str] = []
+    faults: list[SourceError] = []
 
     def fetch_one(file: Remote) -> None:
         whole = folder / file.identity
@@ -63,7 +63,7 @@ def download_all(
                 shutil.rmtree(whole.with_suffix(".part"), ignore_errors=True)
             total_progress.of(file.identity)(whole.stat().st_size, 0)
         except SourceError as error:
-            faults.append(f"{file.path}: {error.reason}")  # the error for all files says what to do
+            faults.append(error.labelled(file.path))  # the error for all files says what to do
 
     with http_client.client(http_client.STALL_SECONDS) as client, ThreadPoolExecutor(PARALLEL_FILES) as pool:
         try:
@@ -79,8 +79,9 @@ def download_all(
         kept = sum((folder / file.identity).exists() for file in files)
         raise SourceError(
             f"{len(faults)} or more of {len(files)} files of {card.name} could not be downloaded.",
-            got=faults[:FAILED_FILES],
+            got=[fault.reason for fault in faults[:FAILED_FILES]],
             do=f"run again, {kept} files are kept; or {manual_download(card)}",
+            away=all(fault.away for fault in faults),
         )
     for file in files:
         place = tree / file.path

@@ -79,4 +79,5 @@ def translate_errors(card: Card, url: str) -> Iterator[None]:
             got=f"{type(error).__name__}: {error}",
             where=redact_with_mirror(url),
             do=f"{CREDENTIALS if keyless else 'try again later'}; or {source_option(card)}",
+            away=not keyless,
         ) from error

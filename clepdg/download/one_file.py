@@ -85,6 +85,7 @@ def download(
                         got=f"{type(error).__name__}: {error}",
                         where=redact_with_mirror(address.url),
                         do=f"run again later, {_size(part)} bytes are kept; or {manual_download(card)}",
+                        away=isinstance(error, TemporaryError | httpx.TransportError),
                     ) from error
                 sleep(getattr(error, "wait", 0.0) or 2.0 ** (failures - 1))
 

@@ -171,7 +171,10 @@ def all_failed(card: Card, faults: list[SourceError], what: str) -> SourceError:
     """Return the error for a card whose addresses all failed."""
     if len(faults) == 1:
         return faults[0]
-    return SourceError(f"{card.name} can be {what} from none of its {len(faults)} addresses.", children=faults)
+    away = any(fault.away for fault in faults)
+    return SourceError(
+        f"{card.name} can be {what} from none of its {len(faults)} addresses.", children=faults, away=away
+    )
 
 
 def file_rows(folder: Path) -> list[File]:

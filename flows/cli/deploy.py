@@ -12,6 +12,9 @@ def add_deploy_commands(commands: Commands) -> None:
     what = "deploy what is missing or changed in prefect.yaml"
     deploy = add_command(commands, "deploy", deploy_command, what, "clep-dg deploy")
     deploy.add_argument("--force", action="store_true", help="deploy what did not change too")
+    deploy.add_argument(
+        "--alerts", metavar="BLOCK", help="also send alerts by this notification block, for example slack-webhook/team"
+    )
 
 
 def deploy_command(options: argparse.Namespace) -> None:
@@ -21,5 +24,5 @@ def deploy_command(options: argparse.Namespace) -> None:
     from clepdg_tasks.admin.prefect_deployments import deploy_to, prefect_of_user
 
     url, secret, ours = prefect_of_user(settings)
-    for line in deploy_to(url, secret, ours=ours, force=options.force):
+    for line in deploy_to(url, secret, ours=ours, force=options.force, alerts_by=options.alerts):
         print(line)

@@ -20,12 +20,12 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.graph.pipeline import source
 from clepdg_flows.run.plan import Plan, configure
+from clepdg_tasks.admin.alerts import SOURCE_CHANGED
 from clepdg_tasks.engine import pinned, run_history
 from clepdg_tasks.engine.node import decide
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
 
-EVENT = "clep-dg.source.changed"
 GONE = object()  # value of a setting that a configuration does not have
 
 log = logging.getLogger("clepdg")
@@ -140,7 +140,7 @@ def report_changes(states: SourceStates) -> None:
         log.warning("%s", line)
     for corpus, lines in states.changes.items():
         emit_event(
-            event=EVENT,
+            event=SOURCE_CHANGED,
             resource={"prefect.resource.id": f"clep-dg.source.{corpus}", "prefect.resource.name": corpus},
             payload={"corpus": corpus, "message": "\n".join(lines)},
         )

@@ -48,6 +48,7 @@ class Run:
         reusable: node id -> decision, found before the first task; emptied once something is computed.
         worker: process that computes torch stages where there are several devices; None: this process.
         failed_parts: corpus or fold -> why its run elsewhere failed.
+        away: ids of the failed nodes that may succeed later.
     """
 
     settings: Settings
@@ -65,6 +66,7 @@ class Run:
     worker: WorkerProcess | None = None
     writing: Any = field(default_factory=threading.Lock)
     failed_parts: dict[str, str] = field(default_factory=dict)
+    away: set[str] = field(default_factory=set)
 
     def compute(self, node: Node, decision: Decision) -> Outcome:
         """Compute or reuse a node's output; log it to MLflow and the run's file."""
@@ -131,6 +133,8 @@ class Run:
         elif state is not None:
             error = state.result(raise_on_failure=False)
             self.failures[node.id] = str(error) if isinstance(error, ClepError) else _trace(error)
+            if isinstance(error, ClepError) and error.away:
+                self.away.add(node.id)
             facts = {"key": None, "outcome": "Failed", "reason": self.failures[node.id]}
             self.show.failed(node, error.what if isinstance(error, ClepError) else self.failures[node.id])
         else:
@@ -230,6 +234,7 @@ def close_run(run: Run) -> dict[str, Any]:
         raise StagesFailed(
             f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.",
             children=[f"{name}: {message}" for name, message in failed.items()],
+            away=failed.keys() <= run.away,
         )
     return {
         "run": run.log.path.stem,

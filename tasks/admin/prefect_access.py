@@ -34,6 +34,7 @@ def server_environment(port: int, secret: str) -> dict[str, str]:
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{address},http://localhost:{port}",
         "PREFECT_SERVER_UI_API_URL": f"{address}/api",
+        "PREFECT_UI_URL": address,  # of links in alerts
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR",

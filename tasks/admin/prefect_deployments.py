@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.errors import ClepError
+from clepdg_tasks.admin import alerts
 from clepdg_tasks.admin import deploy as deployments
 from clepdg_tasks.admin.prefect_access import api_client, read_secret, write_private
 from clepdg_tasks.host.processes import running_url
@@ -35,13 +36,16 @@ def write_prefect_toml(settings: Settings, url: str, secret: str, say: Callable[
         say(f"{PROJECT} can't be written ({error.strerror}): Prefect's command line works in {settings.home}")
 
 
-def deploy_to(url: str, secret: str | None, *, ours: bool, force: bool = False) -> list[str]:
+def deploy_to(
+    url: str, secret: str | None, *, ours: bool, force: bool = False, alerts_by: str | None = None
+) -> list[str]:
     """Create the work pools, and deploy what is missing or changed in prefect.yaml.
 
     Args:
         url: address of the server's API.
         ours: whether it is the server of `make up`, whose pools are closed.
         force: deploy what did not change too.
+        alerts_by: the notification block of alerts, TYPE/NAME; None: no alerts are deployed.
 
     Returns:
         Lines for the user.
@@ -56,7 +60,8 @@ def deploy_to(url: str, secret: str | None, *, ours: bool, force: bool = False) 
     try:
         with api_client(url, secret) as client:
             _create_pools(client, close=ours)
-            return deployments.deploy(client, entries, force=force)
+            lines = deployments.deploy(client, entries, force=force)
+            return lines + (alerts.deploy_alerts(client, alerts_by) if alerts_by else [])
     except httpx.HTTPError as error:
         raise ClepError("Prefect's server does not answer as it should.", got=error, where=url) from error
 

@@ -93,6 +93,7 @@ def check_tracking(settings: Settings) -> None:
             got=problem,
             where=redact(url),
             do="start it (make up), or run without one: no tracking_url in var/settings.toml, no CLEPDG_TRACKING_URL",
+            away=True,
         )
 
 
@@ -109,7 +110,8 @@ def check_database(url: str, driver: str) -> None:
         problem = unreachable(parts.hostname, parts.port or 5432) if parts.hostname else None
         do = "start it, or correct its address in the settings"
     if problem:
-        raise ClepError("A database can't be used.", got=problem, where=without_password(url), do=do)
+        away = "no module" not in problem
+        raise ClepError("A database can't be used.", got=problem, where=without_password(url), do=do, away=away)
 
 
 def check_home(settings: Settings) -> None:

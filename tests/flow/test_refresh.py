@@ -16,6 +16,7 @@ from clepdg.errors import ClepError
 from clepdg_flows.cli import main
 from clepdg_flows.graph import pipeline
 from clepdg_flows.run import plan, refresh
+from clepdg_tasks.admin.alerts import SOURCE_CHANGED
 from clepdg_tasks.engine import pinned
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.stages import data
@@ -93,7 +94,7 @@ def client():
 def events() -> list[dict]:
     """Return the events of changed sources that the server has."""
     with client() as prefect:
-        wanted = {"event": {"name": [refresh.EVENT]}, "occurred": {"since": "2020-01-01T00:00:00Z"}}
+        wanted = {"event": {"name": [SOURCE_CHANGED]}, "occurred": {"since": "2020-01-01T00:00:00Z"}}
         return prefect.request("POST", "/events/filter", json={"filter": wanted, "limit": 50}).json()["events"]
 
 

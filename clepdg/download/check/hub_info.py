@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from clepdg.download import http_client
 from clepdg.download.check.jobs import run_in_threads
 from clepdg.errors import BackboneError
 from clepdg.models.files import Choose
@@ -23,7 +24,7 @@ def repository_info(name: str, revision: str | None, choose: Choose) -> "tuple[M
     answer = next(run_in_threads([partial(_ask, name, revision, choose)], ALL_SECONDS))
     if answer is None:  # a hub that sends a byte now and then keeps every single read short
         got, do = f"no whole answer in {ALL_SECONDS:.0f} s", "try again later, or set HF_ENDPOINT to a mirror"
-        raise BackboneError("The hub is too slow.", got=got, where=name, do=do)
+        raise BackboneError("The hub is too slow.", got=got, where=name, do=do, away=True)
     return answer
 
 
@@ -54,11 +55,13 @@ def _ask(name: str, revision: str | None, choose: Choose) -> "tuple[ModelInfo, l
         raise BackboneError("There is no such model on the hub.", got=name, where=where, do=do) from error
     except errors.HfHubHTTPError as error:
         do = f"try again later, or set HF_ENDPOINT to a mirror; {elsewhere}"
-        raise BackboneError("The hub refuses.", got=first_line(error), where=where, do=do) from error
+        busy = error.response.status_code in http_client.BUSY or error.response.status_code >= 500
+        raise BackboneError("The hub refuses.", got=first_line(error), where=where, do=do, away=busy) from error
     except (errors.HTTPError, OSError, ValueError) as error:  # type: ignore[attr-defined]
         got = f"{type(error).__name__}: {first_line(error)}"
         do = f"connect to the network, or set HF_ENDPOINT to a mirror; {elsewhere}"
-        raise BackboneError("The hub does not answer.", got=got, where=where, do=do) from error
+        away = not isinstance(error, ValueError)
+        raise BackboneError("The hub does not answer.", got=got, where=where, do=do, away=away) from error
     except (LookupError, TypeError, AttributeError) as error:  # of JSON that is no description of a model
         got, do = f"{type(error).__name__}: {first_line(error)}", "check HF_ENDPOINT: it may not be a hub"
         raise BackboneError("The hub's answer can't be read.", got=got, where=where, do=do) from error

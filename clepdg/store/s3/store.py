@@ -147,7 +147,9 @@ class RemoteStore(Store):
             winner = self._mark(record)
         except StoreError as error:
             do = f"run the same command again: it uploads the output, which is kept in {partial}"
-            raise StoreError("An output could not be uploaded.", got=error, where=self.url, do=do) from error
+            raise StoreError(
+                "An output could not be uploaded.", got=error, where=self.url, do=do, away=error.away
+            ) from error
         self._seen[record.stage, record.key] = json_bytes(winner)
         if winner.attempt == record.attempt:
             self.cache.add(record, partial)
