@@ -1,5 +1,7 @@
 """Protects what is known before work starts: texts that a backbone can't read, a folder without noises."""
 
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from clepdg_tasks.engine import last_arguments
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.model_checks import check_backbone
 from clepdg_tasks.host.settings import load_settings
+from tests.rehearsal.hub import Hub
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,11 @@ def test_a_run_that_ends_with_the_data_needs_no_model_and_no_device(tmp_path, mo
     (tmp_path / "corpus" / "a.wav").touch()
     settings, given = load_settings(), {"ravdess": str(tmp_path / "corpus")}
     check(make_plan(Arguments(corpora=("ravdess",), sources=given, until="shard")), settings)
+    missing = {"encoder.name": "no/encoder", "rows": "encoder,egemaps"}
+    for name in ("no/such", "laion:630k-audioset-best", "dual:no/audio+no/text"):
+        for until in ("source", "index", "shard"):
+            asked = Arguments(corpora=("ravdess",), sources=given, until=until, backbone=name, overrides=missing)
+            check(make_plan(asked), settings)
     arguments = Arguments(corpora=("ravdess",), sources=given, overrides={"protocols": "supervised"})
     with pytest.raises(ClepError) as caught:
         check(make_plan(arguments), settings)
@@ -130,3 +138,43 @@ def test_settings_that_a_backbone_ignores_are_refused(setting: str) -> None:
     build("speech", overrides=overrides)
     with pytest.raises(ConfigError, match=f"(?s)Only a dual backbone.*{setting}"):
         build("demo", overrides=overrides)
+
+
+@pytest.fixture
+def hubs_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that sets environment variables, and has huggingface_hub read them as it does at its import."""
+    from huggingface_hub import constants
+
+    def read(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        importlib.reload(constants)
+
+    with monkeypatch.context() as monkeypatch:
+        yield read
+    importlib.reload(constants)
+
+
+NOWHERE = f"tests/none@{'0' * 40}"
+
+
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "ON"])
+def test_offline_is_said_in_any_spelling(word: str, hubs_settings: Callable[..., None]) -> None:
+    with Hub([]) as hub:
+        hubs_settings(HF_HUB_OFFLINE=word, HF_ENDPOINT=hub.url)
+        with pytest.raises(BackboneError, match="HF_HUB_OFFLINE"):
+            check_backbone(build("open", backbone=NOWHERE))
+        assert not hub.requests
+
+
+def test_a_mirror_is_asked_in_the_hubs_place_with_the_users_token(hubs_settings: Callable[..., None]) -> None:
+    with Hub([]) as hub:
+        hubs_settings(HF_HUB_OFFLINE="0", HF_ENDPOINT=hub.url, NO_PROXY="127.0.0.1", HTTPS_PROXY="http://127.0.0.1:1")
+        with pytest.raises(BackboneError, match=hub.url) as caught:
+            check_backbone(build("open", backbone=NOWHERE))
+        assert "no such model" in str(caught.value) and not caught.value.away
+        assert any("tests/none" in path for _, path in hub.requests)
+    hubs_settings(HF_ENDPOINT="http://127.0.0.1:1")
+    with pytest.raises(BackboneError, match="does not answer") as caught:
+        check_backbone(build("open", backbone=NOWHERE))
+    assert caught.value.away  # so a deployment's run is tried again
