@@ -50,7 +50,7 @@ versions: $(VENV)/.installed ## record raised stage versions; SAME=1: results st
 
 lock: $(VENV)/.installed ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml requirements.lock -q --extra laion --extra dev --extra postgres --extra kubernetes --extra docs --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements-extras.lock
+	$(BIN)/uv pip compile pyproject.toml requirements.lock -q --extra laion --extra vad --extra dev --extra postgres --extra kubernetes --extra docs --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" -o requirements-extras.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 13) else "Python 3.11 or 3.12 is needed, %s is Python %d.%d; try: make PYTHON=python3.11 ..." % (sys.executable, *v))'

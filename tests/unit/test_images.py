@@ -32,6 +32,16 @@ def test_the_image_is_built_with_the_locked_uv_and_without_rights() -> None:
     assert int(user) > 0
 
 
+def test_every_extra_is_documented_and_locked_but_the_one_for_research_alone() -> None:
+    extras = {*KNOWN["project"]["optional-dependencies"]}
+    locked = set(re.findall(r"--extra (\w+)", (PROJECT / "Makefile").read_text()))
+    assert locked == extras - {"egemaps"}
+    page = (PROJECT / "docs/install.md").read_text()
+    assert all(f"`{extra}`" in page for extra in extras - {"dev", "docs"})
+    (installed,) = re.findall(r"\$\{wheel\}\[([\w,]+)\]", DOCKERFILE)
+    assert {*installed.split(",")} <= locked
+
+
 def test_what_the_build_reads_is_sent_to_it() -> None:
     sent = re.findall(r"^!(.+)$", (FOLDER / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
     assert all(list(PROJECT.glob(name)) for name in sent)
@@ -62,7 +72,9 @@ def test_services_are_pinned_and_closed() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_password_is_the_users(service: str) -> None:
     secrets = [
-        v for n, v in SERVICES[service]["environment"].items() if re.search("PASSWORD|SECRET|AUTH|CONNECTION|STORE_URI", n)
+        v
+        for n, v in SERVICES[service]["environment"].items()
+        if re.search("PASSWORD|SECRET|AUTH|CONNECTION|STORE_URI", n)
     ]
     assert secrets and all("${PASSWORD" in value for value in secrets)
 
