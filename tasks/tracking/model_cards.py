@@ -27,8 +27,8 @@ SERVE = """\
     export MLFLOW_TRACKING_URI=http://127.0.0.1:5000  # the address that `make up` prints
     export MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false
     mlflow models serve -m models:/{name}@champion -p 5001 --env-manager local
-    curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
-        -d "{{\\"dataframe_records\\": [{{\\"audio\\": \\"$(base64 -w 0 FILE.wav)\\"}}]}}"
+    printf '{{"dataframe_records": [{{"audio": "%s"}}]}}' "$(base64 < FILE.wav)" |
+        curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d @-
 """
 RUNS = {
     "source": "A corpus's files with checksums: downloaded and extracted, generated, or from a folder.",

@@ -21,9 +21,10 @@ FOLDER = "CLEPDG_SERVING_AUDIO"  # environment variable; without it no path is r
 STANDARD = str.maketrans("-_", "+/")  # of URL-safe base64
 
 
-class EmotionClassifier(PythonModel):  # type: ignore[misc]
+class AudioModel(PythonModel):  # type: ignore[misc]
     """Predicts emotions and their probabilities from audio."""
 
+    max_seconds = 60.0  # of a file
     _skip_type_hint_validation = True  # else MLflow warns at every load: type hints can't describe our table
 
     def load_context(self, context: Any) -> None:
@@ -55,7 +56,7 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
             raise _refused("There is nothing to classify")
         rows = ((f"row {number}", row.to_dict()) for number, (_, row) in enumerate(table.iterrows()))
         try:
-            features = self.clap.encode_waveforms(read_usable(rows, _read))
+            features = self.clap.encode_waveforms(read_usable(rows, lambda row: _read(row, self.max_seconds)))
         except IndexingError as error:
             raise _refused(
                 "\n- ".join(["Some rows can't be used", *(fault.what for fault in error.children)])
@@ -66,20 +67,22 @@ class EmotionClassifier(PythonModel):  # type: ignore[misc]
         return answer
 
 
-def _read(row: Mapping[Any, Any]) -> tuple[Any, int]:
+def _read(row: Mapping[Any, Any], max_seconds: float = 60.0) -> tuple[Any, int]:
     """Return the samples (T, C) of a row and their rate in Hz."""
     import numpy as np
 
     from clepdg.audio.inspection import read_audio, read_samples
+    from clepdg.config.schema import IndexConfig
     from clepdg.errors import IndexingError
 
+    limits = IndexConfig(max_seconds=max_seconds)
     given = {name: value for name, value in row.items() if np.ndim(value) or value == value and value is not None}
     if "samples" in given and "sample_rate" in given:
-        return read_samples(given["samples"], given["sample_rate"])
+        return read_samples(given["samples"], given["sample_rate"], limits)
     if "audio" in given:
-        return read_audio(_bytes(given["audio"]))
+        return read_audio(_bytes(given["audio"]), limits)
     if "path" in given:
-        return read_audio(_allowed(given["path"]))
+        return read_audio(_allowed(given["path"]), limits)
     raise IndexingError(f"has no audio (columns with values: {', '.join(map(str, given)) or 'none'})")
 
 
@@ -116,4 +119,4 @@ def _refused(what: str) -> MlflowException:
     return MlflowException(f"{what}\n{EXPECTED}.", INVALID_PARAMETER_VALUE)
 
 
-mlflow.models.set_model(EmotionClassifier())
+mlflow.models.set_model(AudioModel())
