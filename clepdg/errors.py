@@ -78,7 +78,7 @@ class ClepError(Exception):
         self.what, self.do = what, None if do is None else scrub(do)
         self.got, self.expected, self.where = _texts(got), _texts(expected), _texts(where)  # texts can be pickled
         self.children = [child if isinstance(child, ClepError) else ClepError(child) for child in children]
-        self.away = away or (bool(self.children) and all(child.away for child in self.children))
+        self.away: bool = away or (bool(self.children) and all(child.away for child in self.children))
 
     def __str__(self) -> str:
         """Return the sentence, then the fields and the children, one a line."""

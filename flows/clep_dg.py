@@ -133,7 +133,7 @@ def clep_dg(
 
 
 def skipped(result: dict[str, Any]) -> Any:
-    """Return the state of a run that had nothing to do; it gives the flow's result."""
+    """Return the state of a run that had nothing to do, with its result."""
     return Completed(name="Skipped", message=result["notes"][0], data=result)
 
 

@@ -18,7 +18,7 @@ def add_deploy_commands(commands: Commands) -> None:
 
 
 def deploy_command(options: argparse.Namespace) -> None:
-    """Deploy prefect.yaml to the user's Prefect server, and print what was written."""
+    """Deploy prefect.yaml to the user's server, and print what was written."""
     settings = load_settings()
     set_environment(settings)
     from clepdg_tasks.admin.prefect_deployments import deploy_to, prefect_of_user

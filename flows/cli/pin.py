@@ -18,7 +18,7 @@ def add_pin_command(commands: Commands) -> None:
 
 
 def pin_command(options: argparse.Namespace) -> None:
-    """Pin a finished run's configuration or remove the pin, and print what a refresh runs."""
+    """Pin a finished run or remove the pin; print what a refresh runs."""
     settings = load_settings()
     if options.remove:
         print("The pin is removed: a refresh runs nothing." if pinned.unpin(settings) else "Nothing was pinned.")
@@ -66,7 +66,7 @@ def _text(value: object) -> str:
 
 
 def _when(settings: Settings) -> list[str]:
-    """Return when Prefect's server runs a refresh; nothing where there is no server."""
+    """Return when Prefect's server runs a refresh."""
     from clepdg_tasks.admin.prefect_deployments import schedules_of
 
     return schedules_of(settings, "refresh")

@@ -26,7 +26,7 @@ def create_app() -> Any:
 
 
 def explaining(validate: Callable[..., Any]) -> Callable[..., Any]:
-    """Return Prefect's check of parameters with errors that name the nearest valid name."""
+    """Return a check of parameters whose errors give the nearest valid name."""
 
     @functools.wraps(validate)
     def check(*given: Any, **options: Any) -> Any:
@@ -63,7 +63,7 @@ def _leaves(error: Any) -> "Iterator[jsonschema.ValidationError]":
 
 
 def _valid_names(error: "jsonschema.ValidationError") -> list[str]:
-    """Return the names that a rule of a schema allows, or [] for a rule of another kind."""
+    """Return the names that a schema's rule allows; [] for other rules."""
     if error.validator == "enum":
         return [str(name) for name in error.validator_value]
     if error.validator == "pattern":

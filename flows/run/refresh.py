@@ -52,7 +52,7 @@ class SourceStates:
 
 
 def pinned_run(given: Arguments, settings: Settings) -> Arguments | None:
-    """Return the arguments of the pinned run, updated by those given; None where none is pinned.
+    """Return the pinned run's arguments, updated by those given, or None.
 
     Defaults that changed since then, with an upgrade, keep their pinned values. `redo` is not taken over: it was meant
     for one run only.

@@ -17,7 +17,7 @@ log = logging.getLogger("clepdg")
 
 
 def retry_later(error: ClepError) -> None:
-    """Have Prefect retry the flow run that ends with this error, if a retry can help.
+    """Have Prefect retry a flow run that ends with an error, if that can help.
 
     The flow itself has no retries, since a wrong setting stays wrong. A run of the command line is not retried: its
     user sees the error.
@@ -34,5 +34,5 @@ def retry_later(error: ClepError) -> None:
 
 
 def send_events() -> None:
-    """Send waiting events: an alert needs a run's first heartbeat before its end."""
+    """Send waiting events: alerts need a run's heartbeat before its end."""
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)

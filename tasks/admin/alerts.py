@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from clepdg.errors import ConfigError
 from clepdg_tasks.admin.deploy import NAME, ask
@@ -22,7 +23,7 @@ RUN: Final = (
 
 
 def deploy_alerts(client: "httpx.Client", block: str) -> list[str]:
-    """Create the automations, or update them; one that is switched off stays so.
+    """Create or update the automations; one that is switched off stays so.
 
     Args:
         client: of the API of Prefect's server.
@@ -38,7 +39,7 @@ def deploy_alerts(client: "httpx.Client", block: str) -> list[str]:
     return [_deploy_one(client, automation) for automation in automations(_block_id(client, block))]
 
 
-def automations(block_id: str) -> "list[AutomationCore]":
+def automations(block_id: UUID) -> "list[AutomationCore]":
     """Return both automations, which send through a notification block."""
     from prefect.automations import AutomationCore, CompoundTrigger, EventTrigger, Posture, SendNotification
 
@@ -99,7 +100,7 @@ def _deploy_one(client: "httpx.Client", automation: "AutomationCore") -> str:
     return f"automation {automation.name}: updated{', stays switched off' if off else ''}"
 
 
-def _block_id(client: "httpx.Client", block: str) -> str:
+def _block_id(client: "httpx.Client", block: str) -> UUID:
     """Return the id of a notification block.
 
     Raises:
@@ -110,7 +111,7 @@ def _block_id(client: "httpx.Client", block: str) -> str:
     if answer is not None and answer.is_success:
         found = answer.json()
         if "notify" in found["block_schema"]["capabilities"]:
-            return str(found["id"])
+            return UUID(found["id"])
     wanted = {"block_schemas": {"block_capabilities": {"all_": ["notify"]}}}
     listed = ask(client, "POST", "/block_documents/filter", wanted).raise_for_status().json()
     raise ConfigError(

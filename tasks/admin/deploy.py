@@ -64,7 +64,9 @@ def prefect_yaml() -> Path:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Return the deployments of a prefect.yaml; {{ $NAME }} is the environment's.
+    """Return the deployments of a prefect.yaml.
+
+    {{ $NAME }} in it is replaced by the variable of the environment.
 
     Raises:
         ConfigError: it can't be read, or a deployment can't be deployed as it is written.
@@ -74,7 +76,7 @@ def read_entries(path: Path) -> list[Entry]:
 
     try:
         raw = yaml.safe_load(path.read_text())
-        listed = apply_values(raw["deployments"], dict(os.environ), remove_notset=False)
+        listed: Any = apply_values(raw["deployments"], dict(os.environ), remove_notset=False)
         pull = raw.get("pull", [{"prefect.deployments.steps.set_working_directory": {"directory": str(PROJECT)}}])
         return [_entry(each, pull, path) for each in listed]
     except ConfigError:
@@ -84,14 +86,14 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def _entry(raw: dict[str, Any], pull: Any, path: Path) -> Entry:
-    from prefect.flows import load_flow_from_entrypoint
+    from prefect.flows import Flow, load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
 
     where = f"{path}, {raw.get('name')}"
     if odd := sorted({*raw} - {*KEYS}):
         do = f"remove it, or deploy this one with Prefect's own command: prefect deploy --name {raw.get('name')}"
         raise ConfigError("clep-dg deploy does not know this key.", got=odd, expected=KEYS, where=where, do=do)
-    flow = load_flow_from_entrypoint(raw["entrypoint"], use_placeholder_flow=False)
+    flow: Flow[..., Any] = load_flow_from_entrypoint(raw["entrypoint"], use_placeholder_flow=False)
     pool, limit = raw["work_pool"], raw.get("concurrency_limit")
     schema = parameter_schema(flow).model_dump_for_openapi() | {"additionalProperties": False}
     fields = {
@@ -169,7 +171,7 @@ def _deploy_one(client: "httpx.Client", flow: str, entry: Entry, force: bool) ->
 
 
 def _update_schedules(client: "httpx.Client", now: Mapping[str, Any], entry: Entry) -> None:
-    """Write the schedules that prefect.yaml names; one that is there keeps its pause."""
+    """Write the schedules of prefect.yaml; those that are there stay paused."""
     there = {each["slug"]: each["id"] for each in now["schedules"]}
     for slug, schedule in entry.schedules.items():
         if slug in there:

@@ -27,7 +27,7 @@ MADE_BY_UP: Final = "# written by `make up`, removed by `make down`\n"
 
 
 def write_prefect_toml(settings: Settings, url: str, secret: str, say: Callable[[str], object]) -> None:
-    """Write prefect.toml, from which Prefect's command line reads its server's address and secret."""
+    """Write prefect.toml, which gives Prefect's commands address and secret."""
     text = f'{MADE_BY_UP}[api]\nurl = "{url}"\nauth_string = "{secret}"\n\n[client]\ncsrf_support_enabled = true\n'
     try:
         write_private(PROJECT / "prefect.toml", text)
@@ -39,7 +39,7 @@ def write_prefect_toml(settings: Settings, url: str, secret: str, say: Callable[
 def deploy_to(
     url: str, secret: str | None, *, ours: bool, force: bool = False, alerts_by: str | None = None
 ) -> list[str]:
-    """Create the work pools, and deploy what is missing or changed in prefect.yaml.
+    """Create the work pools, and deploy what prefect.yaml changed.
 
     Args:
         url: address of the server's API.
@@ -85,7 +85,7 @@ def prefect_of_user(settings: Settings) -> tuple[str, str | None, bool]:
 
 
 def _create_pools(client: "httpx.Client", *, close: bool) -> None:
-    """Create the work pools; with `close`, set the template of those that are there."""
+    """Create the work pools; with `close`, set the template of all."""
     template = {"base_job_template": POOL_TEMPLATE}
     for name in POOLS:
         pool = deployments.ask(client, "GET", f"/work_pools/{name}")
@@ -105,7 +105,7 @@ def remove_prefect_toml(settings: Settings) -> None:
 
 
 def schedules_of(settings: Settings, name: str) -> list[str]:
-    """Return in words when a deployment runs by itself, and with which parameters.
+    """Return in words when a deployment runs by itself, and how.
 
     Raises:
         ClepError: the server wants another secret.

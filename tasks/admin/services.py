@@ -53,7 +53,7 @@ from clepdg_tasks.tracking.client import front_page
 
 
 def up(say: Callable[[str], object] = lambda line: None) -> dict[str, Service]:
-    """Start the services that are not running, and deploy what prefect.yaml changed.
+    """Start services that are not running; deploy what prefect.yaml changed.
 
     Args:
         say: shows a line to the user.

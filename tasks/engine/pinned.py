@@ -59,7 +59,7 @@ def keep(settings: Settings, log: RunLog) -> None:
 
 
 def finished_runs(settings: Settings) -> list[Finished]:
-    """Return this machine's finished runs, newest first; damaged files are skipped."""
+    """Return this machine's finished runs, newest first."""
     found = (_read(path) for path in sorted(_runs(settings).glob("*.json"), reverse=True))
     return [each for each in found if each is not None]
 
