@@ -44,8 +44,7 @@ def load_corpus(
         settings: of SyntheticConfig, for a synthetic corpus.
 
     Returns:
-        The columns of the index (utterance_id, corpus, speaker, emotion, split, ...) and where the audio lies (folder,
-        tar, offset, bytes).
+        The columns of the index (utterance_id, speaker, emotion, ...) and audio's place (folder, tar, offset, bytes).
 
     Raises:
         ClepError: there is no such corpus, its source can't be had, or it is not what its card says.
@@ -180,10 +179,9 @@ def fit_classifier(
     from clepdg.method.text_embeddings import build_text_embeddings
 
     config, words = ClassifierConfig(**settings), TextConfig(label_set=read(label_set))
-    classes = of_targets(words.label_set, ())
 
     def part(split: str) -> LabelledAudio:
-        table = label_utterances(utterances, classes, (split,))
+        table = label_utterances(utterances, of_targets(words.label_set, ()), (split,))
         x = embed(clep, waveforms_of(table))
         return LabelledAudio(x=x, y=table.label_index.to_numpy(), corpora=tuple(table.corpus))
 
@@ -194,12 +192,15 @@ def fit_classifier(
     return EmotionClassifier(clep, head)
 
 
-def load_classifier(name: str | Path | int = "champion", *, preset: str = "open") -> "EmotionClassifier":
+def load_classifier(
+    name: str | Path | int = "champion", *, preset: str = "open", emotions: Sequence[str] | None = None
+) -> "EmotionClassifier":
     """Load a classifier: its folder, or a registered version or alias.
 
     Args:
         name: a folder of EmotionClassifier.save, or a version's number or alias.
         preset: whose registered classifiers are meant.
+        emotions: words that a registered classifier is made anew for, from text alone; None: its own labels.
 
     Raises:
         ClepError: the folder is not whole, or there is no such version.
@@ -209,7 +210,7 @@ def load_classifier(name: str | Path | int = "champion", *, preset: str = "open"
     from clepdg.models.folder import load_model as load
 
     chosen, folder = str(name), local_folder(str(name))
-    if folder and (folder / "head").is_dir():
+    if emotions is None and folder and (folder / "head").is_dir():
         return EmotionClassifier(load(folder / "clep"), load_head(folder / "head"))
     missing = "There is no such folder and no such registered classifier."
     expected = "a folder with clep and head (of EmotionClassifier.save), or a version's number or alias"
@@ -217,7 +218,7 @@ def load_classifier(name: str | Path | int = "champion", *, preset: str = "open"
         raise ConfigError("There is no classifier in this folder." if folder else missing, got=name, expected=expected)
     for registry in entry_points(group="clepdg.registry"):  # this library knows no tracker: an installed one answers
         try:
-            return EmotionClassifier(*registry.load()(chosen, preset))
+            return EmotionClassifier(*registry.load()(chosen, preset, emotions))
         except ConfigError as error:
             if chosen == "champion" or chosen.isdigit():
                 raise
@@ -231,7 +232,6 @@ def results(run: str, store: str | Path | None = None) -> "dict[str, pd.DataFram
     Args:
         run: a run's name, or a preset, for its newest run.
         store: address of the store; None: CLEPDG_STORE, else the folder store in CLEPDG_HOME or var.
-
     """
     from clepdg.evaluation.run_results import read_results
 

@@ -90,6 +90,7 @@ def build_text_embeddings(
     contexts: Tensor | Sequence[str],
     content_template: str = prompts.CONTENT_TEMPLATE,
     joint_template: str = prompts.JOINT_TEMPLATE,
+    names: tuple[str, ...] | None = None,
 ) -> TextEmbeddings:
     """Embed labels without contexts (N J rows) and with (K N rows).
 
@@ -97,12 +98,13 @@ def build_text_embeddings(
         contexts: context vectors (K, M, H), or contexts in words; may be empty.
         content_template: of c_n, the labels without a context.
         joint_template: of u_kn, the labels with contexts; the template that the context vectors were trained in.
+        names: the labels; None: those of the configuration's label set.
 
     Raises:
         BackboneError: a prompt holds a word that the backbone does not know.
     """
     clap.model.eval()
-    names = labels(of_targets(config.label_set, ()))
+    names = names or labels(of_targets(config.label_set, ()))
     words = [prompts.class_word(name) for name in names]
     texts = [text for row in prompts.class_prompts(names, config.content_templates) for text in row]
     n, j, k = len(names), len(config.content_templates), len(contexts)

@@ -42,6 +42,7 @@ def add_predict_command(commands: Commands) -> None:
     )
     predict.add_argument("--json", action="store_true", help="print one JSON object a line")
     predict.add_argument("--segments", metavar="HOW", help="cut recordings into pieces: fixed:5s/2.5s, or vad")
+    predict.add_argument("--emotions", metavar="A,B", help="other emotions, by their words alone: 'bored, sarcastic'")
     predict.add_argument("--plot", type=Path, metavar="FILE", help="draw the pieces of one recording (.png, .svg)")
 
 
@@ -115,7 +116,8 @@ def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifie
     from clepdg_tasks.tracking.model_registry import CHAMPION, find_version, load_classifier, model_name
 
     version = str(find_version(settings, options.preset, options.version or CHAMPION).version)
-    model = load_classifier(settings, options.preset, version, audio_only=True)
+    words = options.emotions.split(",") if options.emotions is not None else None
+    model = load_classifier(settings, options.preset, version, audio_only=True, emotions=words)
     return model, f"{model_name('classifier', options.preset)}/{version}"
 
 

@@ -1,7 +1,7 @@
 """Register a model version per stage key in MLflow, and load classifiers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,12 @@ def first_run(preset: str) -> str:
 
 
 def load_classifier(
-    settings: Settings, preset: str, version: str | None = None, *, audio_only: bool = False
+    settings: Settings,
+    preset: str,
+    version: str | None = None,
+    *,
+    audio_only: bool = False,
+    emotions: Sequence[str] | None = None,
 ) -> "EmotionClassifier":
     """Load the champion of the registered classifiers, or another version.
 
@@ -147,15 +152,27 @@ def load_classifier(
     Args:
         version: number or alias of a version; None: the champion.
         audio_only: load no text encoder.
+        emotions: words that the head is made anew for; None: its own labels.
 
     Raises:
-        ConfigError: it does not exist, or can't be served.
+        ConfigError: it does not exist, can't be served, or the words are none to choose from.
         StoreError: the store does not hold it.
     """
     from clepdg.method.emotion_classifier import EmotionClassifier
+    from clepdg.method.fold.new_words import check_words, classify_words
     from clepdg.method.heads import load_head
     from clepdg.models.folder import load_model
 
+    words = check_words(emotions) if emotions is not None else None
+    store, run, clep, head = _stored_parts(settings, preset, version)
+    if words:
+        keys = {node: facts["key"] for node, facts in run["stages"].items()}
+        return classify_words(store, keys, clep, head, words, settings.home / "words")
+    return EmotionClassifier(load_model(clep, audio_only=audio_only), load_head(head))
+
+
+def _stored_parts(settings: Settings, preset: str, version: str | None) -> tuple[Store, dict[str, Any], Path, Path]:
+    """Return a version's store, its run's file, and the folders of its parts."""
     chosen = str(version or CHAMPION)
     tags = dict(find_version(settings, preset, chosen).tags)
     where, store = f"{model_name('classifier', preset)}, {chosen}", settings.open_store()
@@ -180,7 +197,7 @@ def load_classifier(
                 do=f"set CLEPDG_STORE to the store of its run, or compute it again: clep-dg run --preset {preset}",
             )
         folders.append(found)
-    return EmotionClassifier(load_model(folders[0], audio_only=audio_only), load_head(folders[1]))
+    return store, run, folders[0], folders[1]
 
 
 def find_version(settings: Settings, preset: str, chosen: str = CHAMPION) -> Any:
@@ -223,11 +240,14 @@ def _verify(store: Store, stage: str, key: str | None, digest: str | None) -> Pa
     return damage(folder, record, rehash=True) or folder
 
 
-def registered_parts(version: str, preset: str) -> tuple[Any, Any]:
+def registered_parts(version: str, preset: str, emotions: Sequence[str] | None = None) -> tuple[Any, Any]:
     """Return the CLEP and the head of a registered classifier.
+
+    Args:
+        emotions: words that the head is made anew for; None: its own labels.
 
     Raises:
         ClepError: it does not exist, can't be served, or is not in the store.
     """
-    model = load_classifier(load_settings(), preset, version)
+    model = load_classifier(load_settings(), preset, version, emotions=emotions)
     return model.clap, model.head
