@@ -211,9 +211,10 @@ def load_classifier(
 
     chosen, folder = str(name), local_folder(str(name))
     if emotions is None and folder and (folder / "head").is_dir():
-        return EmotionClassifier(load(folder / "clep"), load_head(folder / "head"))
+        clep = folder / "clep"  # where earlier releases saved it
+        return EmotionClassifier(load(clep if clep.is_dir() else folder), load_head(folder / "head"))
     missing = "There is no such folder and no such registered classifier."
-    expected = "a folder with clep and head (of EmotionClassifier.save), or a version's number or alias"
+    expected = "a folder of EmotionClassifier.save or clep-dg export, or a version's number or alias"
     if folder or len(Path(chosen).parts) != 1:
         raise ConfigError("There is no classifier in this folder." if folder else missing, got=name, expected=expected)
     for registry in entry_points(group="clepdg.registry"):  # this library knows no tracker: an installed one answers

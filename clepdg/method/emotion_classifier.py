@@ -110,8 +110,11 @@ class EmotionClassifier:
                 yield path, [Piece(start=a, end=b, probabilities=next(rows)) for a, b in times]
 
     def save(self, folder: str | Path) -> None:
-        """Write the classifier as a folder that load_classifier reads."""
-        self.clap.save(Path(folder) / "clep")
+        """Write the classifier as a folder that load_classifier reads.
+
+        It is CLEP's own folder, with the head in one below.
+        """
+        self.clap.save(Path(folder))
         (Path(folder) / "head").mkdir(parents=True, exist_ok=True)
         self.head.save(Path(folder) / "head")
 

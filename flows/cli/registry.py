@@ -1,6 +1,7 @@
-"""The commands clep-dg compare and promote, on registered classifiers."""
+"""The commands clep-dg compare, promote and export, on registered classifiers."""
 
 import argparse
+from pathlib import Path
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
@@ -10,16 +11,29 @@ from clepdg_tasks.host.settings import Settings, load_settings
 
 
 def add_registry_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the two commands."""
+    """Add the three commands."""
     compare = commands.add_parser("compare", help="compare registered classifiers, and list what changed")
     compare.set_defaults(command=compare_command)
-    compare.add_argument("versions", nargs="*", type=int, metavar="VERSION", help="two, the second against the first")
+    compare.add_argument(
+        "versions",
+        nargs="*",
+        metavar="VERSION",
+        help="one, against the champion; or two, the second against the first; numbers, or champion",
+    )
+    compare.add_argument("--fold", help="list versions of this fold only")
+    compare.add_argument("--method", help="list versions of this row of the results table only, such as text-none")
     compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
     promote = commands.add_parser("promote", help="make a registered classifier the champion")
     promote.set_defaults(command=promote_command)
     promote.add_argument("version", type=int)
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
+    export = commands.add_parser("export", help="write a registered classifier as a folder with a model card")
+    export.set_defaults(command=export_command)
+    export.add_argument("version", metavar="VERSION", help="number or alias, such as champion")
+    export.add_argument("folder", type=Path, metavar="FOLDER", help="a new or empty folder")
+    export.add_argument("--push", metavar="USER/NAME", help="upload it to a private repository of the Hugging Face hub")
+    export.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
 
 
 def compare_command(options: argparse.Namespace) -> None:
@@ -27,7 +41,7 @@ def compare_command(options: argparse.Namespace) -> None:
     settings = registry_settings(options.preset)
     from clepdg_tasks.tracking.compare import compare
 
-    print(compare(settings, options.preset, options.versions))
+    print(compare(settings, options.preset, options.versions, fold=options.fold, method=options.method))
 
 
 def promote_command(options: argparse.Namespace) -> None:
@@ -36,6 +50,15 @@ def promote_command(options: argparse.Namespace) -> None:
     from clepdg_tasks.tracking.champion import promote
 
     print(promote(settings, options.preset, options.version, options.why))
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a registered classifier as a folder with a model card."""
+    from clepdg_tasks.tracking.hub.export import check_export, export
+
+    check_export(options.folder, options.push)
+    settings = registry_settings(options.preset)
+    print(export(settings, options.preset, options.version, options.folder, options.push))
 
 
 def registry_settings(preset: str) -> Settings:

@@ -17,6 +17,7 @@ from clepdg_tasks.host.processes import environment, running_url
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.host.settings_file import without_password
 from clepdg_tasks.host.sqlite import check_mlflow_database, file_of, mlflow_database, sqlite_url
+from clepdg_tasks.tracking.lineage import version_tags
 from clepdg_tasks.tracking.model_cards import experiment_description
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def aliased_versions(settings: Settings) -> list[tuple[str, dict[str, str]]]:
             for model in page:
                 stage = model.name.removeprefix("demo-").removeprefix("clep-dg-").replace("-", "_")
                 numbers = sorted({str(number) for number in model.aliases.values()})
-                found += [(stage, dict(client.get_model_version(model.name, number).tags)) for number in numbers]
+                found += [(stage, version_tags(client.get_model_version(model.name, number))) for number in numbers]
             token = page.token
             if not token:
                 return found

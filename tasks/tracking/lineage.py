@@ -1,13 +1,18 @@
-"""Derive the fold, seeds, corpora and licences of a node from the graph."""
+"""Derive the fold, seeds, corpora and licences of a node from the graph, and keep them with model versions."""
 
+import contextlib
+import json
 import subprocess
 from collections.abc import Mapping
+from typing import Any
 
 from clepdg.config.manifests import CHECKOUT
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg_tasks.engine.node import Node
 
+LINEAGE = "lineage"  # the tag of a version that holds what programs read, so that pages show few tags
+UNKNOWN = "not evaluated yet"
 FOLD_STAGES = ("clep", "acpt", "text_embeddings", "audio_embeddings", "classifier", "evaluate")
 
 
@@ -17,6 +22,19 @@ def fold_tags(node: Node) -> dict[str, str]:
     They are fold, row, model, variant, contexts, corpus, condition and seed, as far as the node has them.
     """
     return {"seed": "-", **node.tags} if node.stage in FOLD_STAGES else {}
+
+
+def version_tags(version: Any) -> dict[str, str]:
+    """Return a version's tags, those in its lineage included.
+
+    Figures that are not known yet are left out. Versions of earlier releases have a tag for each.
+    """
+    shown, kept = dict(version.tags), {}
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        kept = {str(name): str(value) for name, value in json.loads(shown.pop(LINEAGE, "{}")).items()}
+    if {"low", "high"} <= {*shown}:
+        shown["interval"] = f"[{shown['low']}, {shown['high']}]"
+    return kept | {name: value for name, value in shown.items() if value not in (UNKNOWN, "")}
 
 
 def clep_id(node: Node) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from clepdg.store.record import Record
-from clepdg_tasks.engine.node import Node
 
 WHAT = {
     "clep": "CLAP fine-tuned on emotional speech by a contrastive loss (CLEP), one version per stage key.",
@@ -46,13 +45,16 @@ RUNS = {
 FLOW = {"mlflow.note.content": "A run of the flow; stages.json lists its stages and the runs that computed them."}
 
 
+FIGURES = "**UAR "
+
+
 def experiment_description(preset: str) -> str:
     """Return the description of a preset's experiment."""
     demo = " This is the demo on synthetic speech; scores say nothing about real voices." if preset == "demo" else ""
     return (
         "CLEP-DG: speech emotion recognition that generalises across corpora. Each run of the flow is a run here, with "
-        "a nested run per computed stage. Runs of classifiers have their evaluation's metrics (uar, low, high, war): "
-        "filter by the tag stage to compare them." + demo
+        "a nested run per computed stage; its metrics are means over targets (left_out_uar, supervised_uar). Runs of "
+        "classifiers have uar, uar_low and uar_high: filter by the tag stage to compare them." + demo
     )
 
 
@@ -70,17 +72,45 @@ def model_description(stage: str, preset: str, name: str) -> str:
     return f"{WHAT[stage]}\n\n**Use.** {USE[stage]}{serve}\n\n**Limits.** {LIMITS}{demo}"
 
 
-def version_description(node: Node, record: Record, tags: Mapping[str, str]) -> str:
-    """Return a model version's card: content, data, licences, figures, limits."""
-    place = ", ".join(f"{name} {tags[name]}" for name in ("model", "fold", "row", "contexts", "seed") if name in tags)
-    figures = ", ".join(f"{name} {value}" for name, value in record.figures.items() if isinstance(value, int | float))
+def version_description(record: Record, place: Mapping[str, str], licences: str, differs: str) -> str:
+    """Return a model version's card: content, data, licences, figures, limits.
+
+    Args:
+        place: model, fold, row, contexts and seed, as far as the output has them.
+        licences: of the training corpora.
+        differs: how these differ from their cards.
+    """
+    where = ", ".join(f"{name} {place[name]}" for name in ("row", "contexts", "fold", "model", "seed") if name in place)
+    figures = ", ".join(f"{name} {number(value)}" for name, value in record.figures.items() if is_number(value))
     return "\n\n".join(
         [
-            f"{WHAT[record.stage]} This version: {place}.",
-            f"**Data and licences.** {tags['licences']}. Differences from the complete corpora: "
-            f"{tags['differs_from_whole_corpora']}.",
+            f"{WHAT[record.stage]} This version: {where}.",
+            f"**Data and licences.** {licences}. Differences from the complete corpora: {differs}.",
             f"**Training metrics.** {figures or 'none'}",
             f"**Limits.** {LIMITS}",
             f"Stage key `{record.key}`, content digest `{record.digests['content']}`; settings: params of the run.",
         ]
     )
+
+
+def with_figures(description: str, figures: Mapping[str, str], data: str) -> str:
+    """Return a version's card that begins with its test figures.
+
+    Args:
+        description: a card, with or without figures.
+        figures: uar, interval, war and n.
+        data: the test utterances, in words.
+    """
+    kept = [part for part in description.split("\n\n") if not part.startswith(FIGURES)]
+    given = f"{FIGURES}{figures['uar']}** {figures['interval']}, WAR {figures['war']}, on {figures['n']} {data}."
+    return "\n\n".join([given, *kept])
+
+
+def is_number(value: object) -> bool:
+    """Return whether a figure is one number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def number(value: float) -> str:
+    """Return a figure as text: integers whole, others to 3 decimals."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.3f}"

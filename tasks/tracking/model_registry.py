@@ -1,13 +1,13 @@
 """Register a model version per stage key in MLflow, and load classifiers."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import SUPERVISED
-from clepdg.config.rows import MAIN_ROW
+from clepdg.config.rows import MAIN_ROW, ROWS
 from clepdg.errors import ConfigError, StoreError
 from clepdg.store.record import Record, damage
 from clepdg.store.store import Store
@@ -15,8 +15,9 @@ from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.host.settings import Settings, load_settings
 from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, never_used, translate_errors
-from clepdg_tasks.tracking.lineage import clep_id, fold_tags, incomplete, licences_of
+from clepdg_tasks.tracking.lineage import LINEAGE, UNKNOWN, clep_id, fold_tags, incomplete, licences_of, version_tags
 from clepdg_tasks.tracking.model_cards import model_description, version_description
+from clepdg_tasks.tracking.serving import log_model
 from clepdg_tasks.tracking.version_lookup import look_up_version
 
 if TYPE_CHECKING:
@@ -56,59 +57,47 @@ def register(
         run_id: MLflow run of the stage.
         run: name of the flow run, stored as a tag of the version.
     """
-    name = model_name(record.stage, preset)
+    name, place = model_name(record.stage, preset), fold_tags(node)
     found = version_of(client, name, record.key)
     if found is None:
-        tags = {"stage_key": record.key, "digest": record.digests["content"], "preset": preset}
-        tags |= {**fold_tags(node), "licences": licences_of(node), "run": run}
-        tags["differs_from_whole_corpora"] = incomplete(node, records)
+        lineage = {"digest": record.digests["content"], "run": run, **place}
+        shown = {"uar": UNKNOWN, "interval": UNKNOWN, "n": UNKNOWN} if record.stage == "classifier" else {}
+        shown |= {tag: lineage.pop(tag) for tag in ("row", "contexts", "seed") if tag in lineage}
         _ensure_model(client, name, record.stage, preset)
-        source = _log_model(client, store, node, record, records, run_id)
-        card = version_description(node, record, tags)
-        found = client.create_model_version(name, source, run_id, tags=tags, description=card).version
+        own, clep = (store.local(one.stage, one.key) for one in (record, records.get(clep_id(node), record)))
+        model = log_model(client, own, record, run_id, fold_tags(node), clep=clep)
+        lineage["model_id"] = model.model_id
+        tags = {**shown, "stage_key": record.key, LINEAGE: json.dumps(lineage)}
+        card = version_description(record, place, licences_of(node), incomplete(node, records))
+        source, logged = model.artifact_location, model.model_id
+        found = client.create_model_version(name, source, run_id, tags=tags, description=card, model_id=logged).version
+        versions = json.dumps([{"name": name, "version": str(found)}])
+        client.set_logged_model_tags(logged, {"mlflow.modelVersions": versions})  # their pages link to each other
     return {"model": name, "version": str(found)}
 
 
-def _log_model(
-    client: "MlflowClient",
-    store: Store,
-    node: Node,
-    record: Record,
-    records: Mapping[str, Record],
-    run_id: str,
-) -> str:
-    """Log a version's files, or their place in the store; return its address."""
-    tags = fold_tags(node)
-    if is_servable(record.stage, tags):
-        from clepdg_tasks.tracking.serving import save_classifier
+def is_registered_kind(stage: str, tags: Mapping[str, str]) -> bool:
+    """Return whether an output becomes a version of a registered model.
 
-        clep = records[clep_id(node)]
-        head, tower = (store.local(one.stage, one.key) for one in (record, clep))
-        with TemporaryDirectory() as scratch:
-            save_classifier(Path(scratch) / "model", head, tower, record.key)
-            client.log_artifacts(run_id, str(Path(scratch) / "model"), "model")
-    elif _is_whole(tags) or record.stage in ("acpt", "text_embeddings"):
-        folder = store.local(record.stage, record.key)
-        for name in record.files:
-            client.log_artifact(run_id, str(folder / name), str(Path("model") / Path(name).parent))
-    else:  # leave-out and variant CLEPs are too many to copy: log where they are
-        pointer = {
-            "store": store.url,
-            "stage": record.stage,
-            "key": record.key,
-            "digests": record.digests,
-        }
-        client.log_dict(run_id, pointer, "model/pointer.json")
-    return f"{client.get_run(run_id).info.artifact_uri}/model"
+    Of fold supervised these are CLEP, its ACPT, and the text classifiers that are compared with ACPT's, with their text
+    embeddings. All others are runs: floors, probes, variants, folds that leave out a corpus.
+    """
+    from clepdg.evaluation.credit import RIVALS
+
+    text = {row: ROWS[row].contexts for row in (MAIN_ROW, *RIVALS) if ROWS[row].head == "text"}
+    if tags.get("fold") != SUPERVISED or "variant" in tags:
+        return False
+    return (
+        stage == "clep"
+        or (stage == "acpt" and tags.get("contexts") == ROWS[MAIN_ROW].contexts)
+        or (stage == "text_embeddings" and tags.get("contexts") in text.values())
+        or (stage == "classifier" and tags.get("row") in text)
+    )
 
 
-def _is_whole(tags: Mapping[str, str]) -> bool:
-    return tags.get("fold") == SUPERVISED and "variant" not in tags
-
-
-def is_servable(stage: str, tags: Mapping[str, str]) -> bool:
-    """Return whether a version is a classifier that can be served."""
-    return stage == "classifier" and _is_whole(tags) and tags.get("row") == MAIN_ROW
+def is_servable(tags: Mapping[str, str]) -> bool:
+    """Return whether a registered classifier can be served."""
+    return is_registered_kind("classifier", tags)
 
 
 def version_of(client: "MlflowClient", name: str, key: str) -> str | None:
@@ -174,13 +163,13 @@ def load_classifier(
 def _stored_parts(settings: Settings, preset: str, version: str | None) -> tuple[Store, dict[str, Any], Path, Path]:
     """Return a version's store, its run's file, and the folders of its parts."""
     chosen = str(version or CHAMPION)
-    tags = dict(find_version(settings, preset, chosen).tags)
+    tags = version_tags(find_version(settings, preset, chosen))
     where, store = f"{model_name('classifier', preset)}, {chosen}", settings.open_store()
-    if not is_servable("classifier", tags):
+    if not is_servable(tags):
         raise ConfigError(
-            "This version has a head only and can't be served.",
+            "This version can't be served.",
             got=", ".join(tags.get(name, "-") for name in ("fold", "row")),
-            expected=f"a version of fold {SUPERVISED}, row {MAIN_ROW}",
+            expected=f"a text classifier of fold {SUPERVISED}",
             where=where,
             do=f"clep-dg compare --preset {preset} lists the versions",
         )

@@ -1,4 +1,4 @@
-"""Classify emotions as an MLflow model: CLEP's audio tower and a head.
+"""Classify or embed audio as an MLflow model: CLEP's audio tower, with or without a head.
 
 It needs only the package clepdg, which is logged with the model.
 """
@@ -22,7 +22,7 @@ STANDARD = str.maketrans("-_", "+/")  # of URL-safe base64
 
 
 class AudioModel(PythonModel):  # type: ignore[misc]
-    """Predicts emotions and their probabilities from audio."""
+    """Predicts emotions and their probabilities; without a head, embeddings."""
 
     max_seconds = 60.0  # of a file
     _skip_type_hint_validation = True  # else MLflow warns at every load: type hints can't describe our table
@@ -33,10 +33,12 @@ class AudioModel(PythonModel):  # type: ignore[misc]
         from clepdg.models.folder import load_model
 
         self.clap = load_model(Path(context.artifacts["clep"]))
-        self.head = load_head(Path(context.artifacts["head"]))
+        self.head = load_head(Path(context.artifacts["head"])) if "head" in context.artifacts else None
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints ask for a signature
         """Return a table with `emotion` and one column of probabilities per label.
+
+        Without a head: with `embedding`, a list of D numbers of length 1.
 
         Args:
             model_input: a table, or a list of records, with `samples` (T values in [-1, 1]) and `sample_rate` (Hz),
@@ -61,6 +63,8 @@ class AudioModel(PythonModel):  # type: ignore[misc]
             raise _refused(
                 "\n- ".join(["Some rows can't be used", *(fault.what for fault in error.children)])
             ) from error
+        if self.head is None:
+            return pd.DataFrame({"embedding": features.cpu().double().tolist()})
         probabilities = self.head.probabilities(features.cpu().numpy())
         answer = pd.DataFrame(probabilities, columns=list(self.head.labels))
         answer.insert(0, "emotion", [self.head.labels[n] for n in probabilities.argmax(axis=1)])

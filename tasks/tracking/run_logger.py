@@ -34,10 +34,11 @@ from clepdg_tasks.tracking.client import (
     where_to_view,
 )
 from clepdg_tasks.tracking.lineage import fold_tags, git_commit
-from clepdg_tasks.tracking.marker import MARKER, read_marker, write_marker
+from clepdg_tasks.tracking.marker import read_marker, write_marker
 from clepdg_tasks.tracking.model_cards import FLOW, run_description
-from clepdg_tasks.tracking.model_registry import MODELS, register
-from clepdg_tasks.tracking.run_data import flatten, log_inputs, log_params, log_points, metric_name
+from clepdg_tasks.tracking.model_registry import is_registered_kind, register
+from clepdg_tasks.tracking.previews import log_files, log_summary
+from clepdg_tasks.tracking.run_data import Monitors, Points, figures_of, flatten, log_inputs, log_params, log_points
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +66,7 @@ class MlflowLogger:
     _restored: bool = False
     _failures: list[str] = field(default_factory=list)
     _registered_late: int = 0
+    _monitors: Monitors = field(default_factory=Monitors)
     _runs: dict[str, str | None] = field(default_factory=dict)  # key of a registered output -> its MLflow run
 
     @property
@@ -127,7 +129,7 @@ class MlflowLogger:
         self._failures.append(f"{what}: {first_line(error)}")
         log.warning("MLflow did not accept %s; the next run registers what is missing: %s", what, first_line(error))
 
-    def start(self, node: Node, key: str) -> str | None:
+    def start(self, node: Node, key: str, *, late: bool = False) -> str | None:
         """Start the MLflow run of a stage; return its id, or None on an error."""
         if self._down:
             return None
@@ -138,23 +140,26 @@ class MlflowLogger:
                 tags |= {"mlflow.parentRunId": str(self.parent), "mlflow.note.content": run_description(node.stage)}
                 run = client.create_run(self._experiment, run_name=f"{node.stage} {node.name}", tags=tags)
                 log_params(client, run.info.run_id, flatten(node.config))
+                if not late:
+                    self._monitors.start(node.stage, run.info.run_id)
                 return str(run.info.run_id)
         except Exception as error:  # MLflow raises many types; none of them may fail a training
             self._failed(f"the start of {node.id}", error)
             return None
 
-    def log_metrics(self, run_id: str | None, points: list[tuple[str, float, int]]) -> None:
-        """Log metrics (name, value, step) of a stage's run."""
+    def log_metrics(self, run_id: str | None, points: Points, model_id: str | None = None) -> None:
+        """Log metrics (name, value, step) of a stage's run and its logged model."""
         if run_id is None or not points or self._down:
             return
         try:
             with self._threads:
-                log_points(self.client(), run_id, points)
+                log_points(self.client(), run_id, points, model_id)
         except Exception as error:
             self._failed("metrics", error)
 
     def fail(self, run_id: str | None, error: BaseException) -> None:
         """End a stage's run as FAILED, or KILLED if the flow run was stopped."""
+        self._monitors.finish(run_id)
         if run_id is not None and not self._down:
             try:
                 with self._threads:
@@ -165,6 +170,7 @@ class MlflowLogger:
 
     def finish(self, node: Node, record: Record, records: Mapping[str, Record], run_id: str | None) -> None:
         """Log a stage's output and register its model, unless MLflow has it."""
+        self._monitors.finish(run_id)
         if self._down:
             return
         if run_id is None and self.is_registered(record):
@@ -174,7 +180,7 @@ class MlflowLogger:
                 if run_id is None and self.is_registered(record):
                     return
                 late = run_id is None
-                run_id = run_id or self.start(node, record.key)
+                run_id = run_id or self.start(node, record.key, late=True)
                 if run_id is None:
                     return
                 marker = self._log_output(node, record, records, run_id)
@@ -189,20 +195,16 @@ class MlflowLogger:
         """Log an output's inputs, metrics, model and artifacts; return its marker."""
         client = self.client()
         log_inputs(client, run_id, node, records, self.store)
-        figures = [(n, v) for n, v in flatten(record.figures).items() if isinstance(v, int | float)]
-        self.log_metrics(run_id, [(metric_name(name), float(value), 0) for name, value in figures])
+        self.log_metrics(run_id, figures_of(record))
         for name, value in record.digests.items():
             client.set_tag(run_id, f"digest.{name}", value)
         marker: dict[str, Any] = {"tracking": self.identity, "run_id": run_id, "experiment": self._experiment}
-        if record.stage in MODELS:
+        if is_registered_kind(record.stage, node.tags):
             run = self.tags.get("run", "-")
             marker |= register(client, self.store, node, record, records, run_id, preset=self.preset, run=run)
         if record.stage == "evaluate":
             tag_classifiers(client, self.store, node, record, records, self.log_metrics)
-        if record.stage in ("index", "evaluate", "report"):
-            for path in sorted(self.store.local(record.stage, record.key).iterdir()):
-                if path.name not in ("stage.json", MARKER):
-                    client.log_artifact(run_id, str(path))
+        log_files(client, run_id, record, self.store)
         return marker
 
     def page(self, stage: str = "", key: str = "", artifact: str = "") -> str | None:
@@ -239,6 +241,7 @@ class MlflowLogger:
         try:
             linked = {n: {**facts, "mlflow_run": self._runs.get(str(facts.get("key")))} for n, facts in stages.items()}
             self._client.log_dict(self.parent, linked, "stages.json")
+            log_summary(self._client, self.parent, self.store, stages)
             self._client.set_terminated(self.parent, status)
             liveness.mark_reported(self.store.root / "runs", self.tags["run"])
         except Exception as error:
