@@ -83,7 +83,7 @@ def make_app(model: "EmotionClassifier", most_bytes: int, most_files: int, most_
             what = f"Too many files in a request: {len(data)}, at most {most_files}"
             raise Refusal(what, INVALID_PARAMETER_VALUE)
         try:
-            return served.predict(None, data)
+            return served.predict(None, data)  # type: ignore[no-untyped-call]
         except MlflowException as error:
             raise Refusal(error.message, INVALID_PARAMETER_VALUE) from error
 
