@@ -143,7 +143,7 @@ class Training:
             for name, value in state.items():
                 if value is not None:
                     tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
-        save_atomically(self.folder / CHECKPOINT, tensors, {"done": done, "memory": self.memory})
+        save_atomically(self.folder / CHECKPOINT, tensors, {"done": done, "steps": self.steps, "memory": self.memory})
 
     def _resume(self) -> int:
         path = self.folder / CHECKPOINT

@@ -5,9 +5,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,22 @@ def _an_utterance(ended: Ended, store: Store) -> str:
     return "FILE.wav"
 
 
+def by_reason(items: Iterable[tuple[tuple[str, str], str]]) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (stage, names, reason, count) of adjacent items alike.
+
+    Args:
+        items: ((stage, name), reason).
+    """
+    for (stage, reason), group in groupby(items, key=lambda item: (item[0][0], item[1])):
+        names = [name for (_, name), _ in group]
+        yield (
+            stage,
+            names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}* ({len(names)})",
+            reason,
+            len(names),
+        )
+
+
 def show(ended: Ended) -> Any:
     """Return the display of a run on a terminal.
 
@@ -108,14 +124,11 @@ def show(ended: Ended) -> Any:
             node, outcome = pair
             return f"{outcome.reason}; {_counts(outcome.record)}" if node.stage == "index" else str(outcome.reason)
 
-        computed = [(node, outcome) for node, outcome in outcomes if not outcome.reused]
-        for reason, group in groupby(computed, key=said):
-            nodes, ends = zip(*group, strict=True)
-            each = " each" if len(nodes) > 1 and nodes[0].stage == "index" else ""
-            name = (
-                nodes[0].name if len(nodes) == 1 else f"{os.path.commonprefix([n.name for n in nodes])}* ({len(nodes)})"
-            )
-            _write(f"{nodes[0].stage:17s} {name:44s} {sum(end.seconds for end in ends):7.1f} s  {reason}{each}")
+        computed = [pair for pair in outcomes if not pair[1].reused]
+        ends = iter(outcome.seconds for _, outcome in computed)
+        for stage, names, reason, count in by_reason([((p[0].stage, p[0].name), said(p)) for p in computed]):
+            each = " each" if count > 1 and stage == "index" else ""
+            _write(f"{stage:17s} {names:44s} {sum(islice(ends, count)):7.1f} s  {reason}{each}")
 
     def failed(node: Any, message: str) -> None:
         _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")

@@ -119,6 +119,19 @@ def check(plan: Plan, settings: Settings) -> None:
     preflight.check(plan.config, settings, checks | (_model_checks(plan, store) if models else {}), models=models)
 
 
+def check_named_models(plan: Plan, store: Store) -> None:
+    """Check the models that a run's arguments name, as `check` does.
+
+    Raises:
+        ClepError: one is not available.
+    """
+    given = {"backbone": plan.arguments.backbone, "encoder": plan.arguments.overrides.get("encoder.name")}
+    if plan.arguments.until not in DATA_STAGES:
+        for name, check_model in _model_checks(plan, store).items():
+            if given[name]:
+                check_model()
+
+
 def _model_checks(plan: Plan, store: Store) -> dict[str, Callable[[], object]]:
     """Return the checks of a run's models that are not in the store."""
     config, allow = plan.config, plan.arguments.allow_pickle_weights

@@ -15,6 +15,8 @@ from clepdg.hashing import plain, stage_key
 from clepdg.store.documents import Documents
 from clepdg.store.record import MARKER, Record
 from clepdg.store.store import Store
+from clepdg_tasks.engine.changes import config_changes as config_changes
+from clepdg_tasks.engine.changes import difference, files_changed
 from clepdg_tasks.engine.versions import VERSIONS
 
 STAGES = tuple(VERSIONS)  # in pipeline order
@@ -213,31 +215,25 @@ def decide(
     elif found == "new" and before == key:
         found = "its output was deleted"
     elif found == "new" and before and (record := store.previous(node.stage, before)):
-        found = _difference(record, node, digests)
+
+        def detail(name: str, record: Record = record) -> str:
+            return _files_changed(node, record, records, store, last()) if name == "source" else ""
+
+        found = difference(record, VERSIONS[node.stage], plain(node.config), digests, detail)
     return Decision(key=key, record=None, reason=found, digests=digests, before=before)
 
 
-def _difference(before: Record, node: Node, digests: Mapping[str, str]) -> str:
-    """Describe which parts of the key changed since the last run."""
-    if before.version != VERSIONS[node.stage]:
-        return f"version {before.version} -> {VERSIONS[node.stage]}"
-    changes = [f"config {line}" for line in config_changes(before.config, plain(node.config))]
-    for name in sorted({*before.inputs, *digests}):
-        if before.inputs.get(name) != digests.get(name):
-            what = "is new" if name not in before.inputs else "was dropped" if name not in digests else "changed"
-            changes.append(f"input {name} {what}")
-    return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "") if changes else "new"
+def _files_changed(
+    node: Node, before: Record, records: Mapping[str, Record], store: Store, last: Mapping[str, str]
+) -> str:
+    """Return which files of a node's corpus changed since the last run, or "".
 
-
-def config_changes(before: Any, after: Any, prefix: str = "") -> list[str]:
-    """Return the differences of two configurations as lines "a.b 10 -> 15"."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        names = sorted({*before, *after})
-        lines = [config_changes(before.get(n), after.get(n), f"{prefix}.{n}" if prefix else n) for n in names]
-        return [line for group in lines for line in group]
-    return [] if before == after else [f"{prefix} {_short(before)} -> {_short(after)}"]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    It is known of a source that is a folder, and of an index where both outputs of stage source are on this machine.
+    """
+    if node.stage == "source":
+        return files_changed(store.at_hand(before.stage, before.key), None, node.config.get("given"))
+    ref = node.inputs["source"]
+    old = store.previous(ref.stage, last.get(ref.id, "-"))
+    if old is None or old.digests["content"] != before.inputs["source"]:
+        return ""
+    return files_changed(store.at_hand(ref.stage, old.key), store.at_hand(ref.stage, records[ref.id].key), None)

@@ -1,6 +1,7 @@
 """Protects the command line's answers to wrong input: one clear message, exit code 2, no traceback, nothing started."""
 
 import contextlib
+import json
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_wrong_arguments(capsys, argv, words):
 @pytest.mark.parametrize(
     ("argv", "meant", "listed"),
     [
-        (("rnu",), "run", "verify"),
+        (("rnu",), "run", "clep-dg --help"),
         (("run", "--preste", "demo"), "--preset", "clep-dg run --help"),
         (("--verison",), "--version", "--help"),
         (("run", "--preset", "DMEO"), "demo", "speech"),
@@ -207,10 +208,35 @@ def test_status_before_any_run(capsys):
 
 
 def test_status_of_a_preset_lists_every_stage(capsys):
-    main(["status", "--preset", "demo"])
+    main(["status", "--preset", "demo", "--all"])
     out = capsys.readouterr().out
-    assert "0 of 214 stages are up to date" in out
+    assert "0 of 214 stages are up to date. Judged is what these options ask for: clep-dg run --preset demo" in out
     assert "depends on source synthetic-1" in out
+    assert len(out.splitlines()) == 215
+
+
+def test_status_names_what_is_stale_first_and_counts_what_waits_for_it(capsys):
+    main(["status", "--preset", "demo"])
+    first, *_, waiting, last = capsys.readouterr().out.splitlines()
+    assert first.split() == ["source", "synthetic-*", "(5)", "new"]
+    assert waiting.startswith("and 208 that depend on these: index 5, shard 5, ")
+    assert last.startswith("0 of 214 stages are up to date.")
+
+
+def test_status_in_json(capsys):
+    main(["status", "--preset", "demo", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["arguments"]["preset"] == "demo" and len(found["stages"]) == 214
+    assert {each["state"] for each in found["stages"]} == {"stale", "depends on stale"}
+
+
+@pytest.mark.parametrize("backbone", ["dual:/no/A+/no/B", "dual:{here}+/no/B", "/no/folder"])
+def test_status_refuses_a_backbone_as_run_does(capsys, tmp_path, backbone):
+    asked = ("--backbone", backbone.format(here=tmp_path), "--corpora", "ravdess,tess")
+    said = complaint(capsys, "status", *asked)
+    ran = complaint(capsys, "run", *asked, "--source", "tess=.", "--source", "ravdess=.")
+    assert said.removeprefix("clep-dg: ").strip() in ran
+    main(["status", *asked, "--until", "index"])  # asks for no backbone
 
 
 def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
@@ -230,7 +256,10 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     asked = ("status", "--corpora", "savee", "--until", "index", "--source", source)
     main(asked)
     said = capsys.readouterr().out
+    assert said.startswith("index ")  # what is stale comes first
     assert "refused: savee differs from its card. got: " in said and "utterances: 56, not 480" in said
     assert "1 of 2 stages are up to date" in said
     main([*asked, "--allow-partial"])
-    assert "2 of 2 stages are up to date" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("All 2 stages are up to date. Judged is what these options ask for: clep-dg run")
+    assert said.count("\n") == 1
