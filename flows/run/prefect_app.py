@@ -3,14 +3,11 @@
 import difflib
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prefect.server.api import deployments, server
 from prefect.utilities.schema_tools.validation import ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-if TYPE_CHECKING:
-    import jsonschema
 
 SHORT: Final = 12  # valid names that are listed in any case
 NEW: Final = "A corpus that was added later is known after: clep-dg deploy"
@@ -41,7 +38,7 @@ def explaining(validate: Callable[..., Any]) -> Callable[..., Any]:
     return check
 
 
-def _messages(error: Any) -> "Iterator[str]":
+def _messages(error: Any) -> Iterator[str]:
     """Yield a message for each misspelt name among the causes of a fault."""
     for leaf in _leaves(error):
         valid = _valid_names(leaf)
@@ -55,14 +52,15 @@ def _messages(error: Any) -> "Iterator[str]":
             yield " ".join([f"{where}: {name!r} is not one of {which}.", *said])
 
 
-def _leaves(error: Any) -> "Iterator[jsonschema.ValidationError]":
+def _leaves(error: Any) -> Iterator[Any]:
+    """Yield the faults that a fault of jsonschema consists of, and itself."""
     for child in getattr(error, "context", None) or ():
         yield from _leaves(child)
     if error is not None:
         yield error
 
 
-def _valid_names(error: "jsonschema.ValidationError") -> list[str]:
+def _valid_names(error: Any) -> list[str]:
     """Return the names that a schema's rule allows; [] for other rules."""
     if error.validator == "enum":
         return [str(name) for name in error.validator_value]
