@@ -5,15 +5,21 @@ from pathlib import Path
 
 from clepdg.config.presets import PRESETS
 from clepdg.errors import ConfigError
+from clepdg_flows.cli.parser import Commands, add_command
 from clepdg_tasks.host.preflight import check_tracking
 from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import Settings, load_settings
 
 
-def add_registry_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_registry_commands(commands: Commands) -> None:
     """Add the three commands."""
-    compare = commands.add_parser("compare", help="compare registered classifiers, and list what changed")
-    compare.set_defaults(command=compare_command)
+    compare = add_command(
+        commands,
+        "compare",
+        compare_command,
+        "compare registered classifiers, and list what changed",
+        "clep-dg compare 1 champion --preset demo",
+    )
     compare.add_argument(
         "versions",
         nargs="*",
@@ -23,13 +29,23 @@ def add_registry_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     compare.add_argument("--fold", help="list versions of this fold only")
     compare.add_argument("--method", help="list versions of this row of the results table only, such as text-none")
     compare.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
-    promote = commands.add_parser("promote", help="make a registered classifier the champion")
-    promote.set_defaults(command=promote_command)
+    promote = add_command(
+        commands,
+        "promote",
+        promote_command,
+        "make a registered classifier the champion",
+        'clep-dg promote 1 --why "needs no contexts" --preset demo',
+    )
     promote.add_argument("version", type=int)
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
-    export = commands.add_parser("export", help="write a registered classifier as a folder with a model card")
-    export.set_defaults(command=export_command)
+    export = add_command(
+        commands,
+        "export",
+        export_command,
+        "write a registered classifier as a folder with a model card",
+        "clep-dg export champion my-model --preset demo",
+    )
     export.add_argument("version", metavar="VERSION", help="number or alias, such as champion")
     export.add_argument("folder", type=Path, metavar="FOLDER", help="a new or empty folder")
     export.add_argument("--push", metavar="USER/NAME", help="upload it to a private repository of the Hugging Face hub")

@@ -80,7 +80,7 @@ def _tag_version(
     facts: Mapping[str, str],
     corpora: Sequence[str],
 ) -> None:
-    """Write a version's figures, rounded once, into its tags and its description.
+    """Write a version's figures, rounded once, into its tags and card.
 
     Args:
         own: its tags, those in its lineage included.

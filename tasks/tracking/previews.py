@@ -107,7 +107,7 @@ def _record(store: Store, node_id: str, key: str | None) -> Record | None:
 
 
 def _single(folds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """Return the figures of fold supervised, and of the only fold that leaves one out."""
+    """Return the figures of fold supervised and of a single left-out corpus."""
     left_out = [fold for fold in folds if fold != SUPERVISED]
     chosen = {"supervised": SUPERVISED, **({"left_out": left_out[0]} if len(left_out) == 1 else {})}
     return {

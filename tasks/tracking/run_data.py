@@ -93,7 +93,7 @@ def log_points(client: "MlflowClient", run_id: str, points: Points, model_id: st
 
 
 def figures_of(record: Record) -> list[tuple[str, float, int]]:
-    """Return an output's figures as metrics; those of a method as `METHOD/uar`."""
+    """Return an output's figures as metrics; a method's as `METHOD/uar`."""
     found = {n: v for n, v in flatten(record.figures).items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return [(metric_name(_sorted(name)), float(value), 0) for name, value in found.items()]
 
@@ -113,7 +113,7 @@ def metric_name(name: str) -> str:
 
 @dataclass
 class Monitors:
-    """Log a machine's load while a long stage runs, as MLflow's system metrics.
+    """Log a machine's load during long stages, as system metrics.
 
     Stages of less than 10 s log none. Those of NVIDIA GPUs need the package nvidia-ml-py.
     """

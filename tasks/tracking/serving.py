@@ -143,7 +143,7 @@ def _save_audio_model(
 
 
 def read_text_embeddings(folder: Path) -> "pd.DataFrame":
-    """Return emotion, context (-1: none) and embedding (D,) of a stage's output."""
+    """Return emotion, context (-1: none) and embedding (D,) of an output."""
     import pandas as pd
 
     from clepdg.method.text_embeddings import load_text_embeddings

@@ -25,7 +25,7 @@ README = PROJECT / "README.md"
 DOCS = sorted((PROJECT / "docs").glob("*.md"))
 PAGES = [README, *DOCS]
 OTHERS = [PROJECT / name for name in ("CHANGELOG.md", "NOTICE", "CITATION.cff", "mkdocs.yml")]
-COMMANDS = (*"run status fetch import-laion predict serve compare promote verify gc deploy pin".split(),)
+COMMANDS = (*"run status fetch import-laion predict serve compare promote export verify gc deploy pin".split(),)
 ROOT = "README.md"  # not part of the site that mkdocs builds
 
 

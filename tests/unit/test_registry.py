@@ -132,7 +132,8 @@ def test_the_model_is_that_of_the_store(settings, speech, micro):
     ("tags", "error", "what"),
     [
         ({}, ConfigError, "can't be served.*clep-dg compare"),
-        ({**TAGS, "row": "text-none"}, ConfigError, "can't be served"),
+        ({**TAGS, "row": "clep-probe"}, ConfigError, "can't be served"),
+        ({**TAGS, "fold": "leave-out-tess"}, ConfigError, "can't be served"),
         ({**TAGS, "run": "../../x"}, StoreError, "does not hold.*clep None.*CLEPDG_STORE"),
         ({**TAGS, "run": "another"}, StoreError, "does not hold.*clep None.*CLEPDG_STORE"),
         ({**TAGS, "model": "leave-out.c0"}, StoreError, "does not hold"),

@@ -163,7 +163,7 @@ def _results(tags: Mapping[str, str], names: str) -> list[tuple[str, str, str, s
 
 
 def _left_out(store: Store, stages: Mapping[str, Any], row: str) -> list[tuple[str, str, str, str]]:
-    """Return (corpus, UAR, interval, n) of the same method trained without a corpus."""
+    """Return (corpus, UAR, interval, n) of models trained without a corpus."""
     found = []
     for node_id, facts in sorted(stages.items()):
         stage, fold = split_id(node_id)
