@@ -86,6 +86,7 @@ class Split:
             if it is given, speakers and texts have no effect. Unit "official" without it uses the three names.
         validation_text_share: share in [0, 1) of the remaining speakers' texts that go to validation, by sha256 of the
             text's id, for corpora with too few speakers for a validation speaker.
+        emobox: folder of a fold of EmoBox, which says the parts; with unit "official".
     """
 
     unit: Literal["speaker", "text", "official"]
@@ -93,10 +94,13 @@ class Split:
     validation: Texts = ()
     validation_text_share: Share = 0.0
     parts: dict[str, Part] = field(default_factory=dict)
+    emobox: str | None = None
 
     def __post_init__(self) -> None:
         if both := {*self.test} & {*self.validation}:
             raise ConfigError("Speakers are in both validation and test.", got=sorted(both))
+        if self.emobox and (self.unit != "official" or self.parts):
+            raise ConfigError("A fold of EmoBox is a split by itself.", expected='unit = "official" and no parts')
         if self.unit == "official" and not self.parts:
             object.__setattr__(self, "parts", {name: name for name in SPLITS})
 

@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from clepdg.config.schema import IndexConfig
 from clepdg.corpora import parse
 from clepdg.corpora.cards import SPLITS, Card, published
 from clepdg.corpora.parsing import Finding, Utterance
+from clepdg.dataset import emobox
 from clepdg.dataset.duplicates import Fingerprint, find_duplicates
 from clepdg.dataset.outliers import find_alterations, find_outliers
 from clepdg.dataset.probe import Probe, probe_file
@@ -74,6 +76,12 @@ def build_index(
     """
     items = parse(card.grammar, root)
     spoken = {f"{card.name}/{item.name}": item for item in items if isinstance(item, Utterance)}
+    unlisted = set[str]()
+    if card.split.emobox:
+        place = emobox.folder_of(card.name, card.split.emobox)
+        parts = emobox.parts_of((item.name for item in spoken.values()), emobox.read_fold(place), place)
+        unlisted = {key for key, item in spoken.items() if item.name not in parts}
+        spoken = {key: replace(item, part=parts.get(item.name)) for key, item in spoken.items()}
     if card.split.parts and spoken and not any(item.part for item in spoken.values()):
         raise CorpusError(
             f"No utterance of {card.name} says its part of the split.",
@@ -84,6 +92,7 @@ def build_index(
         )
     excluded = {key for key, item in spoken.items() if {key, f"{card.name}/{item.speaker}"} & set(card.exclude)}
     excluded |= {key for key, item in spoken.items() if card.split.parts.get(item.part or "") == ""}  # left out
+    excluded |= unlisted
     wanted = {key: item for key, item in sorted(spoken.items()) if key not in excluded}
 
     errors: dict[str, str] = {}

@@ -18,6 +18,7 @@ from clepdg.config.folds import PAIR, Fold, kind
 from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
 from clepdg.config.schema import Config
 from clepdg.corpora.cards import load_card, published
+from clepdg.dataset import emobox
 from clepdg.download import source as origin
 from clepdg.errors import SourceError, unknown_name
 from clepdg.evaluation import context_geometry
@@ -146,6 +147,7 @@ def index(config: Config, corpus: str) -> Node:
     """Return the node of a corpus's utterance table."""
     card = asdict(load_card(corpus))
     read = ("name", "grammar", "language", "labels", "split", "exclude")
+    fold = card["split"].pop("emobox")
     sums = published(load_card(corpus))
     return Node(
         stage="index",
@@ -156,6 +158,7 @@ def index(config: Config, corpus: str) -> Node:
             "index": config.index,
             **({"published": digest(sums)} if sums else {}),
         },
+        state={"emobox": digest(emobox.read_fold(emobox.folder_of(corpus, fold)))} if fold else {},
         inputs={"source": Ref("source", corpus)},
         tags={"corpus": corpus},
     )
