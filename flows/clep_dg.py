@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from prefect import flow
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -65,7 +65,7 @@ survive_broken_pipe()
 
 @flow(
     name="clep-dg",
-    flow_run_name=lambda: run_name(flow_run.parameters),
+    flow_run_name=lambda: run_name(flow_run.parameters, deployment.name),
     task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]
     persist_result=False,
 )

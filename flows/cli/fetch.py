@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from clepdg.download.urls import manual_download
 from clepdg.errors import ClepError, ConfigError, CorpusError, SourceError
 from clepdg.hashing import write_json
 from clepdg_flows.cli.options import add_corpora_options, given_sources
-from clepdg_flows.cli.parser import Commands, add_command
+from clepdg_flows.cli.parser import Commands, add_command, add_json_option, print_json
 from clepdg_flows.cli.terminal import bar
 from clepdg_tasks.host.settings import Settings, load_settings
 
@@ -53,6 +54,7 @@ def add_fetch_command(commands: Commands) -> None:
     fetch.add_argument("folder", type=Path, metavar="FOLDER", nargs="?")
     fetch.add_argument("--check", action="store_true", help="compare the addresses with the cards; downloads nothing")
     add_corpora_options(fetch)
+    add_json_option(fetch)
 
 
 def fetch_command(options: argparse.Namespace) -> None:
@@ -60,6 +62,12 @@ def fetch_command(options: argparse.Namespace) -> None:
     if options.check == bool(options.folder) or (options.check and options.source):
         do = "clep-dg fetch FOLDER, or clep-dg fetch --check without FOLDER and --source"
         raise ConfigError("clep-dg fetch takes a folder or --check.", do=do)
+    if options.json and not options.check:
+        raise ConfigError("clep-dg fetch prints JSON with --check only.", do="leave out --json")
+    if options.json:
+        found = [*check(options.corpora, load_settings())]
+        print_json({"good": all(each.good for each in found), "addresses": [asdict(each) for each in found]})
+        sys.exit(0 if all(each.good for each in found) else 1)
     if options.check:
         good = True
         for each in check(options.corpora, load_settings()):

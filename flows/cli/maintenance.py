@@ -3,20 +3,23 @@
 import argparse
 import sys
 
+from clepdg_flows.cli.parser import Commands, add_command, add_json_option, print_json
 from clepdg_flows.cli.terminal import bar
 from clepdg_tasks.admin import maintenance
 from clepdg_tasks.host.preflight import check_tracking
 from clepdg_tasks.host.settings import load_settings
 
 
-def add_maintenance_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_maintenance_commands(commands: Commands) -> None:
     """Add the two commands."""
-    verify = commands.add_parser("verify", help="read every output of the store; damaged ones are computed again")
-    verify.set_defaults(command=verify_command)
+    what = "read every output of the store; damaged ones are computed again"
+    verify = add_command(commands, "verify", verify_command, what, "clep-dg verify --dry-run")
     verify.add_argument("--dry-run", action="store_true", help="only say what is damaged")
-    gc = commands.add_parser("gc", help="remove outputs that no recent run, registered alias or current work uses")
-    gc.set_defaults(command=gc_command)
+    add_json_option(verify)
+    what = "remove outputs that no recent run, registered alias or current work uses"
+    gc = add_command(commands, "gc", gc_command, what, "clep-dg gc --dry-run")
     gc.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    add_json_option(gc)
 
 
 def verify_command(options: argparse.Namespace) -> None:
@@ -24,6 +27,10 @@ def verify_command(options: argparse.Namespace) -> None:
     store = load_settings().open_store()
     with bar("source", "verify") as progress:  # in bytes
         count, damaged = maintenance.verify(store, dry_run=options.dry_run, progress=progress)
+    if options.json:
+        found = [{"stage": item.stage, "key": item.key, "fault": fault} for item, fault in damaged]
+        print_json({"store": store.url, "outputs": count, "damaged": found, "withdrawn": not options.dry_run})
+        sys.exit(1 if damaged else 0)
     for item, fault in damaged:
         print(_printable(f"{item.stage:17s} {item.key[:16]}  {fault}"))
     print(f"{count} outputs in {store.url}, {len(damaged)} damaged", end="")
@@ -39,6 +46,12 @@ def gc_command(options: argparse.Namespace) -> None:
     check_tracking(settings)
     store = settings.open_store()
     found = maintenance.garbage(store, settings)
+    if options.json:
+        gone = [] if options.dry_run else maintenance.remove(store, found)
+        shown = [{"stage": item.stage, "key": item.key, "kind": item.kind, "bytes": item.bytes} for item in found.items]
+        kept = {"items": found.kept, "bytes": found.kept_bytes}
+        print_json({"store": store.url, "unused": shown, "removed": len(gone), "kept": kept})
+        return
     for item in found.items:
         print(_printable(maintenance.describe(store, item)))
     kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) are kept"

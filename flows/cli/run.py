@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg_flows.cli.options import add_run_options, read_arguments
-from clepdg_flows.cli.parser import Commands, Terminated, add_command, complain
+from clepdg_flows.cli.parser import Commands, Terminated, add_command, add_json_option, complain, print_json
 from clepdg_flows.cli.terminal import Ended, print_result, show
 from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.pinned import PIN_ONE
@@ -42,6 +42,7 @@ def add_run_command(commands: Commands) -> None:
     run.add_argument(
         "--fan-out", action="store_true", help="send corpora and folds to the workers of pool clep-dg-folds"
     )
+    add_json_option(run)
 
 
 @contextmanager
@@ -57,7 +58,17 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
 
 
 def run_command(options: argparse.Namespace) -> None:
-    """Run the flow and print its table."""
+    """Run the flow and print its table, or its result in JSON."""
+    if not options.json:
+        _run(options)
+        return
+    with redirect_stdout(sys.stderr):
+        result = _run(options)
+    print_json(result)
+
+
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the flow, print its table and return its result."""
     started = time.monotonic()
     settings = load_settings()
     set_environment(settings)
@@ -84,7 +95,9 @@ def run_command(options: argparse.Namespace) -> None:
         parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
         ended: Ended = []
         result = run_flow(address, parameters, plan, ended)
-    print_result(result, ended, arguments, settings, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    report = print_result(result, ended, arguments, settings, seconds)
+    return {**result, "seconds": round(seconds, 3), "report": report}
 
 
 def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ended) -> dict[str, Any]:

@@ -26,8 +26,12 @@ Ended = list[tuple[Node, Outcome]]
 
 def print_result(
     result: dict[str, Any], ended: Ended, arguments: Arguments, settings: Settings, seconds: float
-) -> None:
-    """Print the results of a run, where they are, and a command to try next."""
+) -> str | None:
+    """Print the results of a run, where they are, and a command to try next.
+
+    Returns:
+        The path of the report's page, or None where the run made none.
+    """
     from clepdg_tasks.tracking.client import where_to_view
 
     store = settings.open_store()
@@ -37,7 +41,7 @@ def print_result(
         print(note)
     report = next((outcome.record for node, outcome in ended if node.stage == "report"), None)
     if report is None:
-        return
+        return None
     folder = store.local(report.stage, report.key)
     print("\n" + (folder / "table.txt").read_text())
     print(f"report   {folder / 'report.html'}")
@@ -50,6 +54,7 @@ def print_result(
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
     print(f"next     {activate}clep-dg {command}")
+    return str(folder / "report.html")
 
 
 def _incomplete(ended: Ended, store: Store) -> Iterator[str]:

@@ -50,11 +50,17 @@ def parameters(arguments: Arguments) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(arguments).items()}
 
 
-def run_name(given: Mapping[str, Any]) -> str:
-    """Return a run's name, as "demo, until clep" or "demo: leave-out-tess"."""
+def run_name(given: Mapping[str, Any], deployment: str | None = None) -> str:
+    """Return a run's name, as "refresh, open" or "demo: leave-out-tess".
+
+    Args:
+        given: the flow's parameters.
+        deployment: that made the run; None: a command.
+    """
     part = ", ".join(given.get("folds") or given.get("corpora") or ())
     name = f"{given['preset']}: {part}" if part else str(given["preset"])
-    return f"{name}, until {given['until']}" if given.get("until") and not part else name
+    name = f"{name}, until {given['until']}" if given.get("until") and not part else name
+    return f"{deployment}, {name}" if deployment else name
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Protects the command line's answers to wrong input: one clear message, exit code 2, no traceback, nothing started."""
 
+import argparse
 import contextlib
 import json
 import zipfile
@@ -13,11 +14,11 @@ import soundfile
 from clepdg.audio.inspection import read_audio, read_usable
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError, CorpusError
-from clepdg_flows.cli.main import main
+from clepdg_flows.cli.main import _parser, main
 from clepdg_flows.run.plan import make_plan
 from clepdg_tasks.engine import execute
 from clepdg_tasks.engine.node import decide
-from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.engine.run_history import Arguments, run_name
 from clepdg_tasks.host.settings import load_settings
 from tests.unit import trees
 
@@ -263,3 +264,24 @@ def test_status_says_that_a_run_would_refuse_what_stands(capsys, tmp_path):
     said = capsys.readouterr().out
     assert said.startswith("All 2 stages are up to date. Judged is what these options ask for: clep-dg run")
     assert said.count("\n") == 1
+
+
+def test_verify_and_gc_in_json(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--json"])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["damaged"] == []
+    main(["gc", "--dry-run", "--json"])
+    assert json.loads(capsys.readouterr().out)["unused"] == []
+
+
+def test_a_runs_name_says_its_deployment():
+    given = {"preset": "open", "until": "shard"}
+    assert run_name(given) == "open, until shard"
+    assert run_name(given, "data") == "data, open, until shard"
+
+
+def test_every_command_shows_an_example():
+    (commands,) = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    for name, command in commands.choices.items():
+        assert f"Example: clep-dg {name}" in command.format_help()
