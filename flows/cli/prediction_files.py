@@ -29,7 +29,9 @@ class Predictions:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], same: Mapping[str, str]) -> None:
-        """Open or create a file; drop errors, which are tried again, and what a killed command left half.
+        """Open or create a file.
+
+        Errors are dropped, to be tried again, and so is what a killed command left half.
 
         Args:
             path: ends in one of SUFFIXES.

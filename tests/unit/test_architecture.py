@@ -42,7 +42,7 @@ def test_only_the_registry_and_what_it_serves_speak_to_mlflow():
     speakers = {path.name for path in (PROJECT / "tasks").rglob("*.py") if "mlflow" in imported(path)}
     assert speakers == {
         *("run_logger.py", "model_registry.py", "client.py", "compare.py", "champion.py"),
-        *("serving.py", "pyfunc_model.py", "pyfunc_table.py", "run_data.py", "previews.py"),
+        *("serving.py", "pyfunc_model.py", "scoring_app.py", "pyfunc_table.py", "run_data.py", "previews.py"),
     }
 
 

@@ -17,7 +17,7 @@ import torch
 from clepdg.method.emotion_classifier import EmotionClassifier
 from clepdg.method.heads import Head
 from clepdg_flows.cli import main as cli
-from clepdg_flows.cli.serve import make_app
+from clepdg_tasks.host.scoring_app import make_app
 from clepdg_tasks.tracking.model_cards import model_description
 
 PROJECT = Path(__file__).resolve().parents[2]
