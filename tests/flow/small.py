@@ -1,5 +1,6 @@
 """Trainings that end in seconds: what a test is about, it sets itself. And a graph's nodes without Prefect."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,19 @@ SMALL = {
     "acpt.tokens": 1,
     "classifier.steps": 5,
 }
+
+
+VERSIONS = (  # of a registered model: nodes of fold supervised, without variants
+    r"clep/supervised\.c\d+",
+    r"acpt/supervised\.c\d+\.acpt\.l\d+",
+    r"text_embeddings/supervised\.c\d+\.(none|acpt\.l\d+)",
+    r"classifier/supervised\.text-(none|acpt)\.c\d+\.l\d+",
+)
+
+
+def is_version(node_id: str) -> bool:
+    """Return whether a node's output becomes a version of a registered model."""
+    return any(re.fullmatch(pattern, node_id) for pattern in VERSIONS)
 
 
 @contextmanager

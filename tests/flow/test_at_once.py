@@ -11,6 +11,7 @@ import pytest
 from clepdg_tasks.engine.node import DATA_STAGES
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.tracking.client import connect
+from tests.flow.small import is_version
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -104,7 +105,6 @@ def test_two_equal_runs_and_another_one_at_once(tmp_path, monkeypatch):
     keys: list[str] = []
     for model in client.search_registered_models():
         keys += [version.tags["stage_key"] for version in client.search_model_versions(f"name = '{model.name}'")]
-    models = ("clep", "acpt", "text_embeddings", "classifier")
-    assert sorted(keys) == sorted(key for node, key in wanted if node.partition("/")[0] in models)
+    assert sorted(keys) == sorted(key for node, key in wanted if is_version(node))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     assert not client.search_runs(experiments, "attributes.status = 'RUNNING'")

@@ -3,6 +3,7 @@
 One `make up` for all of it, and one command, which goes on each time from where it was stopped.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from clepdg_tasks.admin import services
 from clepdg_tasks.admin.prefect_access import api_client, read_secret
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.tracking.client import connect
-from tests.flow.small import SMALL
+from tests.flow.small import SMALL, is_version
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,10 @@ def test_one_command_cancelled_twice_and_left_without_worker_and_mlflow(deployed
     client, names = connect(load_settings()), ("clep", "acpt", "text-embeddings", "classifier")
     versions = [v for n in names for v in client.search_model_versions(f"name = 'demo-clep-dg-{n}'")]
     stages = [n.replace("-", "_") for n in names]
-    outputs = [marker.parent.name for stage in stages for marker in deployed.store.root.glob(f"{stage}/*/stage.json")]
+    found = [file for stage in stages for file in deployed.store.root.glob(f"{stage}/*/stage.json")]
+    outputs = [
+        file.parent.name for file in found if is_version(f"{file.parts[-3]}/{json.loads(file.read_text())['name']}")
+    ]
     assert sorted(v.tags["stage_key"] for v in versions) == sorted(outputs)
 
 
