@@ -57,7 +57,10 @@ def _keys(path: Path) -> Iterable[str]:
 
 
 def _plain(name: str) -> str:
-    """Return a name in one form: lower case, "-" between its pieces, MELD's part first."""
+    """Return a name in lower case, with "-" between its pieces.
+
+    MELD's part comes first.
+    """
     pieces = re.findall(r"[0-9a-z]+", name.casefold())
     return "-".join([pieces[-1], *pieces[:-1]] if pieces[-1] in ENDS and len(pieces) > 1 else pieces)
 
