@@ -49,8 +49,8 @@ def gc_command(options: argparse.Namespace) -> None:
     if options.json:
         gone = [] if options.dry_run else maintenance.remove(store, found)
         shown = [{"stage": item.stage, "key": item.key, "kind": item.kind, "bytes": item.bytes} for item in found.items]
-        kept = {"items": found.kept, "bytes": found.kept_bytes}
-        print_json({"store": store.url, "unused": shown, "removed": len(gone), "kept": kept})
+        facts = {"store": store.url, "unused": shown, "removed": len(gone)}
+        print_json(facts | {"kept": {"items": found.kept, "bytes": found.kept_bytes}})
         return
     for item in found.items:
         print(_printable(maintenance.describe(store, item)))

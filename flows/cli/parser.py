@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Option that prints the version of clep-dg, read only when it is asked for."""
+    """Option that prints the version of clep-dg."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         """Print the version, and exit."""
@@ -99,7 +99,7 @@ def add_command(
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option --json; what the command prints is documented in docs/json.md."""
+    """Add the option --json; docs/reference.md says what it prints."""
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
 
 

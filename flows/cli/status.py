@@ -27,7 +27,7 @@ OWN = {"command", "refresh", "all", "json"}  # options that choose no run
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What status says of one stage.
+    """Status of one stage.
 
     Attributes:
         state: UP_TO_DATE, STALE, or WAITS where only an input is stale.

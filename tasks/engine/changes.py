@@ -87,7 +87,7 @@ def compare_files(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def reached(folder: Path) -> dict[str, int] | None:
-    """Return the steps done, and of how many, of the checkpoint in a working folder.
+    """Return the step, and of how many, of a checkpoint in a folder.
 
     Only its header is read; None where there is no checkpoint, or a damaged one.
     """
