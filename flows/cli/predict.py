@@ -67,7 +67,7 @@ def predict_command(options: argparse.Namespace) -> None:
 
 
 def find_audio(words: Sequence[str]) -> list[str]:
-    """Return the paths that files, folders, patterns and stdin name, each once.
+    """Return the paths that words name, each once.
 
     Raises:
         ConfigError: a folder or a pattern holds none, or no path came on stdin.
