@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scrub_logs()
     try:
         parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+            _complete(parser)
         arguments = parser.parse_args(argv)
         if "command" not in arguments:
             parser.error("a command is missing")
@@ -49,6 +51,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(complain("stopped; the same command continues from here", code))
     except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complete(parser: Parser) -> None:
+    """Answer a shell's request for completions, and exit."""
+    import argcomplete
+
+    from clepdg.config.presets import PRESETS
+    from clepdg.corpora.cards import corpus_names
+    from clepdg_tasks.engine.node import STAGES
+
+    names = {"--preset": PRESETS, "--until": STAGES, "--redo": STAGES, "--corpora": corpus_names()}
+    (commands,) = (action.choices.values() for action in parser._actions if isinstance(action.choices, dict))
+    for action in (action for command in commands for action in command._actions):
+        for option in {*action.option_strings} & {*names}:
+            setattr(action, "completer", lambda chosen=tuple(names[option]), **_: chosen)  # noqa: B010 (argparse has none)
+    argcomplete.autocomplete(parser)
 
 
 def _parser() -> Parser:

@@ -3,6 +3,10 @@
 import argparse
 import contextlib
 import json
+import os
+import shlex
+import subprocess
+import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -285,3 +289,21 @@ def test_every_command_shows_an_example():
     (commands,) = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
     for name, command in commands.choices.items():
         assert f"Example: clep-dg {name}" in command.format_help()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("clep-dg st", {"status"}), ("clep-dg run --pres", {"--preset"}), ("clep-dg run --preset de", {"demo"})],
+)
+def test_a_shell_completes_commands_options_and_names(line: str, expected: set[str]) -> None:
+    settings = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "_ARGCOMPLETE_COMP_WORDBREAKS": " "}
+    typed = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9", "_ARGCOMPLETE_IFS": "|"}
+    answers = [sys.executable, "-m", "clepdg_flows.cli.main"]  # on stream 8
+    found = subprocess.run(
+        ["sh", "-c", f"{shlex.join(answers)} 8>&1 9>/dev/null"],
+        env={**os.environ, **settings, **typed},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert {*found.stdout.split("|")} == expected
