@@ -14,7 +14,6 @@ or a label set for each target, by its corpus; "supervised" is the fold whose ta
     sad = "sad"
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from pydantic import BeforeValidator
 
 from clepdg.config.validation import are_phrases, dataclass
 from clepdg.emotions import EMOTIONS, LABEL_SETS, LabelSet, labels
-from clepdg.errors import ConfigError
+from clepdg.errors import ConfigError, nearest
 
 WHERE: Final = "text.label_set"
 NAME: Final = "name"  # the entry that is no class
@@ -149,7 +148,7 @@ def _classes(raw: Mapping[str, Any], where: str) -> Classes:
             continue
         for emotion in emotions:
             if emotion not in EMOTIONS:
-                near = difflib.get_close_matches(str(emotion), EMOTIONS, n=1)
+                near = nearest(str(emotion), EMOTIONS)
                 meant = f"did you mean {near[0]}?" if near else f"it is none of {', '.join(EMOTIONS)}"
                 faults.append(f"{label}: there is no canonical emotion {emotion}; {meant}")
             elif emotion in first:

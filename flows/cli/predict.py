@@ -54,6 +54,8 @@ def predict_command(options: argparse.Namespace) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     model, name = _load(options, settings)
+    if options.preset == "demo":
+        print("The demo learnt from synthetic speech alone: don't trust it on real speech.", file=sys.stderr)
     try:
         bad = _predict(model, name, files, options)
     except OSError as error:
@@ -118,7 +120,8 @@ def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifie
     version = str(find_version(settings, options.preset, options.version or CHAMPION).version)
     words = options.emotions.split(",") if options.emotions is not None else None
     model = load_classifier(settings, options.preset, version, audio_only=True, emotions=words)
-    return model, f"{model_name('classifier', options.preset)}/{version}"
+    name = f"{model_name('classifier', options.preset)}/{version}"
+    return model, f"{name} {', '.join(model.head.labels)}" if words else name
 
 
 def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], options: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 """Prefect's server, for `make up` and for one run."""
 
-import difflib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -8,6 +7,8 @@ from typing import Any, Final
 from prefect.server.api import deployments, server
 from prefect.utilities.schema_tools.validation import ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from clepdg.errors import nearest
 
 SHORT: Final = 12  # valid names that are listed in any case
 NEW: Final = "A corpus that was added later is known after: clep-dg deploy"
@@ -44,7 +45,7 @@ def _messages(error: Any) -> Iterator[str]:
         valid = _valid_names(leaf)
         names = sorted({*leaf.instance} - {*valid}) if leaf.validator == "additionalProperties" else [leaf.instance]
         for name in names if valid else ():
-            near = difflib.get_close_matches(str(name), valid, n=1)
+            near = nearest(str(name), valid)
             which = f"{len(valid)} valid names" if len(valid) > SHORT else str(valid)
             said = [f"Did you mean {near[0]!r}?"] if near else []
             where = leaf.json_path.removeprefix("$.").removeprefix("$") or "parameters"

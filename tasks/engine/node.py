@@ -15,7 +15,6 @@ from clepdg.hashing import plain, stage_key
 from clepdg.store.documents import Documents
 from clepdg.store.record import MARKER, Record
 from clepdg.store.store import Store
-from clepdg_tasks.engine.changes import config_changes as config_changes
 from clepdg_tasks.engine.changes import difference, files_changed
 from clepdg_tasks.engine.versions import VERSIONS
 

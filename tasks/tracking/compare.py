@@ -10,7 +10,7 @@ from clepdg.config.rows import MAIN_ROW, ROWS
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
 from clepdg_tasks.engine import run_history
-from clepdg_tasks.engine.node import config_changes
+from clepdg_tasks.engine.changes import config_changes
 from clepdg_tasks.engine.run_history import split_id
 from clepdg_tasks.host.settings import Settings
 from clepdg_tasks.tracking.client import UNAVAILABLE, connect, first_line, translate_errors
