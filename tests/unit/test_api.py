@@ -152,7 +152,7 @@ def test_results_without_a_run_say_so(tmp_path):
 def test_a_name_is_asked_of_the_registry_that_is_installed(model, monkeypatch):
     class Registry:
         def load(self):
-            return lambda version, preset: {("champion", "demo"): (model.clap, model.head)}[version, preset]
+            return lambda version, preset, emotions: {("champion", "demo"): (model.clap, model.head)}[version, preset]
 
     monkeypatch.setattr(api, "entry_points", lambda group: [Registry()] if group == "clepdg.registry" else [])
     assert clepdg.load_classifier(preset="demo").head is model.head
@@ -166,7 +166,7 @@ def test_a_name_that_is_neither_a_folder_nor_registered_says_so(model, tmp_path,
         def load(self):
             return self.answer
 
-        def answer(self, version, preset):
+        def answer(self, version, preset, emotions):
             if version != "1":
                 raise ConfigError("There is no such version.")
             return model.clap, model.head
@@ -175,7 +175,7 @@ def test_a_name_that_is_neither_a_folder_nor_registered_says_so(model, tmp_path,
     assert clepdg.load_classifier(1, preset="demo").head is model.head
     with pytest.raises(ConfigError, match=r"^There is no such version"):
         clepdg.load_classifier(2)
-    with pytest.raises(ConfigError, match="(?s)no such folder and.*nosaved.*clep and head.*no such version"):
+    with pytest.raises(ConfigError, match="(?s)no such folder and.*nosaved.*EmotionClassifier.save.*no such version"):
         clepdg.load_classifier("nosaved")
     with pytest.raises(ConfigError, match="no such folder and"):
         clepdg.load_classifier(tmp_path / "none")

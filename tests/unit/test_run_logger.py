@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_contexts_load_as_a_model_with_signature_example_and_requirements(settin
     table = model.predict(model.input_example)
     assert table[["context", "token"]].values.tolist() == [[0, 0], [0, 1], [0, 2]]
     assert (
-        model.predict(pd.DataFrame({"context": pd.Series([], dtype="int64")})).vector.tolist()
+        np.stack(model.predict(pd.DataFrame({"context": pd.Series([], dtype="int64")})).vector).tolist()
         == VECTORS.reshape(6, 4).tolist()
     )
     with pytest.raises(mlflow.exceptions.MlflowException, match="There is no context 9. context: 0, 1"):
