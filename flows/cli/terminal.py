@@ -171,7 +171,7 @@ def _lines(stage: str, name: str, every: float = 30.0) -> Callable[[int, int], N
         lately = since(done)
         if time.monotonic() - last >= every:
             last = time.monotonic()
-            print(describe(stage, name, done, total, *lately), file=sys.stderr, flush=True)
+            print(f"{describe(stage, name, done, total, *lately)}\n", end="", file=sys.stderr, flush=True)
 
     return update
 
@@ -182,4 +182,4 @@ def _write(line: str) -> None:
 
         tqdm.write(line)
     else:
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)  # in one write: threads print at once

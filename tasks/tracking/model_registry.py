@@ -203,6 +203,9 @@ def find_version(settings: Settings, preset: str, chosen: str = CHAMPION) -> Any
         raise ConfigError("No classifier is registered yet.", where=settings.home / "mlflow", do=do)
     if found := look_up_version(settings, name, chosen):
         return found
+    listed = f"clep-dg compare --preset {preset} lists the versions"
+    if chosen.isdigit() and int(chosen) >= 1 << 63:  # more than a database counts
+        raise ConfigError("There is no such registered classifier.", got=chosen, where=name, do=listed)
     client = connect(settings)
     from mlflow.exceptions import MlflowException
 
@@ -213,7 +216,7 @@ def find_version(settings: Settings, preset: str, chosen: str = CHAMPION) -> Any
         except MlflowException as error:
             if error.error_code in UNAVAILABLE:
                 raise
-            do = do if chosen == CHAMPION else f"clep-dg compare --preset {preset} lists the versions"
+            do = do if chosen == CHAMPION else listed
             where, got = f"{name}, {chosen}", first_line(error)
             raise ConfigError("There is no such registered classifier.", got=got, where=where, do=do) from error
 

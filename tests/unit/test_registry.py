@@ -160,7 +160,7 @@ def test_an_altered_output_is_refused(settings):
         path.write_text(before)
 
 
-@pytest.mark.parametrize("name", ["999", "challenger"])
+@pytest.mark.parametrize("name", ["999", "9" * 23, "challenger"])
 def test_an_unknown_version_is_one_message(name):
     with pytest.raises(ConfigError, match="(?s)no such registered.*clep-dg compare"):
         model_registry.load_classifier(load_settings(), "demo", name)
