@@ -98,9 +98,10 @@ def are_seeds(*numbers: int) -> bool:
 
 
 _SEEDS: Final = "whole numbers from 0 to below 2^63, none twice"
-AtLeast0 = Annotated[int, Field(ge=0)]
-AtLeast1 = Annotated[int, Field(ge=1)]
-AtLeast2 = Annotated[int, Field(ge=2)]
+MOST: Final = 1_000_000_000  # of steps, utterances and such: a larger number is a slip
+AtLeast0 = Annotated[int, Field(ge=0, le=MOST)]
+AtLeast1 = Annotated[int, Field(ge=1, le=MOST)]
+AtLeast2 = Annotated[int, Field(ge=2, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
