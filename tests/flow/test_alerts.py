@@ -1,4 +1,4 @@
-"""Protects what an operator is told, and when Prefect tries again: alerts by a webhook, retries where they help."""
+"""Protects alerts to an operator and when Prefect retries a run: alerts by a webhook, retries where they help."""
 
 import json
 import os

@@ -51,7 +51,7 @@ def test_what_the_build_reads_is_sent_to_it() -> None:
 
 
 def test_pytorch_and_cuda_are_a_layer_of_their_own() -> None:
-    """What is left for the second layer would bring CUDA into an image for a CPU."""
+    """The second layer must not bring CUDA into an image for a CPU."""
     (apart,) = set(re.findall(r"/\^\(([^)]+)\)/", DOCKERFILE))
     names = re.findall(r"^([a-z0-9][\w-]*)==", (PROJECT / "requirements.lock").read_text(), re.MULTILINE)
     others = [name for name in names if not re.match(apart, name)]
