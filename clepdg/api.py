@@ -88,8 +88,7 @@ def load_clap(name: str | Path, *, device: str = "cpu", seed: int = 0, allow_pic
     by_a_run = str(name) == MICRO_CONTEXT or str(name).startswith(DUAL_CONTEXT)
     if by_a_run or str(name).startswith(LAION):
         expected = f'"{MICRO}", a folder, a hub name such as "laion/clap-htsat-unfused", or "{DUAL}AUDIO+TEXT"'
-        file = "load the folder that clep-dg import-laion FILE.pt FOLDER writes"
-        do = f"a run pretrains it: clep-dg run --backbone {name}" if by_a_run else file
+        do = f"a run pretrains it: clep-dg run --backbone {name}" if by_a_run else "convert it: clep-dg import-laion"
         raise ConfigError("This backbone can't be loaded by its name here.", got=name, expected=expected, do=do)
     if str(name) == MICRO:
         return build_micro(seed, device=device)
@@ -216,7 +215,8 @@ def load_classifier(
     missing = "There is no such folder and no such registered classifier."
     expected = "a folder of EmotionClassifier.save or clep-dg export, or a version's number or alias"
     if folder or len(Path(chosen).parts) != 1:
-        raise ConfigError("There is no classifier in this folder." if folder else missing, got=name, expected=expected)
+        lacks = "There is no classifier in this folder." if emotions is None else "A folder has no other emotions."
+        raise ConfigError(lacks if folder else missing, got=name, expected=expected)
     for registry in entry_points(group="clepdg.registry"):  # this library knows no tracker: an installed one answers
         try:
             return EmotionClassifier(*registry.load()(chosen, preset, emotions))

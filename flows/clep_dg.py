@@ -94,7 +94,7 @@ def clep_dg(
     Args:
         preset: the configuration to start from.
         backbone: "micro", "micro-context", a folder, a Hugging Face name (NAME@COMMIT), or one of LAION's own
-            checkpoints ("laion:630k-audioset-best"); None: the preset's.
+            checkpoints ("laion:630k-audioset-best"), or "dual:AUDIO+TEXT"; None: the preset's.
         corpora: names of corpora; None: the preset's.
         sources: corpus -> the user's own folder, archive or address.
         folds: names of folds; None: all of the preset's protocols.

@@ -70,8 +70,10 @@ def key_of(targets: tuple[str, ...]) -> str:
 
 def name_of(setting: str | OwnLabels, targets: tuple[str, ...]) -> str:
     """Return what results call a fold's label set."""
+    if isinstance(setting, str):
+        return setting
     chosen = of_targets(setting, targets)
-    return chosen if isinstance(chosen, str) else str(getattr(setting, NAME))
+    return chosen if isinstance(chosen, str) else setting.name
 
 
 def content(setting: Any) -> Any:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from clepdg.config.presets import PRESETS
-from clepdg.errors import ConfigError
+from clepdg.errors import unknown_name
 from clepdg_flows.cli.parser import Commands, add_command
 from clepdg_tasks.host.preflight import check_tracking
 from clepdg_tasks.host.processes import set_environment
@@ -82,6 +82,6 @@ def registry_settings(preset: str) -> Settings:
     settings = load_settings()
     set_environment(settings)
     if preset not in PRESETS:
-        raise ConfigError("There is no such preset.", got=preset, expected=tuple(PRESETS))
+        raise unknown_name("preset", preset, PRESETS, "docs/reference.md#options")
     check_tracking(settings)
     return settings

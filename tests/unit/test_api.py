@@ -181,3 +181,5 @@ def test_a_name_that_is_neither_a_folder_nor_registered_says_so(model, tmp_path,
         clepdg.load_classifier(tmp_path / "none")
     with pytest.raises(ConfigError, match="no classifier in this folder"):
         clepdg.load_classifier(tmp_path)
+    with pytest.raises(ConfigError, match="A folder has no other emotions"):
+        clepdg.load_classifier(tmp_path, emotions=["bored", "angry"])
