@@ -117,10 +117,12 @@ def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifie
     """Return the classifier and its name for the column `model`."""
     from clepdg_tasks.tracking.model_registry import CHAMPION, find_version, load_classifier, model_name
 
-    version = str(find_version(settings, options.preset, options.version or CHAMPION).version)
+    found = find_version(settings, options.preset, options.version or CHAMPION)
+    version = str(found.version)
     words = options.emotions.split(",") if options.emotions is not None else None
     model = load_classifier(settings, options.preset, version, audio_only=True, emotions=words)
-    name = f"{model_name('classifier', options.preset)}/{version}"
+    key = str(found.tags.get("stage_key", ""))[:8]  # another registry has other versions of the same number
+    name = f"{model_name('classifier', options.preset)}/{version} {key}"
     return model, f"{name} {', '.join(model.head.labels)}" if words else name
 
 

@@ -1,5 +1,6 @@
 """Protects `clep-dg predict`: it streams, continues what was killed, and no bad file stops the others."""
 
+import argparse
 import io
 import itertools
 import json
@@ -222,3 +223,17 @@ def test_speech_is_found_by_a_voice_activity_detector():
     with pytest.raises(IndexingError, match="no piece of it"):
         cut_pieces(noise, RATE, parse_segments("vad"))
     assert torch.get_num_threads() == threads
+
+
+def test_a_version_of_another_registry_is_another_model(model, monkeypatch) -> None:
+    """Its number may be the same, and a file of predictions must not mix them."""
+    from clepdg_tasks.tracking import model_registry
+
+    monkeypatch.setattr(model_registry, "load_classifier", lambda *given, **options: model)
+    names = set()
+    for key in ("a" * 64, "b" * 64):
+        found = SimpleNamespace(version="1", tags={"stage_key": key})
+        monkeypatch.setattr(model_registry, "find_version", lambda *given, found=found: found)
+        options = argparse.Namespace(preset="demo", version=None, emotions=None)
+        names.add(predict._load(options, None)[1])
+    assert names == {"demo-clep-dg-classifier/1 aaaaaaaa", "demo-clep-dg-classifier/1 bbbbbbbb"}
