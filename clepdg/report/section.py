@@ -1,0 +1,91 @@
+"""A section of the report's page: its HTML and its charts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A Vega-Lite chart with its data.
+
+    Attributes:
+        name: lower-case words joined by hyphens, unique on the page; also names its SVG and PNG beside the page.
+        label: one sentence that says what it shows.
+        spec: a whole Vega-Lite specification, without colours of text, axes and background (the page sets them).
+    """
+
+    name: str
+    label: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+        id: its anchor.
+        title: its heading.
+        html: the content below the heading; `chart` places a chart in it.
+        charts: every chart that `html` places.
+    """
+
+    id: str
+    title: str
+    html: "Markup"
+    charts: Sequence[Chart] = ()
+
+
+@cache
+def templates() -> "Environment":
+    """Return the environment of the templates; it escapes values."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from clepdg.report.tables import figure as number
+
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["figure"] = number
+    found.globals["chart"] = figure
+    return found
+
+
+def render(template: str, **values: Any) -> "Markup":
+    """Render a template of folder `templates`.
+
+    Args:
+        template: its name without ".html.j2".
+    """
+    from markupsafe import Markup
+
+    return Markup(templates().get_template(f"{template}.html.j2").render(**values))
+
+
+def figure(chart: Chart) -> "Markup":
+    """Return the element that the page's script draws a chart into."""
+    from markupsafe import Markup
+
+    return Markup('<figure class="chart" id="chart-{}" role="img" aria-label="{}"></figure>').format(
+        chart.name, chart.label
+    )
+
+
+def specs(sections: Sequence[Section]) -> "Markup":
+    """Return all charts as JSON that may stand in a script element."""
+    from markupsafe import Markup
+
+    found = {chart.name: chart.spec for section in sections for chart in section.charts}
+    return Markup(json.dumps(found, sort_keys=True, allow_nan=False).replace("<", "\\u003c"))
