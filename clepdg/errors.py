@@ -28,6 +28,11 @@ def some(faults: list[str]) -> list[str]:
     return faults[:SHOWN_FAULTS] + ([f"and {more} more"] if more > 0 else [])
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 file", "2 files"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _texts(value: Any) -> str | tuple[str, ...] | None:
     if value is None:
         return None

@@ -1,6 +1,6 @@
 """A real S3 server: Ceph's radosgw over one monitor and one storage daemon in memory.
 
-Debian has them: radosgw ceph-mon ceph-osd. They are looked for on the PATH, or below CLEPDG_TEST_CEPH, where
+Debian has them: radosgw ceph-mon ceph-osd. They are looked for on the PATH, or below TEST_CEPH, where
 `dpkg -x` put them without installing anything.
 """
 
@@ -50,7 +50,7 @@ def missing() -> str | None:
 
 
 def _root() -> Path:
-    return Path(os.environ.get("CLEPDG_TEST_CEPH", "/"))
+    return Path(os.environ.get("TEST_CEPH", "/"))
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from clepdg_flows.cli.parser import Commands, add_command
+from clepdg_tasks.host.settings import load_settings
 
 
 def add_import_command(commands: Commands) -> None:
@@ -46,6 +47,7 @@ def import_laion_command(options: argparse.Namespace) -> None:
     from clepdg.models import laion
     from clepdg_tasks.stages.inputs import quiet_transformers
 
+    load_settings()  # refuses misspelt ones, as every command does
     quiet_transformers()
     out = Path(os.path.expanduser(options.out))
     checkpoint = Path(os.path.expanduser(options.checkpoint))

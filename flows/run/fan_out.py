@@ -17,6 +17,7 @@ from clepdg.store.store import Store
 from clepdg_flows.run.plan import Plan
 from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, decide
 from clepdg_tasks.engine.run_history import Arguments, parameters, run_name
+from clepdg_tasks.host.settings import UP
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -43,7 +44,7 @@ def check_workers(arguments: Arguments) -> None:
             pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name or "-"
             found = client.read_work_pool(pool)
         except ObjectNotFound as error:
-            do = "start the servers with make up, or deploy to yours: clep-dg deploy"
+            do = f"start the servers with {UP}, or deploy to yours: clep-dg deploy"
             raise ClepError(f"Prefect's server has no deployment {DEPLOYMENT}.", got=error, do=do) from error
         if found.is_push_pool or found.is_managed_pool:
             return  # it needs no workers

@@ -12,7 +12,7 @@ from clepdg_tasks.admin import alerts
 from clepdg_tasks.admin import deploy as deployments
 from clepdg_tasks.admin.prefect_access import api_client, read_secret, write_private
 from clepdg_tasks.host.processes import running_url
-from clepdg_tasks.host.settings import PROJECT, Settings
+from clepdg_tasks.host.settings import PROJECT, UP, Settings
 
 if TYPE_CHECKING:
     import httpx
@@ -77,7 +77,7 @@ def prefect_of_user(settings: Settings) -> tuple[str, str | None, bool]:
     ours = running_url(settings, "prefect")
     url = os.environ.get("PREFECT_API_URL") or ours
     if url is None:
-        do = "start one: make up (or python -m clepdg_tasks.admin.services up); or name yours: PREFECT_API_URL"
+        do = f"start one: {UP}; or name yours: PREFECT_API_URL"
         raise ClepError("There is no Prefect server to deploy to.", do=do)
     if url.rstrip("/") == ours:
         return url, read_secret(settings), True
@@ -115,7 +115,7 @@ def schedules_of(settings: Settings, name: str) -> list[str]:
     try:
         url, secret, _ = prefect_of_user(settings)
     except ClepError:
-        return ["No Prefect server runs here (make up): nothing is scheduled."]
+        return [f"No Prefect server runs here ({UP}): nothing is scheduled."]
     try:
         with api_client(url, secret) as client:
             answer = client.get(f"/deployments/name/{deployments.NAME}/{name}")

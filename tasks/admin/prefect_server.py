@@ -13,7 +13,7 @@ from clepdg_tasks.admin.prefect_database import prepared_database
 from clepdg_tasks.host.children import end, family, free_port, wait_for
 from clepdg_tasks.host.liveness import die_with_parent
 from clepdg_tasks.host.processes import environment, running_url
-from clepdg_tasks.host.settings import Settings
+from clepdg_tasks.host.settings import UP, Settings
 
 LOG_BYTES: Final = 10_000_000
 
@@ -101,5 +101,5 @@ def check_prefect(url: str) -> None:
             "Prefect's server does not answer.",
             got=error,
             where=url,
-            do="start it (make up), or let this run start its own: unset PREFECT_API_URL",
+            do=f"start it ({UP}), or let this run start its own: unset PREFECT_API_URL",
         ) from error

@@ -99,7 +99,7 @@ def _alone(settings: Settings) -> Iterator[None]:
         settings.home.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=2 * PATIENCE_SECONDS)
     except Timeout as error:
-        raise ClepError("Another `make up` or `make down` is at work.", where=settings.home) from error
+        raise ClepError("Another start or stop of the servers is at work.", where=settings.home) from error
     except OSError as error:
         do = "name a folder of yours: CLEPDG_HOME=FOLDER"
         raise ClepError("The folder of all state can't be written.", got=error, where=settings.home, do=do) from error

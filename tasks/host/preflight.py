@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clepdg.config.manifests import CHECKOUT
 from clepdg.config.schema import Config
 from clepdg.download.urls import redact
 from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.store.store import Store
 from clepdg_tasks.host.model_checks import check_egemaps
-from clepdg_tasks.host.settings import Settings, resolve_device
-from clepdg_tasks.host.settings_file import without_password
+from clepdg_tasks.host.settings import UP, Settings, resolve_device
+from clepdg_tasks.host.settings_file import DEVICES, without_password
 from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database
 
 NEEDED_BYTES = 2e9  # with less free space even a small run is likely to fill the disk
@@ -92,7 +93,8 @@ def check_tracking(settings: Settings) -> None:
             "MLflow's server does not answer.",
             got=problem,
             where=redact(url),
-            do="start it (make up), or run without one: no tracking_url in var/settings.toml, no CLEPDG_TRACKING_URL",
+            do=f"start it ({UP}), or run without one: no tracking_url in {settings.home / 'settings.toml'}, no "
+            "CLEPDG_TRACKING_URL",
             away=True,
         )
 
@@ -105,7 +107,9 @@ def check_database(url: str, driver: str) -> None:
     parts = urlsplit(url)
     if importlib.util.find_spec(driver) is None:
         problem: str | None = f"no module {driver}"
-        do = "install the extra postgres, in the checkout: uv pip install -e '.[postgres]'"
+        do = "install the extra postgres: " + (
+            "uv pip install -e '.[postgres]'" if CHECKOUT else "pip install 'clep-dg[postgres]'"
+        )
     else:
         problem = unreachable(parts.hostname, parts.port or 5432) if parts.hostname else None
         do = "start it, or correct its address in the settings"
@@ -184,5 +188,5 @@ def check_device(device: str) -> None:
         raise ConfigError(
             "The device can't be used.",
             got=f"{device}: {str(error).splitlines()[0]}",
-            expected="auto, cpu, cuda:N, or several with commas",
+            expected=DEVICES,
         ) from error

@@ -6,6 +6,8 @@ of a checkout, the user's data folder where the package was installed, or CLEPDG
 
 import os
 import re
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +27,8 @@ from clepdg_tasks.host.settings_file import NAMES, TIMES
 _USERS: Final = Path(os.environ.get("CLEPDG_HOME") or platformdirs.user_data_path("clep-dg")).absolute()
 PROJECT = CHECKOUT or _USERS  # where servers work and prefect.toml lies
 PREFECT_YAML: Final = Path(__file__).resolve().parents[1] / "admin" / "prefect.yaml"  # in a checkout a link
+# The command that starts the servers; a wheel has no make, and `python` may be another one's.
+UP: Final = "make up" if CHECKOUT else f"{shlex.quote(sys.executable)} -m clepdg_tasks.admin.services up"
 LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
 
@@ -89,9 +93,9 @@ def load_settings() -> Settings:
     cards of the working folder, since children work elsewhere, and that requests to this machine go through no proxy.
 
     Raises:
-        ConfigError: settings.toml can't be read, has an unknown name, a value of another type or a password, a number
-            is not valid, a database is not PostgreSQL, mirrors or secrets are malformed, or the folder of cards does
-            not exist.
+        ConfigError: settings.toml or the environment has an unknown name; settings.toml can't be read, or has a value
+            of another type or a password; a number or a device is not valid, a database is not PostgreSQL, mirrors or
+            secrets are malformed, or the folder of cards does not exist.
     """
     home = Path(os.environ.get("CLEPDG_HOME") or (CHECKOUT / "var" if CHECKOUT else PROJECT)).absolute()
     path = home / "settings.toml"
@@ -104,7 +108,7 @@ def load_settings() -> Settings:
         os.environ.setdefault(manifests.OWN, str(beside))
     _bypass_proxy()
     urls.mirrors()
-    urls.secrets()
+    settings_file.check_environment([name for names in urls.secrets().values() for name in names])
     manifests.folders()
     chosen = {name: os.environ.get(f"CLEPDG_{name.upper()}") or written.get(name) for name in NAMES}
     workers = str(os.cpu_count() or 1) if chosen["workers"] is None else str(chosen["workers"])
@@ -115,11 +119,13 @@ def load_settings() -> Settings:
             expected="1 or more",
             where=f"CLEPDG_WORKERS, or {path}",
         )
+    device = (chosen["device"] or "auto").replace(" ", "")
+    settings_file.check_device(device, path)
     return Settings(
         home=home,
         store=chosen["store"] or str(home / "store"),
         tracking_url=chosen["tracking_url"],
-        device=(chosen["device"] or "auto").replace(" ", ""),
+        device=device,
         workers=int(workers),
         durable=_choice("durable", chosen["durable"], path, default=True),
         training_seconds=_number("training_seconds", chosen["training_seconds"], path),

@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,41 @@ TRACKING = (
     r"https?://([^/?#@]*(:.*)?@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?([/?#]|$)"
     r"|sqlite(\+pysqlite)?:///(/|file:)|(postgresql|mysql|mssql)(\+\w+)?://|databricks\b"
 )
+DEVICES = "auto, cpu, cuda:N, or several with commas"
+_DEVICE = r"auto|(cpu|cuda|mps|xpu)(:\d+)?"
 NAMES = ("store", "durable", "cache_gigabytes", "tracking_url", "device", "workers", *TIMES, *DATABASES, *EXPORTED)
+
+VARIABLES = (  # of the environment; *_WRITTEN and SERVICE are set by clep-dg itself
+    *("HOME", "SERVING_AUDIO", "SERVICE", *(name.upper() for name in NAMES)),
+    *(f"{name.upper()}_WRITTEN" for name in EXPORTED),
+)
+_OF_A_CLUSTER = r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"  # Kubernetes sets them itself
+
+
+def check_environment(secrets: Collection[str] = ()) -> None:
+    """Raise where a variable CLEPDG_<NAME> is none that clep-dg reads.
+
+    Args:
+        secrets: variables that the user's addresses may name.
+
+    Raises:
+        ConfigError: there are such variables; the nearest names are in it.
+    """
+    known = [f"CLEPDG_{name}" for name in VARIABLES]
+    given = (name for name in os.environ if name.upper().startswith("CLEPDG_"))
+    odd = sorted(name for name in given if name not in known and name not in secrets)
+    odd = [name for name in odd if not re.fullmatch(_OF_A_CLUSTER, name)]
+    if odd:
+        listed = "docs/reference.md#settings-of-a-machine"
+        shown = [name for name in known if not name.endswith(("_WRITTEN", "_SERVICE"))]
+        raise unknown_name("setting", odd, shown, listed, where="the environment")
+
+
+def check_device(device: str, path: Path) -> None:
+    """Raise where a text names no device; whether this machine has it is not asked."""
+    if not all(re.fullmatch(_DEVICE, name) for name in device.split(",")):
+        where = f"CLEPDG_DEVICE, or {path}"
+        raise ConfigError("device is no device.", got=device, expected=DEVICES, where=where)
 
 
 def read(path: Path) -> dict[str, Any]:

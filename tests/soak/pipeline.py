@@ -44,7 +44,7 @@ PRELOADED = [
     ),
     "tests.soak.pipeline",
 ]
-TOKEN = "CLEPDG_SOAK"  # in the environment of every process that a run starts
+TOKEN = "SOAK_OF_CLEPDG"  # in the environment of every process that a run starts
 
 
 class Stopped(BaseException):

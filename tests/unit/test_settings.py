@@ -1,6 +1,10 @@
 """Protects a machine's settings: times, several devices, databases; and that no password is in a file or shown."""
 
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,8 @@ from clepdg_tasks.host.preflight import check_devices
 from clepdg_tasks.host.settings import load_settings
 from clepdg_tasks.host.settings_file import without_password
 from clepdg_tasks.tracking import client
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -255,3 +261,40 @@ def test_whether_outputs_are_flushed(tmp_path, monkeypatch, written, environment
     monkeypatch.setenv("CLEPDG_DURABLE", "perhaps")
     with pytest.raises(ConfigError, match=r"(?s)durable is neither true nor false.*perhaps"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("CLEPDG_DEVISE", "CLEPDG_DEVICE"), ("clepdg_store", "CLEPDG_STORE"), ("CLEPDG_MIRROR", "CLEPDG_MIRRORS")],
+)
+def test_a_misspelt_variable_is_answered_with_the_nearest_name(monkeypatch, name, meant):
+    monkeypatch.setenv(name, "cpu")
+    with pytest.raises(ConfigError, match=f"(?s)no such setting.*{name}.*did you mean {meant}[?]"):
+        load_settings()
+
+
+def test_variables_that_others_set_are_no_typos(monkeypatch):
+    """A cluster's for its services, the secrets of addresses, and what clep-dg hands to its children."""
+    for name in ("MLFLOW_SERVICE_HOST", "MLFLOW_SERVICE_PORT_HTTP", "MLFLOW_PORT", "MLFLOW_PORT_5000_TCP_ADDR"):
+        monkeypatch.setenv(f"CLEPDG_{name}", "10.0.0.1")
+    monkeypatch.setenv("CLEPDG_TOKEN", "s3cret")
+    monkeypatch.setenv("CLEPDG_SECRETS", "https://host=CLEPDG_TOKEN")
+    for name in ("SERVICE", "SERVING_AUDIO", "CARDS_WRITTEN"):
+        monkeypatch.setenv(f"CLEPDG_{name}", "x")
+    load_settings()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu,abacus:1", ","])
+def test_what_is_no_device_is_refused_where_settings_are_read(monkeypatch, device):
+    monkeypatch.setenv("CLEPDG_DEVICE", device)
+    with pytest.raises(ConfigError, match="(?s)device.*expected: auto, cpu, cuda:N.*CLEPDG_DEVICE"):
+        load_settings()
+
+
+def test_an_installed_package_names_no_make(monkeypatch):
+    """Messages say how the servers start there."""
+    code = "import sys, clepdg.config.manifests as m; m.CHECKOUT = None; from clepdg_tasks.host import settings as s"
+    said = subprocess.run([sys.executable, "-c", f"{code}; print(s.UP)"], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == f"{sys.executable} -m clepdg_tasks.admin.services up"
+    texts = [path.read_text() for folder in ("tasks", "flows") for path in (ROOT / folder).rglob("*.py")]
+    assert not [text for text in texts if re.search(r"(do|got|expected)=.*make up|ClepError\(.*make up", text)]
