@@ -23,6 +23,7 @@ def compute_report(work: Work) -> Computed:
     from clepdg.report import facts as of
     from clepdg.report import report
     from clepdg.report.headline import headline
+    from clepdg.report.summary import summary
     from clepdg.report.tables import headline_cells
     from clepdg.store.readers import read_frame
 
@@ -57,6 +58,8 @@ def compute_report(work: Work) -> Computed:
     table = report.table(headline_cells(cells), work.config["rows"])
     notes = [textwrap.fill(note, WIDTH) for note in (facts["caption"], f"{of.CREDIT}: {facts[of.CREDIT]}.")]
     (work.folder / "table.txt").write_text("\n".join([report.headline_table(means), "", table, "", *notes]) + "\n")
+    short = summary(cells, work.config["rows"], means, facts, confidence=confidence)
+    (work.folder / "summary.txt").write_text(short, encoding="utf-8")
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
 
 

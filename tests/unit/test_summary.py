@@ -1,0 +1,100 @@
+"""Protects a run's end on a terminal: short, warnings first, the figures of the report, the best method marked."""
+
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from clepdg.config.rows import ROWS
+from clepdg.report.headline import Headline
+from clepdg.report.summary import LINES, WIDTH, summary
+
+NAMES = {name: row.title for name, row in ROWS.items()}
+LONG = "a sentence of a verdict with a lot of words in it, .933 against .377, +.557 [+.494, +.619] over targets, "
+WHOLE, PART = {"differs from the whole corpus": "no"}, {"differs from the whole corpus": "24 of 100"}
+
+
+def cell(fold: str, target: str, row: str, uar: float, **own: Any) -> dict[str, Any]:
+    whole = {"fold": fold, "target": target, "row": row, "condition": "clean", "part": "all", "uar": uar}
+    bounds = {"low": uar - 0.1, "high": uar + 0.1, "chance": 0.25, "marks": ["conditional on one CLEP"]}
+    return {**whole, **bounds, **own}
+
+
+def cells(*folds: str, rows: tuple[str, ...] = tuple(NAMES)) -> pd.DataFrame:
+    targets = {fold: ["pooled", "tess"] if fold == "supervised" else [fold.rpartition("-")[2]] for fold in folds}
+    found = [
+        cell(fold, target, row, 0.3 + 0.01 * place + 0.001 * number)
+        for number, (fold, own) in enumerate(targets.items())
+        for target in own
+        for place, row in enumerate(rows)
+    ]
+    return pd.DataFrame(found)
+
+
+def means(where: str, rows: tuple[str, ...] = tuple(NAMES)) -> list[dict[str, Any]]:
+    line = {"where": f"{where}, clean", "low": 0.1, "high": 1.0}
+    return [{**line, "row": row, "uar": 0.5 + 0.01 * place} for place, row in enumerate(rows)]
+
+
+def written(of: pd.DataFrame, headline: Headline | None = None, corpora: dict[str, Any] | None = None) -> list[str]:
+    text = summary(of, NAMES, headline or Headline(), {"corpora": corpora or {}}, confidence=0.95)
+    assert text.endswith("\n") and len(text.splitlines()) <= LINES
+    assert max(map(len, text.splitlines())) <= WIDTH
+    return text.splitlines()
+
+
+def test_means_over_targets_stand_beside_those_of_fold_supervised() -> None:
+    headline = Headline(
+        sentences=[LONG * 2] * 12, records=[*means("5 left-out targets"), *means("5 supervised corpora")]
+    )
+    lines = written(cells("supervised", "leave-out-tess", "leave-out-emodb"), headline, {"tess": PART, "emodb": PART})
+    assert lines[0] == "! Not the whole corpora, or altered ones: tess, emodb."
+    assert lines[1].startswith("! Intervals are conditional on one CLEP")
+    assert lines[3].startswith("- a sentence")
+    header = next(line for line in lines if line.startswith("UAR [95%], chance .250"))
+    assert header.endswith("5 left-out targets  5 supervised corpora")
+    place = list(NAMES).index("text-acpt")
+    ours = next(line for line in lines if "ACPT contexts" in line)
+    figure = f".{round(1000 * (0.5 + 0.01 * place))} [.100, 1.000]"
+    assert ours.count(figure) == 2
+
+
+def test_the_best_of_all_methods_is_shown_and_marked_and_the_others_are_counted() -> None:
+    rows = ("log-mel", "clep-zero-shot", "text-noise", "text-acpt", "target-probe", "text-vocabulary")
+    found = cells("leave-out-tess", rows=rows)
+    found.loc[found.row == "text-noise", "uar"] = 0.9
+    found.loc[found.row == "target-probe", ["uar", "part"]] = 0.99, "test"  # learnt from the target: no rival
+    lines = written(found)
+    assert [line for line in lines if line.startswith("* ")] == [
+        next(line for line in lines if "noise for contexts" in line),
+        "* best; 2 more with --table full",
+    ]
+    assert not any("ceiling" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("folds", "titles"),
+    [
+        (("leave-out-tess",), "without tess"),
+        (("supervised",), "supervised"),
+        (("supervised", "leave-out-tess"), "without tess            supervised"),
+        (("from-tess-to-emodb", "from-emodb-to-tess", "from-a-to-b"), "from-a-to-b    from-emodb-to-tess"),
+    ],
+)
+def test_runs_of_other_folds_have_a_table_too(folds: tuple[str, ...], titles: str) -> None:
+    header = next(line for line in written(cells(*folds)) if line.startswith("UAR"))
+    assert re.search(rf"\.250 +{titles}$", header)
+
+
+def test_synthetic_speech_is_said_before_anything_else() -> None:
+    lines = written(cells("supervised"), corpora={"synthetic-1": WHOLE})
+    assert lines[0] == "! Synthetic speech: the figures say nothing about real emotional speech."
+    assert not any("whole" in line for line in lines)
+
+
+def test_a_row_that_one_fold_lacks_leaves_its_place_empty() -> None:
+    found = cells("supervised", "leave-out-tess", rows=("log-mel", "text-acpt"))
+    found = found[(found.fold != "supervised") | (found.row != "text-acpt")]
+    ours = next(line for line in written(found) if "ACPT" in line)
+    assert len(re.findall(r"\[", ours)) == 1
