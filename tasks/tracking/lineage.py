@@ -24,6 +24,11 @@ def fold_tags(node: Node) -> dict[str, str]:
     return {"seed": "-", **node.tags} if node.stage in FOLD_STAGES else {}
 
 
+def stage_run_name(node: Node) -> str:
+    """Return the name of a stage's MLflow run, as "clep supervised.c0"."""
+    return node.stage if node.name == node.stage else f"{node.stage} {node.name}"
+
+
 def version_tags(version: Any) -> dict[str, str]:
     """Return a version's tags, those in its lineage included.
 

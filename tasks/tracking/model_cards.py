@@ -45,7 +45,7 @@ RUNS = {
 FLOW = {"mlflow.note.content": "A run of the flow; stages.json lists its stages and the runs that computed them."}
 
 
-FIGURES = "**UAR "
+FIGURES = ("UAR ", "**UAR ")  # starts of a card with figures; lists of versions show the first letters unformatted
 
 
 def experiment_description(preset: str) -> str:
@@ -102,7 +102,7 @@ def with_figures(description: str, figures: Mapping[str, str], data: str) -> str
         data: the test utterances, in words.
     """
     kept = [part for part in description.split("\n\n") if not part.startswith(FIGURES)]
-    given = f"{FIGURES}{figures['uar']}** {figures['interval']}, WAR {figures['war']}, on {figures['n']} {data}."
+    given = f"UAR {figures['uar']} {figures['interval']}, WAR {figures['war']}, on {figures['n']} {data}."
     return "\n\n".join([given, *kept])
 
 

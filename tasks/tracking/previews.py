@@ -38,7 +38,7 @@ def log_files(client: "MlflowClient", run_id: str, record: Record, store: Store)
 def _log_evaluation(client: "MlflowClient", run_id: str, folder: Path) -> None:
     """Log a fold's confusion as a picture and its clean predictions as a CSV.
 
-    The CSV has a line for each utterance, and a column for each method, by its first seed.
+    The CSV has a line for each utterance: its emotion, then what each method predicts with its first seed.
     """
     from clepdg.evaluation.predictions import COLUMNS
     from clepdg.store.readers import read_frame
@@ -52,7 +52,9 @@ def _log_evaluation(client: "MlflowClient", run_id: str, folder: Path) -> None:
     wide = table.pivot(index=["utterance_id", "corpus", "speaker", "split", "true"], columns="row", values="predicted")
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "predictions.csv"
-        wide[rows].reset_index().head(MOST).to_csv(path, index=False, lineterminator="\n")
+        wide[rows].reset_index()[["utterance_id", "true", *rows, "corpus", "speaker", "split"]].head(MOST).to_csv(
+            path, index=False, lineterminator="\n"
+        )
         client.log_artifact(run_id, str(path))
     for row in [row for row in SHOWN if row in rows] or rows[:1]:
         client.log_figure(run_id, confusion(table[table.row == row], row), f"confusion-{row}.png")
@@ -152,5 +154,5 @@ def uar_by_fold(folds: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Any:
                     axes.plot([x, x], [own["low"], own["high"]], color="black", linewidth=1)
     axes.set_xticks(range(len(folds)), [name.removeprefix("leave-out-") for name in folds], rotation=20, ha="right")
     axes.set(ylabel="UAR", ylim=(0, 1), title="UAR by fold: supervised, or the corpus left out")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=len(rows))
     return figure

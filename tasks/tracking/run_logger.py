@@ -33,7 +33,7 @@ from clepdg_tasks.tracking.client import (
     tracking_url,
     where_to_view,
 )
-from clepdg_tasks.tracking.lineage import fold_tags, git_commit
+from clepdg_tasks.tracking.lineage import fold_tags, git_commit, stage_run_name
 from clepdg_tasks.tracking.marker import read_marker, write_marker
 from clepdg_tasks.tracking.model_cards import FLOW, run_description
 from clepdg_tasks.tracking.model_registry import is_registered_kind, register
@@ -118,7 +118,9 @@ class MlflowLogger:
             end_killed_runs(opened, self.store)
             self._restored = restore_experiment(opened, self.preset)
             experiment = experiment_id(opened, self.settings, self.preset)
-            run = opened.create_run(experiment, run_name=f"clep-dg {self.preset}", tags={**self.tags, **FLOW})
+            run = opened.create_run(
+                experiment, run_name=f"{self.preset} {self.tags['run']}", tags={**self.tags, **FLOW}
+            )
             log_params(opened, run.info.run_id, self.parameters)
             self.parent, self._experiment, self._client = run.info.run_id, experiment, opened
 
@@ -138,7 +140,7 @@ class MlflowLogger:
                 client = self.client()
                 tags = {**self.tags, **fold_tags(node), "stage": node.stage, "name": node.name, "stage_key": key}
                 tags |= {"mlflow.parentRunId": str(self.parent), "mlflow.note.content": run_description(node.stage)}
-                run = client.create_run(self._experiment, run_name=f"{node.stage} {node.name}", tags=tags)
+                run = client.create_run(self._experiment, run_name=stage_run_name(node), tags=tags)
                 log_params(client, run.info.run_id, flatten(node.config))
                 if not late:
                     self._monitors.start(node.stage, run.info.run_id)

@@ -164,7 +164,7 @@ def test_second_run_computes_nothing_and_opens_no_mlflow_run(trees, stood):
 def test_champion_is_the_supervised_acpt_row_and_predicts(trees, stood):
     model = mlflow_client().get_registered_model("clep-dg-classifier")
     version = mlflow_client().get_model_version("clep-dg-classifier", model.aliases["champion"])
-    assert list(version.tags)[0] == "uar" and version.description.startswith(f"**UAR {version.tags['uar']}**")
+    assert list(version.tags)[0] == "uar" and version.description.startswith(f"UAR {version.tags['uar']} [")
     tags = version_tags(version)
     assert (tags["fold"], tags["row"], tags["seed"]) == ("supervised", "text-acpt", "c0.l0")
     assert 0 <= float(tags["uar"]) <= 1

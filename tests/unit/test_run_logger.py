@@ -70,6 +70,9 @@ def test_two_runs_at_once_register_an_output_once(settings, monkeypatch):
         logger = MlflowLogger(settings=settings, preset="open", store=store, parameters={}, tags={"run": name})
         logger.client()
         logger.finish(node, record, {node.id: record}, None)
+        assert (
+            client.get_run(logger.parent).info.run_name == f"open {name}"
+        )  # runs that are compared have their own names
         return str(logger.parent)
 
     monkeypatch.setattr(model_registry, "version_of", look_together)
