@@ -3,6 +3,7 @@
 import argparse
 
 from clepdg_flows.cli.parser import Commands, add_command
+from clepdg_tasks.admin.alerts import check_block
 from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import load_settings
 
@@ -19,6 +20,8 @@ def add_deploy_commands(commands: Commands) -> None:
 
 def deploy_command(options: argparse.Namespace) -> None:
     """Deploy prefect.yaml to the user's server, and print what was written."""
+    if options.alerts:
+        check_block(options.alerts)
     settings = load_settings()
     set_environment(settings)
     from clepdg_tasks.admin.prefect_deployments import deploy_to, prefect_of_user

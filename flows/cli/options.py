@@ -55,7 +55,7 @@ def add_corpora_options(parser: argparse.ArgumentParser) -> None:
 def _list(text: str) -> tuple[str, ...]:
     items = tuple(item.strip() for item in text.split(",") if item.strip())
     if not items or len(set(items)) < len(items):
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing, or a name twice")
+        raise argparse.ArgumentTypeError("at least one name, none twice")
     return items
 
 

@@ -2,14 +2,23 @@
 
 import argparse
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from clepdg.errors import ConfigError, unknown_name
 from clepdg.redaction import scrub
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+# Faults in argparse's words -> in ours; groups `got` and `expected` are those of the error.
+FAULTS: Final = {
+    r"argument (?P<where>\S+): expected (?P<expected>.+)": "{where} needs a value.",
+    r"argument (?P<where>\S+): ignored explicit argument '(?P<got>.*)'": "{where} takes no value.",
+    r"the following arguments are required: (?P<expected>.+)": "An argument is missing.",
+    r"ambiguous option: (?P<got>\S+) could match (?P<expected>.+)": "An option is short for several.",
+}
 
 
 class Terminated(KeyboardInterrupt):
@@ -26,6 +35,10 @@ class Parser(argparse.ArgumentParser):
             ConfigError: always.
         """
         do = f"{self.prog} --help shows how it is called"
+        for pattern, what in FAULTS.items():
+            if found := re.fullmatch(pattern, message):
+                fields = {name: value for name, value in found.groupdict().items() if name != "where"}
+                raise ConfigError(what.format(**found.groupdict()), **fields, do=do)
         raise ConfigError(f"{message[0].upper()}{message[1:]}.", do=do)
 
     def parse_known_args(  # type: ignore[override]
@@ -44,6 +57,19 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             raise unknown_name("option", dashed, known, f"{self.prog} --help")
         return found, extra
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        """Convert an option's text; an ArgumentTypeError of its type says what is expected.
+
+        Raises:
+            ConfigError: it is no value of the option.
+        """
+        try:
+            return super()._get_value(action, text)
+        except argparse.ArgumentError as error:
+            name = "/".join(action.option_strings) or str(action.metavar or action.dest)
+            do = f"{self.prog} --help shows how it is called"
+            raise ConfigError(f"{name} can't have this value.", got=text, expected=error.__context__, do=do) from None
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -96,6 +122,21 @@ def add_command(
     )
     parser.set_defaults(command=command)
     return parser
+
+
+def number(kind: type[int] | type[float], low: float, high: float, words: str) -> Callable[[str], Any]:
+    """Return the type of an option that is a number within limits, in words."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(words)
+        return value
+
+    return read
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

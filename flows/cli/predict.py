@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.audio.formats import AUDIO_SUFFIXES
-from clepdg.errors import ClepError, ConfigError
+from clepdg.errors import ClepError, ConfigError, counted
 from clepdg_flows.cli.parser import Commands, add_command
-from clepdg_flows.cli.prediction_files import SUFFIXES, Predictions, Row
+from clepdg_flows.cli.prediction_files import SUFFIXES, Predictions, Row, unwritable
 from clepdg_flows.cli.registry import registry_settings
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def predict_command(options: argparse.Namespace) -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        do = "the same command continues from here"
+        do = "the same command continues from here" if options.out else None
         raise ClepError("The predictions can't be written.", got=error, where=options.out, do=do) from error
     if bad:
-        print(f"{bad} of {len(files)} files can't be used.", file=sys.stderr)
+        print(f"{bad} of {counted(len(files), 'file')} can't be used.", file=sys.stderr)
         sys.exit(1)
 
 
@@ -87,8 +87,13 @@ def find_audio(words: Sequence[str]) -> list[str]:
         else:
             more = sorted(name for name in glob.iglob(path, recursive=True) if not os.path.isdir(name))
         if not more:
-            expected = f"files that end in {', '.join(sorted(AUDIO_SUFFIXES))}" if os.path.isdir(path) else None
-            raise ConfigError("There is no audio.", where="stdin" if word == "-" else word, expected=expected)
+            kinds = f"audio files: {', '.join(sorted(AUDIO_SUFFIXES))}"
+            if word == "-":
+                raise ConfigError(
+                    "There is no audio: no path came.", expected=f"a path a line, of {kinds}", where="stdin"
+                )
+            sought = "this folder and its folders hold none" if os.path.isdir(path) else "no file has such a name"
+            raise ConfigError(f"There is no audio: {sought}.", got=word, expected=kinds)
         found |= dict.fromkeys(more)
     return list(found)
 
@@ -108,6 +113,17 @@ def _check_options(options: argparse.Namespace, files: Sequence[str]) -> None:
             raise ConfigError(f"{name} can't be such a file.", got=path, expected=[f"FILE{each}" for each in suffixes])
         if path and not path.absolute().parent.is_dir():
             raise ConfigError("There is no such folder.", got=path.parent, where=name)
+        if path and (fault := unwritable(path)):
+            do = "name a file in a folder that you may write to"
+            raise ConfigError("This place can't be written.", got=fault, where=f"{name} {path}", do=do)
+    if options.segments:
+        from clepdg.audio.segments import parse_segments
+
+        parse_segments(options.segments)
+    if options.emotions is not None:
+        from clepdg.method.fold.new_words import check_words
+
+        check_words(options.emotions.split(","))
     if options.plot and (not options.segments or len(files) != 1):
         got = f"{len(files)} files, --segments {options.segments or 'not given'}"
         raise ConfigError("--plot draws the pieces of one recording.", got=got, expected="one file, and --segments")
@@ -160,7 +176,8 @@ def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], option
         if out:
             drawn = out.rows(files[0]) if options.plot else []
             out.complete()
-            print(f"{options.out}: {len(files)} files, {len(files) - len(left)} of them were there.", file=sys.stderr)
+            there = f"{len(files) - len(left)} of them were there before"
+            print(f"{options.out}: {counted(len(files), 'file')}, {there}.", file=sys.stderr)
     if options.plot and not bad:
         from clepdg.report.timeline import draw_timeline
 

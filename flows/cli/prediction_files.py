@@ -5,6 +5,7 @@ FILE.parquet.jsonl, and become the file when all are done.
 """
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from clepdg.errors import ConfigError
+from clepdg_tasks.host import preflight
 
 TEXTS: Final = ("path", "segments", "segment", "emotion", "error", "model")  # the other columns are numbers
 MOST_ROWS: Final = 10_000  # of a table in memory
@@ -138,6 +140,15 @@ class Predictions:
         do = "give --out another name, or remove the file"
         what = "This file holds something else, and can't be continued."
         return ConfigError(what, got=got, expected=expected or self.columns, where=self.path, do=do)
+
+
+def unwritable(path: Path) -> OSError | None:
+    """Return why a file can't be written in its folder, or None if it can."""
+    if path.is_dir():
+        return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return preflight.unwritable(path.absolute().parent)
 
 
 def _read_csv(path: Path, other: Callable[[Any], ConfigError]) -> Iterator[Row]:

@@ -1,11 +1,12 @@
 """The commands clep-dg compare, promote and export, on registered classifiers."""
 
 import argparse
+import math
 from pathlib import Path
 
 from clepdg.config.presets import PRESETS
-from clepdg.errors import unknown_name
-from clepdg_flows.cli.parser import Commands, add_command
+from clepdg.errors import ConfigError, unknown_name
+from clepdg_flows.cli.parser import Commands, add_command, number
 from clepdg_tasks.host.preflight import check_tracking
 from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import Settings, load_settings
@@ -23,6 +24,7 @@ def add_registry_commands(commands: Commands) -> None:
     compare.add_argument(
         "versions",
         nargs="*",
+        type=_version,
         metavar="VERSION",
         help="one, against the champion; or two, the second against the first; numbers, or champion",
     )
@@ -36,7 +38,7 @@ def add_registry_commands(commands: Commands) -> None:
         "make a registered classifier the champion",
         'clep-dg promote 1 --why "needs no contexts" --preset demo',
     )
-    promote.add_argument("version", type=int)
+    promote.add_argument("version", type=number(int, 1, math.inf, "a version's number, see clep-dg compare"))
     promote.add_argument("--why", required=True, help="kept with the version")
     promote.add_argument("--preset", default="open", help="demo: the demo's (default: open)")
     export = add_command(
@@ -54,14 +56,24 @@ def add_registry_commands(commands: Commands) -> None:
 
 def compare_command(options: argparse.Namespace) -> None:
     """Print the registered classifiers side by side."""
+    if len(options.versions) > 2 or len({*options.versions}) < len(options.versions):
+        raise ConfigError("Two versions can be compared.", got=options.versions, expected="none, one or two others")
     settings = registry_settings(options.preset)
     from clepdg_tasks.tracking.compare import compare
 
     print(compare(settings, options.preset, options.versions, fold=options.fold, method=options.method))
 
 
+def _version(text: str) -> str:
+    if not (text.isdecimal() and int(text) or text == "champion"):
+        raise argparse.ArgumentTypeError("a version's number, or champion")
+    return text
+
+
 def promote_command(options: argparse.Namespace) -> None:
     """Make a registered classifier the champion."""
+    if not options.why.strip():
+        raise ConfigError("A champion needs a reason, which is stored with it.", where="--why", expected="a text")
     settings = registry_settings(options.preset)
     from clepdg_tasks.tracking.champion import promote
 

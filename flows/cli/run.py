@@ -21,6 +21,7 @@ from clepdg_tasks.host.processes import set_environment
 from clepdg_tasks.host.settings import load_settings
 
 if TYPE_CHECKING:
+    from clepdg_flows.run.display import Display
     from clepdg_flows.run.plan import Plan
 
 DRAIN_SECONDS = 10.0  # longest wait for a server to accept the last events
@@ -41,6 +42,12 @@ def add_run_command(commands: Commands) -> None:
     )
     run.add_argument(
         "--fan-out", action="store_true", help="send corpora and folds to the workers of pool clep-dg-folds"
+    )
+    run.add_argument(
+        "--table",
+        choices=("short", "full"),
+        default="short",
+        help="short: the verdict and main methods (default); full: all tables",
     )
     add_json_option(run)
 
@@ -88,19 +95,22 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         plan = make_plan(arguments)
         check(plan, settings)
     print("Starting Prefect and the first stages.", flush=True)
+    from clepdg_flows.run.display import Display
     from clepdg_tasks.admin.prefect_server import prefect_for_one_run
 
-    with _sigterm_like_ctrl_c(), prefect_for_one_run(settings, print) as address:
+    ended: Ended = []
+    with _sigterm_like_ctrl_c(), Display() as display, prefect_for_one_run(settings, display.say) as address:
         os.environ["PREFECT_API_URL"] = address  # Prefect reads its settings once, when it is imported
         parameters = run_history.parameters(arguments) | {"refresh": options.refresh, "fan_out": options.fan_out}
-        ended: Ended = []
-        result = run_flow(address, parameters, plan, ended)
+        result = run_flow(address, parameters, plan, ended, display)
     seconds = time.monotonic() - started
-    report = print_result(result, ended, arguments, settings, seconds)
+    report = print_result(result, ended, arguments, settings, seconds, full=options.table == "full")
     return {**result, "seconds": round(seconds, 3), "report": report}
 
 
-def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ended) -> dict[str, Any]:
+def run_flow(
+    address: str, parameters: dict[str, Any], plan: "Plan", ended: Ended, display: "Display"
+) -> dict[str, Any]:
     """Run the flow in this process, and flush its logs and events.
 
     Without its server a run continues, since its outputs are in the store, but Prefect can't record its end. The
@@ -108,6 +118,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ende
 
     Args:
         ended: receives the nodes that ended, with their outcomes.
+        display: that is open.
     """
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import PrefectHTTPStatusError
@@ -119,7 +130,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ende
     from clepdg_tasks.admin.prefect_access import check_admitted
     from clepdg_tasks.host.preflight import unreachable
 
-    SHOW.set(show(ended))
+    SHOW.set(show(ended, display, len(plan.nodes)))
     handed_on = CHECKED.set(plan)
     logging.raiseExceptions = False  # a log that fails prints no traceback
     try:
@@ -137,6 +148,7 @@ def run_flow(address: str, parameters: dict[str, Any], plan: "Plan", ended: Ende
             said = f"{cause}\n" if cause else ""
             what = f"refused: {str(error).splitlines()[0]}" if refused else "went away"
             gone = f"Prefect's server ({address}) {what}. What was computed is in the store: the same command continues"
+            display.stop()
             sys.stdout.flush()
             os._exit(complain(f"{said}{gone} from here, and ends in seconds if all of it was."))
         raise

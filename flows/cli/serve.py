@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
+import math
 import socket
 
 from clepdg.errors import ConfigError
-from clepdg_flows.cli.parser import Commands, add_command
+from clepdg_flows.cli.parser import Commands, add_command, number
 from clepdg_flows.cli.registry import registry_settings
 
 HOST = "127.0.0.1"
@@ -17,18 +18,20 @@ def add_serve_command(commands: Commands) -> None:
     serve = add_command(commands, "serve", serve_command, what, "clep-dg serve --preset demo --port 5001")
     serve.add_argument("--preset", default="open", help="demo: the classifier of the demo (default: open)")
     serve.add_argument("--version", help="number or alias of a registered version (default: champion)")
-    serve.add_argument("--port", type=int, default=5001, help="default: 5001")
-    limits = (("megabytes", 64.0, "of a request"), ("files", 100, "of a request"), ("seconds", 60.0, "of a file"))
-    for name, default, of in limits:
+    port = number(int, 0, 65535, "0 to 65535; 0: a free one")
+    serve.add_argument("--port", type=port, default=5001, help="default: 5001")
+    limits = (
+        ("megabytes", 64.0, "of a request", number(float, 0.001, 100_000, "megabytes, 0.001 to 100000")),
+        ("files", 100, "of a request", number(int, 1, math.inf, "a whole number, 1 or more")),
+        ("seconds", 60.0, "of a file", number(float, 0.2, 3600, "seconds, 0.2 to 3600")),
+    )
+    for name, default, of, kind in limits:
         text = f"most {name} {of} (default: {default:g})"
-        serve.add_argument(f"--max-{name}", type=type(default), default=default, metavar="N", help=text)
+        serve.add_argument(f"--max-{name}", type=kind, default=default, metavar="N", help=text)
 
 
 def serve_command(options: argparse.Namespace) -> None:
     """Answer requests until Ctrl-C."""
-    if options.max_megabytes <= 0 or options.max_files < 1 or not 0.2 <= options.max_seconds <= 3600:
-        got = f"{options.max_megabytes:g} MB, {options.max_files} files, {options.max_seconds:g} s"
-        raise ConfigError("These limits admit nothing, or too much.", got=got, expected="seconds: 0.2 to 3600")
     settings = registry_settings(options.preset)
     with _bound(options.port) as listening:
         import uvicorn
@@ -51,7 +54,7 @@ def _bound(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
         raise ConfigError("This port can't be used.", got=error, where=f"--port {port}", do="give another") from error
     return listening

@@ -1,68 +1,132 @@
-"""Display of a run on a terminal: progress bars, a line for each group of stages, and the result."""
+"""Print a run on a terminal: a line for each group of stages that ended, and the result."""
 
 import os
 import shlex
 import shutil
 import sys
-import time
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from itertools import groupby, islice
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from clepdg_flows.run.progress import describe, in_bytes, since_first
 from clepdg_tasks.engine.node import Node, Outcome
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
 
+if TYPE_CHECKING:
+    from clepdg_flows.run.display import Display
+
 Ended = list[tuple[Node, Outcome]]
+NOTES = 2  # of a line each; more are counted
 
 
 def print_result(
-    result: dict[str, Any], ended: Ended, arguments: Arguments, settings: Settings, seconds: float
+    result: dict[str, Any],
+    ended: Ended,
+    arguments: Arguments,
+    settings: Settings,
+    seconds: float,
+    *,
+    full: bool = False,
 ) -> str | None:
     """Print the results of a run, where they are, and a command to try next.
+
+    Args:
+        full: all tables; else a summary, in all at most 30 lines on a terminal of 80 columns.
 
     Returns:
         The path of the report's page, or None where the run made none.
     """
-    from clepdg_tasks.tracking.client import where_to_view
-
     store = settings.open_store()
-    stages = "stage" if result["computed"] == 1 else "stages"
-    print(f"\n{result['computed']} {stages} computed, {result['reused']} reused, in {seconds:.0f} s.")
-    for note in [*result["notes"], *_incomplete(ended, store)]:
-        print(note)
     report = next((outcome.record for node, outcome in ended if node.stage == "report"), None)
+    short = report is not None and not full
+    print(f"\n{_counted(result['computed'], result['reused'])}, in {seconds:.0f} s.")
+    notes = [*result["notes"], *_incomplete(ended, store, place=not short)]
+    for note in _short(notes) if short else notes:
+        print(note)
     if report is None:
         return None
+    page = settings.home / "report.html"
     folder = store.local(report.stage, report.key)
-    print("\n" + (folder / "table.txt").read_text())
-    print(f"report   {folder / 'report.html'}")
-    print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
-    print(f"MLflow   {where_to_view(settings)}")
+    _print_report(folder, page if page.exists() else folder / "report.html", full=full)
+    if full:
+        from clepdg_tasks.tracking.client import where_to_view
+
+        print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
+        print(f"MLflow   {where_to_view(settings)}")
+    print(f"next     {_next(ended, arguments, store)}")
+    return str(page)
+
+
+def _print_report(folder: Path, page: Path, *, full: bool) -> None:
+    """Print a report's table or summary, and where its page is."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from clepdg.report.summary import BEST, WARNING
+
+    console = Console(highlight=False, soft_wrap=True)
+    print()
+    for line in (folder / ("table.txt" if full else "summary.txt")).read_text(encoding="utf-8").splitlines():
+        style = (
+            ""
+            if full
+            else "bold"
+            if line.startswith(BEST) and "[" in line
+            else "yellow"
+            if line.startswith(WARNING)
+            else ""
+        )
+        console.print(Text(line, style))
+    console.print(Text.assemble("\nreport   ", (_from_here(page), f"link {page.as_uri()}")))
+
+
+def _counted(computed: int, reused: int) -> str:
+    if not computed:
+        return f"{reused} {'stage' if reused == 1 else 'stages'} up to date"
+    return f"{computed} {'stage' if computed == 1 else 'stages'} computed, {reused} reused"
+
+
+def _short(notes: Sequence[str]) -> Iterator[str]:
+    """Yield the first notes in full, and count the others."""
+    from clepdg.report.summary import WIDTH
+
+    shown = [textwrap.wrap(note, WIDTH, max_lines=1) for note in notes[:NOTES]]
+    yield from (line for lines in shown for line in lines)
+    if len(notes) > NOTES:
+        yield f"{len(notes) - NOTES} more notes: --table full"
+
+
+def _from_here(path: Path) -> str:
+    """Return a path, relative where it lies below the working folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _next(ended: Ended, arguments: Arguments, store: Store) -> str:
+    """Return a command to try next."""
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any((node.fold, node.tags.get("row")) == (SUPERVISED, MAIN_ROW) for node, _ in ended)
     command = f"predict{preset} {shlex.quote(_an_utterance(ended, store))}" if champion else f"compare{preset}"
     activate = (
         "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
     )
-    print(f"next     {activate}clep-dg {command}")
-    return str(folder / "report.html")
+    return f"{activate}clep-dg {command}"
 
 
-def _incomplete(ended: Ended, store: Store) -> Iterator[str]:
+def _incomplete(ended: Ended, store: Store, *, place: bool) -> Iterator[str]:
     """Yield a line for each corpus that is partial, altered or quarantined."""
     for record in (outcome.record for node, outcome in ended if node.stage == "index"):
         if _is_incomplete(record):
-            place = store.address(record.stage, record.key)
-            yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
+            see = f": see quarantine.parquet and quality.png in {store.address(record.stage, record.key)}"
+            yield f"{record.name:8s} {_counts(record)}{see if place else ''}"
 
 
 def _is_incomplete(record: Record) -> bool:
@@ -91,7 +155,7 @@ def _an_utterance(ended: Ended, store: Store) -> str:
         paths = sorted(root(folder).rglob("*.wav")) if folder else ()
         found = next((path for path in paths if not path.name.startswith(".")), None)
         if found:
-            return str(found)
+            return _from_here(found)
     return "FILE.wav"
 
 
@@ -103,83 +167,58 @@ def by_reason(items: Iterable[tuple[tuple[str, str], str]]) -> Iterator[tuple[st
     """
     for (stage, reason), group in groupby(items, key=lambda item: (item[0][0], item[1])):
         names = [name for (_, name), _ in group]
-        yield (
-            stage,
-            names[0] if len(names) == 1 else f"{os.path.commonprefix(names)}* ({len(names)})",
-            reason,
-            len(names),
-        )
+        yield (stage, named(names), reason, len(names))
 
 
-def show(ended: Ended) -> Any:
+def named(names: Sequence[str], fold: str | None = None) -> str:
+    """Return names in short: the only one, else a fold or what they share."""
+    return names[0] if len(names) == 1 else f"{fold or os.path.commonprefix(names) + '*'} ({len(names)})"
+
+
+def show(ended: Ended, display: "Display", stages: int) -> Any:
     """Return the display of a run on a terminal.
 
     Args:
         ended: receives the nodes that ended, with their outcomes.
+        display: that is open.
+        stages: of the run, in all.
     """
     from clepdg_flows.run.run import Show
 
-    def of_node(node: Any, reason: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        return bar(node.stage, node.name)
-
     def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
         ended.extend(outcomes)
-
-        def said(pair: tuple[Any, Any]) -> str:
-            node, outcome = pair
-            return f"{outcome.reason}; {_counts(outcome.record)}" if node.stage == "index" else str(outcome.reason)
-
-        computed = [pair for pair in outcomes if not pair[1].reused]
-        ends = iter(outcome.seconds for _, outcome in computed)
-        for stage, names, reason, count in by_reason([((p[0].stage, p[0].name), said(p)) for p in computed]):
-            each = " each" if count > 1 and stage == "index" else ""
-            _write(f"{stage:17s} {names:44s} {sum(islice(ends, count)):7.1f} s  {reason}{each}")
+        display.whole("stages", len(ended), stages)
+        for line in _ended([pair for pair in outcomes if not pair[1].reused], display):
+            display.say(line)
 
     def failed(node: Any, message: str) -> None:
-        _write(f"{node.stage:17s} {node.name:44s}  FAILED  {message.splitlines()[0]}")
+        display.say(f"{node.stage:17s} {node.name:38s}  FAILED  {message.splitlines()[0]}")
 
-    return Show(bar=of_node, done=done, failed=failed, say=_write)
+    display.whole("stages", 0, stages)
+    return Show(bar=lambda node, reason: display.bar(node.stage, node.name), done=done, failed=failed, say=display.say)
+
+
+def _ended(computed: Sequence[tuple[Any, Any]], display: "Display") -> Iterator[str]:
+    """Yield a line for stages of one kind and fold that were computed.
+
+    Corpora whose index has other counts than its neighbour's have lines of their own.
+    """
+    counts = {node.name: f"; {_counts(outcome.record)}" for node, outcome in computed if node.stage == "index"}
+    for (stage, counted), group in groupby(computed, key=lambda pair: (pair[0].stage, counts.get(pair[0].name, ""))):
+        pairs = list(group)
+        reasons = list(dict.fromkeys(outcome.reason for _, outcome in pairs))
+        others = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        names = named([node.name for node, _ in pairs], getattr(pairs[0][0], "fold", None))
+        seconds = display.seconds([f"{stage}/{node.name}" for node, _ in pairs])
+        seconds = sum(outcome.seconds for _, outcome in pairs) if seconds is None else seconds
+        each = " each" if counted and len(pairs) > 1 else ""
+        yield f"{stage:17s} {names:38s} {seconds:7.1f} s  {reasons[0]}{others}{counted}{each}"
 
 
 @contextmanager
 def bar(stage: str, name: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a progress function: a bar on a terminal, else a line every 30 s."""
-    if not sys.stderr.isatty():
-        yield _lines(stage, name)
-        return
-    from tqdm import tqdm
+    """Yield a progress function of one thing that a command does."""
+    from clepdg_flows.run.display import Display
 
-    unit = "B" if in_bytes(stage) else "it"
-    with tqdm(
-        desc=f"{stage} {name}", leave=False, file=sys.stderr, mininterval=0.2, unit=unit, unit_scale=in_bytes(stage)
-    ) as progress:
-
-        def update(done: int, total: int) -> None:
-            progress.total = total or None
-            if not progress.n:  # the rate counts from here
-                progress.initial = progress.n = progress.last_print_n = done
-            progress.update(done - progress.n)
-
+    with Display() as display, display.bar(stage, name) as update:
         yield update
-
-
-def _lines(stage: str, name: str, every: float = 30.0) -> Callable[[int, int], None]:
-    last, since = time.monotonic(), since_first()
-
-    def update(done: int, total: int) -> None:
-        nonlocal last
-        lately = since(done)
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            print(f"{describe(stage, name, done, total, *lately)}\n", end="", file=sys.stderr, flush=True)
-
-    return update
-
-
-def _write(line: str) -> None:
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        tqdm.write(line)
-    else:
-        print(f"{line}\n", end="", flush=True)  # in one write: threads print at once

@@ -1,5 +1,6 @@
 """Two Prefect automations that send messages: a source changed; a run failed or shows no sign of life."""
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -36,7 +37,18 @@ def deploy_alerts(client: "httpx.Client", block: str) -> list[str]:
         ConfigError: there is no such block, or it sends no messages.
         httpx.HTTPError: the server does not answer.
     """
-    return [_deploy_one(client, automation) for automation in automations(_block_id(client, block))]
+    return [_deploy_one(client, automation) for automation in automations(find_block(client, block))]
+
+
+def check_block(block: str) -> None:
+    """Raise where a text is no name of a block, which needs no server.
+
+    Raises:
+        ConfigError: it is not TYPE/NAME.
+    """
+    if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", block):
+        expected = "TYPE/NAME, for example slack-webhook/team"
+        raise ConfigError("This is no name of a notification block.", got=block, expected=expected, where="--alerts")
 
 
 def automations(block_id: UUID) -> "list[AutomationCore]":
@@ -100,24 +112,23 @@ def _deploy_one(client: "httpx.Client", automation: "AutomationCore") -> str:
     return f"automation {automation.name}: updated{', stays switched off' if off else ''}"
 
 
-def _block_id(client: "httpx.Client", block: str) -> UUID:
+def find_block(client: "httpx.Client", block: str) -> UUID:
     """Return the id of a notification block.
 
     Raises:
         ConfigError: there is none of this name, or it sends no messages.
     """
+    check_block(block)
     kind, _, name = block.partition("/")
-    answer = ask(client, "GET", f"/block_types/slug/{kind}/block_documents/name/{name}") if kind and name else None
-    if answer is not None and answer.is_success:
+    answer = ask(client, "GET", f"/block_types/slug/{kind}/block_documents/name/{name}")
+    if answer.is_success:
         found = answer.json()
         if "notify" in found["block_schema"]["capabilities"]:
             return UUID(found["id"])
     wanted = {"block_schemas": {"block_capabilities": {"all_": ["notify"]}}}
     listed = ask(client, "POST", "/block_documents/filter", wanted).raise_for_status().json()
     raise ConfigError(
-        "There is no such notification block."
-        if answer is None or answer.is_error
-        else "This block sends no messages.",
+        "There is no such notification block." if answer.is_error else "This block sends no messages.",
         got=block,
         expected=[f"{each['block_type']['slug']}/{each['name']}" for each in listed] or "TYPE/NAME",
         where="--alerts",

@@ -59,6 +59,8 @@ def deploy_to(
     entries = deployments.read_entries(deployments.prefect_yaml())
     try:
         with api_client(url, secret) as client:
+            if alerts_by:
+                alerts.find_block(client, alerts_by)  # refused before anything is deployed
             _create_pools(client, close=ours)
             lines = deployments.deploy(client, entries, force=force)
             return lines + (alerts.deploy_alerts(client, alerts_by) if alerts_by else [])

@@ -67,8 +67,8 @@ REAL = ("run", "--backbone", "micro", "--corpora", "ravdess,tess")
         (("status", "--preset", "full"), ("full", "demo, open")),
         ((*REAL, "--source", "tess=no.zip", "--source", "ravdess=."), ("no.zip",)),
         (("status", *REAL[1:], "--source", "tess=no.zip", "--source", "ravdess=nor.zip"), ("/no.zip", "/nor.zip")),
-        (("run", "--corpora", ","), ("names nothing",)),
-        (("run", "--folds", "supervised,supervised"), ("a name twice",)),
+        (("run", "--corpora", ","), ("--corpora can't have this value", "at least one name")),
+        (("run", "--folds", "supervised,supervised"), ("got: supervised,supervised", "none twice")),
         (("run", "--corpora", "tess,emodb", "--source", "tess=a", "--source", "tess=b"), ("twice", "tess")),
         (("run", "--corpora", "tess,emodb", "--backbone", "no/such/folder"), ("no/such/folder", "no such folder")),
         (("run", "--preset", "demo", "--set", "rows=encoder"), ("encoder.name",)),
@@ -114,12 +114,50 @@ def test_a_typo_is_answered_with_the_nearest_name(capsys, argv, meant, listed):
 
 
 @pytest.mark.parametrize(
-    "argv", [(), ("run", "demo"), ("predict",), ("run", "--preset"), ("promote", "--why", "x", "y")]
+    ("argv", "words"),
+    [
+        ((), ("A command is missing",)),
+        (("run", "demo"), ("Nothing is expected", "demo")),
+        (("predict",), ("An argument is missing.", "expected: FILE")),
+        (("run", "--preset"), ("--preset needs a value.", "expected: one argument")),
+        (("run", "--set"), ("--set needs a value.",)),
+        (("run", "--json=3"), ("--json takes no value.", "got: 3")),
+        (("run", "--re"), ("An option is short for several.", "got: --re", "expected: --redo, --refresh")),
+        (("promote", "--why", "x", "y"), ("version can't have this value.", "got: y", "expected: a version's number")),
+        (("promote", "0", "--why", "x"), ("version can't have this value.", "got: 0")),
+        (("serve", "--max-files", "abc"), ("--max-files can't", "got: abc", "expected: a whole number, 1 or more")),
+        (("serve", "--max-files", "0"), ("--max-files can't", "got: 0")),
+        (("serve", "--max-megabytes", "nan"), ("--max-megabytes can't", "got: nan", "expected: megabytes")),
+        (("serve", "--max-seconds", "1e9"), ("--max-seconds can't", "expected: seconds, 0.2 to 3600")),
+        (("serve", "--port", "70000"), ("--port can't", "got: 70000", "expected: 0 to 65535")),
+    ],
 )
-def test_faults_of_the_parser_look_like_all_others(capsys, argv):
+def test_faults_of_the_parser_look_like_all_others(capsys, argv, words):
     text = complaint(capsys, *argv)
     assert text.startswith("clep-dg: ") and "--help shows how it is called" in text
-    assert "usage:" not in text
+    assert all(word in text for word in words), text
+    assert "usage:" not in text and "argument -" not in text and "invalid" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("deploy", "--alerts", "x"), ("no name of a notification block", "got: x", "TYPE/NAME")),
+        (("compare", "one"), ("VERSION can't have this value", "got: one", "a version's number, or champion")),
+        (("compare", "1", "2", "3"), ("Two versions can be compared", "1, 2, 3")),
+        (("promote", "1", "--why", " "), ("needs a reason", "--why")),
+        (("compare", "--preset", "full"), ("no such preset",)),
+        (("serve", "--preset", "full"), ("no such preset",)),
+        (("predict", "--emotions", "sad", "a.wav"), ("no emotions to choose from",)),
+        (("predict", "--segments", "x", "a.wav"), ("can't be cut like this",)),
+        (("export", "1", "new", "--push", "x"), ("no repository of this name",)),
+    ],
+)
+def test_arguments_are_checked_before_servers_are_asked(capsys, monkeypatch, argv, words):
+    monkeypatch.setenv("CLEPDG_TRACKING_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    text = complaint(capsys, *argv)
+    assert all(word in text for word in words) and "does not answer" not in text, text
 
 
 def test_the_version_is_printed(capsys):

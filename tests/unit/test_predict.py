@@ -4,6 +4,7 @@ import argparse
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,9 +146,12 @@ def test_folders_patterns_and_stdin_name_files(files, tmp_path, monkeypatch):
         monkeypatch.setattr("sys.stdin", given)
         assert predict.find_audio(["-"]) == names[:2]
     (tmp_path / "empty").mkdir()
-    for nothing in (tmp_path / "empty", tmp_path / "*.mp3"):
-        with pytest.raises(ConfigError, match="There is no audio"):
-            predict.find_audio([str(nothing)])
+    for nothing in (f"{tmp_path}/empty", f"{tmp_path}/*.mp3"):
+        with pytest.raises(ConfigError, match=rf"(?s)There is no audio.*{re.escape(nothing)}.*\.wav"):
+            predict.find_audio([nothing])
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO()))
+    with pytest.raises(ConfigError, match=r"(?s)There is no audio: no path came.*a path a line.*\.wav.*stdin"):
+        predict.find_audio(["-"])
 
 
 @pytest.mark.parametrize(
@@ -181,14 +185,29 @@ def test_two_commands_do_not_write_one_file(tmp_path):
         (("--out", "x.txt"), "--out can't be such a file"),
         (("--out", "none/x.csv"), "no such folder"),
         (("--plot", "x.png"), "one recording"),
+        (("--out", "/proc/x.csv"), "This place can't be written"),
+        (("--out", "folder.csv"), "This place can't be written"),
+        (("--segments", "fixed:1s", "--plot", "/proc/x.png"), "This place can't be written"),
+        (("--emotions", "sad"), "no emotions to choose from"),
         (("--segments", "fixed:5"), "can't be cut"),
         (("--segments", "fixed:5s/6s"), "can't be cut"),
         (("--segments", "fixed:0.1s"), "can't be cut"),
     ],
 )
-def test_options_that_can_not_be_meant_are_refused(run, files, capsys, words, what):
+def test_options_that_can_not_be_meant_are_refused(run, files, capsys, tmp_path, monkeypatch, words, what):
+    """Before any work: no model is loaded."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    monkeypatch.setattr(predict, "_load", lambda options, settings: pytest.fail("a model is loaded"))
     assert run(files[0], *words) == 2
-    assert what in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert what in said and "continues" not in said
+
+
+def test_one_file_is_not_two(run, tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"")
+    assert run(tmp_path / "a.wav") == 1
+    assert "1 of 1 file can't be used." in capsys.readouterr().err
 
 
 def test_a_recording_is_cut_into_pieces_without_silence():
