@@ -6,7 +6,9 @@ of the runs, even where the clock was set back.
 
 import calendar
 import contextlib
+import json
 import logging
+import shlex
 import threading
 import time
 import uuid
@@ -61,6 +63,27 @@ def run_name(given: Mapping[str, Any], deployment: str | None = None) -> str:
     name = f"{given['preset']}: {part}" if part else str(given["preset"])
     name = f"{name}, until {given['until']}" if given.get("until") and not part else name
     return f"{deployment}, {name}" if deployment else name
+
+
+def as_command(arguments: Arguments) -> str:
+    """Return the command line that asks for the same run."""
+    words = ["clep-dg", "run", "--preset", arguments.preset]
+    for option in ("backbone", "corpora", "folds", "until"):
+        if value := getattr(arguments, option):
+            words += [f"--{option}", value if isinstance(value, str) else ",".join(value)]
+    words += [word for corpus, place in arguments.sources.items() for word in ("--source", f"{corpus}={place}")]
+    words += ["--allow-partial"] if arguments.allow_partial else []
+    words += [word for name, value in arguments.overrides.items() for word in ("--set", f"{name}={as_text(value)}")]
+    return shlex.join(words)
+
+
+def as_text(value: object) -> str:
+    """Return a setting's value as --set takes it."""
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    if isinstance(value, list | tuple) and value and not any("," in str(each) for each in value):
+        return ",".join(map(as_text, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list | tuple) else str(value)
 
 
 @dataclass
