@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,10 @@ import numpy as np
 import pytest
 
 from tests.tiers import is_slow
+
+# Keep what is compiled: else each process that tests start compiles the project's modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
 

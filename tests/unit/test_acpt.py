@@ -95,7 +95,7 @@ def test_contexts_outside_a_step_do_not_move(micro, tmp_path, monkeypatch):
 def test_each_loss_does_what_it_is_for(tmp_path):
     micro = build_micro(0)
     separate_emotions(micro, EMOTIONS, ClepConfig(), seed=0)  # an untrained model's texts are nearly the same
-    config = AcptConfig(contexts=8, tokens=2, epochs=60, batch_size=8)
+    config = AcptConfig(contexts=8, tokens=2, epochs=30, batch_size=8)
     _, random = fit(micro, replace(config, method="random"), tmp_path / "random")
     _, spread = fit(micro, replace(config, content_weight=0.0), tmp_path / "spread")
     _, agreeing = fit(micro, replace(config, diversity_weight=0.0), tmp_path / "agreeing")

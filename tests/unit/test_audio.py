@@ -6,6 +6,7 @@ import torch
 
 from clepdg.audio import frontend, io
 from clepdg.audio.frontend import LAION_FRONT_END, MICRO_FRONT_END
+from clepdg.audio.statistics import log_mel_statistics
 from clepdg.errors import IndexingError
 
 
@@ -86,8 +87,8 @@ def test_micro_repeats_and_cuts_and_normalises(tone):
 def test_crop_is_one_window_of_the_waveform(tone):
     waveform = tone(12.0, 16000)
     cut = frontend.crop(waveform, 16000, MICRO_FRONT_END, 0.5)
-    places = np.lib.stride_tricks.sliding_window_view(waveform, len(cut))
-    assert (places == cut).all(axis=1).any()
+    starts = np.flatnonzero(waveform[: len(waveform) - len(cut) + 1] == cut[0])
+    assert any(np.array_equal(waveform[start : start + len(cut)], cut) for start in starts)
     assert len(frontend.crop(waveform[:500], 16000, MICRO_FRONT_END, 0.5)) == 64000
 
 
@@ -116,6 +117,6 @@ def test_what_is_no_audio_is_named(tmp_path):
 
 
 def test_statistics_of_very_short_audio_are_finite():
-    features = frontend.log_mel_statistics(np.full(300, 0.1, dtype=np.float32), 16000)
+    features = log_mel_statistics(np.full(300, 0.1, dtype=np.float32), 16000)
     assert features.shape == (256,)
     assert np.isfinite(features).all()
