@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH: Final = 80  # columns
-LINES: Final = 22  # at most; `clep-dg run` has a few of its own, and ends with at most 30
+LINES: Final = 19  # at most; `clep-dg run` has a few of its own, and ends with at most 30
 SENTENCES: Final = 3  # of the verdict
 MAIN_ROWS: Final = (
     FLOOR,
-    "clap-zero-shot",
     "clep-zero-shot",
     "encoder-probe",
     "clep-probe",
@@ -29,6 +28,7 @@ MAIN_ROWS: Final = (
     MAIN_ROW,
 )
 BEST: Final = "* "  # before the best method
+WARNING: Final = "! "
 FULL: Final = "--table full"  # of clep-dg run
 
 Column = dict[str, tuple[float, float, float]]  # row -> UAR and its interval
@@ -48,13 +48,17 @@ def summary(
         facts: what was run, as in `write_report`.
         confidence: of the intervals.
     """
-    warned = [line for each in warnings(cells, facts) for line in textwrap.wrap(f"! {each}", WIDTH, max_lines=2)]
+    warned = [line for each in warnings(cells, facts) for line in textwrap.wrap(WARNING + each, WIDTH, max_lines=2)]
     table = list(_table(cells, rows, headline, confidence))
     verdict: list[str] = []
+    where = headline.sentences[0].partition(": ")[0] if headline.sentences else ""
     for sentence in headline.sentences[:SENTENCES]:
-        lines = textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
-        if len(warned) + len(verdict) + len(lines) + len(table) + 2 <= LINES:
-            verdict += lines
+        if not sentence.startswith(f"{where}: "):
+            break  # of other targets
+        said = textwrap.wrap(f"- {sentence.removeprefix(f'{where}: ')}", WIDTH, subsequent_indent="  ")
+        lines = [*verdict, *said] if verdict else [f"{where}:", *said]
+        if len(warned) + len(lines) + len(table) + 2 <= LINES:
+            verdict = lines
     return "\n\n".join("\n".join(part) for part in (warned, verdict, table) if part) + "\n"
 
 

@@ -13,8 +13,13 @@ def describe(stage: str, name: str, done: int, total: int, lately: int, seconds:
     Args:
         lately: bytes or items done in the last `seconds`.
     """
+    return f"{stage} {name}: {describe_done(stage, done, total, lately, seconds)}"
+
+
+def describe_done(stage: str, done: int, total: int, lately: int, seconds: float) -> str:
+    """Return how much of a stage is done, and the rate, as `describe`."""
     whole = f" of {_amount(stage, total)}" if total else ""
-    return f"{stage} {name}: {_amount(stage, done)}{whole}{_rate(stage, lately, seconds)}"
+    return f"{_amount(stage, done)}{whole}{_rate(stage, lately, seconds)}"
 
 
 def since_first() -> Callable[[int], tuple[int, float]]:

@@ -11,7 +11,7 @@ from clepdg.report.headline import Headline
 from clepdg.report.summary import LINES, WIDTH, summary
 
 NAMES = {name: row.title for name, row in ROWS.items()}
-LONG = "a sentence of a verdict with a lot of words in it, .933 against .377, +.557 [+.494, +.619] over targets, "
+SAID = "5 left-out targets, clean: A beats B, .933 against .377, +.557 [+.494, +.619] over targets, " * 2
 WHOLE, PART = {"differs from the whole corpus": "no"}, {"differs from the whole corpus": "24 of 100"}
 
 
@@ -46,12 +46,14 @@ def written(of: pd.DataFrame, headline: Headline | None = None, corpora: dict[st
 
 def test_means_over_targets_stand_beside_those_of_fold_supervised() -> None:
     headline = Headline(
-        sentences=[LONG * 2] * 12, records=[*means("5 left-out targets"), *means("5 supervised corpora")]
+        sentences=[SAID, SAID, "2 supervised: C"] * 4,
+        records=[*means("5 left-out targets"), *means("5 supervised corpora")],
     )
     lines = written(cells("supervised", "leave-out-tess", "leave-out-emodb"), headline, {"tess": PART, "emodb": PART})
     assert lines[0] == "! Not the whole corpora, or altered ones: tess, emodb."
     assert lines[1].startswith("! Intervals are conditional on one CLEP")
-    assert lines[3].startswith("- a sentence")
+    assert lines[3] == "5 left-out targets, clean:" and lines[4].startswith("- A beats B")
+    assert sum(line.startswith("- ") for line in lines) == 1  # the second has no room
     header = next(line for line in lines if line.startswith("UAR [95%], chance .250"))
     assert header.endswith("5 left-out targets  5 supervised corpora")
     place = list(NAMES).index("text-acpt")

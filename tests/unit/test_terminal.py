@@ -1,4 +1,4 @@
-"""Protects what a run tells of an incomplete corpus on a terminal: how much is there, and where its faults lie."""
+"""Protects what a run prints: short, its table and where all is, and what is incomplete or stopped."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ import pytest
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg_flows.cli.terminal import print_result, show
+from clepdg_flows.run.display import Display
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import load_settings
 
@@ -39,7 +40,7 @@ def record(figures: dict[str, Any], key: str = "0" * 64) -> Record:
 
 def test_the_line_of_stage_index_counts_what_is_kept_and_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = SimpleNamespace(record=record(FEWER), reused=False, reason="new", seconds=1.0)
-    show([]).done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
+    show([], Display(), 1).done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
     assert "new; 357 of 535 utterances, 3 quarantined" in capsys.readouterr().out
 
 
