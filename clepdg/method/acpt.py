@@ -106,7 +106,7 @@ def fit(
 
     Args:
         emotions: the source corpora's canonical emotions (N,).
-        folder: where checkpoints are saved.
+        folder: where checkpoints and the training's curve are saved.
 
     Raises:
         BackboneError: a template holds words that the backbone does not know.
@@ -138,7 +138,7 @@ def fit(
             total = config.diversity_weight * diversity + config.content_weight * consistency
             return total, {"diversity_loss": diversity.item(), "content_loss": consistency.item()}
 
-        Training(
+        training = Training(
             tensors={f"context.{index:05d}": v for index, v in enumerate(vectors)},
             optimiser=optimiser,
             loss=loss,
@@ -148,7 +148,9 @@ def fit(
             checkpointing=checkpointing,
             checkpoint_multiple=every,
             reporting=reporting,
-        ).run()
+        )
+        training.run()
+        training.curve.write(folder)
     learned = torch.stack([v.detach() for v in vectors])
     return learned, context_figures(clap, learned, context_prompts, joint_prompts, content)
 

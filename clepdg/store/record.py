@@ -51,6 +51,10 @@ class Record:
             alone (for example "learning": train and validation only).
         figures: numbers that checks and tables read without opening the output.
         files: relative path -> (bytes, sha256), for integrity checks only.
+        seconds: of wall time.
+        cpu_seconds: of CPU, children included; None: not measured, or other stages were computed beside it.
+        device: that computed it; "": not recorded.
+        peak_bytes: most memory that tensors took on a GPU; None: no GPU, or not measured.
         attempt: the folder of a remote store that holds the files; empty in a local store.
     """
 
@@ -64,6 +68,9 @@ class Record:
     figures: dict[str, Any]
     files: dict[str, tuple[int, str]]
     seconds: float
+    cpu_seconds: float | None = None
+    device: str = ""
+    peak_bytes: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
     attempt: str = ""
@@ -150,7 +157,7 @@ def _as_record(raw: Any, stage: str, key: str) -> Record | str:
 
 
 def _well_formed(record: Record) -> bool:
-    texts = (record.stage, record.name, record.key, record.attempt)
+    texts = (record.stage, record.name, record.key, record.attempt, record.device)
     named = (record.inputs, record.digests, record.versions)
     return (
         all(isinstance(text, str) for text in texts)
@@ -159,6 +166,8 @@ def _well_formed(record: Record) -> bool:
         and "content" in record.digests
         and isinstance(record.version, int)
         and isinstance(record.seconds, int | float)
+        and isinstance(record.cpu_seconds, int | float | None)
+        and isinstance(record.peak_bytes, int | None)
         and re.fullmatch(r"[\w-]*", record.attempt) is not None
         and all(_is_file(name, *facts) for name, facts in record.files.items())
     )

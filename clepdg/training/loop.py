@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.errors import ClepError, StoreError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
+from clepdg.training.curve import Curve
 
 log = logging.getLogger("clepdg")
 
@@ -61,6 +62,7 @@ class Training:
         validate: called with the number of steps done and `memory` every `validate_every` steps; returns the new
             `memory`.
         memory: JSON that `validate` keeps between calls; saved in the checkpoint.
+        curve: course of the loss and of its metrics; saved in the checkpoint.
     """
 
     tensors: Mapping[str, Tensor]
@@ -78,6 +80,7 @@ class Training:
     validate_every: int = 1 << 62
     memory: dict[str, Any] = field(default_factory=dict)
     reporting: Reporting = field(default_factory=Reporting)
+    curve: Curve = field(default_factory=Curve)
 
     def run(self) -> dict[str, Any]:
         """Train from the last checkpoint, or from the start; return `memory`.
@@ -106,8 +109,10 @@ class Training:
             self.optimiser.step()
             self.after_step()
             done = step + 1
+            metrics = {"loss": loss.item(), **metrics}
+            self.curve.add(step, self.steps, metrics)
             if step % 10 == 0 or done == self.steps:
-                self.reporting.log_metrics({"loss": loss.item(), **metrics}, step)
+                self.reporting.log_metrics(metrics, step)
             if done % self.validate_every == 0:
                 self.memory = self.validate(done, self.memory)
             if done < self.steps and done % self.checkpoint_multiple == 0 and distributed.rank() == 0:
@@ -143,7 +148,8 @@ class Training:
             for name, value in state.items():
                 if value is not None:
                     tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
-        save_atomically(self.folder / CHECKPOINT, tensors, {"done": done, "steps": self.steps, "memory": self.memory})
+        facts = {"done": done, "steps": self.steps, "memory": self.memory, "curve": asdict(self.curve)}
+        save_atomically(self.folder / CHECKPOINT, tensors, facts)
 
     def _resume(self) -> int:
         path = self.folder / CHECKPOINT
@@ -166,6 +172,7 @@ class Training:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.memory = facts["memory"]
+        self.curve = Curve.resumed(facts.get("curve"))
         return int(facts["done"])
 
     def _fits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bool:

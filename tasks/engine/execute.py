@@ -18,6 +18,7 @@ from clepdg.hashing import plain
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_tasks.engine.node import DATA_STAGES, TRAINED, Computed, Decision, Node, Outcome, Work
+from clepdg_tasks.engine.usage import compute_measured
 from clepdg_tasks.engine.versions import VERSIONS
 from clepdg_tasks.engine.worker import WorkerProcess
 from clepdg_tasks.host.settings import Settings, resolve_device
@@ -134,6 +135,9 @@ def _compute(
                 figures=plain(computed.figures),
                 files={},
                 seconds=round(time.monotonic() - started, 3),
+                cpu_seconds=computed.cpu_seconds,
+                device=", ".join(devices),
+                peak_bytes=computed.peak_bytes,
                 versions=library_versions(),
             )
         )
@@ -174,7 +178,7 @@ def _clear(folder: Path) -> None:
 def _call(node: Node, work: Work, worker: WorkerProcess | None) -> Computed:
     """Call a stage's function, here or in a worker process."""
     if worker is None and node.ranks == 1:
-        return node.compute(work)
+        return compute_measured(node.compute, work)
     limit = work.checkpointing.limit_seconds if node.stage in TRAINED else None
     patience = None if limit is None else limit + EXTRA_SECONDS
     process = worker or WorkerProcess()

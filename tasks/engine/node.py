@@ -26,10 +26,16 @@ UNCHANGED = "same settings and inputs"  # why an output is reused
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """Return value of a stage's function: digests of its output, and figures."""
+    """Return value of a stage's function: digests of its output, and figures.
+
+    Attributes:
+        cpu_seconds: as in its record; the engine measures it, as peak_bytes.
+    """
 
     digests: Mapping[str, str]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    cpu_seconds: float | None = None
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)

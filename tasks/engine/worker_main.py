@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
 from clepdg.redaction import clean_error, scrub, scrub_logs
+from clepdg_tasks.engine.usage import compute_measured
 from clepdg_tasks.host.liveness import die_with_parent
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def serve(jobs: Connection, messages: Connection, output: Connection, parent: in
         outcome: Computed | BaseException
         try:
             sender.send("started")
-            outcome = function(replace(work, reporting=reporting))
+            outcome = compute_measured(function, replace(work, reporting=reporting))
         except Exception as error:
             outcome = picklable(error)
         sys.stdout.flush()

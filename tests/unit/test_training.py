@@ -1,5 +1,7 @@
 """Protects the training loop's checkpointing: saved by the clock, stopped in time, resumed to equal bytes."""
 
+import contextlib
+import json
 import time
 
 import pytest
@@ -9,6 +11,7 @@ from clepdg.callbacks import Checkpointing
 from clepdg.errors import ClepError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import loop
+from clepdg.training.curve import CURVE, Curve
 from clepdg.training.loop import CHECKPOINT, Training, read_checkpoint_facts
 
 
@@ -125,3 +128,24 @@ def test_the_seeds_of_steps_and_ranks_differ():
     seeds = [loop.step_seed(0, step, rank) for step in range(50) for rank in range(4)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 1 << 63 for seed in seeds)
+
+
+def test_the_course_of_a_training_is_the_same_after_a_resumption(tmp_path, ticking):
+    def curve(folder, checkpointing):
+        while True:
+            _, run = make(folder, checkpointing, steps=120)
+            with contextlib.suppress(ClepError):
+                run.run()
+                run.curve.write(folder)
+                return json.loads((folder / CURVE).read_text())
+
+    whole = curve(tmp_path / "whole", ticking(1000))
+    assert curve(tmp_path / "broken", ticking(1000, limit=7)) == whole
+    steps, losses = zip(*whole["loss"], strict=True)
+    assert steps == tuple(range(3, 121, 3))  # 40 parts of 3 steps: at most 50
+    assert len(set(losses)) == 40
+
+
+@pytest.mark.parametrize("facts", [None, [], {"counts": 3}, {"counts": [1], "sums": {"loss": ["x"]}}])
+def test_a_checkpoint_without_a_curve_begins_a_new_one(facts):
+    assert Curve.resumed(facts) == Curve()
