@@ -150,6 +150,7 @@ class Card:
     split: Split
     expected: Expected = field(default_factory=Expected)
     sources: tuple[Address, ...] = ()  # tried in this order
+    licence_allows_sharing: bool = False  # others may share short excerpts: the report then plays some
     nested: bool = False  # the archive holds archives that hold the corpus
     apply: str | None = None  # how to get the corpus where no address is open
     exclude: Texts = ()  # withdrawn <corpus>/<utterance> or <corpus>/<speaker>
