@@ -14,6 +14,7 @@ or a label set for each target, by its corpus; "supervised" is the fold whose ta
     sad = "sad"
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def name_of(setting: str | OwnLabels, targets: tuple[str, ...]) -> str:
 
 
 def content(setting: Any) -> Any:
-    """Return what a file of label sets holds; a built-in's name as it is.
+    """Return what a file of label sets or JSON holds; a built-in's name as it is.
 
     A run's arguments hold this, so that a file that changes or is elsewhere changes no run.
 
@@ -86,6 +87,11 @@ def content(setting: Any) -> Any:
     """
     if not isinstance(setting, str) or setting in LABEL_SETS:
         return setting
+    if setting.startswith("{"):  # as clep-dg status and pin print it
+        try:
+            return {NAME: "own", **json.loads(setting)}
+        except ValueError as error:
+            raise _wrong(setting) from error
     path = Path(os.path.expanduser(setting))
     if path.suffix != ".toml" and not path.is_file():
         raise _wrong(setting)

@@ -12,7 +12,7 @@ from clepdg import prompts
 from clepdg.config.label_sets import OwnLabels
 from clepdg.config.model_pins import DUAL, DUALS, LAION, local_folder, pinned_revision
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, AcptConfig, BackboneConfig, ClepConfig, Config
-from clepdg.config.validation import unknown
+from clepdg.config.validation import items_of, unknown
 from clepdg.errors import ConfigError, unknown_name
 
 
@@ -223,7 +223,7 @@ def _read(value: Any, hint: Any) -> Any:
     """
     options = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = items_of(value) if isinstance(value, str) else value
         return tuple(_read(item, options[0]) for item in items) if isinstance(items, list | tuple) else value
     if type(None) in options:  # X | None
         return None if value in (None, "none", "None", "null") else _read(value, options[0])

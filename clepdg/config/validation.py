@@ -1,5 +1,7 @@
 """Frozen dataclasses whose types and ranges pydantic checks; a value that is not valid raises a ConfigError."""
 
+import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -195,3 +197,11 @@ def _type(hint: Any, *, item: bool = False) -> str:
     if type(None) in get_args(hint):
         return f"{_type(get_args(hint)[0], item=item)}, or none"
     return TYPES.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def items_of(text: str) -> list[Any]:
+    """Return the items of a list: with commas between them, or in JSON."""
+    if text.startswith("["):
+        with contextlib.suppress(ValueError):
+            return list(json.loads(text))
+    return [*text.split(",")]

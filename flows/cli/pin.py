@@ -1,11 +1,11 @@
 """The command clep-dg pin, and what clep-dg status --refresh says."""
 
 import argparse
-import shlex
 
+from clepdg.errors import ConfigError
 from clepdg_flows.cli.parser import Commands, add_command
-from clepdg_tasks.engine import pinned
-from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.engine import last_arguments, pinned
+from clepdg_tasks.engine.run_history import Arguments, as_command, as_text
 from clepdg_tasks.host.settings import Settings, load_settings
 
 
@@ -43,26 +43,21 @@ def refresh_lines(settings: Settings) -> list[str]:
         from clepdg_flows.run.refresh import kept_defaults
 
         lines = [f"A refresh repeats run {pin.run}, pinned {pin.pinned}:", f"  {as_command(pin.arguments)}"]
-        lines += [f"  {name}={value}, as it was then" for name, value in kept_defaults(pin).items()]
+        lines += [f"  {name}={as_text(value)}, as it was then" for name, value in kept_defaults(pin).items()]
     return lines + _when(settings)
 
 
-def as_command(arguments: Arguments) -> str:
-    """Return the command line that asks for the same run."""
-    words = ["clep-dg", "run", "--preset", arguments.preset]
-    for option in ("backbone", "corpora", "folds", "until"):
-        if value := getattr(arguments, option):
-            words += [f"--{option}", value if isinstance(value, str) else ",".join(value)]
-    words += [word for corpus, place in arguments.sources.items() for word in ("--source", f"{corpus}={place}")]
-    words += ["--allow-partial"] if arguments.allow_partial else []
-    words += [word for name, value in arguments.overrides.items() for word in ("--set", f"{name}={_text(value)}")]
-    return shlex.join(words)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool | None):
-        return str(value).lower()
-    return ",".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
+def refresh_line(settings: Settings, arguments: Arguments) -> str | None:
+    """Return at a whole run's end what a refresh will run; None for a part."""
+    if not last_arguments.is_whole(arguments):
+        return None
+    try:
+        pin = pinned.pinned(settings)
+    except ConfigError as error:
+        return f"refresh  {error.what} {error.do}"
+    if pin is None:
+        return "refresh  no run is pinned: clep-dg pin lets run --refresh repeat this one"
+    return f"refresh  repeats run {pin.run} (clep-dg status --refresh)"
 
 
 def _when(settings: Settings) -> list[str]:

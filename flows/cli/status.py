@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 UP_TO_DATE, STALE, WAITS = "up to date", "stale", "depends on stale"  # states of a stage, as --json names them
 ASKED = "what these options ask for"
+LAST = "this machine's last finished run"
 OWN = {"command", "refresh", "all", "json"}  # options that choose no run
 
 
@@ -98,9 +99,15 @@ def _judged(options: argparse.Namespace, settings: Settings) -> tuple[Arguments 
         return pinned_run(read_arguments(options), settings), "the pinned run", refresh_lines(settings)
     if asked:
         return read_arguments(options), ASKED, []
-    last = last_arguments.last(settings)
-    said = [] if last else ["Nothing has been run on this machine yet. Start with: clep-dg run --preset demo"]
-    return last, "this machine's last run", said
+    from clepdg_flows.cli.pin import as_command
+
+    last, begun = last_arguments.last(settings), last_arguments.begun(settings)
+    if last is None and begun is None:
+        return None, LAST, ["Nothing has been run on this machine yet. Start with: clep-dg run --preset demo"]
+    if last is None:
+        return begun, "the last run, which has not ended or was stopped", []
+    again = "" if begun is None else as_command(begun).replace("clep-dg run", "clep-dg status", 1)
+    return last, LAST, [f"A later run has not ended or was stopped. Judge it with: {again}"] if again else []
 
 
 def judge(plan: "Plan", store: Store, redo: frozenset[str]) -> Iterator[StageStatus]:

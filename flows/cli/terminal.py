@@ -16,6 +16,7 @@ from clepdg.config.rows import MAIN_ROW
 from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
+from clepdg_flows.cli.pin import refresh_line
 from clepdg_tasks.engine.node import Node, Outcome
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
@@ -61,6 +62,8 @@ def print_result(
 
         print(f"figures  {folder / 'results.csv'}, from predictions.parquet of each evaluate in {store.url}")
         print(f"MLflow   {where_to_view(settings)}")
+    if refreshed := refresh_line(settings, arguments):
+        print(refreshed)
     print(f"next     {_next(ended, arguments, store)}")
     return str(page)
 

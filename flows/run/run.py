@@ -179,7 +179,7 @@ def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> R
     store = settings.open_store()
     log = run_history.start(store, arguments, config, part=_is_part(), notes=sources.lines)
     if not log.part:
-        last_arguments.keep(settings, arguments)
+        last_arguments.begin(settings, arguments)
     run_logger = MlflowLogger(
         settings=settings,
         preset=arguments.preset,
@@ -225,6 +225,8 @@ def close_run(run: Run) -> dict[str, Any]:
     run.run_logger.close(run.log.stages, "FAILED" if failed else "FINISHED")
     run.log.notes += tuple(run.run_logger.notes())
     run.log.write()
+    if not run.log.part:
+        last_arguments.keep(run.settings, run.log.arguments)
     if not (failed or run.log.part):
         pinned.keep(run.settings, run.log)
     expect_server()

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from clepdg_tasks.host.settings import Settings
 log = logging.getLogger("clepdg")
 
 PIN: Final = "pinned.json"  # what a refresh runs: see pinned
+BEGUN: Final = "begun.json"  # what the run was asked for that began last
 
 
 def folder(settings: Settings) -> Path:
@@ -44,8 +46,23 @@ def write(path: Path, value: Any) -> None:
 
 
 def keep(settings: Settings, arguments: Arguments) -> None:
-    """Keep a run's arguments."""
-    path = folder(settings) / f"{arguments.preset}{'' if is_whole(arguments) else '.part'}.json"
+    """Keep the arguments of a run that came to its end, also with failures."""
+    _keep(settings, arguments, f"{arguments.preset}{'' if is_whole(arguments) else '.part'}.json")
+
+
+def begin(settings: Settings, arguments: Arguments) -> None:
+    """Keep the arguments of a run that begins, and may not come to its end."""
+    _keep(settings, arguments, BEGUN)
+
+
+def begun(settings: Settings) -> Arguments | None:
+    """Return the arguments of the run that began last, if it has not ended."""
+    found, before = _read(folder(settings) / BEGUN), last(settings)
+    return None if before and found and replace(found, redo=()) == replace(before, redo=()) else found
+
+
+def _keep(settings: Settings, arguments: Arguments, name: str) -> None:
+    path = folder(settings) / name
     try:
         write(path, parameters(arguments))
     except OSError as error:
@@ -53,8 +70,10 @@ def keep(settings: Settings, arguments: Arguments) -> None:
 
 
 def last(settings: Settings) -> Arguments | None:
-    """Return the arguments of this machine's last run."""
-    files = [(path.stat().st_mtime_ns, path) for path in folder(settings).glob("*.json") if path.name != PIN]
+    """Return the arguments of this machine's last run that came to its end."""
+    files = [
+        (path.stat().st_mtime_ns, path) for path in folder(settings).glob("*.json") if path.name not in (PIN, BEGUN)
+    ]
     return next((arguments for _, path in sorted(files, reverse=True) if (arguments := _read(path)) is not None), None)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clepdg.errors import ConfigError, unknown_name
+from clepdg.errors import ConfigError, nearest
 from clepdg.hashing import read_json
 from clepdg_tasks.engine.last_arguments import PIN, folder, from_json, is_whole, write
 from clepdg_tasks.engine.run_history import Arguments, RunLog, parameters
@@ -22,6 +22,7 @@ from clepdg_tasks.host.settings import Settings
 
 logger = logging.getLogger("clepdg")
 
+LATEST: Final = 5  # runs that a message lists
 KEPT: Final = 50  # finished runs of a store
 PIN_ONE: Final = "clep-dg pin (the last finished whole run), or clep-dg pin --run RUN"
 
@@ -76,7 +77,10 @@ def pin(settings: Settings, run: str | None = None) -> Finished:
     runs = finished_runs(settings)
     chosen = next((each for each in runs if (each.whole if run is None else each.run == run)), None)
     if chosen is None and run is not None:
-        raise unknown_name("finished run of this machine", run, [each.run for each in runs], "clep-dg pin")
+        names = [each.run for each in runs]
+        listed = nearest(run, names) or names[:LATEST] or "none: no run has finished on this machine"
+        do = "clep-dg pin --run RUN, one of these; without --run it pins the last finished whole run"
+        raise ConfigError("No run of this name finished on this machine.", got=run, expected=listed, do=do)
     if chosen is None:
         do = "run one to its end, or name one of some folds or stages: clep-dg pin --run RUN"
         raise ConfigError("No whole run has finished on this machine.", got=[r.run for r in runs] or "none", do=do)

@@ -76,8 +76,12 @@ def translate_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
-        where = where_to_view(settings)
-        raise ClepError("MLflow refuses or does not answer.", got=first_line(error)[:400], where=where) from error
+        view = where_to_view(settings)
+        where = without_password(urls.redact(tracking_url(settings)))
+        do = "look at its server" if view.startswith("http") else f"look into it: {view}"
+        raise ClepError(
+            "MLflow refuses or does not answer.", got=first_line(error)[:400], where=where, do=do
+        ) from error
 
 
 def connect(settings: Settings) -> "MlflowClient":

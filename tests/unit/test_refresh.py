@@ -1,6 +1,7 @@
 """Protects what a refresh runs: the pinned run, what is given in its place, and what its parts leave."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 
 from clepdg.config import folds as folds_
+from clepdg.config import label_sets
 from clepdg.config.presets import build
 from clepdg.errors import ConfigError
 from clepdg.hashing import plain
 from clepdg.store.opening import open_store
-from clepdg_flows.cli.main import main
+from clepdg_flows.cli.main import _parser, main
+from clepdg_flows.cli.options import read_arguments
+from clepdg_flows.cli.pin import as_command, refresh_line
 from clepdg_flows.graph.pipeline import graph
 from clepdg_flows.run import fan_out, refresh
 from clepdg_flows.run.plan import configure, make_plan
@@ -84,6 +88,63 @@ def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(settings: Sett
     with pytest.raises(ConfigError, match=name):
         pinned.pin(settings, f"{name}x")
     assert pinned.pinned(settings) is None
+
+
+def test_the_latest_runs_are_listed_where_none_is_near(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="(?s)got: x.*expected: none: no run has finished"):
+        pinned.pin(settings, "x")
+    names = ran(settings, *[WHOLE] * 7)
+    with pytest.raises(ConfigError) as refused:
+        pinned.pin(settings, "x")
+    assert refused.value.expected == tuple(reversed(names))[:5] and "clep-dg pin --run RUN" in str(refused.value)
+
+
+def test_a_run_that_did_not_end_is_not_the_state_of_things(settings: Settings, capsys: Any) -> None:
+    """Status judges what ended, and names what did not."""
+    last_arguments.begin(settings, replace(DEMO, overrides={"clep.epochs": 9}))
+    main(["status"])
+    alone = capsys.readouterr().out
+    assert "clep.epochs=9" in alone and "the last run, which has not ended or was stopped" in alone
+    ran(settings, DEMO)
+    main(["status"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        "A later run has not ended or was stopped. Judge it with: clep-dg status --preset demo --set clep.epochs=9"
+    )
+    assert "this machine's last finished run: clep-dg run --preset demo --set clep.epochs=3" in said[-1]
+    last_arguments.begin(settings, DEMO)
+    main(["status"])
+    assert "A later run" not in capsys.readouterr().out
+
+
+def test_a_printed_command_can_be_pasted(settings: Settings, tmp_path: Path) -> None:
+    """Also with label sets of a file, and with texts that hold commas."""
+    (tmp_path / "mine.toml").write_text('angry = ["angry"]\nglad = ["happy", "excited"]\n')
+    given = replace(
+        DEMO,
+        overrides={
+            "text.label_set": label_sets.content(str(tmp_path / "mine.toml")),
+            "text.content_templates": ["a {emotion} voice, close", "a {emotion} voice"],
+            "evaluate.conditions": ["white-10dB", "room-long"],
+            "evaluate.noise_folder": None,
+        },
+    )
+    (tmp_path / "mine.toml").unlink()
+    words = shlex.split(as_command(given))
+    assert words[:2] == ["clep-dg", "run"]
+    again = read_arguments(_parser().parse_args(words[1:]))
+    assert configure(again) == configure(given)
+    assert "evaluate.conditions=white-10dB,room-long" in words
+
+
+def test_the_end_of_a_run_says_what_is_refreshed(settings: Settings) -> None:
+    (name,) = ran(settings, DEMO)
+    assert refresh_line(settings, DEMO) == (
+        "refresh  no run is pinned: clep-dg pin lets run --refresh repeat this one"
+    )
+    pinned.pin(settings)
+    assert refresh_line(settings, DEMO) == f"refresh  repeats run {name} (clep-dg status --refresh)"
+    assert refresh_line(settings, PART) is None
 
 
 def test_another_preset_than_the_pinned_one_is_refused(settings: Settings) -> None:
