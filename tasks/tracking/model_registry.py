@@ -1,6 +1,7 @@
 """Register a model version per stage key in MLflow, and load classifiers."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -174,6 +175,10 @@ def _stored_parts(settings: Settings, preset: str, version: str | None) -> tuple
             do=f"clep-dg compare --preset {preset} lists the versions",
         )
     run = run_history.read(store, tags.get("run", "-")) or {"stages": {}}
+    if (made_by := run.get("config", {}).get("preset", preset)) != preset:  # all but the demo share one registry
+        logging.getLogger("clepdg").warning(
+            "%s is of preset %s, not %s: clep-dg compare --preset %s lists others", where, made_by, preset, preset
+        )
     clep = run["stages"].get(f"clep/{tags.get('model')}", {}).get("key")
     folders = []
     for stage, key in (("clep", clep), ("classifier", tags.get("stage_key"))):

@@ -19,6 +19,7 @@ from clepdg.errors import ClepError, ConfigError, StoreError
 from clepdg.method.heads import Head
 from clepdg.store.record import Record
 from clepdg_flows.cli import main as cli
+from clepdg_flows.cli import registry
 from clepdg_tasks.host.settings import Settings, load_settings
 from clepdg_tasks.host.sqlite import check_mlflow_database, mlflow_database
 from clepdg_tasks.tracking import model_registry
@@ -126,6 +127,17 @@ def test_the_model_is_that_of_the_store(settings, speech, micro):
     found = [clepdg.load_classifier(name, preset="demo").predict(speech) for name in ("champion", number)]
     pd.testing.assert_frame_equal(*found)
     assert list(found[0].columns) == ["emotion", "angry", "happy"]
+
+
+def test_a_champion_of_another_preset_answers_with_a_warning(settings, caplog, monkeypatch):
+    register(settings, TAGS)
+    read = model_registry.run_history.read
+    for made_by, warned in (("demo", False), ("speech", True)):
+        caplog.clear()
+        made = lambda *asked, by=made_by: {**read(*asked), "config": {"preset": by}}  # noqa: E731
+        monkeypatch.setattr(model_registry.run_history, "read", made)
+        model_registry.load_classifier(load_settings(), "demo")
+        assert ("is of preset speech, not demo" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(
@@ -238,3 +250,12 @@ def test_a_version_is_found_on_a_server(settings, monkeypatch, status, finds):
     assert (found is not None) == finds
     if found:
         assert (found.version, found.tags) == ("3", {"run": "a-run"})
+
+
+@pytest.mark.parametrize("variable", ["TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"])
+def test_commands_show_no_bars_of_transformers(settings, monkeypatch, variable):
+    monkeypatch.setenv(variable, "")
+    monkeypatch.delenv(variable)
+    monkeypatch.setattr(registry, "load_settings", lambda: settings)
+    registry.registry_settings("demo")
+    assert os.environ[variable] in ("error", "1")
