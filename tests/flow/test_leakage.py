@@ -122,7 +122,14 @@ def clean(tmp_path_factory) -> tuple[Runner, dict[str, tuple[Record, bool]]]:
     return runner, runner.run()
 
 
-@pytest.mark.parametrize("poison", [poison_labels, poison_audio, add_and_remove, duplicate, "copy_sources"])
+ALL_BUT_COPIES = (poison_audio, add_and_remove, duplicate, poison_labels)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [*((each,) for each in ALL_BUT_COPIES), ALL_BUT_COPIES, ()],
+    ids=lambda each: "-".join(one.__name__ for one in each) or "copies",
+)
 def test_a_poisoned_target_changes_no_byte_of_what_its_fold_learns(clean, tmp_path, poison):
     runner, before = clean
     work = Runner(tmp_path)
@@ -130,12 +137,18 @@ def test_a_poisoned_target_changes_no_byte_of_what_its_fold_learns(clean, tmp_pa
     for stage in LEARNT:
         shutil.rmtree(tmp_path / "store" / stage)  # learnt anew, beside the poisoned target
     write_target(work.target)
-    copy_sources(work.target, tmp_path) if poison == "copy_sources" else poison(work.target)
+    for each in poison:
+        each(work.target)
+    if not poison:
+        copy_sources(work.target, tmp_path)
     after = work.run()
     assert learnt(after) == learnt(before)
     assert not any(reused for i, (_, reused) in after.items() if i.split("/")[0] in LEARNT and FOLD in i)
     name = f"evaluate/{FOLD}"
     assert after[name][0].key != before[name][0].key  # the poison did arrive, where it may
+    assert poison or after[name][0].figures["copies"] > 0  # dropped, from the target alone
+    for corpus in ("synthetic-1", "synthetic-3"):
+        assert after[f"index/{corpus}"][1] and after[f"shard/{corpus}"][1]
 
 
 def test_neither_does_it_reach_pretraining_or_rows_that_learn_more(tmp_path):
@@ -154,18 +167,6 @@ def test_neither_does_it_reach_pretraining_or_rows_that_learn_more(tmp_path):
     after = work.run("micro-context", rows=rows, **{"pretrain.steps": 2})
     assert learnt(after, stages) == learnt(before, stages)
     assert after[f"evaluate/{FOLD}"][0].key != before[f"evaluate/{FOLD}"][0].key
-
-
-def test_copies_of_source_audio_are_dropped_from_the_target_alone(clean, tmp_path):
-    runner, before = clean
-    work = Runner(tmp_path)
-    shutil.copytree(runner.home / "store", tmp_path / "store")
-    write_target(work.target)
-    copy_sources(work.target, tmp_path)
-    after = work.run()
-    assert after[f"evaluate/{FOLD}"][0].figures["copies"] > 0
-    for corpus in ("synthetic-1", "synthetic-3"):
-        assert after[f"index/{corpus}"][1] and after[f"shard/{corpus}"][1]
 
 
 def test_centring_on_the_target_changes_the_evaluation_alone_and_is_marked(clean):

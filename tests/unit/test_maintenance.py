@@ -41,7 +41,7 @@ def server():
     started.stop()
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", pytest.param("remote", marks=pytest.mark.slow)])
 def settings(request, server, tmp_path, monkeypatch) -> Settings:
     """Settings of a machine whose store is a folder, or lies in a bucket."""
     monkeypatch.setenv("CLEPDG_HOME", str(tmp_path / "var"))
