@@ -51,20 +51,20 @@ def predict_command(options: argparse.Namespace) -> None:
     files = find_audio(options.files)
     _check_options(options, files)
     settings = registry_settings(options.preset)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     model, name = _load(options, settings)
     if options.preset == "demo":
         print("The demo learnt from synthetic speech alone: don't trust it on real speech.", file=sys.stderr)
     try:
-        bad = _predict(model, name, files, options)
+        faults = _predict(model, name, files, options)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         do = "the same command continues from here" if options.out else None
         raise ClepError("The predictions can't be written.", got=error, where=options.out, do=do) from error
-    if bad:
-        print(f"{bad} of {counted(len(files), 'file')} can't be used.", file=sys.stderr)
+    if faults:
+        print(f"{len(faults)} of {counted(len(files), 'file')} can't be used.", file=sys.stderr)
+        if any(fault.startswith("too long") for fault in faults) and not options.segments:
+            print("  do: cut long recordings into pieces: --segments vad, or --segments fixed:5s", file=sys.stderr)
         sys.exit(1)
 
 
@@ -142,8 +142,8 @@ def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifie
     return model, f"{name} {', '.join(model.head.labels)}" if words else name
 
 
-def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], options: argparse.Namespace) -> int:
-    """Classify files and write their rows; return how many can't be used."""
+def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], options: argparse.Namespace) -> list[str]:
+    """Classify files and write their rows; return the fault of each that can't be used."""
     from tqdm import tqdm
 
     from clepdg.audio.segments import parse_segments
@@ -155,7 +155,7 @@ def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], option
         same["segments"], pieces = options.segments, ("segments", "segment", "start", "end")
     columns = ("path", *pieces, "emotion", *labels, "error", "model")
     width = min(WIDEST, max(map(len, files)))
-    bad, drawn = 0, list[Row]()
+    faults, drawn = list[str](), list[Row]()
     with contextlib.ExitStack() as stack:
         out = Predictions(options.out, columns, same) if options.out else None
         if out:
@@ -164,7 +164,7 @@ def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], option
         bar = stack.enter_context(tqdm(total=len(files), initial=len(files) - len(left), unit="file", disable=None))
         for path, answer in model.predict_each(left, cut):
             rows = [{**row, **same} for row in _rows(path, answer, labels, pieces)]
-            bad += "error" in rows[0]
+            faults += [rows[0]["error"]] if "error" in rows[0] else []
             if out:
                 out.add(rows)
             if options.json or not out:
@@ -178,11 +178,11 @@ def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], option
             out.complete()
             there = f"{len(files) - len(left)} of them were there before"
             print(f"{options.out}: {counted(len(files), 'file')}, {there}.", file=sys.stderr)
-    if options.plot and not bad:
+    if options.plot and not faults:
         from clepdg.report.timeline import draw_timeline
 
         draw_timeline(drawn, labels, Path(files[0]).name, options.plot)
-    return bad
+    return faults
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from clepdg.config.presets import PRESETS
@@ -90,7 +91,12 @@ def export_command(options: argparse.Namespace) -> None:
 
 
 def registry_settings(preset: str) -> Settings:
-    """Return the settings, after checks of the preset and the tracker."""
+    """Return the settings, after checks of the preset and the tracker.
+
+    Quietens transformers, which is imported later.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     settings = load_settings()
     set_environment(settings)
     if preset not in PRESETS:
