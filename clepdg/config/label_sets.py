@@ -78,7 +78,7 @@ def name_of(setting: str | OwnLabels, targets: tuple[str, ...]) -> str:
 
 
 def content(setting: Any) -> Any:
-    """Return what a file of label sets or JSON holds; a built-in's name as it is.
+    """Return what a file or JSON holds; a built-in's name as it is.
 
     A run's arguments hold this, so that a file that changes or is elsewhere changes no run.
 

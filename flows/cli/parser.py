@@ -59,7 +59,9 @@ class Parser(argparse.ArgumentParser):
         return found, extra
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
-        """Convert an option's text; an ArgumentTypeError of its type says what is expected.
+        """Convert an option's text.
+
+        An ArgumentTypeError of its type says what is expected.
 
         Raises:
             ConfigError: it is no value of the option.

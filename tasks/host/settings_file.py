@@ -50,7 +50,7 @@ def check_environment(secrets: Collection[str] = ()) -> None:
 
 
 def check_device(device: str, path: Path) -> None:
-    """Raise where a text names no device; whether this machine has it is not asked."""
+    """Raise where a text names no device; the machine may lack it."""
     if not all(re.fullmatch(_DEVICE, name) for name in device.split(",")):
         where = f"CLEPDG_DEVICE, or {path}"
         raise ConfigError("device is no device.", got=device, expected=DEVICES, where=where)
