@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         do = f"{self.prog} --help shows how it is called"
         for pattern, what in FAULTS.items():
             if found := re.fullmatch(pattern, message):
-                fields = {name: value for name, value in found.groupdict().items() if name != "where"}
+                fields: dict[str, Any] = {name: value for name, value in found.groupdict().items() if name != "where"}
                 raise ConfigError(what.format(**found.groupdict()), **fields, do=do)
         raise ConfigError(f"{message[0].upper()}{message[1:]}.", do=do)
 

@@ -14,7 +14,7 @@ from clepdg_flows.cli.parser import Commands, add_command, add_json_option, prin
 from clepdg_flows.cli.terminal import by_reason
 from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.engine.node import Node, decide
-from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.engine.run_history import Arguments, as_command
 from clepdg_tasks.host.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -84,8 +84,6 @@ def status_command(options: argparse.Namespace) -> None:
         facts = {"judged": whose, "arguments": run_history.parameters(arguments)}
         print_json(facts | {"stages": [asdict(each) for each in stages], "changes": changes, "notes": said})
         return
-    from clepdg_flows.cli.pin import as_command
-
     print(*_lines(stages, f"{whose}: {as_command(arguments)}", every=options.all), *changes, sep="\n")
 
 
@@ -99,8 +97,6 @@ def _judged(options: argparse.Namespace, settings: Settings) -> tuple[Arguments 
         return pinned_run(read_arguments(options), settings), "the pinned run", refresh_lines(settings)
     if asked:
         return read_arguments(options), ASKED, []
-    from clepdg_flows.cli.pin import as_command
-
     last, begun = last_arguments.last(settings), last_arguments.begun(settings)
     if last is None and begun is None:
         return None, LAST, ["Nothing has been run on this machine yet. Start with: clep-dg run --preset demo"]
