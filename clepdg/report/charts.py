@@ -1,49 +1,125 @@
-"""Draw UAR with its interval, a panel for each fold and target."""
+"""Charts in Vega-Lite: what all have in common, the script that draws them in a page, and files of them.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Methods differ in colour, shape and dash, so that no chart is read by colour alone. The colours are those of Okabe and
+Ito, which colour-blind readers tell apart, without black and yellow, which are lost on dark or on light.
+"""
 
-from clepdg.report.tables import Section, svg
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from clepdg.report.headline import FLOOR
+from clepdg.report.section import Chart
+
+PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+NEUTRAL: Final = "#7a828a"  # of the floor and of what all others are held against
+SHAPES: Final = {"circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "cross": "✚", "triangle-down": "▼"}
+DASHES: Final[Mapping[str, tuple[int, ...]]] = {"solid": (1, 0), "dashed": (6, 3), "dotted": (2, 2)}
+WIDTH: Final = 720  # of a chart's file, where the page fits it to its own width
+INK: Final = "#1c2126"
 
 
-def uar_chart(sections: Sequence[Section], rows: Mapping[str, str], main: str) -> str:
-    """Draw UAR with its interval, one panel per section, as SVG.
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """The look of a method's marks: colour, a name of SHAPES, and a name of DASHES."""
+
+    colour: str
+    shape: str
+    line: str
+
+    @property
+    def glyph(self) -> str:
+        """The shape as a character."""
+        return SHAPES[self.shape]
+
+
+def styles(rows: Iterable[str], first: Sequence[str] = ()) -> dict[str, Style]:
+    """Return row -> style; the first 6 differ in colour, the first 18 in colour and dash.
 
     Args:
-        rows: row -> title, in the order of the bars.
-        main: the row whose bars are dark.
+        first: rows that are styled before the others. The floor is grey and dashed.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    present = {cell["row"] for section in sections for cell in section.cells}
-    order = [row for row in rows if row in present][::-1]  # the first row on top
-    columns = min(3, len(sections))
-    lines = -(-len(sections) // columns)
-    settings = {"svg.hashsalt": "clep-dg", "font.size": 8, "font.family": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings):
-        chart = Figure(figsize=(11, (0.24 * len(order) + 0.7) * lines), layout="constrained")
-        axes = chart.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-        for axis, section in zip(axes, sections, strict=False):
-            _panel(axis, section, order, main)
-        for axis in axes:
-            axis.tick_params(labelbottom=True)
-        for axis in axes[len(sections) :]:
-            axis.set_visible(False)
-        axes[0].set_yticks(range(len(order)), [_short(rows[row]) for row in order])
-        chart.supxlabel("UAR")
-        return svg(chart, "UAR with intervals, one panel per fold and target; the dashed line is chance")
+    found = {FLOOR: Style(colour=NEUTRAL, shape="square", line="dashed")}
+    rows = [row for row in rows if row != FLOOR]
+    for number, row in enumerate(sorted(rows, key=lambda row: row not in first)):
+        again, colour = divmod(number, len(PALETTE))
+        shape = list(SHAPES)[(colour + again) % len(SHAPES)]
+        found[row] = Style(colour=PALETTE[colour], shape=shape, line=list(DASHES)[again % len(DASHES)])
+    return found
 
 
-def _panel(axis: Any, section: Section, order: Sequence[str], main: str) -> None:
-    for cell in section.cells:
-        place = order.index(cell["row"])
-        axis.barh(place, cell["uar"], color="#1f5fa8" if cell["row"] == main else "#a9bdd6", height=0.7)
-        axis.plot([cell["low"], cell["high"]], [place, place], color="#222", linewidth=1)
-    axis.axvline(section.cells[0]["chance"], color="#b33", linewidth=0.8, linestyle="--")
-    axis.set(xlim=(0, 1), title=_short(section.title))
-    axis.spines[["top", "right"]].set_visible(False)
+def scales(titles: Mapping[str, str], look: Mapping[str, Style]) -> dict[str, dict[str, Any]]:
+    """Return the encodings colour, shape and strokeDash of a field `row`.
+
+    Args:
+        titles: row -> its name in the legend.
+    """
+    rows = list(titles)
+    names = " : ".join(f"datum.label === {row!r} ? {titles[row]!r}" for row in rows) + " : ''"
+    legend = {"title": None, "labelExpr": names, "orient": "bottom", "columns": 2, "labelLimit": 320}
+    ranges = {
+        "color": [look[row].colour for row in rows],
+        "shape": [look[row].shape for row in rows],
+        "strokeDash": [DASHES[look[row].line] for row in rows],
+    }
+    return {
+        channel: {
+            "field": "row",
+            "type": "nominal",
+            "scale": {"domain": rows, "range": values},
+            "legend": legend if channel != "strokeDash" else None,
+        }
+        for channel, values in ranges.items()
+    }
 
 
-def _short(title: str) -> str:
-    return title.replace("$", r"\$") if len(title) <= 40 else title[:39].replace("$", r"\$") + "…"
+def config(ink: str = "currentColor", font: str = "inherit") -> dict[str, Any]:
+    """Return Vega-Lite's configuration; by default text has the page's colour and font."""
+    axis = {
+        **{name: ink for name in ("labelColor", "titleColor", "domainColor", "tickColor", "gridColor")},
+        **{"domainOpacity": 0.35, "tickOpacity": 0.35, "gridOpacity": 0.13, "labelOpacity": 0.85, "titleOpacity": 0.85},
+        **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6},
+    }
+    words = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "symbolSize": 70}
+    return {
+        "background": "transparent",
+        "font": font,
+        "view": {"stroke": None},
+        "axis": axis,
+        "legend": {**words, "titleFontWeight": "normal"},
+        "header": {name: words[name] for name in ("labelColor", "titleColor", "labelFontSize", "titleFontSize")},
+        "title": {"color": ink, "subtitleColor": ink, "fontSize": 13, "anchor": "start", "fontWeight": 600},
+        "text": {"color": ink, "fontSize": 12},
+        "rule": {"color": ink},
+        "range": {"category": list(PALETTE), "heatmap": {"scheme": "blues"}, "ramp": {"scheme": "blues"}},
+        "point": {"filled": True, "size": 55},
+        "line": {"strokeWidth": 2},
+    }
+
+
+@cache
+def script() -> str:
+    """Return the script that draws Vega-Lite charts in a browser.
+
+    It sets `vegaEmbed`, and holds no end of a script element.
+    """
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle(None)
+    return bundle.replace("</script", "<\\/script")
+
+
+def save(charts: Iterable[Chart], folder: Path) -> None:
+    """Write NAME.svg and NAME.png of each chart, black on white; the same bytes for the same charts."""
+    import vl_convert
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for chart in charts:
+        spec = dict(chart.spec)
+        if spec.get("width") == "container":
+            spec["width"] = WIDTH
+        own = {**config(INK, "sans-serif"), "background": "white", "padding": 12}
+        (folder / f"{chart.name}.svg").write_text(vl_convert.vegalite_to_svg(spec, config=own), encoding="utf-8")
+        (folder / f"{chart.name}.png").write_bytes(vl_convert.vegalite_to_png(spec, config=own, scale=2))

@@ -1,12 +1,12 @@
-"""The report's part on corruptions: a table by kind, a chart by SNR."""
+"""The report's figures on corruptions: the cells in all conditions, and a table by kind."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from clepdg.audio.corruptions import CLEAN, parse
 from clepdg.config.folds import SUPERVISED
 from clepdg.evaluation.cells import CORRUPTED
-from clepdg.report.tables import figure, headline_cells, svg
+from clepdg.report.tables import figure, headline_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,56 +69,3 @@ def _columns(own: "pd.DataFrame") -> Iterator[tuple[str, str]]:
         yield from (("curve", curve) for curve in curves)
         if len(curves) > 1:
             yield "family", family
-
-
-def picture(cells: "pd.DataFrame", rows: Mapping[str, str], main: str) -> str:
-    """Draw UAR against SNR as SVG, a line for each row.
-
-    A panel for each headline target and noise.
-
-    Returns:
-        "" where no noise was heard at two SNRs or more.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    own = corrupted(cells)
-    noisy = own[own.snr.notna()]
-    counted = noisy.groupby("curve", sort=False).snr.nunique()
-    curves, titles = [name for name, count in counted.items() if count > 1], list(noisy.title.unique())
-    if not curves:
-        return ""
-    order = [row for row in rows if row in set(noisy["row"])]
-    with matplotlib.rc_context({"svg.hashsalt": "clep-dg", "font.size": 8, "font.family": ["DejaVu Sans"]}):
-        chart = Figure(figsize=(11, 1.9 * len(titles) + 0.2 * len(order)), layout="constrained")
-        axes = chart.subplots(len(titles), len(curves), squeeze=False, sharex=True, sharey=True)
-        for line, title in zip(axes, titles, strict=True):
-            for axis, curve in zip(line, curves, strict=True):
-                _panel(axis, own[own.title == title], str(curve), order, main)
-                axis.set_title(f"{_text(title)}, {_text(str(curve))}")
-        for axis in axes[-1]:
-            axis.set_xlabel("SNR over active speech, dB")
-        handles, _ = axes[0][0].get_legend_handles_labels()
-        chart.legend(handles, [_text(rows[row]) for row in order], loc="outside lower center", ncols=3)
-        chart.supylabel("UAR")
-        return svg(chart, "UAR against SNR, one panel per target and noise, one line per method")
-
-
-def _panel(axis: Any, own: "pd.DataFrame", curve: str, order: Sequence[str], main: str) -> None:
-    snrs = sorted(own.snr[own.curve == curve].unique())
-    for number, row in enumerate(order):
-        part = own[own["row"] == row]
-        values_at = part[part.curve == curve].set_index("snr").uar
-        clean = part.uar[part.condition == CLEAN].mean()  # NaN, as all of it, where a target has no such row
-        values = [*(values_at.get(snr, float("nan")) for snr in snrs), clean]
-        style: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":", "-.")[number // 10 % 4]}
-        style |= {"linewidth": 2.6 if row == main else 0.8, "alpha": 1.0 if row == main else 0.7}
-        axis.plot(range(len(values)), values, marker=".", markersize=3, label=row, **style)
-    axis.axhline(own.chance.iloc[0], color="#b33", linewidth=0.8, linestyle="--")
-    axis.set_xticks(range(len(snrs) + 1), [*(f"{snr:.0f}" for snr in snrs), CLEAN])
-    axis.set(ylim=(0, 1))
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _text(title: str) -> str:
-    return title.replace("$", r"\$")

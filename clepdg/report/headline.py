@@ -12,11 +12,12 @@ from clepdg.evaluation.targets import OverTargets, Target, average
 from clepdg.report.tables import figure
 
 FLOOR: Final = "log-mel"
+RANDOM: Final = "text-random"  # contexts as ACPT starts: what ACPT's training adds is the difference to it
 METHODS: Final = ("clep-zero-shot", MAIN_ROW)  # of which words say how they stand beside the floor
 HEADER: Final = ("UAR", "[low, high]", "minus floor", "[low, high]", "these corpora alone", "targets")
 RECORD: Final = (
     *("where", "row", "uar", "low", "high", "targets", "minus_floor", "low_minus_floor", "high_minus_floor"),
-    *("low_these_corpora", "high_these_corpora"),
+    *("low_these_corpora", "high_these_corpora", "minus_random", "low_minus_random", "high_minus_random"),
 )
 NOTE: Final = (
     "Targets have equal weight. [low, high]: {confidence:.0%}, over targets x speakers x CLEP seeds. These corpora"
@@ -36,6 +37,10 @@ class Headline:
     tables: list[tuple[str, list[list[str]]]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+
+    def means(self, where: str, conditions: str = CLEAN) -> dict[str, dict[str, Any]]:
+        """Return row -> record over "left-out targets" or "supervised corpora"."""
+        return {line["row"]: line for line in self.records if line["where"].endswith(f"{where}, {conditions}")}
 
 
 def headline(
@@ -71,13 +76,14 @@ def _add(
     """Add a table, where there are several targets, and its sentences."""
     means = {row: average(targets, row, conditions) for row in rows}
     above = {row: average(targets, row, conditions, minus=FLOOR) if row != FLOOR else None for row in rows}
+    to_random = {row: average(targets, row, conditions, minus=RANDOM) if row != RANDOM else None for row in rows}
     lines = []
     for row, mean in means.items():
         if mean is not None and len(targets) > 1:
             difference = above[row]
             part = ", test parts" * any(target.on_test_part([row]) for target in targets)
             lines.append([rows[row], *_line(mean, difference, confidence), f"{mean.targets}{part}"])
-            found.records.append({"where": where, "row": row, **_record(mean, difference, confidence)})
+            found.records.append({"where": where, "row": row, **_record(mean, difference, to_random[row], confidence)})
     if lines:
         found.tables.append((f"Mean over {where}", lines))
     for row in METHODS:
@@ -144,11 +150,16 @@ def _line(mean: OverTargets, difference: OverTargets | None, confidence: float) 
     return [*own, signed(difference.value), *bounds]
 
 
-def _record(mean: OverTargets, difference: OverTargets | None, confidence: float) -> dict[str, Any]:
+def _record(
+    mean: OverTargets, difference: OverTargets | None, to_random: OverTargets | None, confidence: float
+) -> dict[str, Any]:
     low, high = mean.sample.interval(confidence, low=0.0)
     found: dict[str, Any] = {"uar": mean.value, "low": low, "high": high, "targets": mean.targets}
     if difference is not None:
         bounds = (*difference.sample.interval(confidence), *difference.these.interval(confidence))
         names = ("low_minus_floor", "high_minus_floor", "low_these_corpora", "high_these_corpora")
         found |= {"minus_floor": difference.value, **dict(zip(names, bounds, strict=True))}
+    if to_random is not None:
+        low, high = to_random.sample.interval(confidence)
+        found |= {"minus_random": to_random.value, "low_minus_random": low, "high_minus_random": high}
     return found

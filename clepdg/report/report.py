@@ -1,22 +1,30 @@
-"""Write the report: a page, a CSV, Markdown; and the terminal's table.
+"""Write the report: a page, tables as files, charts; and the terminal's table.
 
 All of it is a function of its arguments: no date, no random id, no path, so that equal input gives equal bytes. Figures
 have three decimals and no leading zero; what weakens a cell stands beside it as a footnote letter.
 """
 
-import json
+import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.audio.corruptions import CLEAN
 from clepdg.evaluation import cells as evaluate
 from clepdg.report import conditions as report_conditions
-from clepdg.report.headline import HEADER, RECORD, Headline
+from clepdg.report import grid
+from clepdg.report.charts import save
+from clepdg.report.downloads import FILES, write_tables
+from clepdg.report.headline import HEADER, Headline
 from clepdg.report.html import page
-from clepdg.report.tables import FIGURES, Footnotes, Section, by_protocol, counts, group, is_table, text
+from clepdg.report.markdown import markdown
+from clepdg.report.section import Section
+from clepdg.report.sections.results import results
+from clepdg.report.sections.robustness import robustness
+from clepdg.report.sections.verdict import joined, verdict
+from clepdg.report.sections.was_run import was_run
+from clepdg.report.tables import FIGURES, Footnotes, group, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,81 +97,54 @@ def write_report(
     rows: Mapping[str, str],
     pictures: Mapping[str, Path] | None = None,
     headline: Headline | None = None,
+    sections: Sequence[Section] = (),
 ) -> None:
-    """Write report.html, results.csv, headline.csv and results.md.
+    """Write report.html and the files beside it.
+
+    results.csv, headline.csv, results.md, results.tex, predictions.parquet, and charts/NAME.svg and .png.
 
     Args:
         cells: what `evaluate.cells` returns, also when read back from Parquet.
         predictions: what the cells were computed from.
-        facts: what was run: "caption" is the line under the title; every other entry is a line of the first table, or
-            a table of its own where its value maps names to mappings.
+        facts: what was run: "caption" is what limits the figures; every other entry is a line of a table, or a table of
+            its own where its value maps names to mappings.
         rows: row -> title, in the order of the tables.
         pictures: corpus -> its quality report's picture (PNG), which the page shows.
         headline: means over targets; None: there are none.
+        sections: further sections of the page, after the verdict, the results and the robustness.
 
     Raises:
         ConfigError: a row has no title.
     """
-    import pandas as pd
-
-    sections, headline = group(cells, rows), headline or Headline()
+    groups, headline = group(cells, rows), headline or Headline()
     folder.mkdir(parents=True, exist_ok=True)
     speakers = evaluate.speaker_uars(predictions, cells[cells["condition"] == CLEAN])
-    html = page(sections, speakers, facts, rows, pictures or {}, cells, headline)
+    methods = grid.columns(cells, groups, headline)
+    notes = Footnotes.of(groups)
+    found = [
+        verdict(methods, cells, rows, facts),
+        results(methods, groups, cells, speakers, rows, headline, notes),
+        robustness(cells, rows),
+        was_run(facts, pictures or {}),
+        *sections,
+    ]
+    every = [section for section in found if section is not None]
+    html = page(*heading(facts), every, notes, FILES)
     (folder / "report.html").write_text(html, encoding="utf-8")
-    (folder / "results.md").write_text(
-        _markdown(sections, facts, rows, report_conditions.table(cells, rows), headline), encoding="utf-8"
-    )
-    pd.DataFrame(headline.records, columns=RECORD).to_csv(folder / "headline.csv", index=False, lineterminator="\n")
-    flat = cells.assign(
-        labels=cells["labels"].map(" ".join),
-        marks=cells["marks"].map("; ".join),
-        recalls=cells["recalls"].map(lambda recalls: json.dumps(_present(recalls))),
-        confusion=cells["confusion"].map(lambda confusion: json.dumps(counts(confusion))),
-    )
-    flat.to_csv(folder / "results.csv", index=False, lineterminator="\n")
+    tables = report_conditions.table(cells, rows)
+    (folder / "results.md").write_text(markdown(groups, facts, rows, tables, headline), encoding="utf-8")
+    write_tables(folder, cells, headline)
+    save((chart for section in every for chart in section.charts), folder / "charts")
 
 
-def _present(recalls: Mapping[str, float | None]) -> dict[str, float]:
-    return {label: recall for label, recall in recalls.items() if recall is not None}
+def heading(facts: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the page's title, and the line below it in parts."""
+    corpora = list(facts.get("corpora", {}))
+    title = f"Results on {joined(corpora)}" if corpora else "Results"
+    lead = [f"{name} {short(facts[name])}" for name in ("preset", "backbone") if name in facts]
+    return title, lead + [text(facts[name]) for name in ("label set", "seeds") if name in facts]
 
 
-def _markdown(
-    sections: Sequence[Section],
-    facts: Mapping[str, Any],
-    rows: Mapping[str, str],
-    conditions: Sequence[tuple[str, list[str], list[list[str]]]],
-    headline: Headline,
-) -> str:
-    def line(values: Iterable[str]) -> str:
-        return "| " + " | ".join(_inline(value) for value in values) + " |"
-
-    lines = ["# CLEP-DG results", "", _inline(text(facts.get("caption", ""))), ""]
-    for title, means in headline.tables:
-        lines += [f"## {title}", "", line(["method", *HEADER]), "|---|" + "---:|" * len(HEADER), *map(line, means), ""]
-    lines += [_inline(headline.note), ""] if headline.tables else []
-    lines += [*(f"- {_inline(sentence)}" for sentence in headline.sentences), "", "## What was run", ""]
-    for name, value in facts.items():
-        if is_table(value):
-            lines += [f"- {name}", *(f"  - {key}: {_inline(text(item))}" for key, item in value.items())]
-        elif name != "caption":
-            lines.append(f"- {name}: {_inline(text(value))}")
-    for title, own in by_protocol(sections):
-        notes = Footnotes.of(own)
-        lines += ["", f"## {title}"]
-        for section in own:
-            lines += ["", f"### {section.title}", "", line(["method", *FIGURES, "notes"])]
-            lines.append("|---|" + "---:|" * len(FIGURES) + "---|")
-            for cell in section.cells:
-                lines.append(line([rows[cell["row"]], *(show(cell) for show in FIGURES.values()), notes.of_cell(cell)]))
-        lines += ["", *(f"- {_inline(note)}" for note in notes.lines())]
-    for title, header, found in conditions:
-        lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["method", *header])]
-        lines.append("|---|" + "---:|" * len(header))
-        lines += [line(each) for each in found]
-    return "\n".join(lines) + "\n"
-
-
-def _inline(value: str) -> str:
-    """Return a text so that Markdown shows it as it is, also inside a table."""
-    return escape(value, quote=False).replace("|", "\\|").replace("\n", " ")
+def short(value: Any) -> str:
+    """Return a fact without the folders of its paths."""
+    return re.sub(r"/[^ +:]*/(?=[^/ +:]+)", "", text(value))

@@ -49,6 +49,7 @@ def templates() -> "Environment":
     """Return the environment of the templates; it escapes values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from clepdg.report.glossary import anchor, linked
     from clepdg.report.tables import figure as number
 
     found = Environment(
@@ -58,7 +59,7 @@ def templates() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["figure"] = number
+    found.filters.update(figure=number, linked=linked, anchor=anchor)
     found.globals["chart"] = figure
     return found
 
@@ -85,7 +86,11 @@ def figure(chart: Chart) -> "Markup":
 
 def specs(sections: Sequence[Section]) -> "Markup":
     """Return all charts as JSON that may stand in a script element."""
+    return as_json({chart.name: chart.spec for section in sections for chart in section.charts})
+
+
+def as_json(value: Any) -> "Markup":
+    """Return a value as JSON that may stand in a script element."""
     from markupsafe import Markup
 
-    found = {chart.name: chart.spec for section in sections for chart in section.charts}
-    return Markup(json.dumps(found, sort_keys=True, allow_nan=False).replace("<", "\\u003c"))
+    return Markup(json.dumps(value, sort_keys=True, allow_nan=False).replace("<", "\\u003c"))

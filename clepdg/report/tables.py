@@ -1,6 +1,5 @@
 """Parts of the report's tables: figures, sections, footnotes."""
 
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +66,7 @@ FIGURES: dict[str, Callable[[Cell], str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Group:
     """The clean cells of one fold and target, in the order of the rows."""
 
     title: str
@@ -86,15 +85,19 @@ class Footnotes:
     letters: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sections: Sequence[Section]) -> "Footnotes":
+    def of(cls, sections: Sequence[Group]) -> "Footnotes":
         """Return the footnotes of a table, none of them lettered yet."""
-        said = [_remarks(cell) for section in sections for cell in section.cells]
+        said = [remarks(cell) for section in sections for cell in section.cells]
         return cls([text for text in (said[0] if len(said) > 1 else []) if all(text in remarks for remarks in said)])
 
     def of_cell(self, cell: Cell) -> str:
         """Return the letters of a cell, with new ones for new remarks."""
-        own = [text for text in _remarks(cell) if text not in self.everywhere]
-        return " ".join(self.letters.setdefault(text, _letter(len(self.letters))) for text in own)
+        return " ".join(letter for letter, _ in self.lettered(remarks(cell)))
+
+    def lettered(self, texts: Iterable[str]) -> list[tuple[str, str]]:
+        """Return (letter, remark) of remarks that need one, with new letters for new remarks."""
+        own = [text for text in texts if text not in self.everywhere]
+        return [(self.letters.setdefault(text, _letter(len(self.letters))), text) for text in own]
 
     def lines(self) -> list[str]:
         """Return what is said everywhere, then one line per letter."""
@@ -105,13 +108,14 @@ def _letter(number: int) -> str:
     return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _remarks(cell: Cell) -> list[str]:
+def remarks(cell: Cell) -> list[str]:
+    """Return what is said beside a cell: what its interval is over, and its marks."""
     none = cell["interval"] == "none"
     found = "no interval" if none else f"interval: {interval_words(cell['interval'], cell['clep_seeds'])}"
     return [found, *cell["marks"]]
 
 
-def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Section]:
+def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str] | None = None) -> list[Group]:
     """Group the clean cells, keeping the cells' order of folds and targets.
 
     Raises:
@@ -121,18 +125,18 @@ def group(cells: "pd.DataFrame", rows: Mapping[str, str], targets: Sequence[str]
     if unknown:
         raise ConfigError("A row or target is not known.", got=sorted(unknown), expected=[*rows, *set(cells["target"])])
     order = list(rows)
-    sections = []
+    groups = []
     for (fold, target), part in cells[cells["condition"] == CLEAN].groupby(["fold", "target"], sort=False):
         if targets is None or target in targets:
             own: list[Cell] = [{str(name): value for name, value in cell.items()} for cell in part.to_dict("records")]
-            sections.append(
-                Section(
+            groups.append(
+                Group(
                     title=f"{fold}: {target}" if fold == SUPERVISED else str(fold),
                     protocol=kind(str(fold)),
                     cells=sorted(own, key=lambda cell: order.index(cell["row"])),
                 )
             )
-    return sections
+    return groups
 
 
 def headline_cells(cells: "pd.DataFrame") -> "pd.DataFrame":
@@ -143,7 +147,7 @@ def headline_cells(cells: "pd.DataFrame") -> "pd.DataFrame":
     return cells[(cells["fold"] != SUPERVISED) | (cells["target"] == POOLED)]
 
 
-def by_protocol(sections: Sequence[Section]) -> list[tuple[str, list[Section]]]:
+def by_protocol(sections: Sequence[Group]) -> list[tuple[str, list[Group]]]:
     """Group sections by protocol: (title, sections) of those that ran."""
     grouped = [(title, [s for s in sections if s.protocol == protocol]) for protocol, title in PROTOCOLS.items()]
     return [(title, own) for title, own in grouped if own]
@@ -167,11 +171,3 @@ def text(value: Any) -> str:
 def is_table(value: Any) -> bool:
     """Return whether a fact maps names to mappings, one line of a table each."""
     return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Mapping) for item in value.values())
-
-
-def svg(chart: Any, label: str) -> str:
-    """Return a matplotlib figure as an SVG element, the same bytes each time."""
-    buffer = io.StringIO()
-    chart.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue()
-    return drawn[drawn.index("<svg") :].replace("<svg", f"<svg role='img' aria-label='{label}'", 1)

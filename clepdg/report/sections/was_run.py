@@ -1,0 +1,35 @@
+"""The report's section of facts: what was run, and what the figures beside the cells say."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clepdg.report.section import Section, render
+from clepdg.report.tables import is_table, text
+
+
+def was_run(facts: Mapping[str, Any], pictures: Mapping[str, Path]) -> Section:
+    """Return the section.
+
+    Args:
+        facts: what was run, as in `write_report`.
+        pictures: corpus -> PNG of its quality report.
+    """
+    tables = {name: value for name, value in facts.items() if is_table(value)}
+    return Section(
+        id="was-run",
+        title="What was run",
+        html=render(
+            "was_run",
+            facts=[(name, text(value)) for name, value in facts.items() if name not in tables],
+            tables=[_table(name, value) for name, value in tables.items()],
+            pictures=[(name, base64.b64encode(path.read_bytes()).decode()) for name, path in pictures.items()],
+        ),
+    )
+
+
+def _table(name: str, value: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], Sequence[Sequence[str]]]:
+    """Return a table of facts: its header and its lines."""
+    columns = list(dict.fromkeys(column for item in value.values() for column in item))
+    return [name, *columns], [(key, *(text(item.get(column, "")) for column in columns)) for key, item in value.items()]

@@ -1,0 +1,128 @@
+"use strict";
+const parse = (id) => JSON.parse(document.getElementById(id).textContent);
+const all = (selector, of = document) => [...of.querySelectorAll(selector)];
+
+// Charts are drawn when they come near the window, and again where their box changes its width.
+const specs = parse("charts"), look = parse("charts-config"), views = {};
+async function draw(figure) {
+  const spec = structuredClone(specs[figure.id.slice(6)]);
+  if (!spec || !figure.clientWidth) return;
+  figure.dataset.width = figure.clientWidth;
+  const found = await vegaEmbed(figure, spec, { config: keyed(figure) ? { ...look, legend: { ...look.legend, disable: true } } : look, renderer: "svg", actions: false, ast: false });
+  views[figure.id.slice(6)] = found.view;
+  figure.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
+}
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
+}, { rootMargin: "400px" });
+all(".chart").forEach((figure) => near.observe(figure));
+addEventListener("load", () => setTimeout(async () => {  // all of them at leisure, for print and search
+  for (const figure of all(".chart")) if (!figure.dataset.width) { near.unobserve(figure); await draw(figure); if (!figure.dataset.width) near.observe(figure); }
+}, 300));
+
+// The keys below a heading are the legend of its charts: they choose the methods, and a list the target.
+const keyed = (figure) => figure.closest("section")?.querySelector(".keys");
+function choose(figure) {
+  const keys = keyed(figure), view = views[figure.id.slice(6)];
+  if (!keys || !view) return;
+  view.signal("shown", all("input:checked", keys).map((input) => input.value));
+  view.signal("target", figure.closest("section").querySelector(".chart-target").value);
+  view.runAsync();
+}
+document.addEventListener("change", (event) => {
+  if (event.target.matches(".chart-method, .chart-target")) all(".chart", event.target.closest("section")).forEach(choose);
+});
+document.addEventListener("drawn", (event) => choose(event.target));
+
+// Tables: a heading sorts its column, first the highest; again turns it round.
+for (const table of all("table.sortable")) {
+  const headings = all("thead tr:last-child th", table), body = table.tBodies[0], original = [...body.rows];
+  headings.forEach((heading, column) => heading.querySelector(".sort").addEventListener("click", () => {
+    const before = heading.getAttribute("aria-sort"), first = column ? "descending" : "ascending";
+    const next = !before ? first : before === first ? (column ? "ascending" : "descending") : null;
+    headings.forEach((each) => each.removeAttribute("aria-sort"));
+    if (next) heading.setAttribute("aria-sort", next);
+    const sign = next === "descending" ? -1 : 1;
+    const value = (row) => column ? row.cells[column].dataset.value : row.cells[0].textContent;
+    const rows = next ? [...original].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (!column) return sign * x.localeCompare(y);
+      return x === "" || y === "" ? (x === "") - (y === "") : sign * (x - y);
+    }) : original;
+    body.append(...rows);
+  }));
+}
+
+// Methods: few at first, all on request; a filter looks through all of them.
+for (const controls of all(".controls[data-for]")) {
+  const table = document.getElementById(controls.dataset.for), rows = all("tbody tr", table);
+  const filter = controls.querySelector(".filter"), every = controls.querySelector(".all"), count = controls.querySelector(".count");
+  const update = () => {
+    const words = filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    table.classList.toggle("all", words.length > 0 || !every || every.checked);
+    rows.forEach((row) => row.classList.toggle("unmatched", !words.every((word) => row.cells[0].textContent.toLowerCase().includes(word))));
+    count.textContent = `${rows.filter((row) => getComputedStyle(row).display !== "none").length} of ${rows.length} shown`;
+  };
+  filter.addEventListener("input", update);
+  every?.addEventListener("change", update);
+  update();
+}
+
+// The confusion matrix of a method.
+const matrix = document.getElementById("confusion");
+if (matrix) {
+  const data = parse("confusions"), method = document.getElementById("confusion-method"), fold = document.getElementById("confusion-fold");
+  const share = (value) => Number.isNaN(value) ? "–" : value.toFixed(3).replace(/^0/, "");
+  const cell = (kind, text, small) => { const made = document.createElement(kind); made.textContent = text; if (small !== undefined) { const under = document.createElement("small"); under.textContent = small; made.append(under); } return made; };
+  const update = () => {
+    const of = data.folds[fold.value], found = of.cells[method.value];
+    matrix.replaceChildren();
+    if (!found) { matrix.createCaption().textContent = "This method was not evaluated there."; return; }
+    const head = matrix.createTHead().insertRow(), body = matrix.createTBody();
+    ["truth", ...of.labels, "n"].forEach((label) => { const made = cell("th", label); made.scope = "col"; head.append(made); });
+    found.counts.forEach((counts, truth) => {
+      const row = body.insertRow(), sum = counts.reduce((a, b) => a + b, 0), name = cell("th", of.labels[truth]);
+      name.scope = "row";
+      row.append(name);
+      counts.forEach((count, label) => {
+        const made = cell("td", share(count / sum), count);
+        made.style.setProperty("--share", sum ? count / sum : 0);
+        made.classList.toggle("own", label === truth);
+        row.append(made);
+      });
+      const n = cell("td", sum);
+      n.className = "plain";
+      row.append(n);
+    });
+    matrix.createCaption().textContent = `UAR ${found.uar}` + (found.seeds > 1 ? `, ${found.seeds} seeds` : "");
+  };
+  method.addEventListener("change", update);
+  fold.addEventListener("change", update);
+  update();
+}
+
+// Notes in words, beside the letter, on hover and on focus; Escape hides them.
+const tip = document.getElementById("tip");
+const hide = () => { tip.hidden = true; };
+const show = (event) => {
+  const note = event.target.closest?.(".note");
+  if (!note) return hide();
+  if (note.title) { note.dataset.note = note.title; note.removeAttribute("title"); }
+  tip.textContent = note.dataset.note;
+  tip.hidden = false;
+  const at = note.getBoundingClientRect(), own = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - own.width - 8))}px`;
+  tip.style.top = `${at.bottom + own.height + 12 < innerHeight ? at.bottom + 6 : at.top - own.height - 6}px`;
+};
+document.addEventListener("mouseover", show);
+document.addEventListener("focusin", show);
+document.addEventListener("scroll", hide, true);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+
+// Charts whose <details> opens, and the section that one reads.
+document.addEventListener("toggle", (event) => all(".chart", event.target).forEach((figure) => { if (!figure.dataset.width) draw(figure); }), true);
+const links = new Map(all(".contents a").map((link) => [link.hash.slice(1), link]));
+const reading = new IntersectionObserver((entries) => entries.forEach((entry) => {
+  if (entry.isIntersecting) { links.forEach((link) => link.removeAttribute("aria-current")); links.get(entry.target.id)?.setAttribute("aria-current", "true"); }
+}), { rootMargin: "-15% 0px -75%" });
+all("main > section").forEach((section) => reading.observe(section));
