@@ -143,7 +143,7 @@ def _load(options: argparse.Namespace, settings: Any) -> "tuple[EmotionClassifie
 
 
 def _predict(model: "EmotionClassifier", name: str, files: Sequence[str], options: argparse.Namespace) -> list[str]:
-    """Classify files and write their rows; return the fault of each that can't be used."""
+    """Classify files, write their rows; return the faults of unusable ones."""
     from tqdm import tqdm
 
     from clepdg.audio.segments import parse_segments
