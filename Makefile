@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test test-all test-system rehearsal bench soak lint docs format versions lock clean
+.PHONY: demo up down test test-all test-system rehearsal gpu bench soak lint docs format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -26,6 +26,9 @@ test-system: $(VENV)/.installed-extras ## tests that need a system package; .ci/
 
 rehearsal: $(VENV)/.installed-extras ## clep-dg/full with models of true size, against stand-ins for the hub and the publishers
 	$(BIN)/python -m pytest -s -m "" tests/rehearsal
+
+gpu: ## a GPU: correct, then how fast; needs PyTorch and transformers alone (GPU=--cpu tries it on a CPU)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tests/gpu/measure.py $(GPU)
 
 bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run
 	$(BIN)/python -m pytest -s tests/benchmark

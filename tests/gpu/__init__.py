@@ -1,0 +1,1 @@
+"""Measure CLEP-DG on a GPU; see measure.py."""
