@@ -125,8 +125,8 @@ def run_flow(
     from prefect.logging.handlers import APILogHandler
 
     from clepdg_flows.clep_dg import clep_dg
+    from clepdg_flows.run.display import SHOW
     from clepdg_flows.run.plan import CHECKED
-    from clepdg_flows.run.run import SHOW
     from clepdg_tasks.admin.prefect_access import check_admitted
     from clepdg_tasks.host.preflight import unreachable
 

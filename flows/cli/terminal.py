@@ -186,7 +186,7 @@ def show(ended: Ended, display: "Display", stages: int) -> Any:
         display: that is open.
         stages: of the run, in all.
     """
-    from clepdg_flows.run.run import Show
+    from clepdg_flows.run.display import Show
 
     def done(outcomes: Sequence[tuple[Any, Any]]) -> None:
         ended.extend(outcomes)

@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -14,9 +16,33 @@ from rich.table import Column
 from rich.text import Text
 
 from clepdg_flows.run.progress import describe, describe_done, since_first
+from clepdg_tasks.engine.node import Node, Outcome
 
 EVERY = 30.0  # seconds between two lines of a stage where there is no terminal
 BAR_COLUMNS = 100  # a narrower terminal has no room for bars
+
+
+@dataclass(frozen=True)
+class Show:
+    """What a run shows of its stages; the command line sets its own."""
+
+    bar: Callable[[Node, str], Any]
+    done: Callable[[list[tuple[Node, Outcome]]], None]
+    failed: Callable[[Node, str], None]
+    say: Callable[[str], None] = lambda line: None
+
+
+SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)
+
+
+def silent() -> Show:
+    """Return what shows nothing."""
+
+    @contextmanager
+    def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+    return Show(bar=bar, done=lambda outcomes: None, failed=lambda node, message: None)
 
 
 class Display:

@@ -18,7 +18,7 @@ from prefect.utilities.annotations import quote
 
 from clepdg.errors import StoreAway
 from clepdg.store.record import Record
-from clepdg_flows.run.prefect_logging import without_secrets
+from clepdg_flows.run.prefect_logging import log_computed, without_secrets
 from clepdg_flows.run.run import Run
 from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import DATA_STAGES, Decision, Node, decide
@@ -27,9 +27,11 @@ from clepdg_tasks.engine.worker import WorkerProcess
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
 def compute_stage(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
-    """Compute or reuse a stage; Prefect logs the state with its reason."""
+    """Compute or reuse a stage; its state has the reason."""
     with without_secrets():
         outcome = run.compute(node, decision)
+    if not outcome.reused:
+        log_computed(node, outcome)
     name = "Reused" if outcome.reused else "Completed"
     return Completed(name=name, message=outcome.reason)
 

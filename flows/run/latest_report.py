@@ -50,7 +50,8 @@ def run_facts(run: RunLog, started: float) -> dict[str, Any]:
         "cpu_seconds": round(sum(os.times()[:4]), 1),
         "stages": stages,
     }
-    return _scrubbed(found)
+    scrubbed: dict[str, Any] = _scrubbed(found)
+    return scrubbed
 
 
 def _utc(seconds: float) -> str:

@@ -3,21 +3,33 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from rich.console import Console
 
 from clepdg.errors import ClepError
 from clepdg.redaction import clean_error, scrub_logs
+from clepdg_tasks.engine.node import Node, Outcome
+from clepdg_tasks.engine.run_history import split_id
 
-RUNS: Final = ("prefect.flow_runs", "prefect.task_runs")
+log = logging.getLogger("clepdg")
+
+TASKS: Final = "prefect.task_runs"
+RUNS: Final = ("prefect.flow_runs", TASKS)
 AGAIN: Final = "Engine execution exited"  # Prefect logs the error that ended a flow a second time
+ENDED_WELL: Final = ("Finished in state Reused(", "Finished in state Completed(")  # of 200 stages: a run says it in few
 ENDED: Final = "Finished in state Failed"  # Prefect repeats the error as the state's message, which the page shows
 
 
 def once(record: logging.LogRecord) -> bool:
-    """Keep a log record, with a ClepError as its message alone and once."""
+    """Keep a log record, with a ClepError as its message alone and once.
+
+    Prefect's line on each task that ended well is dropped: `log_outcomes` says it of all reused stages at once.
+    """
+    if record.name == TASKS and record.getMessage().startswith(ENDED_WELL):
+        return False
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, ClepError):
         if record.getMessage().startswith(AGAIN):
@@ -33,6 +45,23 @@ def log_errors_once() -> None:
     scrub_logs()
     for name in RUNS:
         logging.getLogger(name).addFilter(once)  # adding it again has no effect
+
+
+def log_computed(node: Node, outcome: Outcome) -> None:
+    """Log that a stage was computed, why, and its wall seconds."""
+    log.info("%s %s: %.1f s; %s", node.stage, node.name, outcome.seconds, outcome.reason)
+
+
+def log_outcomes(stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log how many stages were reused, by kind, and how many computed.
+
+    Args:
+        stages: node id -> facts, as in a run's file.
+    """
+    reused = Counter(split_id(node_id)[0] for node_id, facts in stages.items() if facts["outcome"] == "Reused")
+    computed = sum(facts["outcome"] == "Completed" for facts in stages.values())
+    kinds = f" ({', '.join(f'{stage} {count}' for stage, count in reused.items())})" if reused else ""
+    log.info("%d stages computed, %d reused%s", computed, reused.total(), kinds)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """State of one run of the flow: outputs, failures, its file, its MLflow run and its display."""
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -18,8 +18,10 @@ from clepdg.hashing import plain
 from clepdg.redaction import scrub
 from clepdg.store.record import Record
 from clepdg.store.store import Store
-from clepdg_flows.run import fan_out, refresh
+from clepdg_flows.run import fan_out, latest_report, refresh
+from clepdg_flows.run.display import SHOW, Show, silent
 from clepdg_flows.run.plan import Plan
+from clepdg_flows.run.prefect_logging import log_outcomes
 from clepdg_flows.run.prefect_page import progress_artifact, run_artifacts
 from clepdg_flows.run.server_away import expect_server
 from clepdg_tasks.engine import execute, last_arguments, pinned, run_history
@@ -49,6 +51,7 @@ class Run:
         worker: process that computes torch stages where there are several devices; None: this process.
         failed_parts: corpus or fold -> why its run elsewhere failed.
         away: ids of the failed nodes that may succeed later.
+        started: seconds since the epoch.
     """
 
     settings: Settings
@@ -56,7 +59,7 @@ class Run:
     log: RunLog
     run_logger: MlflowLogger
     redo: frozenset[str]
-    show: "Show"
+    show: Show
     last: Callable[[], dict[str, str]]
     reusable: dict[str, Decision] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
@@ -67,6 +70,7 @@ class Run:
     writing: Any = field(default_factory=threading.Lock)
     failed_parts: dict[str, str] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
+    started: float = field(default_factory=time.time)
 
     def compute(self, node: Node, decision: Decision) -> Outcome:
         """Compute or reuse a node's output; log it to MLflow and the run's file."""
@@ -151,27 +155,6 @@ def _trace(error: Any) -> str:
     return scrub(f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error)))
 
 
-@dataclass(frozen=True)
-class Show:
-    """Display of a run; the command line sets its own."""
-
-    bar: Callable[[Node, str], Any]
-    done: Callable[[list[tuple[Node, Outcome]]], None]
-    failed: Callable[[Node, str], None]
-    say: Callable[[str], None] = lambda line: None
-
-
-def _silent() -> Show:
-    @contextmanager
-    def bar(node: Node, reason: str) -> Iterator[Callable[[int, int], None]]:
-        yield lambda done, total: None
-
-    return Show(bar=bar, done=lambda outcomes: None, failed=lambda node, message: None)
-
-
-SHOW: ContextVar[Show | None] = ContextVar("SHOW", default=None)  # the command line sets its own
-
-
 def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> Run:
     """Start a run's file and its logger; report changes of sources."""
     refresh.report_changes(sources)
@@ -189,7 +172,7 @@ def open_run(plan: Plan, settings: Settings, sources: refresh.SourceStates) -> R
     )
     last = cache(lambda: run_history.last_keys(store, config))
     log.write()
-    return Run(settings, store, log, run_logger, frozenset(arguments.redo), SHOW.get() or _silent(), last)
+    return Run(settings, store, log, run_logger, frozenset(arguments.redo), SHOW.get() or silent(), last)
 
 
 def _is_part() -> bool:
@@ -212,6 +195,13 @@ def stop_run(run: Run, error: BaseException) -> None:
     expect_server()
 
 
+def publish_report(run: Run) -> None:
+    """Copy the report's page of a complete run into the home folder."""
+    if record := next((record for record in run.records.values() if record.stage == "report"), None):
+        facts = latest_report.run_facts(run.log, run.started)
+        latest_report.publish(run.store.local(record.stage, record.key), run.settings.home, facts)
+
+
 def close_run(run: Run) -> dict[str, Any]:
     """End a run's file and its MLflow run; return its result.
 
@@ -229,6 +219,8 @@ def close_run(run: Run) -> dict[str, Any]:
         last_arguments.keep(run.settings, run.log.arguments)
     if not (failed or run.log.part):
         pinned.keep(run.settings, run.log)
+        publish_report(run)
+    log_outcomes(run.log.stages)
     expect_server()
     run_artifacts(run.log, run.records, run.store, run.run_logger)
     if failed:

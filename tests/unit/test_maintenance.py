@@ -382,7 +382,8 @@ class AtOnce:
 
 def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dict[str, Record]:
     """Do what the flow does, without Prefect and MLflow."""
-    from clepdg_flows.run.run import Run, _silent
+    from clepdg_flows.run.display import silent
+    from clepdg_flows.run.run import Run
 
     class Nobody:
         def is_registered(self, record):
@@ -403,7 +404,7 @@ def bring_up_to_date(store: Store, settings: Settings, nodes: list[Node]) -> dic
     config = {"preset": "demo", "backbone": {"name": "micro"}, "corpora": []}
     opened = run_history.start(store, Arguments(), config)
     opened.write()
-    run = Run(settings, store, opened, Nobody(), frozenset(), _silent(), dict)  # type: ignore[arg-type]
+    run = Run(settings, store, opened, Nobody(), frozenset(), silent(), dict)  # type: ignore[arg-type]
     with mock.patch.object(executor, "compute_stage", AtOnce()):
         executor.execute(run, nodes, ["cpu"])
     opened.outcome = "completed"
