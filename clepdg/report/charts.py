@@ -50,15 +50,23 @@ def styles(rows: Iterable[str], first: Sequence[str] = ()) -> dict[str, Style]:
     return found
 
 
-def scales(titles: Mapping[str, str], look: Mapping[str, Style]) -> dict[str, dict[str, Any]]:
+def scales(titles: Mapping[str, str], look: Mapping[str, Style], first: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the encodings colour, shape and strokeDash of a field `row`.
 
     Args:
         titles: row -> its name in the legend.
+        first: the rows of the legend.
     """
     rows = list(titles)
     names = " : ".join(f"datum.label === {row!r} ? {titles[row]!r}" for row in rows) + " : ''"
-    legend = {"title": None, "labelExpr": names, "orient": "bottom", "columns": 2, "labelLimit": 320}
+    legend = {
+        "title": None,
+        "labelExpr": names,
+        "orient": "bottom",
+        "columns": 2,
+        "labelLimit": 340,
+        "values": list(first),
+    }
     ranges = {
         "color": [look[row].colour for row in rows],
         "shape": [look[row].shape for row in rows],
@@ -75,8 +83,8 @@ def scales(titles: Mapping[str, str], look: Mapping[str, Style]) -> dict[str, di
     }
 
 
-def config(ink: str = "currentColor", font: str = "inherit") -> dict[str, Any]:
-    """Return Vega-Lite's configuration; by default text has the page's colour and font."""
+def config(ink: str = "currentColor", font: str = "sans-serif") -> dict[str, Any]:
+    """Return Vega-Lite's configuration; by default lines and text have the page's colour."""
     axis = {
         **{name: ink for name in ("labelColor", "titleColor", "domainColor", "tickColor", "gridColor")},
         **{"domainOpacity": 0.35, "tickOpacity": 0.35, "gridOpacity": 0.13, "labelOpacity": 0.85, "titleOpacity": 0.85},
@@ -120,6 +128,6 @@ def save(charts: Iterable[Chart], folder: Path) -> None:
         spec = dict(chart.spec)
         if spec.get("width") == "container":
             spec["width"] = WIDTH
-        own = {**config(INK, "sans-serif"), "background": "white", "padding": 12}
+        own = {**config(INK), "background": "white", "padding": 12}
         (folder / f"{chart.name}.svg").write_text(vl_convert.vegalite_to_svg(spec, config=own), encoding="utf-8")
         (folder / f"{chart.name}.png").write_bytes(vl_convert.vegalite_to_png(spec, config=own, scale=2))

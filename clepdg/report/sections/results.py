@@ -54,7 +54,10 @@ def results(
             methods=sum(any(row in column.values for column in grid) for row in rows),
             first=len(first),
             confusions=confusions(groups, rows),
-            protocols=[(title, [_fold(group, rows, notes) for group in own]) for title, own in by_protocol(groups)],
+            protocols=[
+                (title, [_fold(group, rows, notes) for group in own])
+                for title, own in sorted(by_protocol(groups), key=lambda found: found[1][0].protocol != LEAVE_OUT)
+            ],
             speakers=list(_speakers(speakers, rows)),
         ),
     )
@@ -75,15 +78,17 @@ def overview(
     winners = [best(column, cells) for column in shown]
     lead = shown[0] if shown[0].targets > 1 else None
     columns: list[Line] = [{"title": "method", "sub": ""}]
-    spans: dict[str, int] = {}
+    spans: list[tuple[str, int]] = [("", 1)]
     for column in shown:
-        added: list[Line] = [{"title": column.name, "sub": "UAR", "notes": notes.lettered(_common(column))}]
-        if column.targets > 1:
-            added[0]["title"] = f"mean of {column.targets}"
+        mean = column.targets > 1
+        title = f"mean of {column.targets}" if mean else column.name
+        added: list[Line] = [{"title": title, "sub": "UAR", "notes": notes.lettered(_common(column))}]
         if column is lead:
             added += [{"title": "− floor", "sub": "difference"}, {"title": "− random", "sub": "contexts"}]
         columns += added
-        spans[column.kind] = spans.get(column.kind, 0) + len(added)
+        of = KINDS[column.kind] + ", one by one" * (lead is not None and not mean and column.kind == LEAVE_OUT)
+        before, span = spans[-1]
+        spans[-1:] = [(before, span + len(added))] if before == of else [(before, span), (of, len(added))]
     lines = []
     for row, title in rows.items():
         if not any(row in column.values for column in shown):
@@ -106,14 +111,16 @@ def overview(
                 own += [_cell(value.minus_floor, signed), _cell(value.minus_random, signed)]
         kind = "main" if row == MAIN_ROW else "floor" if row in (FLOOR, "majority") else ""
         lines.append({"title": title, "kind": kind, "more": row not in first, "cells": own})
-    return {"columns": columns, "lines": lines, "groups": [("", 1), *((KINDS[of], n) for of, n in spans.items())]}
+    return {"columns": columns, "lines": lines, "groups": spans}
 
 
 def _shown(grid: Sequence[Column]) -> list[Column]:
-    """Return the columns of the overview: of supervised corpora their mean alone, or pooled."""
+    """Return the columns of the overview: means first; of supervised corpora their mean alone, or pooled."""
     supervised = [column for column in grid if column.kind == SUPERVISED]
-    chosen = supervised[:1] if len(supervised) < len(grid) else supervised
-    return [column for column in grid if column.kind != SUPERVISED or any(column is each for each in chosen)]
+    if len(supervised) == len(grid):
+        return supervised
+    lead, *others = (column for column in grid if column.kind != SUPERVISED)
+    return [lead, *supervised[:1], *others]
 
 
 def _common(column: Column) -> list[str]:
@@ -138,7 +145,7 @@ def _fold(group: Group, rows: Mapping[str, str], notes: Footnotes) -> dict[str, 
     """Return a fold's table of all figures, and the words that fold it."""
     top = max((cell for cell in group.cells if cell["uar"] == cell["uar"]), key=lambda cell: cell["uar"], default=None)
     first = group.cells[0]
-    words = f"{first['n']} utterances, {first['speakers']} speakers"
+    words = f"{first['n']} utterances, {first['speakers']} speaker{'s' * (first['speakers'] != 1)}"
     lines = [
         {
             "title": rows[cell["row"]],

@@ -25,7 +25,10 @@ FIRST: Final = (
     MAIN_ROW,
 )  # shown before one asks for more
 MEAN: Final = "mean over left-out targets"
-UAR: Final = {"type": "quantitative", "title": "UAR", "scale": {"domain": [0, 1]}}
+UAR: Final = {
+    **{"type": "quantitative", "title": "UAR", "scale": {"domain": [0, 1]}},
+    "axis": {"tickCount": 5, "format": ".1f"},
+}
 
 Data = list[dict[str, Any]]
 
@@ -116,7 +119,7 @@ def _charts(
         "params": [{"name": "shown", "value": list(first)}, {"name": "target", "value": targets[0]}],
         "transform": [{"filter": "indexof(shown, datum.row) >= 0 && datum.target === target"}],
     }
-    encoding = scales(rows, look)
+    encoding = scales(rows, look, first)
     tooltip = [{"field": name, "type": "nominal"} for name in ("method", "condition")]
     tooltip.append({"field": "shown", "type": "nominal", "title": "UAR"})
     chance = {
@@ -135,7 +138,7 @@ def _charts(
             "title": "SNR, dB",
             "axis": axis,
         }
-        y = {"field": "UAR", **UAR}
+        y: dict[str, Any] = {"field": "UAR", **UAR}
         lines = {
             "mark": {"type": "line"},
             "encoding": {"x": x, "y": y, **_without(encoding, "shape"), "detail": {"field": "row"}},
@@ -157,12 +160,13 @@ def _charts(
             "axis": {"grid": True, "ticks": False},
         }
         x = {"field": "UAR", **UAR}
+        offset = {"field": "row", "type": "nominal", "scale": {"domain": list(rows), "paddingOuter": 3}}
         marks = {
             "mark": {"type": "point", "size": 80, "opacity": 0.9},
-            "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "tooltip": tooltip},
+            "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "yOffset": offset, "tooltip": tooltip},
         }
         at = {"mark": chance["mark"], "encoding": {"x": {"field": "chance", "aggregate": "min", **UAR}}}
-        spec = {**base, "height": 36 * len(order), "data": {"values": others}, "layer": [at, marks]}
+        spec = {**base, "height": 48 * len(order), "data": {"values": others}, "layer": [at, marks]}
         charts.append(Chart(name="conditions", label="UAR by condition, a mark a method", spec=spec))
     return charts
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.charts import PALETTE
 from clepdg.report.facts import CREDIT
 from clepdg.report.grid import Bounds, Column, best
 from clepdg.report.headline import FLOOR, RANDOM, signed
-from clepdg.report.section import Chart, Section, render
+from clepdg.report.section import Section, render
+from clepdg.report.sections.picture import bounds, picture
 from clepdg.report.summary import warnings
 from clepdg.report.tables import figure
 
@@ -22,7 +22,6 @@ SAID_BY_WARNINGS: Final = (
     "Synthetic speech",
     "Not the whole corpora",
 )  # how a caption's sentences begin
-LINE: Final = 30  # characters of a method's name in a line of the picture
 
 
 def verdict(
@@ -84,168 +83,35 @@ def sentences(
     row = best(lead, cells)
     if row is None:
         return
-    where = _where(lead)
-    found = f"{_upper(rows[row])} is best {where}: UAR {_bounds(lead.values[row].uar)}"
-    chance = "" if math.isnan(lead.chance) else f"; chance is {figure(lead.chance)}"
-    beside = next(
-        (c for c in grid if c.kind != lead.kind and row in c.values and c.targets == max(_sizes(grid, c))), None
-    )
-    also = f", supervised {figure(beside.values[row].uar[0])}" if beside and lead.kind == LEAVE_OUT else ""
-    yield f"{found}{also}{chance}."
+    beside = next((column for column in grid if column.kind != lead.kind and row in column.values), None)
+    aside = [f"supervised {figure(beside.values[row].uar[0])}"] if beside and lead.kind == LEAVE_OUT else []
+    aside += [] if math.isnan(lead.chance) else [f"chance {figure(lead.chance)}"]
+    mean = "mean UAR" if lead.targets > 1 else "UAR"
+    found = f"{_where(lead)}, the best method is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"
+    yield f"{found} ({', '.join(aside)})." if aside else f"{found}."
     if FLOOR in lead.values and row != FLOOR:
-        yield _against(
-            lead, row, FLOOR, "the floor (log-mel statistics + logistic regression)", lead.values[row].minus_floor
-        )
+        yield _against(lead, row, FLOOR, "the floor", lead.values[row].minus_floor, "It")
     if MAIN_ROW in lead.values and RANDOM in lead.values:
-        said = _against(
-            lead, MAIN_ROW, RANDOM, "random contexts", lead.values[MAIN_ROW].minus_random, "ACPT's contexts"
-        )
+        ours = f"The classifier with ACPT's contexts ({figure(lead.values[MAIN_ROW].uar[0])})"
+        said = _against(lead, MAIN_ROW, RANDOM, "that with random contexts", lead.values[MAIN_ROW].minus_random, ours)
         credit = str(facts.get(CREDIT, "")).partition(":")[0]
-        yield said + (f" By the credit rule ACPT is {credit}." if credit else "")
-
-
-def _sizes(grid: Sequence[Column], of: Column) -> list[int]:
-    return [column.targets for column in grid if column.kind == of.kind]
+        yield said + (f" The credit rule says: {credit}." if credit else "")
 
 
 def _where(column: Column) -> str:
-    if column.kind != LEAVE_OUT:
-        return f"on {column.title}" if column.targets > 1 else f"on {column.title}"
-    return f"on {column.targets} corpora that were left out" if column.targets > 1 else f"on {column.name}, left out"
+    if column.kind == LEAVE_OUT:
+        return f"On {column.targets} corpora that were left out" if column.targets > 1 else f"On {column.title}"
+    return f"On {column.title.replace('mean over ', '')}"
 
 
-def _against(column: Column, row: str, other: str, name: str, difference: Bounds | None, ours: str = "That") -> str:
+def _against(column: Column, row: str, other: str, name: str, difference: Bounds | None, ours: str) -> str:
     """Return how a row stands against another, and whether beyond the interval."""
     uar, its = column.values[row].uar[0], column.values[other].uar[0]
-    if difference is None:
-        said = f"{ours} is {signed(uar - its)} against {name}, {figure(uar)} against {figure(its)}"
-        return f"{said}; one target says nothing about other corpora."
-    value, low, high = difference
-    if low > 0 or high < 0:
-        verdict = "beyond the interval over targets"
-    else:
-        verdict = "within the interval over targets: other corpora may turn it round"
-    interval = f"[{signed(low)}, {signed(high)}]"
-    be = "is" if ours == "That" else "reach"
-    shown = "" if ours == "That" else f" {figure(uar)},"
-    return f"{ours} {be}{shown} {signed(value)} {interval} against {name}, which has {figure(its)}: {verdict}."
-
-
-def _upper(words: str) -> str:
-    return words[0].upper() + words[1:]
-
-
-def _bounds(bounds: Bounds) -> str:
-    value, low, high = bounds
-    return figure(value) if math.isnan(low) else f"{figure(value)} [{figure(low)}, {figure(high)}]"
-
-
-def wrapped(title: str) -> str:
-    """Break a title into lines of at most LINE characters."""
-    import textwrap
-
-    return "\n".join(textwrap.wrap(title, LINE))
-
-
-def picture(grid: Sequence[Column], rows: Mapping[str, str]) -> Chart | None:
-    """Return the chart of UAR by method, left out and supervised; None where there is nothing to draw."""
-    lead = grid[0]
-    beside = next((column for column in grid if column.kind != lead.kind and column.values), None)
-    shown = [column for column in (lead, beside) if column is not None]
-    order = sorted(
-        (row for row in rows if row in lead.values and not math.isnan(lead.values[row].uar[0])),
-        key=lambda row: -lead.values[row].uar[0],
-    )
-    if not order:
-        return None
-    data = [
-        {
-            "method": wrapped(rows[row]),
-            "where": column.title,
-            "UAR": round(column.values[row].uar[0], 4),
-            "interval": _bounds(column.values[row].uar),
-            **_ends(column.values[row].uar),
-        }
-        for column in shown
-        for row in order
-        if row in column.values and not math.isnan(column.values[row].uar[0])
-    ]
-    lines = [("chance", lead.chance)] if not math.isnan(lead.chance) else []
-    lines += [("floor", lead.values[FLOOR].uar[0])] if FLOOR in lead.values else []
-    where = [column.title for column in shown]
-    y: dict[str, Any] = {
-        "field": "method",
-        "type": "nominal",
-        "sort": [wrapped(rows[row]) for row in order],
-        "title": None,
-        "axis": {
-            "labelExpr": "split(datum.label, '\\n')",
-            "labelLimit": 240,
-            "ticks": False,
-            "domain": False,
-            "grid": True,
-        },
-    }
-    offset = {"field": "where", "type": "nominal", "sort": where, "scale": {"paddingOuter": 0.9}}
-    look = {
-        "color": {"field": "where", "type": "nominal", "scale": {"domain": where, "range": list(PALETTE[:2])}},
-        "shape": {"field": "where", "type": "nominal", "scale": {"domain": where, "range": ["circle", "diamond"]}},
-    }
-    for channel in look.values():
-        channel["legend"] = {"title": None, "orient": "top", "labelLimit": 320, "direction": "vertical"}
-    x = {"type": "quantitative", "scale": {"domain": [0, 1]}, "title": "mean UAR" if lead.targets > 1 else "UAR"}
-    tooltip = [{"field": name, "type": "nominal"} for name in ("method", "where")] + [
-        {"field": "interval", "type": "nominal", "title": "UAR, interval"}
-    ]
-    layer: list[dict[str, Any]] = [
-        {
-            "data": {"values": [{"line": name, "UAR": round(value, 4)} for name, value in lines]},
-            "layer": [
-                {
-                    "mark": {"type": "rule", "strokeWidth": 1.5},
-                    "encoding": {
-                        "x": {"field": "UAR", **x},
-                        "strokeDash": {
-                            "field": "line",
-                            "type": "nominal",
-                            "scale": {"domain": ["chance", "floor"], "range": [[2, 3], [7, 4]]},
-                            "legend": None,
-                        },
-                        "opacity": {"value": 0.6},
-                    },
-                },
-                {
-                    "mark": {"type": "text", "align": "left", "dx": 4, "baseline": "bottom", "dy": -3},
-                    "encoding": {"x": {"field": "UAR", **x}, "y": {"value": 0}, "text": {"field": "line"}},
-                },
-            ],
-        },
-        {
-            "mark": {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55, "clip": True},
-            "encoding": {
-                "x": {"field": "low", **x},
-                "x2": {"field": "high"},
-                "y": y,
-                "yOffset": offset,
-                "color": look["color"],
-            },
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 75, "opacity": 1},
-            "encoding": {"x": {"field": "UAR", **x}, "y": y, "yOffset": offset, **look, "tooltip": tooltip},
-        },
-    ]
-    label = f"UAR of {len(order)} methods with intervals: {' and '.join(where)}; chance and the floor are lines"
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": "container",
-        "height": 34 * len(order),
-        "data": {"values": data},
-        "layer": layer,
-    }
-    return Chart(name="methods", label=label, spec=spec)
-
-
-def _ends(bounds: Bounds) -> dict[str, float]:
-    _, low, high = bounds
-    return {} if math.isnan(low) else {"low": round(low, 4), "high": round(high, 4)}
+    value, low, high = difference or (uar - its, math.nan, math.nan)
+    ahead = "is level with" if not abs(round(value, 3)) else "is ahead of" if value > 0 else "is behind"
+    by = "" if not abs(round(value, 3)) else f" by {figure(abs(value))}"
+    said = f"{ours} {ahead} {name} ({figure(its)}){by}"
+    if math.isnan(low):
+        return f"{said}; a single target says nothing about other corpora."
+    said += f", interval [{signed(low)},\u00a0{signed(high)}]"
+    return f"{said}." if low > 0 or high < 0 else f"{said}, which includes 0: other corpora may turn it round."

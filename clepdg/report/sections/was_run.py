@@ -22,7 +22,8 @@ def was_run(facts: Mapping[str, Any], pictures: Mapping[str, Path]) -> Section:
         title="What was run",
         html=render(
             "was_run",
-            facts=[(name, text(value)) for name, value in facts.items() if name not in tables],
+            caption=text(facts.get("caption", "")),
+            facts=[(name, text(value)) for name, value in facts.items() if name not in tables and name != "caption"],
             tables=[_table(name, value) for name, value in tables.items()],
             pictures=[(name, base64.b64encode(path.read_bytes()).decode()) for name, path in pictures.items()],
         ),

@@ -3,12 +3,15 @@ const parse = (id) => JSON.parse(document.getElementById(id).textContent);
 const all = (selector, of = document) => [...of.querySelectorAll(selector)];
 
 // Charts are drawn when they come near the window, and again where their box changes its width.
-const specs = parse("charts"), look = parse("charts-config"), views = {};
+const specs = parse("charts"), look = { ...parse("charts-config"), font: getComputedStyle(document.body).fontFamily }, views = {};
+const withoutLegends = (spec) => Object.fromEntries(Object.entries(spec).map(([name, value]) =>
+  [name, name === "legend" ? null : value && typeof value === "object" && !Array.isArray(value) && name !== "data" ? withoutLegends(value)
+    : name === "layer" ? value.map(withoutLegends) : value]));
 async function draw(figure) {
   const spec = structuredClone(specs[figure.id.slice(6)]);
   if (!spec || !figure.clientWidth) return;
   figure.dataset.width = figure.clientWidth;
-  const found = await vegaEmbed(figure, spec, { config: keyed(figure) ? { ...look, legend: { ...look.legend, disable: true } } : look, renderer: "svg", actions: false, ast: false });
+  const found = await vegaEmbed(figure, keyed(figure) ? withoutLegends(spec) : spec, { mode: "vega-lite", config: look, renderer: "svg", actions: false });
   views[figure.id.slice(6)] = found.view;
   figure.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
 }
