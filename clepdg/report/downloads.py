@@ -1,11 +1,13 @@
 """Files beside the report's page: tables of figures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from clepdg.report.grid import Column, best, shown_columns
 from clepdg.report.headline import RECORD, Headline
+from clepdg.report.latex import latex
 from clepdg.report.tables import counts
 
 if TYPE_CHECKING:
@@ -14,13 +16,37 @@ if TYPE_CHECKING:
 FILES: Final = {
     "results.csv": "Every figure of every method, fold, target and condition, unrounded.",
     "headline.csv": "Means over targets, with differences to the floor and to random contexts, unrounded.",
+    "results.tex": "Methods by targets with intervals, as a LaTeX table (needs booktabs).",
     "results.md": "The tables as Markdown.",
+    "predictions.parquet": "Every prediction, with the probability of each label.",
 }
 
 
-def write_tables(folder: Path, cells: "pd.DataFrame", headline: Headline) -> None:
-    """Write results.csv and headline.csv."""
+def write_tables(
+    folder: Path,
+    cells: "pd.DataFrame",
+    predictions: "pd.DataFrame",
+    methods: Sequence[Column],
+    rows: Mapping[str, str],
+    headline: Headline,
+) -> None:
+    """Write results.csv, headline.csv, results.tex and predictions.parquet.
+
+    Args:
+        cells: what `evaluate.cells` returns.
+        predictions: what the cells were computed from.
+        methods: methods x targets.
+        rows: row -> title, in the order of the tables.
+        headline: means over targets.
+    """
     import pandas as pd
+
+    shown = shown_columns(methods)
+    winners = [best(column, cells) for column in shown]
+    (folder / "results.tex").write_text(latex(shown, rows, winners, headline.note), encoding="utf-8")
+    texts = [name for name, kind in predictions.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
+    sorted_texts = predictions.astype(dict.fromkeys(texts, "string")).astype(dict.fromkeys(texts, "category"))
+    sorted_texts.to_parquet(folder / "predictions.parquet", index=False)
 
     pd.DataFrame(headline.records, columns=RECORD).to_csv(folder / "headline.csv", index=False, lineterminator="\n")
     flat = cells.assign(

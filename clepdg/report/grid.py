@@ -133,3 +133,12 @@ def best(column: Column, cells: "pd.DataFrame") -> str | None:
     found = {row: value.uar[0] for row, value in column.values.items() if row not in unfair}
     found = {row: uar for row, uar in found.items() if not math.isnan(uar)}
     return max(found, key=lambda row: found[row], default=None)
+
+
+def shown_columns(grid: Sequence[Column]) -> list[Column]:
+    """Return the columns of the overview: means first; of supervised corpora their mean alone, or pooled."""
+    supervised = [column for column in grid if column.kind == SUPERVISED]
+    if len(supervised) == len(grid):
+        return supervised
+    lead, *others = (column for column in grid if column.kind != SUPERVISED)
+    return [lead, *supervised[:1], *others]

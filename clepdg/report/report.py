@@ -133,7 +133,7 @@ def write_report(
     (folder / "report.html").write_text(html, encoding="utf-8")
     tables = report_conditions.table(cells, rows)
     (folder / "results.md").write_text(markdown(groups, facts, rows, tables, headline), encoding="utf-8")
-    write_tables(folder, cells, headline)
+    write_tables(folder, cells, predictions, methods, rows, headline)
     save((chart for section in every for chart in section.charts), folder / "charts")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.grid import Bounds, Column, best
+from clepdg.report.grid import Bounds, Column, best, shown_columns
 from clepdg.report.headline import FLOOR, Headline, signed
 from clepdg.report.section import Section, render
 from clepdg.report.summary import MAIN_ROWS
@@ -74,7 +74,7 @@ def overview(
     grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str], notes: Footnotes, first: Sequence[str]
 ) -> dict[str, Any]:
     """Return the table of methods x targets, as the macro `table` takes it."""
-    shown = _shown(grid)
+    shown = shown_columns(grid)
     winners = [best(column, cells) for column in shown]
     lead = shown[0] if shown[0].targets > 1 else None
     columns: list[Line] = [{"title": "method", "sub": ""}]
@@ -112,15 +112,6 @@ def overview(
         kind = "main" if row == MAIN_ROW else "floor" if row in (FLOOR, "majority") else ""
         lines.append({"title": title, "kind": kind, "more": row not in first, "cells": own})
     return {"columns": columns, "lines": lines, "groups": spans}
-
-
-def _shown(grid: Sequence[Column]) -> list[Column]:
-    """Return the columns of the overview: means first; of supervised corpora their mean alone, or pooled."""
-    supervised = [column for column in grid if column.kind == SUPERVISED]
-    if len(supervised) == len(grid):
-        return supervised
-    lead, *others = (column for column in grid if column.kind != SUPERVISED)
-    return [lead, *supervised[:1], *others]
 
 
 def _common(column: Column) -> list[str]:

@@ -144,7 +144,7 @@ def _charts(
             "encoding": {"x": x, "y": y, **_without(encoding, "shape"), "detail": {"field": "row"}},
         }
         marks = {
-            "mark": {"type": "point"},
+            "mark": {"type": "point", "opacity": 1},
             "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "tooltip": tooltip},
         }
         spec = {**base, "title": curve, "height": 220, "data": {"values": own}, "layer": [chance, lines, marks]}
@@ -162,11 +162,12 @@ def _charts(
         x = {"field": "UAR", **UAR}
         offset = {"field": "row", "type": "nominal", "scale": {"domain": list(rows), "paddingOuter": 3}}
         marks = {
-            "mark": {"type": "point", "size": 80, "opacity": 0.9},
+            "mark": {"type": "point", "size": 80, "opacity": 1},
             "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "yOffset": offset, "tooltip": tooltip},
         }
         at = {"mark": chance["mark"], "encoding": {"x": {"field": "chance", "aggregate": "min", **UAR}}}
-        spec = {**base, "height": 48 * len(order), "data": {"values": others}, "layer": [at, marks]}
+        title = "other conditions" if curves else "clean and corrupted"
+        spec = {**base, "title": title, "height": 48 * len(order), "data": {"values": others}, "layer": [at, marks]}
         charts.append(Chart(name="conditions", label="UAR by condition, a mark a method", spec=spec))
     return charts
 
