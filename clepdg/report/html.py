@@ -38,7 +38,7 @@ def page(
             glossary=GLOSSARY,
             specs=specs(sections),
             config=as_json(config()),
-            style=(folder / "page.css").read_text(encoding="utf-8"),
+            style="".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", "more.css")),
             behaviour=(folder / "page.js").read_text(encoding="utf-8"),
             vega=script(),
         )

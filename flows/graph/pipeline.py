@@ -34,16 +34,14 @@ from clepdg_flows.graph.models import (
     backbone_model,
     encoder,
     is_dual,
-    of_corpora,
     shared_models,
 )
 from clepdg_flows.graph.nodes import text_embeddings
 from clepdg_flows.graph.recorded import RECORDED
 from clepdg_flows.graph.refs import shard_name
-from clepdg_flows.graph.titles import facts, title, untestable
+from clepdg_flows.graph.report import report
 from clepdg_tasks.engine.node import DATA_STAGES, STAGES, Node, Ref
 from clepdg_tasks.stages import data
-from clepdg_tasks.stages import report as reporting
 
 
 def graph(
@@ -91,7 +89,7 @@ def graph(
     nodes = [node for node in nodes if node.stage != "features" or node.id in read]
     learnt = [node.ref for node in nodes if node.stage in ("clep", "acpt")]
     models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
-    nodes.append(report(config, chosen, wanted, models))
+    nodes.append(report(config, sources, chosen, wanted, models, [node.id for node in nodes]))
     last = STAGES.index(until) if until else len(STAGES)
     needed = set[str]()  # dual-context's heads need stage features, which is a later one
     for node in reversed(nodes):
@@ -225,26 +223,3 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
         if condition is None or (corpus in targets and is_evaluated(model, condition))
     ]
     return list({node.id: node for node in nodes}.values())
-
-
-def report(config: Config, chosen: list[Fold], wanted: Mapping[str, Row], models: list[Ref]) -> Node:
-    """Return the node of the report over all folds."""
-    return Node(
-        stage="report",
-        name="report",
-        compute=reporting.compute_report,
-        config={
-            "folds": [fold.name for fold in chosen],
-            "corpora": config.corpora,
-            "rows": {name: title(config, row) for name, row in wanted.items()},
-            "facts": facts(config),
-            "untestable": untestable(config),
-            "never_heard": config.pretrain.left_out if backbone_by_fold(config) else (),
-            "expected": {corpus: load_card(corpus).expected for corpus in config.corpora},
-        },
-        inputs={
-            **{f"evaluate/{fold.name}": Ref("evaluate", fold.name) for fold in chosen},
-            **of_corpora("index", config.corpora),
-            **{ref.id: ref for ref in models},
-        },
-    )

@@ -7,6 +7,7 @@ from typing import Any
 from clepdg.emotions import labels
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.contexts import FILE
+from clepdg_tasks.stages.report_sections import sections
 
 WIDTH = 118  # of the terminal's notes
 
@@ -15,7 +16,6 @@ def compute_report(work: Work) -> Computed:
     """Write report.html, results.csv, results.md and table.txt over all folds."""
     import pandas as pd
 
-    from clepdg.dataset import quality
     from clepdg.evaluation import targets
     from clepdg.evaluation.cells import CELL, rows_on_test_part
     from clepdg.evaluation.predictions import COLUMNS, coded
@@ -53,8 +53,8 @@ def compute_report(work: Work) -> Computed:
         "corpora": corpora,
     }
     facts["caption"] += of.caption_of_partial(corpora)
-    pictures = {corpus: work.inputs[f"index/{corpus}"] / quality.PICTURE for corpus in work.config["corpora"]}
-    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], pictures, means)
+    more = sections(work, predictions, names, {fold: own["label_set"] for fold, own in settings.items()})
+    report.write_report(work.folder, cells, predictions, facts, work.config["rows"], headline=means, sections=more)
     table = report.table(headline_cells(cells), work.config["rows"])
     notes = [textwrap.fill(note, WIDTH) for note in (facts["caption"], f"{of.CREDIT}: {facts[of.CREDIT]}.")]
     (work.folder / "table.txt").write_text("\n".join([report.headline_table(means), "", table, "", *notes]) + "\n")

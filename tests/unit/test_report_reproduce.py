@@ -2,7 +2,8 @@
 
 import json
 
-from clepdg.report.sections.reproduce import END, RUN, fill_run
+from clepdg.report.sections.reproduce import END, RUN, fill_run, record_facts, reproduce
+from clepdg.store.record import Record
 
 
 def test_a_run_fills_in_its_own_copy_of_the_page():
@@ -14,3 +15,37 @@ def test_a_run_fills_in_its_own_copy_of_the_page():
     assert filled.startswith("<p>before</p>") and filled.endswith("</script><script>let other</script>")
     assert fill_run(filled, {}) == page  # a later run replaces it
     assert fill_run("<p>a page without it</p>", facts) == "<p>a page without it</p>"
+
+
+SETTINGS = {"clep.epochs": ["7", "3"], "clep_seeds": ["0"]}
+
+
+def test_the_section_shows_what_differs_first_and_has_the_element_that_a_run_fills_in():
+    section = reproduce("clep-dg run --preset demo --set 'x=<y>'", SETTINGS, {"evaluate/a": "0123456789abcdef"})
+    assert "clep-dg run --preset demo --set &#39;x=&lt;y&gt;&#39;</code>" in section.html
+    assert section.html.index("clep.epochs") < section.html.index("All 2 settings") < section.html.index("clep_seeds")
+    assert "0123456789ab<" in section.html
+    assert section.html.count(f"{RUN}{{}}{END}") == 1
+    assert '"run": "r1"' in fill_run(str(section.html), {"run": "r1"})
+
+
+def test_corpora_that_are_not_whole_are_allowed_by_the_command():
+    section = reproduce("clep-dg run", {}, {}, partial=["tess"])
+    assert "clep-dg run --allow-partial</code>" in section.html and "tess is not the whole corpus" in section.html
+
+
+def test_what_outputs_took_is_summed_by_stage():
+    facts = {"version": 1, "config": {}, "inputs": {}, "digests": {"content": "d" * 64}, "figures": {}, "files": {}}
+    records = [
+        Record(
+            stage="clep", name="a", key="k" * 64, seconds=2.0, cpu_seconds=1.5, device="cuda:0", peak_bytes=5, **facts
+        ),
+        Record(stage="clep", name="b", key="k" * 64, seconds=1.0, versions={"torch": "2"}, **facts),
+        Record(stage="acpt", name="c", key="k" * 64, seconds=1.0, versions={"torch": "3"}, **facts),
+    ]
+    found = record_facts(records)
+    assert found["costs"]["clep"] == {
+        "outputs": 2, "seconds": 3.0, "cpu_seconds": 1.5, "measured": 1, "devices": ["cuda:0"], "peak_bytes": 5
+    }  # fmt: skip
+    assert found["costs"]["acpt"]["measured"] == 0 and found["libraries"] == {"torch": ["2", "3"]}
+    assert found["outputs"][1] == ["clep/b", "k" * 12, "d" * 12, 1.0, None, ""]

@@ -1,0 +1,84 @@
+"""The report's section on what the model learnt: curves, embeddings, calibration, contexts."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from clepdg.config.folds import LEAVE_OUT, kind
+from clepdg.report.section import Section, render
+from clepdg.report.sections.calibration import calibration_chart, calibration_points
+from clepdg.report.sections.curves import MOST_FOLDS, Course, curve_chart
+from clepdg.report.sections.embedding_map import Map, map_chart
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UAR: Final = "validation UAR"
+CONTEXTS: Final = {  # figures of an output of stage acpt -> their column
+    "nearest_caption_cosine": "cosine to the nearest hand-written context, mean",
+    "nearest_caption_cosine_lowest": "lowest",
+    "nearest_caption_cosine_of_captions": "the same among hand-written contexts",
+}
+NAMES: Final = {"acpt": "ACPT's", "random": "random, as ACPT starts", "vocabulary": "random words"}
+
+
+def learnt(
+    clep: Sequence[Course],
+    acpt: Sequence[Course],
+    maps: Sequence[Map],
+    contexts: Mapping[str, Sequence[Mapping[str, float]]],
+    predictions: "pd.DataFrame",
+    labels: Mapping[str, tuple[str, ...]],
+    rows: Mapping[str, str],
+) -> Section | None:
+    """Return the section; None where a run has nothing of it.
+
+    Args:
+        clep: courses of CLEP, with metrics "loss" and UAR.
+        acpt: courses of ACPT, with metrics "content_loss" and "diversity_loss".
+        maps: of folds.
+        contexts: name of contexts -> figures of each output of stage acpt.
+        predictions: of all folds.
+        labels: fold -> its label set.
+        rows: row -> title.
+    """
+    clep_charts = [
+        chart
+        for chart in (
+            curve_chart(clep, "loss", "clep-loss", "CLEP's loss", "loss"),
+            curve_chart(clep, UAR, "clep-validation", "CLEP's zero-shot UAR on the sources' validation parts", "UAR"),
+        )
+        if chart
+    ]
+    acpt_charts = [
+        chart
+        for chart in (
+            curve_chart(acpt, "content_loss", "acpt-content", "ACPT's content loss", "loss"),
+            curve_chart(acpt, "diversity_loss", "acpt-diversity", "ACPT's diversity loss", "loss"),
+        )
+        if chart
+    ]
+    reliability = calibration_chart(calibration_points(predictions, labels, rows), rows)
+    drawn = [(each, map_chart(each)) for each in sorted(maps, key=lambda each: kind(each.fold) != LEAVE_OUT)]
+    if not (clep_charts or acpt_charts or reliability or drawn):
+        return None
+    trained = {each.fold for each in clep}
+    return Section(
+        id="learnt",
+        title="What the model learnt",
+        html=render(
+            "learnt",
+            clep=clep_charts,
+            acpt=acpt_charts,
+            lost=bool(clep) and not any("loss" in each.metrics for each in clep),
+            hidden=max(0, len(trained) - MOST_FOLDS),
+            maps=drawn,
+            contexts=[(NAMES.get(name, name), _means(figures)) for name, figures in sorted(contexts.items())],
+            columns=list(CONTEXTS.values()),
+            calibration=reliability,
+        ),
+        charts=[*clep_charts, *acpt_charts, *(chart for _, chart in drawn), *([reliability] if reliability else [])],
+    )
+
+
+def _means(figures: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [sum(each[name] for each in figures) / len(figures) for name in CONTEXTS]
