@@ -12,9 +12,11 @@ import numpy as np
 from clepdg.audio.corruptions import CLEAN
 from clepdg.config.folds import SUPERVISED, order
 from clepdg.evaluation import intervals, metrics
+from clepdg.evaluation.blocks import Blocks
+from clepdg.evaluation.consistency import check
 from clepdg.evaluation.marks import class_marks, cluster_marks, disjoint_marks, seed_marks, width_marks
 from clepdg.evaluation.metrics import Bools, Floats
-from clepdg.evaluation.predictions import Predictions, by_cell, check, coded, to_arrays
+from clepdg.evaluation.predictions import Cells, Predictions, to_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,15 +73,10 @@ def cells(
     """
     import pandas as pd
 
-    predictions = coded(predictions)
-    check(predictions, labels)
     found: list[dict[str, Any]] = []
-    for fold, target, part in _targets(predictions):
-        corpora = sorted(part["corpus"].unique())
-        arrays_of = by_cell(part, labels)
-        seeds = {row: own.unique() for row, own in part.groupby("row")["seed"]}
-        for row in sorted({row for row, _ in arrays_of}):
-            heard = {condition: arrays for (of, condition), arrays in arrays_of.items() if of == row}
+    for fold, target, corpora, cells_of in _targets(check(predictions, labels), labels):
+        for row in sorted({row for row, _ in cells_of}):
+            heard = {condition: cells_of[of, condition] for of, condition in cells_of if of == row}
             tests = {condition: arrays.test_part() for condition, arrays in heard.items()}
             name = TEST if fold == SUPERVISED or row in test_only else WHOLE
             used = tests if name == TEST else heard
@@ -97,7 +94,7 @@ def cells(
                     *disjoint_marks(fold, corpora, split_units),
                     *class_marks(arrays, labels),
                     *cluster_marks(arrays, cell["effective"]),
-                    *seed_marks(seeds[row]),
+                    *seed_marks(cells_of.seeds(row)),
                     *width_marks(cell["largest_share"], cell["high"] - cell["low"]),
                 ]
                 found.append(cell)
@@ -142,17 +139,18 @@ def _units(part: "pd.DataFrame") -> list[str]:
     return [name for name in ("speaker", "cluster") if name in part]
 
 
-def _targets(predictions: "pd.DataFrame") -> "Iterator[tuple[str, str, pd.DataFrame]]":
-    """Yield (fold, target, predictions).
+def _targets(blocks: Blocks, labels: tuple[str, ...]) -> Iterator[tuple[str, str, list[str], Cells]]:
+    """Yield (fold, target, its corpora, its cells).
 
     Fold supervised comes first: its corpora by name, then pooled.
     """
-    for fold in sorted(predictions["fold"].unique(), key=order):
-        part = predictions[predictions["fold"] == fold]
-        for corpus, of_corpus in part.groupby("corpus"):
-            yield fold, str(corpus), of_corpus
+    for fold in sorted(blocks.used("fold"), key=order):
+        own = blocks.of_fold(fold)
+        corpora = sorted({corpus for block in own for corpus in blocks.used("corpus", block.lines)})
+        for corpus in corpora:
+            yield fold, corpus, [corpus], Cells(blocks, own, labels, corpus if len(corpora) > 1 else None)
         if fold == SUPERVISED:
-            yield fold, POOLED, part
+            yield fold, POOLED, corpora, Cells(blocks, own, labels)
 
 
 def _uar(arrays: Predictions, keep: Bools | None = None) -> float:

@@ -1,15 +1,19 @@
 """Compute the results of a fold from its predictions."""
 
 import hashlib
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clepdg.audio.corruptions import CLEAN
+from clepdg.evaluation.blocks import CHUNK, coded, starts
 from clepdg.evaluation.cells import POOLED, cells
+from clepdg.evaluation.marks import annotate
 from clepdg.evaluation.predictions import PROBABILITY
-from clepdg.evaluation.special_rows import annotate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +42,7 @@ def result_cells(
         transductive: rows that use the target's test audio, without labels.
 
     Returns:
-        As `cells.cells` and `special_rows.annotate` say; `recalls` has every label, None where it is left out of UAR,
+        As `cells.cells` and `marks.annotate` say; `recalls` has every label, None where it is left out of UAR,
         since Parquet has no place for a cell without any.
 
     Raises:
@@ -70,9 +74,54 @@ def headline_figures(cells: "pd.DataFrame") -> dict[str, dict[str, float]]:
 def digest_results(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> str:
     """Return the content digest of a fold's predictions and cells."""
     total = hashlib.sha256()
+    predictions = coded(predictions)
     probabilities = [name for name in predictions.columns if name.startswith(PROBABILITY)]
+    places = [*starts(predictions).tolist(), len(predictions)]
     for name in predictions.columns.drop(probabilities):
-        total.update("\n".join(predictions[name]).encode() + b"\0")
-    total.update(np.ascontiguousarray(predictions[probabilities].to_numpy(np.float64)).tobytes())
+        for text in _texts(predictions[name], places):
+            total.update(text)
+        total.update(b"\0")
+    for start in range(0, len(predictions), CHUNK):
+        part = predictions[probabilities].iloc[start : start + CHUNK]
+        total.update(np.ascontiguousarray(part.to_numpy(np.float64)).tobytes())
     total.update(cells.to_json(orient="records", double_precision=15).encode())
     return total.hexdigest()
+
+
+def _texts(column: "pd.Series[str]", places: Sequence[int]) -> Iterator[bytes]:
+    """Yield the texts of a column, joined by line feeds, block by block.
+
+    Args:
+        places: where the blocks start, and the number of lines.
+    """
+    codes, names = column.cat.codes.to_numpy(), np.array([name.encode() for name in column.cat.categories], object)
+    last, said = codes[:0], b""
+    for start, end in pairwise(places):
+        part = codes[start:end]
+        if not np.array_equal(part, last):  # utterances come again and again, in the same order
+            last, said = part, _joined(names, part)
+        yield said if start == 0 else b"\n" + said
+
+
+def _joined(names: NDArray[Any], codes: NDArray[Any]) -> bytes:
+    """Return names joined by line feeds; few different ones four at a time."""
+    if len(names) > 8:
+        return b"\n".join(names[codes].tolist())
+    whole, n = len(codes) // 4 * 4, len(names)
+    fours = np.array([b"\n".join(four) for four in product(names, repeat=4)], object)
+    groups = codes[:whole].reshape(-1, 4).astype(np.int64) @ np.array([n**3, n**2, n, 1])
+    return b"\n".join([*fours[groups].tolist(), *names[codes[whole:]].tolist()])
+
+
+def write_predictions(predictions: "pd.DataFrame", path: Path) -> None:
+    """Write predictions as Parquet, a few million lines at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.Schema.from_pandas(predictions, preserve_index=False)
+    texts = [name for name in predictions if predictions[name].dtype == "category"]
+    compression = {name: "snappy" if name in texts else "none" for name in predictions}
+    with pq.ParquetWriter(path, schema, use_dictionary=texts, compression=compression) as file:
+        for start in range(0, max(1, len(predictions)), CHUNK):
+            part = predictions.iloc[start : start + CHUNK]
+            file.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))

@@ -1,4 +1,4 @@
-"""The table of a fold's predictions: columns, check, arrays.
+"""The table of a fold's predictions: columns, arrays.
 
 A table of predictions has one line per (utterance, fold, row, seed, condition), with columns
 
@@ -13,24 +13,22 @@ A table of predictions has one line per (utterance, fold, row, seed, condition),
     p_<label>       the probability of each label of the label set
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clepdg.audio.corruptions import CLEAN
-from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.errors import ClepError
+from clepdg.evaluation.blocks import COLUMNS as COLUMNS
+from clepdg.evaluation.blocks import KEY as KEY
+from clepdg.evaluation.blocks import Block, Blocks
+from clepdg.evaluation.blocks import coded as coded
 from clepdg.evaluation.metrics import Bools, Floats, Ints
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KEY = ["fold", "row", "condition", "seed", "utterance_id"]
-COLUMNS = [*KEY, "corpus", "speaker", "split", "true", "predicted"]
 PROBABILITY = "p_"  # before the label
 LEFT_OUT = 3  # a class with fewer utterances is left out of UAR
 
@@ -89,21 +87,15 @@ def probability_columns(labels: Sequence[str]) -> list[str]:
     return [f"{PROBABILITY}{label}" for label in labels]
 
 
-def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
-    """Convert the columns of texts to categories, which group faster."""
-    texts = [column for column in (*COLUMNS, "cluster") if column in predictions]
-    return predictions.astype(dict.fromkeys(texts, "category"))
-
-
 def to_arrays(part: "pd.DataFrame", labels: tuple[str, ...]) -> Predictions:
     """Convert the predictions of one cell to arrays, as `by_cell` does."""
     found = by_cell(part, labels)
     if len(found) > 1:
         raise ValueError(f"Predictions of several cells: {sorted(found)}.")
-    return next(iter(found.values())) if found else _slice(_Columns(part, labels), slice(0, 0))
+    return next(iter(found.values())) if found else found.of_blocks([])
 
 
-def by_cell(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> dict[tuple[str, str], Predictions]:
+def by_cell(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> "Cells":
     """Convert predictions of a fold's target to arrays by row and condition.
 
     Utterances are in the order of their ids, seeds in that of their names.
@@ -111,113 +103,83 @@ def by_cell(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> dict[tuple[
     Raises:
         ClepError: a label is not of the label set.
     """
-    columns = _Columns(predictions, labels)
-    row, condition = columns.codes("row"), columns.codes("condition")
-    starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(condition, prepend=-1))
-    return {
-        (columns.name("row", start), columns.name("condition", start)): _slice(columns, slice(start, end))
-        for start, end in pairwise([*starts.tolist(), len(row)])
-    }
+    blocks = Blocks(predictions)
+    return Cells(blocks, blocks.blocks, labels)
 
 
-class _Columns:
-    """Columns as numbers, sorted by row, condition, seed and utterance."""
+class Cells(Mapping[tuple[str, str], Predictions]):
+    """The cells of a fold by row and condition, converted when asked for.
 
-    def __init__(self, predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
-        self.labels, self._table = labels, coded(predictions)
-        keys = ("utterance_id", "seed", "condition", "row")
-        self._order = np.lexsort([self._table[name].cat.codes.to_numpy() for name in keys])
-        self.truth, self.predicted = self._numbers("true"), self._numbers("predicted")
-        self.probabilities = self._table[probability_columns(labels)].to_numpy()[self._order]
-        self.seeds, self.speakers = self.codes("seed"), self.codes("speaker")
-        self.clusters = self.codes("cluster") if "cluster" in self._table else self.speakers
-        self.test = (self._table["split"] == "test").to_numpy()[self._order]
-
-    def codes(self, column: str) -> Ints:
-        """Return a column's places among its categories."""
-        found: Ints = self._table[column].cat.codes.to_numpy().astype(np.int64)[self._order]
-        return found
-
-    def name(self, column: str, place: int) -> str:
-        """Return a column's text at a place of the order."""
-        return str(self._table[column].iloc[self._order[place]])
-
-    def _numbers(self, column: str) -> Ints:
-        """Return a column's places in the label set."""
-        names = self._table[column].cat.categories
-        places = np.array([self.labels.index(name) if name in self.labels else -1 for name in names], np.int64)
-        codes: Ints = places[self.codes(column)] if len(places) else self.codes(column)
-        if (codes < 0).any():
-            unknown = sorted(set(map(str, names)) - set(self.labels))
-            raise ClepError("The predictions can't be evaluated.", got=unknown, expected=self.labels, where=column)
-        return codes
-
-
-def _slice(columns: _Columns, cell: slice) -> Predictions:
-    """Return the arrays of one cell."""
-    seeds = columns.seeds[cell]
-    starts = np.flatnonzero(np.diff(seeds, prepend=-1))
-    shape = (len(starts), len(seeds) // max(len(starts), 1))
-    first = slice(cell.start, cell.start + shape[1])
-    speakers = _renumber(columns.speakers[first])
-    return Predictions(
-        truth=columns.truth[first],
-        predicted=columns.predicted[cell].reshape(shape),
-        probabilities=columns.probabilities[cell].astype(np.float64).reshape(*shape, len(columns.labels)),
-        speakers=speakers,
-        clusters=_renumber(columns.clusters[first]),
-        cleps=tuple(columns.name("seed", cell.start + int(start)).partition(".")[0] for start in starts),
-        test=columns.test[first],
-    )
-
-
-def check(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> None:
-    """Check that predictions agree with themselves and with the label set.
+    Args:
+        blocks: predictions as codes.
+        own: the blocks of the fold.
+        corpus: the target; None: all corpora.
 
     Raises:
-        ClepError: they do not; all faults are listed.
+        ClepError: a label is not of the label set.
     """
-    expected, own = [*COLUMNS, *probability_columns(labels)], [str(column) for column in predictions]
-    faults = [f"no column {column}" for column in expected if column not in own]
-    others = [column for column in own if column.startswith(PROBABILITY) and column not in expected]
-    faults += [f"column {column} is not of one of {', '.join(labels)}" for column in others]
-    faults = faults or list(_faults(predictions, labels))
-    if predictions.empty or faults:
-        raise ClepError("The predictions can't be evaluated.", got=faults or "no predictions", where="predictions")
 
+    def __init__(
+        self, blocks: Blocks, own: Sequence[Block], labels: tuple[str, ...], corpus: str | None = None
+    ) -> None:
+        self._blocks, self._labels = blocks, labels
+        self._places = {column: self._in_label_set(column) for column in ("true", "predicted")}
+        self._corpus = None if corpus is None else blocks.categories["corpus"].tolist().index(corpus)
+        splits = blocks.categories["split"].tolist()
+        self._test = splits.index("test") if "test" in splits else -2
+        self._own: dict[tuple[str, str], list[Block]] = {}
+        for block in own:
+            if self._corpus is None or (blocks.codes("corpus", block.lines) == self._corpus).any():
+                self._own.setdefault((block.row, block.condition), []).append(block)
 
-def _faults(predictions: "pd.DataFrame", labels: tuple[str, ...]) -> Iterator[str]:
-    for column in ("true", "predicted"):
-        unknown = sorted(set(predictions[column]) - set(labels))
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Iterate over (row, condition), sorted."""
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        """Return the number of cells."""
+        return len(self._own)
+
+    def __getitem__(self, cell: tuple[str, str]) -> Predictions:
+        """Return the arrays of a cell."""
+        return self.of_blocks(self._own[cell])
+
+    def seeds(self, row: str) -> list[str]:
+        """Return the seeds of a row."""
+        return sorted({block.seed for (of, _), own in self._own.items() if of == row for block in own})
+
+    def _in_label_set(self, column: str) -> Ints:
+        """Return the place in the label set of each of a column's categories."""
+        names = [str(name) for name in self._blocks.categories[column]]
+        unknown = sorted(set(self._blocks.used(column)) - set(self._labels))
         if unknown:
-            yield f"{column} {', '.join(map(str, unknown))} is not one of {', '.join(labels)}"
-    seeds = predictions["seed"].unique()
-    misnamed = [str(seed) for seed in seeds if not re.fullmatch(r"-|c\d+(\.l\d+)?", str(seed))]
-    if misnamed:
-        yield f"seed {', '.join(misnamed)} is not of the form c0.l0, c0 or -"
-    values = predictions[probability_columns(labels)].to_numpy(np.float64)
-    wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) < 1e-3))
-    repeated = predictions.duplicated(KEY)
-    for rows, fault in ((wrong, "lines have probabilities whose sum is not 1"), (repeated, "lines stand twice")):
-        if rows.any():
-            yield f"{rows.sum()} {fault}, first of {predictions['utterance_id'][rows].iloc[0]}"
-    for column in ("corpus", "speaker", "split", "true"):
-        several = predictions.groupby("utterance_id")[column].nunique() != 1
-        if several.any():
-            yield f"{several.sum()} utterances have more than one {column}, first {several.idxmax()}"
-    test = predictions[predictions["split"] == "test"]
-    corrupted = (predictions["condition"] != CLEAN).map({False: CLEAN, True: "corrupted"})
-    for of, part in [*test.groupby(["fold"]), *predictions.groupby(["fold", corrupted])]:
-        utterances = part.groupby(["row", "condition", "seed"])["utterance_id"].agg(frozenset)
-        odd = utterances[utterances != utterances.iloc[0]]
-        if len(odd):
-            where = ", ".join(map(str, odd.index))
-            yield f"not all predictions of {', '.join(of)} are about the same utterances: {where}"
-    for fold, part in predictions.groupby("fold"):
-        others = sorted(corpus for corpus in set(part["corpus"]) if not _is_target(corpus, str(fold)))
-        if fold != SUPERVISED and others:
-            yield f"fold {fold} holds other corpora: {', '.join(others)}"
+            raise ClepError("The predictions can't be evaluated.", got=unknown, expected=self._labels, where=column)
+        return np.array([self._labels.index(name) if name in self._labels else -1 for name in names], np.int64)
 
+    def of_blocks(self, own: Sequence[Block]) -> Predictions:
+        """Return the arrays of a cell's blocks, one of each seed."""
+        first = own[0].lines if own else slice(0, 0)
+        chosen: Any = slice(None)
+        if self._corpus is not None:
+            chosen = np.flatnonzero(self._blocks.codes("corpus", first) == self._corpus)
 
-def _is_target(corpus: str, fold: str) -> bool:
-    return fold.endswith(f"-to-{corpus}") if kind(fold) == PAIR else fold == LEAVE_OUT + corpus
+        def codes(column: str, lines: slice) -> Ints:
+            found: Ints = self._blocks.codes(column, lines)[chosen].astype(np.int64)
+            return found
+
+        predicted = [self._places["predicted"][codes("predicted", block.lines)] for block in own]
+        truth, names = self._places["true"][codes("true", first)], probability_columns(self._labels)
+        probabilities = np.empty((len(own), len(truth), len(names)))
+        for seed, block in enumerate(own):
+            for n, name in enumerate(names):
+                probabilities[seed, :, n] = self._blocks.numbers(name, block.lines)[chosen]
+        clusters = "cluster" if "cluster" in self._blocks else "speaker"
+        return Predictions(
+            truth=truth,
+            predicted=np.stack(predicted) if own else np.zeros((0, 0), np.int64),
+            probabilities=probabilities,
+            speakers=_renumber(codes("speaker", first)),
+            clusters=_renumber(codes(clusters, first)),
+            cleps=tuple(block.seed.partition(".")[0] for block in own),
+            test=codes("split", first) == self._test,
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clepdg.errors import ConfigError
+from clepdg.evaluation.blocks import TEXTS
 from clepdg.store.opening import open_store
 from clepdg.store.readers import read_frame
 from clepdg.store.run_files import is_run_file
@@ -36,10 +37,12 @@ def read_results(run: str, store: str | Path | None = None) -> "dict[str, pd.Dat
         keys = _evaluations(said) if known else []
         folders = [opened.local("evaluate", key) for key in keys]
         if folders and all(folder.is_dir() for folder in folders):
-            return {
+            found = {
                 part: pd.concat([read_frame(folder / f"{part}.parquet", ()) for folder in folders], ignore_index=True)
                 for part in ("predictions", "cells")
             }
+            texts = [name for name in TEXTS if name in found["predictions"]]
+            return {**found, "predictions": found["predictions"].astype(dict.fromkeys(texts, "str"))}  # not categories
     raise ConfigError(
         "There is no evaluated run of that name or preset.", got=run, where=opened.url, do="clep-dg run --preset demo"
     )

@@ -42,17 +42,28 @@ class Head:
     mean: Tensor
     log_temperature: float = 0.0
 
-    def logits(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits (U, N)."""
+    def inputs(self, embeddings: NDArray[np.float32]) -> Tensor:
+        """Return what the weights multiply (U, D).
+
+        Cosine heads with equal means have equal ones.
+        """
         x = torch.from_numpy(np.ascontiguousarray(embeddings))
+        return F.normalize(x - self.mean, dim=1) if self.cosine else x
+
+    def logits(self, embeddings: NDArray[np.float32], inputs: Tensor | None = None) -> NDArray[np.float32]:
+        """Return logits (U, N).
+
+        Args:
+            inputs: those of the embeddings, where they are known.
+        """
+        x = self.inputs(embeddings) if inputs is None else inputs
         if not self.cosine:
             return (x @ self.weight.T + self.bias).numpy()
-        cosine = F.normalize(x - self.mean, dim=1) @ F.normalize(self.weight, dim=1).T
-        return (math.exp(self.log_temperature) * cosine).numpy()
+        return (math.exp(self.log_temperature) * (x @ F.normalize(self.weight, dim=1).T)).numpy()
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return probabilities (U, N)."""
-        logits = self.logits(embeddings).astype(np.float64)
+    def probabilities(self, embeddings: NDArray[np.float32], inputs: Tensor | None = None) -> NDArray[np.float64]:
+        """Return probabilities (U, N); the arguments are those of `logits`."""
+        logits = self.logits(embeddings, inputs).astype(np.float64)
         odds: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
         odds /= odds.sum(axis=1, keepdims=True)
         return odds

@@ -36,7 +36,7 @@ def compute_evaluate(work: Work) -> Computed:
     found = table.utterance_id.isin(copies)
     table = table[~found].reset_index(drop=True)
     predictions = _predict(work, table, every, copies)
-    predictions.to_parquet(work.folder / "predictions.parquet", index=False)
+    fold_results.write_predictions(predictions, work.folder / "predictions.parquet")
     config: EvaluateConfig = work.config["evaluate"]
     cells = fold_results.result_cells(
         predictions,
@@ -68,6 +68,7 @@ def _validate(work: Work, every: "pd.DataFrame") -> tuple[dict[str, str], dict[s
     Returns:
         The digest of that part, and each seed's mean UAR over corpora; nothing where the run has no such row.
     """
+    from clepdg.evaluation import fold_results
     from clepdg.evaluation.metrics import uar_weights
     from clepdg.evaluation.utterances import centring_utterances, digest_part, label_utterances
     from clepdg.method.fold.predict import predict
@@ -78,7 +79,7 @@ def _validate(work: Work, every: "pd.DataFrame") -> tuple[dict[str, str], dict[s
     table = label_utterances(every, work.config["label_set"], (part,)).sort_values("utterance_id", ignore_index=True)
     centring = centring_utterances(every, split=part)
     found = predict(heads, table, _embeddings(work, CLEAN), fold=SUPERVISED, condition=CLEAN, test_audio=centring)
-    found.to_parquet(work.folder / "validation.parquet", index=False)
+    fold_results.write_predictions(found, work.folder / "validation.parquet")
     uars = {
         str(seed): float(uar_weights(own.corpus.to_numpy(), own.true.to_numpy()) @ (own.true == own.predicted))
         for seed, own in found.groupby("seed")
@@ -101,8 +102,7 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
         table: the targets' labelled utterances.
         every: all of the targets' utterances, whatever their labels.
     """
-    import pandas as pd
-
+    from clepdg.evaluation.blocks import join
     from clepdg.evaluation.utterances import centring_utterances
     from clepdg.method.fold.predict import predict
 
@@ -111,7 +111,7 @@ def _predict(work: Work, table: "pd.DataFrame", every: "pd.DataFrame", copies: s
         predict(heads, table, _embeddings(work, condition), fold=fold, condition=condition, test_audio=test_audio)
         for condition in (CLEAN, *work.config["conditions"])
     ]
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return join([part for part in parts if len(part)])
 
 
 def _heads(work: Work) -> "list[FoldHead]":

@@ -44,7 +44,7 @@ def _log_evaluation(client: "MlflowClient", run_id: str, folder: Path) -> None:
     from clepdg.store.readers import read_frame
 
     table = read_frame(folder / "predictions.parquet", COLUMNS)
-    table = table[table.condition == CLEAN]
+    table = table[table.condition == CLEAN].astype(dict.fromkeys(COLUMNS, "str"))  # not categories
     rows = list(dict.fromkeys(table.row))
     if not rows:
         return

@@ -5,7 +5,7 @@ import pytest
 
 from clepdg.config.presets import build
 from clepdg.config.rows import ALL, rows
-from clepdg.evaluation.special_rows import CEILING
+from clepdg.evaluation.marks import CEILING
 from clepdg_flows.graph.pipeline import graph
 from clepdg_tasks.engine import execute
 from clepdg_tasks.engine.node import decide

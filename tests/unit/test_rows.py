@@ -24,7 +24,7 @@ from clepdg.config.rows import (
 from clepdg.config.schema import AcptConfig, ClassifierConfig, ClepConfig, TextConfig
 from clepdg.emotions import EMOTIONS, LABEL_SETS, alike
 from clepdg.errors import ConfigError
-from clepdg.evaluation.special_rows import CEILING, TRANSDUCTIVE, annotate, new_emotion
+from clepdg.evaluation.marks import CEILING, TRANSDUCTIVE, annotate, new_emotion
 from clepdg_flows.graph.titles import title
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clepdg.errors import ClepError
 from clepdg.evaluation.predictions import probability_columns
@@ -56,7 +57,7 @@ def predict(
         test_audio: utterance_id and corpus of the test audio (V) that heads centred on the target take their mean of.
 
     Returns:
-        One line per head and utterance, as clepdg.evaluation.predictions describes.
+        One line per head and utterance, as clepdg.evaluation.predictions describes, with texts as categories.
 
     Raises:
         ClepError: a target has no test audio to be centred on.
@@ -65,7 +66,7 @@ def predict(
 
     applied = [head for head in heads if head.model in embeddings]
     embedded = {model: select(found, utterances.utterance_id.tolist()) for model, found in embeddings.items()}
-    parts = []
+    found, inputs = [], dict[tuple[Any, ...], Tensor]()
     for each in applied:
         x, head = embedded[each.model], each.head
         if each.centred_on_target:
@@ -74,19 +75,41 @@ def predict(
             test = select(embeddings[each.model], test_audio.utterance_id.tolist())
             x = centre_on_targets(x, utterances.corpus.to_numpy(), test, test_audio.corpus.to_numpy())
             head = replace(head, mean=head.mean.new_zeros(head.mean.shape))
-        probabilities = head.probabilities(x)
-        parts.append(
-            utterances[COPIED].assign(
-                true=utterances.label,
-                fold=fold,
-                row=each.row,
-                seed=each.seed,
-                condition=condition,
-                predicted=np.array(head.labels)[probabilities.argmax(axis=1)],
-                **dict(zip(probability_columns(head.labels), probabilities.T, strict=True)),
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        of = (each.model, each.centred_on_target, head.cosine, head.mean.numpy().tobytes())
+        if of not in inputs:
+            inputs[of] = head.inputs(x)
+        found.append(head.probabilities(x, inputs[of]))
+    if not applied:
+        return pd.DataFrame()
+    probabilities, labels = np.concatenate(found), applied[0].head.labels  # (heads * U, N)
+
+    def texts(names: Sequence[str], codes: NDArray[Any]) -> Any:
+        """Return texts whose categories are sorted."""
+        kept = sorted(set(names))
+        place = np.array([kept.index(name) for name in names], np.min_scalar_type(-len(kept)))
+        return pd.Categorical.from_codes(place[codes], pd.Index(kept))
+
+    def of_utterance(name: str) -> Any:
+        own = pd.Categorical(utterances[name])
+        return pd.Categorical.from_codes(np.tile(own.codes, len(applied)), dtype=own.dtype)
+
+    def of_head(names: Sequence[str]) -> Any:
+        return texts(names, np.repeat(np.arange(len(applied)), len(utterances)))
+
+    true = np.array([labels.index(label) for label in utterances.label])
+    return pd.DataFrame(
+        {
+            **{name: of_utterance(name) for name in COPIED},
+            "true": texts(labels, np.tile(true, len(applied))),
+            "fold": of_head([fold] * len(applied)),
+            "row": of_head([each.row for each in applied]),
+            "seed": of_head([each.seed for each in applied]),
+            "condition": of_head([condition] * len(applied)),
+            "predicted": texts(labels, probabilities.argmax(axis=1)),
+            **dict(zip(probability_columns(labels), np.ascontiguousarray(probabilities.T), strict=True)),
+        },
+        copy=False,
+    )
 
 
 def centre_on_targets(
