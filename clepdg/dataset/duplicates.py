@@ -31,9 +31,11 @@ def find_duplicates(utterances: Mapping[str, Fingerprint]) -> tuple[dict[str, st
     notes: dict[str, str] = {}
     for keys in groups.values():
         first = min(keys, key=lambda key: (utterances[key].part, key))
+        unlike = next((key for key in keys if utterances[key].raw_label != utterances[keys[0]].raw_label), None)
         for key in keys:
             own = utterances[key]
-            conflict = next((each for each in keys if utterances[each].raw_label != own.raw_label), None)
+            differs = own.raw_label != utterances[keys[0]].raw_label
+            conflict = keys[0] if differs else unlike  # the first one with another label
             other = conflict or first
             same = "the same bytes" if utterances[other].sha256 == own.sha256 else "the same audio"
             if conflict is not None:
