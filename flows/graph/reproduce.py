@@ -28,7 +28,7 @@ def reproduction(config: Config, sources: Mapping[str, str], chosen: tuple[str, 
         "corpora": None if config.corpora == preset.corpora else config.corpora,
     }
     base = build(config.preset, **start)
-    every = tuple(fold.name for fold in folds(config.corpora, config.protocols))
+    every = tuple(fold.name for fold in folds(config.corpora, config.protocols)) if chosen else ()
     arguments = Arguments(
         preset=config.preset,
         **start,

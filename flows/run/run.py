@@ -16,6 +16,7 @@ from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
 from clepdg.hashing import plain
 from clepdg.redaction import scrub
+from clepdg.report.sections.reproduce import record_facts
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.run import fan_out, latest_report, refresh
@@ -198,7 +199,7 @@ def stop_run(run: Run, error: BaseException) -> None:
 def publish_report(run: Run) -> None:
     """Copy the report's page of a complete run into the home folder."""
     if record := next((record for record in run.records.values() if record.stage == "report"), None):
-        facts = latest_report.run_facts(run.log, run.started)
+        facts = latest_report.run_facts(run.log, run.started) | record_facts(run.records.values())
         latest_report.publish(run.store.local(record.stage, record.key), run.settings.home, facts)
 
 

@@ -143,23 +143,26 @@ def test_shards_do_not_depend_on_labels():
         ({"classifier.steps": 7}, {"classifier"}),
         ({"clep.epochs": 7}, {"clep"}),
         ({"acpt.epochs": 7}, {"acpt"}),
-        ({"evaluate.confidence": 0.9}, {"evaluate", "report"}),
+        ({"evaluate.confidence": 0.9}, {"evaluate"}),
         ({"shard.max_megabytes": 7.0}, {"shard"}),
         ({"index.silence_rms": 0.01}, {"index"}),
         ({"text.handwritten_contexts": "a car,an office"}, {"text_embeddings"}),
         ({"backbone.seed": 7}, {"backbone"}),
         ({"synthetic.seed": 7}, {"source"}),
-        ({"text.label_set": "6"}, {"text_embeddings", "classifier", "evaluate", "report"}),
+        ({"text.label_set": "6"}, {"text_embeddings", "classifier", "evaluate"}),
     ],
 )
 def test_a_setting_is_in_the_keys_of_the_stages_that_read_it_alone(overrides, stages):
-    assert changed(graph(CONFIG, {}), graph(build("demo", overrides=overrides), {})) == stages
+    assert changed(graph(CONFIG, {}), graph(build("demo", overrides=overrides), {})) == stages | {
+        "report"
+    }  # it shows all
 
 
 def test_hand_written_contexts_touch_their_own_row_alone():
     before = graph(CONFIG, {})
     after = graph(build("demo", overrides={"text.handwritten_contexts": "a car"}), {})
     touched = {b.name for a, b in zip(before, after, strict=True) if canonical(a.config) != canonical(b.config)}
+    touched.remove("report")  # it shows all settings
     assert touched == {f"{fold}.c0.hand-written" for fold in {n.partition(".")[0] for n in touched}}
     assert len(touched) == 6
 

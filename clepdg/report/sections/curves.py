@@ -30,7 +30,7 @@ class Course:
 def nominal(name: str, values: Sequence[str], channel: Sequence[Any], **legend: Any) -> dict[str, Any]:
     """Return an encoding of a field by colours or shapes, in a fixed order; values beyond them begin again."""
     found = [channel[number % len(channel)] for number in range(len(values))]
-    shown = {"title": None, "orient": "bottom", "columns": 3, "labelLimit": 260, **legend}
+    shown = {"title": None, "orient": "bottom", "columns": 2, "labelLimit": 260, **legend}
     return {"field": name, "type": "nominal", "scale": {"domain": [*values], "range": found}, "legend": shown}
 
 
@@ -42,15 +42,15 @@ def curve_chart(courses: Sequence[Course], metric: str, name: str, title: str, u
         unit: what the y axis counts.
     """
     folds = list(dict.fromkeys(each.fold for each in courses if each.metrics.get(metric)))[:MOST_FOLDS]
+    drawn = [each for each in courses if each.fold in folds]
+    if not drawn:
+        return None
+    whole = all(epoch == int(epoch) for each in drawn for epoch, _ in each.metrics.get(metric, ()))
     values = [
-        {"fold": each.fold, "seed": each.seed, "epoch": epoch, "value": value, "best": epoch == each.best}
-        for each in courses
-        if each.fold in folds
+        {"fold": each.fold, "seed": each.seed, "epoch": epoch, "value": value, "best": whole and epoch == each.best}
+        for each in drawn
         for epoch, value in each.metrics.get(metric, ())
     ]
-    if not values:
-        return None
-    whole = all(value["epoch"] == int(value["epoch"]) for value in values)
     x: dict[str, Any] = {"field": "epoch", "type": "quantitative", "title": "epoch"}
     if whole:
         last = max(int(value["epoch"]) for value in values)

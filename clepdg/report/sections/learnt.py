@@ -45,7 +45,7 @@ def learnt(
         chart
         for chart in (
             curve_chart(clep, "loss", "clep-loss", "CLEP's loss", "loss"),
-            curve_chart(clep, UAR, "clep-validation", "CLEP's zero-shot UAR on the sources' validation parts", "UAR"),
+            curve_chart(clep, UAR, "clep-validation", "CLEP's zero-shot UAR, validation parts", "UAR"),
         )
         if chart
     ]
