@@ -5,15 +5,19 @@ A shard folder holds <split>-000000.tar, ... and offsets.parquet. In a tar an ut
 does not encode audio again. Training reads by offset; sequential passes stream the tars.
 """
 
+import os
 import re
 import tarfile
+import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clepdg.audio.io import Waveform, decode, resample, to_mono
+from clepdg.audio.io import Waveform, decode, resample, to_mono, to_pcm
 from clepdg.audio.noise import RATE
 from clepdg.errors import IndexingError, ShardError
 from clepdg.hashing import digest_lines, parse_json
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BABBLE_UTTERANCES: Final = 240
+FULL_SCALE: Final = np.float32(1 / 32768)
 OFFSETS = "offsets.parquet"
 COLUMNS: Final = {  # of the offset table
     "utterance_id": "string",
@@ -79,11 +84,81 @@ def read_waveform(folder: Path, tar: str, offset: int, size: int) -> tuple[Wavef
             data = file.read(size)
     except OSError as error:
         raise _unreadable(folder / tar, error) from error
+    return _decode(data, folder / tar)
+
+
+def _decode(data: bytes, tar: Path) -> tuple[Waveform, int]:
     try:
         samples, rate = decode(data)
     except IndexingError as error:
-        raise ShardError("A shard does not hold what its offset table says.", got=error, where=folder / tar) from error
+        raise ShardError("A shard does not hold what its offset table says.", got=error, where=tar) from error
     return to_mono(samples), rate
+
+
+class _OpenFile:
+    """A file's descriptor, closed when nothing refers to it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class UtteranceReader:
+    """Reads utterances by their position, from any thread.
+
+    Tars stay open, at most `open_files` of them, and decoded samples stay in memory, at most `most_bytes` of them.
+
+    Args:
+        utterances: folder, tar, offset, bytes.
+    """
+
+    def __init__(self, utterances: "pd.DataFrame", most_bytes: int = 0, open_files: int = 64) -> None:
+        self._rows = [utterances[name].tolist() for name in ("folder", "tar", "offset", "bytes")]
+        self._open = lru_cache(open_files)(_OpenFile)
+        self._kept: dict[int, tuple[NDArray[np.int16], int]] = {}
+        self._bytes_left, self._lock = most_bytes, threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of utterances."""
+        return len(self._rows[0])
+
+    def waveform(self, position: int) -> tuple[Waveform, int]:
+        """Return a waveform (T,) in [-1, 1] and its rate in Hz.
+
+        Raises:
+            ShardError: the tar can't be read, or the bytes at the offset are not audio.
+        """
+        if position in self._kept:
+            pcm, rate = self._kept[position]
+            return pcm * FULL_SCALE, rate
+        folder, tar, offset, size = (column[position] for column in self._rows)
+        path = Path(folder) / tar
+        try:
+            file = self._open(path)  # named, so that it stays open: another thread may have opened it too
+            data = os.pread(file.descriptor, size, offset)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        waveform, rate = _decode(data, path)
+        if 2 * len(waveform) <= self._bytes_left:
+            self._keep(position, waveform, rate)
+        return waveform, rate
+
+    def pcm(self, position: int) -> tuple[NDArray[np.int16], int]:
+        """Return the 16-bit samples (T,) and their rate; else as `waveform`."""
+        if position in self._kept:
+            return self._kept[position]
+        waveform, rate = self.waveform(position)
+        return to_pcm(waveform), rate
+
+    def _keep(self, position: int, waveform: Waveform, rate: int) -> None:
+        pcm = to_pcm(waveform)
+        with self._lock:  # two threads may have read the same utterance
+            if position not in self._kept and pcm.nbytes <= self._bytes_left:
+                self._bytes_left -= pcm.nbytes
+                self._kept[position] = pcm, rate
 
 
 def read_waveforms(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str, Waveform, int]]:
@@ -92,9 +167,13 @@ def read_waveforms(folder: Path, offsets: "pd.DataFrame") -> Iterator[tuple[str,
     Raises:
         ShardError: the bytes at an offset are not audio.
     """
-    row: Any
-    for row in offsets.itertuples(index=False):
-        yield (row.utterance_id, *read_waveform(folder, row.tar, row.offset, row.bytes))
+    reader = reader_of(folder, offsets)
+    return ((name, *reader.waveform(n)) for n, name in enumerate(offsets.utterance_id))
+
+
+def reader_of(folder: Path, offsets: "pd.DataFrame") -> UtteranceReader:
+    """Return a reader of offset table rows."""
+    return UtteranceReader(offsets.assign(folder=str(folder)))
 
 
 def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:
@@ -103,9 +182,8 @@ def waveforms_of(utterances: "pd.DataFrame") -> Iterator[tuple[Waveform, int]]:
     Args:
         utterances: folder, tar, offset, bytes.
     """
-    row: Any
-    for row in utterances.itertuples(index=False):
-        yield read_waveform(Path(row.folder), row.tar, row.offset, row.bytes)
+    reader = UtteranceReader(utterances)
+    return map(reader.waveform, range(len(reader)))
 
 
 def babble_voices(shard_folders: Sequence[Path], most: int = BABBLE_UTTERANCES) -> list[Waveform]:

@@ -26,6 +26,7 @@ from clepdg.method.context_prompts import ContextPrompts, chunks, encode_all
 from clepdg.models.clap import Clap
 from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training.loop import Training
+from clepdg.training.step_log import Metrics
 
 
 def diversity_loss(contexts: Tensor, others: Tensor, own: Tensor | None = None) -> Tensor:
@@ -130,13 +131,13 @@ def fit(
             else torch.optim.SGD(vectors, lr=config.learning_rate, momentum=0.9)
         )
 
-        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        def loss(step: int) -> tuple[Tensor, Metrics]:
             chosen, others, own = choose(step)
             v = torch.stack([vectors[index] for index in chosen])
             diversity = diversity_loss(context_prompts.encode(v)[:, 0], others, own)
             consistency = content_loss(joint_prompts.encode(v), content, config.temperature)
             total = config.diversity_weight * diversity + config.content_weight * consistency
-            return total, {"diversity_loss": diversity.item(), "content_loss": consistency.item()}
+            return total, {"diversity_loss": diversity, "content_loss": consistency}
 
         training = Training(
             tensors={f"context.{index:05d}": v for index, v in enumerate(vectors)},

@@ -7,7 +7,7 @@ N emotions, J templates.
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
+from clepdg.audio.precision import tf32
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.rows import trains_audio
 from clepdg.config.schema import ClepConfig, ComputeConfig
-from clepdg.dataset.shards import waveforms_of
+from clepdg.dataset.shards import UtteranceReader
 from clepdg.errors import ClepError
 from clepdg.evaluation.metrics import confusion, uar
 from clepdg.method import caption_attributes
@@ -31,12 +32,14 @@ from clepdg.method.inputs.batch_audio import BatchAudio
 from clepdg.method.inputs.log_mels import LogMels
 from clepdg.method.text_features import TextFeatures, separate_emotions
 from clepdg.method.weights import add_adapters, merge_adapters, train_mode, trainable_groups
-from clepdg.models.clap import Clap, mean_over_windows
+from clepdg.models.clap import Clap
 from clepdg.models.dual import Dual
 from clepdg.models.micro import Micro
+from clepdg.models.pooling import mean_over_windows
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
-from clepdg.training.batches import prefetch
+from clepdg.training.batches import Prefetch, map_ahead
+from clepdg.training.devices import adamw, uses_bf16
 from clepdg.training.loop import (
     CHECKPOINT,
     Training,
@@ -45,6 +48,7 @@ from clepdg.training.loop import (
     save_atomically,
     warmup_cosine,
 )
+from clepdg.training.step_log import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,12 +80,15 @@ def zero_shot_uars(
         _, prototypes = text.with_prototypes([])
         predicted: list[int] = []
         mine = np.arange(len(utterances))[distributed.rank_slice(len(utterances))]
+        heard = map_ahead(UtteranceReader(utterances).waveform, mine.tolist())
         for start in range(0, len(mine), 64):
             part = mine[start : start + 64]
             if log_mels is not None:
-                features = mean_over_windows(map(log_mels.windows, part), clap.encode_log_mel)
+                features = mean_over_windows(
+                    map(log_mels.windows, part), lambda cut: clap.encode_log_mel(torch.stack(cut))
+                )
             elif states is None:
-                features = clap.encode_waveforms(waveforms_of(utterances.iloc[part]))
+                features = clap.encode_waveforms(islice(heard, len(part)))
             else:
                 features = clap.encode_inputs(torch.from_numpy(states[part]))
             predicted += (features @ prototypes.T).argmax(dim=1).tolist()
@@ -110,7 +117,7 @@ def fit(
         utterances: of the source corpora's training and validation splits: utterance_id, corpus, emotion, split,
             folder, tar, offset, bytes.
         emotions: the source corpora's canonical emotions (N,).
-        folder: where checkpoints are saved.
+        folder: where checkpoints and the training's curve are saved.
         states: a dual backbone's pooled states (U, P, 2 A) of the utterances, corpus by corpus.
 
     Returns:
@@ -144,13 +151,13 @@ def fit(
     log_mels = LogMels(validation, clap.front_end) if isinstance(clap, Micro) else None
     adapters = add_adapters(clap, config.lora_rank, seed) if config.lora_rank else None
     cosines = separate_emotions(clap, emotions, config, seed) if config.from_scratch and not dual else {}
-    optimiser = torch.optim.AdamW(trainable_groups(clap, config))
+    optimiser = adamw(trainable_groups(clap, config), clap.device)
     text = TextFeatures(clap, emotions, config)
     choices = {emotion: prompts.captions(emotion, config.templates) for emotion in emotions}
+    words = train.emotion.to_numpy()
     known = caption_attributes.measure_attributes(train) if config.target == "attribute" else None
     similarity = text.similarity() / config.soft_temperature if config.target == "soft" else None
-    steps = config.epochs * config.steps_per_epoch
-    pool = ThreadPoolExecutor(1)
+    steps, bf16 = config.epochs * config.steps_per_epoch, uses_bf16(compute, clap.device)
     if distributed.rank() == 0 and not is_complete(folder / BEST) and is_complete(folder / CHECKPOINT):
         if read_checkpoint_facts(folder / CHECKPOINT).get("memory"):  # without the best epoch it can't be resumed
             (folder / CHECKPOINT).unlink()
@@ -160,18 +167,18 @@ def fit(
         batch = draw_batch(groups, seed, step, config.batch_size)
         return batch, audio.load(step, batch)
 
-    load = prefetch(pool, draw, steps)
+    load = Prefetch(draw, steps)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int) -> tuple[Tensor, Metrics]:
         train_mode(clap, config)
         batch, inputs = load(step)
         rng = np.random.default_rng([seed, step, 1])
-        drawn = [str(rng.choice(choices[emotion])) for emotion in train.emotion.iloc[batch]]
+        drawn = [str(rng.choice(choices[emotion])) for emotion in words[batch]]
         y = torch.from_numpy(labels[batch]).to(clap.device)
         true = None
         if known is not None:
             drawn, true = caption_attributes.draw_captions(drawn, [known[place] for place in batch], rng)
-        with torch.autocast(clap.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
+        with torch.autocast(clap.device.type, torch.bfloat16, enabled=bf16):
             features = distributed.gather(audio.encode(batch, inputs))
             captions, prototypes = text.with_prototypes(drawn)
         scale = clap.logit_scale.exp()
@@ -180,9 +187,9 @@ def fit(
         contrastive, floor = contrastive_loss(scale * features @ captions.T, q, mask)
         prototype = F.cross_entropy(scale * features @ prototypes.T, y)
         return contrastive + config.prototype_weight * prototype, {
-            "contrastive_above_floor": (contrastive - floor).item(),
-            "prototype_loss": prototype.item(),
-            "logit_scale": scale.item(),
+            "contrastive_above_floor": contrastive - floor,
+            "prototype_loss": prototype,
+            "logit_scale": scale,
         }
 
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
@@ -210,8 +217,10 @@ def fit(
         validate_every=config.steps_per_epoch,
         reporting=reporting,
     )
-    with pool:
+    with load, tf32(bf16):
         memory = training.run()
+    if distributed.rank() == 0:
+        training.curve.write(folder)
     distributed.barrier()  # the first rank writes the best epoch
     best = load_tensors(folder / BEST)
     with torch.no_grad():

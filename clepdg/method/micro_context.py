@@ -9,7 +9,6 @@ Shapes: B batch, D joint embedding, E environments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,8 +33,10 @@ from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
 from clepdg.method.text_features import separate_captions
 from clepdg.method.weights import decay_groups
 from clepdg.models.clap import Clap
-from clepdg.training.batches import prefetch
+from clepdg.training.batches import Prefetch
+from clepdg.training.devices import adamw
 from clepdg.training.loop import Training, warmup_cosine
+from clepdg.training.step_log import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +111,6 @@ def pretrain(
     texts += [prompts.captions(emotion, prompts.CAPTION_TEMPLATES) for emotion in EMOTIONS]
     separate_captions(clap, texts, config.seed)
     trained = {name: p for name, p in clap.model.named_parameters() if p.requires_grad}
-    pool = ThreadPoolExecutor(1)
 
     def draw(step: int) -> Batch:
         batch = draw_batch(groups, config.seed, step, config.batch_size)
@@ -127,9 +127,9 @@ def pretrain(
         ]
         return drawn, torch.from_numpy(np.stack(cut))
 
-    load = prefetch(pool, draw, config.steps)
+    load = Prefetch(draw, config.steps)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int) -> tuple[Tensor, Metrics]:
         clap.model.train()
         drawn, waveforms = load(step)
         rng = generator("caption", config.seed, step)
@@ -140,10 +140,10 @@ def pretrain(
         audio = clap.encode_log_mel(log_mel(waveforms.to(clap.device), clap.front_end))
         logits = clap.logit_scale.exp() * audio @ clap.encode_text(captions).T
         contrastive, floor = contrastive_loss(logits, targets(torch.from_numpy(drawn).to(clap.device), "emotion"))
-        return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
+        return contrastive, {"contrastive_above_floor": contrastive - floor}
 
     training = pretraining(clap, trained, loss, config, folder, reporting, checkpointing)
-    with pool:
+    with load:
         training.run()
     clap.model.eval()
     accuracy = environment_accuracy(clap, validation, talk, config.seed)
@@ -153,7 +153,7 @@ def pretrain(
 def pretraining(
     clap: Clap,
     trained: dict[str, torch.nn.Parameter],
-    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    loss: Callable[[int], tuple[Tensor, Metrics]],
     config: PretrainConfig,
     folder: Path,
     reporting: Reporting,
@@ -162,7 +162,7 @@ def pretraining(
     """Return the training on environments of some tensors by a loss."""
     return Training(
         tensors=trained,
-        optimiser=torch.optim.AdamW(decay_groups(trained.values(), config.learning_rate, WEIGHT_DECAY)),
+        optimiser=adamw(decay_groups(trained.values(), config.learning_rate, WEIGHT_DECAY), clap.device),
         loss=loss,
         steps=config.steps,
         seed=config.seed,

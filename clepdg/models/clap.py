@@ -7,7 +7,7 @@ With LAION's front end it also holds preprocessor_config.json, and transformers'
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clepdg import prompts
-from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, windows
-from clepdg.audio.io import Waveform
+from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, split
+from clepdg.audio.io import Waveform, resample
+from clepdg.audio.pieces import fill_windows, pack
 from clepdg.errors import BackboneError
 from clepdg.models.feature_extractor import save_feature_extractor
 from clepdg.models.loading import check_weights, explain_load_errors, load_weights
+from clepdg.models.pooling import mean_over_windows
 from clepdg.models.tensors import digest_tensors
 from clepdg.store.readers import read_facts
 
@@ -123,8 +125,13 @@ class Clap:
         """Encode windows (B, samples) of audio as audio features (B, D)."""
         return self.encode_log_mel(log_mel(windows.to(self.device), self.front_end))
 
+    def encode_pieces(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Encode pieces (B x (T,)) of at most a window as audio features (B, D)."""
+        filled = fill_windows([piece.to(self.device) for piece in pieces], self.front_end)
+        return self.encode_log_mel(log_mel(filled, self.front_end, [len(piece) for piece in pieces]))
+
     @torch.no_grad()
-    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int | None = None) -> Tensor:
         """Encode waveforms as audio features (B, D), over their windows.
 
         A feature is the normalised mean of the features of a waveform's windows. Waveforms are taken as they are
@@ -132,10 +139,21 @@ class Clap:
 
         Args:
             waveforms: B pairs of a waveform (T,) and its rate in Hz.
-            batch_size: number of windows encoded at once.
+            batch_size: number of windows encoded at once; None: 32, on a GPU 256.
         """
-        cut = (torch.from_numpy(windows(waveform, rate, self.front_end)) for waveform, rate in waveforms)
-        return mean_over_windows(cut, self.encode_inputs, batch_size)
+        on_gpu = self.device.type == "cuda"
+        pieces = self._on_device(waveforms) if on_gpu else map(self._resampled, waveforms)
+        cut = (split(piece, self.front_end) for piece in pieces)
+        return mean_over_windows(cut, self.encode_pieces, batch_size or (256 if on_gpu else 32))
+
+    def _resampled(self, heard: tuple[Waveform, int]) -> Tensor:
+        return torch.from_numpy(resample(*heard, self.front_end.sample_rate))
+
+    def _on_device(self, waveforms: Iterable[tuple[Waveform, int]]) -> Iterator[Tensor]:
+        """Yield waveforms (T,) that the device resampled, a few at a time."""
+        left = iter(waveforms)
+        while part := list(islice(left, 32)):
+            yield from pack(part).at(self.front_end.sample_rate, self.device)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -161,29 +179,6 @@ class Clap:
         front_end = json.dumps(asdict(self.front_end), sort_keys=True)
         parts = [digest_tensors(self.model.state_dict()), vocabulary, front_end]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@torch.no_grad()
-def mean_over_windows(utterances: Iterable[Tensor], encode: Callable[[Tensor], Tensor], batch_size: int = 32) -> Tensor:
-    """Return the normalised mean (B, D) of the features of windows.
-
-    Args:
-        utterances: B tensors of an utterance's windows (W, ...).
-        encode: encodes windows (b, ...) as features (b, D).
-        batch_size: number of windows encoded at once.
-    """
-    counts: list[int] = []  # of windows, by utterance
-
-    def every_window() -> Iterator[Tensor]:
-        for cut in utterances:
-            counts.append(len(cut))
-            yield from cut
-
-    left, features = every_window(), []
-    while part := list(islice(left, batch_size)):
-        features.append(encode(torch.stack(part)))
-    means = [part.mean(dim=0) for part in torch.split(torch.cat(features), counts)]
-    return F.normalize(torch.stack(means), dim=-1)
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -100,7 +100,7 @@ class Dual(Clap):
         return F.normalize(self.model.audio_projection(pooled.to(self.device)).float(), dim=-1)
 
     @torch.no_grad()
-    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int = 32) -> Tensor:
+    def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int | None = None) -> Tensor:
         """Encode waveforms (T,) with their rates in Hz to (B, D)."""
         return self.encode_inputs(torch.from_numpy(self.pool(waveforms)))
 

@@ -23,6 +23,7 @@ from clepdg.errors import ClepError, StoreError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import distributed
 from clepdg.training.curve import Curve
+from clepdg.training.step_log import Metrics, StepLog
 
 log = logging.getLogger("clepdg")
 
@@ -67,7 +68,7 @@ class Training:
 
     tensors: Mapping[str, Tensor]
     optimiser: torch.optim.Optimizer
-    loss: Callable[[int], tuple[Tensor, dict[str, float]]]
+    loss: Callable[[int], tuple[Tensor, Metrics]]
     steps: int
     seed: int
     folder: Path
@@ -86,21 +87,20 @@ class Training:
         """Train from the last checkpoint, or from the start; return `memory`.
 
         Raises:
-            ClepError: the loss is not finite, or the time limit is reached (a checkpoint is saved before).
+            ClepError: a loss is not finite, seen at most nine steps later; a weight is not finite; or the time limit is
+                reached (a checkpoint is saved before).
             StoreError: a checkpoint can't be written.
         """
         rates = [group["lr"] for group in self.optimiser.param_groups]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         started = saved = self.checkpointing.clock()
-        for step in range(self._resume(), self.steps):
+        first = self._resume()
+        steps = StepLog(self.curve, self.reporting, self.steps)
+        for step in range(first, self.steps):
             torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
             for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * self.schedule(step)
             loss, metrics = self.loss(step)
-            if not torch.isfinite(loss):
-                raise ClepError(
-                    "Training diverged.", got=f"loss {loss.item()} at step {step}", do="lower the learning rate"
-                )
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             distributed.average_gradients(parameters)
@@ -109,28 +109,28 @@ class Training:
             self.optimiser.step()
             self.after_step()
             done = step + 1
-            metrics = {"loss": loss.item(), **metrics}
-            self.curve.add(step, self.steps, metrics)
-            if step % 10 == 0 or done == self.steps:
-                self.reporting.log_metrics(metrics, step)
+            steps.add(step, {"loss": loss, **metrics})
+            if done % self.validate_every == 0 or done == self.steps:
+                steps.check(self.tensors.values())
             if done % self.validate_every == 0:
                 self.memory = self.validate(done, self.memory)
             if done < self.steps and done % self.checkpoint_multiple == 0 and distributed.rank() == 0:
-                saved = self._save_if_due(done, started, saved)
+                saved = self._save_if_due(done, started, saved, steps)
             self.reporting.progress(done, self.steps)
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
         return self.memory
 
-    def _save_if_due(self, done: int, started: float, saved: float) -> float:
+    def _save_if_due(self, done: int, started: float, saved: float, steps: StepLog) -> float:
         """Save a checkpoint if one is due; return when the last one was saved.
 
         Raises:
-            ClepError: the time limit is reached.
+            ClepError: the time limit is reached, or training diverged.
         """
         now, limit = self.checkpointing.clock(), self.checkpointing.limit_seconds
         over = limit is not None and now - started >= limit
         if over or now - saved >= self.checkpointing.checkpoint_seconds:
+            steps.check(self.tensors.values())  # what is not finite is never saved
             self._save(done)
             saved = self.checkpointing.clock()
         if over:

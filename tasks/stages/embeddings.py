@@ -1,6 +1,6 @@
 """The embedding stages: text_embeddings, audio_embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,8 @@ def compute_audio_embeddings(work: Work) -> Computed:
     if "features" in work.inputs or "standardise" in work.config:
         built = _embed_states(work)
     else:
-        built = audio_embeddings.build_audio_embeddings(_embed(work), *_heard(work), work.reporting)
+        batch_size = 256 if work.device.startswith("cuda") else 32
+        built = audio_embeddings.build_audio_embeddings(_embed(work), *_heard(work), work.reporting, batch_size)
     return Computed(digests={"content": built.save(work.folder)}, figures={"utterances": len(built.utterance_ids)})
 
 
@@ -103,25 +104,37 @@ def _embed_states(work: Work) -> "AudioEmbeddings":
 
 
 def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
-    """Return the utterances of the stage's condition, and their number."""
+    """Return the utterances of the stage's condition, and their number.
+
+    They are read, and corrupted, ahead of their use in threads, in the shards' order.
+    """
     from clepdg.audio import corruptions
     from clepdg.dataset import shards
+    from clepdg.training.batches import map_ahead
 
+    offsets = shards.read_offsets(work.inputs["shard"])
+    if work.config.get("utterances") == "test":
+        offsets = offsets[offsets.split == "test"]
+    reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
     condition = corruptions.parse(work.config["condition"])
-    if condition.name == corruptions.CLEAN:
-        return shards.stream(work.inputs["shard"]), work.records["shard"].figures["utterances"]
-    return _corrupted(work, condition)
+    clean = condition.name == corruptions.CLEAN
+    load = reader.waveform if clean else _corrupted(work, condition, reader.waveform, names)
+    heard = zip(names, map_ahead(load, range(len(names))), strict=True)
+    return ((name, *each) for name, each in heard), len(names)
 
 
 def _embed(work: Work) -> "Embed":
     """Return the function that embeds waveforms by the stage's model."""
-    from clepdg.audio import frontend
+    import torch
+
     from clepdg.method import audio_embeddings
     from clepdg.models import egemaps, speech_encoder
+    from clepdg.models.log_mel_statistics import log_mel_statistics
 
     model = work.config.get("model")
     if model == "log-mel":
-        return audio_embeddings.batched(frontend.log_mel_statistics)
+        torch.set_num_threads(1)  # an utterance is too short to be shared out
+        return audio_embeddings.batched(log_mel_statistics)
     if model == "egemaps":
         return audio_embeddings.batched(egemaps.functionals)
     if model == "encoder":
@@ -131,8 +144,10 @@ def _embed(work: Work) -> "Embed":
     return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
 
 
-def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
-    """Return a corpus, or its test part, in a condition; and the number."""
+def _corrupted(
+    work: Work, condition: "Condition", read: "Callable[[int], tuple[Waveform, int]]", names: list[str]
+) -> "Callable[[int], tuple[Waveform, int]]":
+    """Return a function that reads an utterance, by position, in a condition."""
     from clepdg.audio import corruptions, noise
     from clepdg.dataset import shards
 
@@ -141,11 +156,9 @@ def _corrupted(work: Work, condition: "Condition") -> tuple[Iterator[tuple[str, 
         recordings = shards.babble_voices(folders_of(work, "shard", "learning"))
     elif condition.noise == noise.OWN:
         recordings = noise.read_noises(work.config["noise_folder"])
-    offsets = shards.read_offsets(work.inputs["shard"])
-    if work.config["utterances"] == "test":
-        offsets = offsets[offsets.split == "test"]
-    heard = (
-        (name, corruptions.corrupt(waveform, rate, name, condition, recordings), noise.RATE)
-        for name, waveform, rate in shards.read_waveforms(work.inputs["shard"], offsets)
-    )
-    return heard, len(offsets)
+
+    def corrupted(position: int) -> "tuple[Waveform, int]":
+        waveform, rate = read(position)
+        return corruptions.corrupt(waveform, rate, names[position], condition, recordings), noise.RATE
+
+    return corrupted

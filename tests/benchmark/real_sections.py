@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clepdg import emotions, prompts
-from clepdg.audio.frontend import LAION_FRONT_END, log_mel, log_mel_statistics, windows
+from clepdg.audio.frontend import LAION_FRONT_END, log_mel, windows
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig, TextConfig
 from clepdg.emotions import labels
@@ -21,6 +21,7 @@ from clepdg.method import acpt, audio_embeddings, classifier, clep, text_embeddi
 from clepdg.method.inputs.batch_audio import BatchAudio
 from clepdg.method.text_features import TextFeatures
 from clepdg.models.clap import Clap, load_clap
+from clepdg.models.log_mel_statistics import log_mel_statistics
 from clepdg.training.loop import save_atomically
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def clep_speed(m: "Measure") -> None:
     every, here = np.arange(config.batch_size), m.fresh("cpu")
     audio = BatchAudio(here, train, config, 0, ())
     m.per_second("loader", len(every), lambda: audio.load(0, every))
-    fixed = audio.load(0, every).to(m.device)
+    fixed = audio.load(0, every)
     real = BatchAudio.load
 
     def same(*_: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ from clepdg import prompts
 from clepdg.callbacks import Reporting
 from clepdg.config.rows import CLEP_VARIANTS
 from clepdg.config.schema import ComputeConfig
+from clepdg.dataset.shards import UtteranceReader
 from clepdg.method import clep, text_features
 from clepdg.method.inputs import batch_audio, log_mels
 from clepdg.method.weights import add_adapters, interpolate, merge_adapters
@@ -170,15 +171,20 @@ def test_an_emotion_that_is_left_out_is_met_nowhere(micro_factory, described, tm
     """Neither its words in a text nor its utterances, in training or selection."""
     texts: list[str] = []
     heard: list[str] = []
-    tokenize, read = Clap.tokenize, clep.waveforms_of
+    tokenize = Clap.tokenize
     monkeypatch.setattr(Clap, "tokenize", lambda self, asked: texts.extend(asked) or tokenize(self, asked))
 
-    def watched(table):
-        heard.extend(table.utterance_id)
-        return read(table)
+    class Watched(UtteranceReader):
+        def __init__(self, table, *bounds):
+            super().__init__(table, *bounds)
+            self.names = table.utterance_id.tolist()
+
+        def waveform(self, position):
+            heard.append(self.names[position])
+            return super().waveform(position)
 
     for module in (clep, batch_audio, log_mels):
-        monkeypatch.setattr(module, "waveforms_of", watched)
+        monkeypatch.setattr(module, "UtteranceReader", Watched)
     emotions = ("angry", "sad", "happy")
     third = described.assign(utterance_id=described.utterance_id + "x", emotion="happy")
     table = pd.concat([described, third], ignore_index=True)

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from clepdg.audio.frontend import log_mel_statistics
 from clepdg.audio.io import decode, resample, to_mono
 from clepdg.config.schema import IndexConfig, SyntheticConfig
 from clepdg.corpora import CORPORA, synthetic
@@ -18,6 +17,7 @@ from clepdg.corpora.parsing import Utterance
 from clepdg.dataset.index import build_index
 from clepdg.dataset.validate import check
 from clepdg.errors import ConfigError
+from clepdg.models.log_mel_statistics import log_mel_statistics
 
 NAMES = tuple(f"synthetic-{n}" for n in range(1, 6))
 RATE, HOP = 16000, 160

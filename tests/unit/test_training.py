@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from clepdg.callbacks import Checkpointing
+from clepdg.callbacks import Checkpointing, Reporting
 from clepdg.errors import ClepError
 from clepdg.models.tensors import load_tensors
 from clepdg.training import loop
@@ -149,3 +149,55 @@ def test_the_course_of_a_training_is_the_same_after_a_resumption(tmp_path, ticki
 @pytest.mark.parametrize("facts", [None, [], {"counts": 3}, {"counts": [1], "sums": {"loss": ["x"]}}])
 def test_a_checkpoint_without_a_curve_begins_a_new_one(facts):
     assert Curve.resumed(facts) == Curve()
+
+
+def diverging(folder, checkpointing, bad, weights=False):
+    """Return a training whose loss, or only its weight, is not finite from a step on; and what it reports."""
+    weight, run = make(folder, checkpointing, steps=30)
+    reports, plain = [], run.loss
+
+    def loss(step):
+        value, _ = plain(step)
+        if step >= bad:
+            value = value + (weight - weight.detach()).abs().sqrt().sum() if weights else value * float("nan")
+        return value, {"other": value.detach() * 2}
+
+    run.loss = loss
+    run.reporting = Reporting(log_metrics=lambda metrics, step: reports.append((step, dict(metrics))))
+    return run, reports
+
+
+@pytest.mark.parametrize("bad", [0, 13, 19, 29])
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_training_that_diverged_says_at_which_step_and_is_never_saved(tmp_path, ticking, bad, weights):
+    run, _ = diverging(tmp_path, ticking(4), bad, weights)
+    what = (
+        f"weights that are not finite after step|loss nan at step {bad + 1}" if weights else f"loss nan at step {bad}"
+    )
+    with pytest.raises(ClepError, match=f"(?s)diverged.*({what})"):
+        run.run()
+    path = tmp_path / CHECKPOINT
+    if path.exists():
+        assert read_checkpoint_facts(path)["done"] <= bad
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in load_tensors(path).values())
+
+
+def test_metrics_are_those_of_every_tenth_step_and_of_the_last(tmp_path, ticking):
+    run, reports = diverging(tmp_path, ticking(1000), 1000)
+    run.run()
+    assert [step for step, _ in reports] == [0, 10, 20, 29]
+    assert all(metrics["other"] == pytest.approx(2 * metrics["loss"]) for _, metrics in reports)
+    assert sum(run.curve.counts) == 30
+
+
+def test_numbers_are_read_from_the_device_every_tenth_step_alone(tmp_path, ticking, monkeypatch):
+    run, _ = diverging(tmp_path, ticking(1000), 1000)
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__float__"):
+        plain = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, name=name, plain=plain: reads.append(name) or plain(self))
+    run.loss, made = (lambda step, loss=run.loss: (reads.append(step), loss(step))[1]), reads
+    run.optimiser = torch.optim.SGD(run.optimiser.param_groups[0]["params"], lr=0.1)
+    run.run()
+    between = [made[n + 1] for n, entry in enumerate(made[:-1]) if isinstance(entry, int) and entry % 10 not in (0, 9)]
+    assert all(isinstance(entry, int) for entry in between)

@@ -3,13 +3,14 @@
 Shapes: W windows of one utterance, F frames of one utterance.
 """
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
 from clepdg.audio.frontend import FrontEnd, standardise, whole_log_mel
-from clepdg.dataset.shards import waveforms_of
+from clepdg.dataset.shards import UtteranceReader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,9 @@ class LogMels:
     """
 
     def __init__(self, utterances: "pd.DataFrame", front_end: FrontEnd, most_bytes: int = MOST_BYTES) -> None:
-        self.utterances, self.front_end = utterances, front_end
+        self.reader, self.front_end = UtteranceReader(utterances), front_end
         self.kept: dict[int, Tensor] = {}
-        self.bytes_left = most_bytes
+        self.bytes_left, self.lock = most_bytes, threading.Lock()
 
     def crop(self, position: int, draw: float) -> Tensor:
         """Return a window (1, frames, mels) of an utterance.
@@ -54,9 +55,10 @@ class LogMels:
         position = int(position)
         if position in self.kept:
             return self.kept[position]
-        waveform, rate = next(waveforms_of(self.utterances.iloc[[position]]))
+        waveform, rate = self.reader.waveform(position)
         whole = whole_log_mel(waveform, rate, self.front_end).half()
-        if whole.nbytes <= self.bytes_left:
-            self.bytes_left -= whole.nbytes
-            self.kept[position] = whole
+        with self.lock:  # two threads may have computed the same
+            if position not in self.kept and whole.nbytes <= self.bytes_left:
+                self.bytes_left -= whole.nbytes
+                self.kept[position] = whole
         return whole

@@ -31,6 +31,7 @@ from clepdg.method.audio_embeddings import AudioEmbeddings
 from clepdg.method.contrastive import contrastive_loss, draw_batch, targets
 from clepdg.method.micro_context import accuracy_figures, in_environment, pretraining
 from clepdg.models.dual import Dual
+from clepdg.training.step_log import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ def pretrain(
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     texts = _pooled_captions(dual, environments)  # (E, J, H)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int) -> tuple[Tensor, Metrics]:
         model.eval()
         model.audio_projection.train()
         model.text_projection.train()
@@ -126,7 +127,7 @@ def pretrain(
         captions = dual.project_text(texts[drawn, torch.from_numpy(templates).to(dual.device)])
         logits = dual.logit_scale.exp() * dual.encode_inputs(torch.from_numpy(x[batch])) @ captions.T
         contrastive, floor = contrastive_loss(logits, targets(drawn, "emotion"))
-        return contrastive, {"contrastive_above_floor": (contrastive - floor).item()}
+        return contrastive, {"contrastive_above_floor": contrastive - floor}
 
     pretraining(dual, trained, loss, config, folder, reporting, checkpointing).run()
     model.eval()
