@@ -180,3 +180,19 @@ def caption_of_partial(corpora: Mapping[str, Mapping[str, object]]) -> str:
     """Return the caption's words on corpora that are not whole, or ""."""
     partial = [name for name, found in corpora.items() if found["differs from the whole corpus"] != "no"]
     return f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}." if partial else ""
+
+
+def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
+    """Return what changes how the figures are read, in a sentence each."""
+    corpora: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
+    from clepdg.corpora.cards import load_card
+
+    found = []
+    if any(load_card(corpus).acoustics for corpus in corpora):
+        found.append("Synthetic speech: the figures say nothing about real emotional speech.")
+    partial = [corpus for corpus, own in corpora.items() if own["differs from the whole corpus"] != "no"]
+    if partial:
+        found.append(f"Not the whole corpora, or altered ones: {', '.join(partial)}.")
+    marks = sorted({mark for own in cells["marks"] for mark in own if mark.startswith("conditional on ")})
+    found.extend(f"Intervals are {mark}: --set clep_seeds=0,1,2 trains three." for mark in marks)
+    return found

@@ -1,23 +1,25 @@
 """Write a run's summary for a terminal of 80 columns: warnings, verdict, and one table of its main methods."""
 
+import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
-from clepdg.config.folds import LEAVE_OUT, SUPERVISED, order
+from clepdg.config.folds import LEAVE_OUT, PAIR
 from clepdg.config.rows import MAIN_ROW
-from clepdg.corpora.cards import load_card
-from clepdg.evaluation.cells import POOLED, rows_on_test_part
+from clepdg.report import grid
+from clepdg.report.facts import warnings
+from clepdg.report.grid import Column
 from clepdg.report.headline import FLOOR, Headline
-from clepdg.report.tables import figure, text
+from clepdg.report.sections.verdict import bounds, sentences
+from clepdg.report.tables import figure, group
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH: Final = 80  # columns
 LINES: Final = 19  # at most; `clep-dg run` has a few of its own, and ends with at most 30
-SENTENCES: Final = 3  # of the verdict
+COLUMN: Final = 22  # width of a column of figures
 MAIN_ROWS: Final = (
     FLOOR,
     "clep-zero-shot",
@@ -30,8 +32,6 @@ MAIN_ROWS: Final = (
 BEST: Final = "* "  # before the best method
 WARNING: Final = "! "
 FULL: Final = "--table full"  # of clep-dg run
-
-Column = dict[str, tuple[float, float, float]]  # row -> UAR and its interval
 
 
 def summary(
@@ -48,84 +48,45 @@ def summary(
         facts: what was run, as in `write_report`.
         confidence: of the intervals.
     """
+    columns = grid.columns(cells, group(cells, rows), headline)
     warned = [line for each in warnings(cells, facts) for line in textwrap.wrap(WARNING + each, WIDTH, max_lines=2)]
-    table = list(_table(cells, rows, headline, confidence))
+    table = list(_table(cells, rows, columns, confidence))
     verdict: list[str] = []
-    where = headline.sentences[0].partition(": ")[0] if headline.sentences else ""
-    for sentence in headline.sentences[:SENTENCES]:
-        if not sentence.startswith(f"{where}: "):
-            break  # of other targets
-        said = textwrap.wrap(f"- {sentence.removeprefix(f'{where}: ')}", WIDTH, subsequent_indent="  ")
-        lines = [*verdict, *said] if verdict else [f"{where}:", *said]
-        if len(warned) + len(lines) + len(table) + 2 <= LINES:
-            verdict = lines
-    return "\n\n".join("\n".join(part) for part in (warned, verdict, table) if part) + "\n"
+    for sentence in sentences(columns, cells, rows, facts):
+        lines = textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
+        if len(warned) + len(verdict) + len(lines) + len(table) + 2 <= LINES:
+            verdict += lines
+    parts = "\n\n".join("\n".join(part) for part in (warned, verdict, table) if part)
+    return parts.replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
 
-def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
-    """Return what changes how the figures are read, in a sentence each."""
-    corpora: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
-    found = []
-    if any(load_card(corpus).acoustics for corpus in corpora):
-        found.append("Synthetic speech: the figures say nothing about real emotional speech.")
-    partial = [corpus for corpus, own in corpora.items() if own["differs from the whole corpus"] != "no"]
-    if partial:
-        found.append(f"Not the whole corpora, or altered ones: {text(partial)}.")
-    marks = sorted({mark for own in cells["marks"] for mark in own if mark.startswith("conditional on ")})
-    found.extend(f"Intervals are {mark}: --set clep_seeds=0,1,2 trains three." for mark in marks)
-    return found
+def _table(
+    cells: "pd.DataFrame", rows: Mapping[str, str], columns: Sequence[Column], confidence: float
+) -> Iterator[str]:
+    """Yield the lines of the table: its header, main methods, and how many others there are.
 
-
-def _table(cells: "pd.DataFrame", rows: Mapping[str, str], headline: Headline, confidence: float) -> Iterator[str]:
-    """Yield the lines of the table: its header, main methods, and how many others there are."""
-    clean = cells[cells["condition"] == CLEAN]
-    columns = list(_columns(clean, headline))[:2]
-    first = columns[0][1]
-    transductive = rows_on_test_part(cells)
-    fair = [row for row in rows if row in first and row not in transductive]
-    best = max(fair, key=lambda row: first[row][0], default=None)
-    present = [row for row in rows if any(row in column for _, column in columns)]
-    shown = [row for row in present if row in MAIN_ROWS or row == best] or present[: len(MAIN_ROWS)]
-    width = WIDTH - len(BEST) - 22 * len(columns)
-    chance = {figure(value) for value in clean["chance"]}
-    header = f"UAR [{confidence:.0%}]" + (f", chance {chance.pop()}" if len(chance) == 1 else "")
-    yield header.ljust(WIDTH - 22 * len(columns)) + "".join(f"  {name:>20.20}" for name, _ in columns)
+    It has the first column, and the first one of another kind; of pairs of corpora the first two.
+    """
+    lead = columns[0]
+    chosen = [lead, *[column for column in columns[1:] if column.kind != lead.kind or column.kind == PAIR][:1]]
+    winner = grid.best(lead, cells)
+    present = [row for row in rows if any(row in column.values for column in chosen)]
+    shown = [row for row in present if row in MAIN_ROWS or row == winner] or present[: len(MAIN_ROWS)]
+    width = WIDTH - len(BEST) - COLUMN * len(chosen)
+    header = f"UAR [{confidence:.0%}]" + ("" if math.isnan(lead.chance) else f", chance {figure(lead.chance)}")
+    yield header.ljust(len(BEST) + width) + "".join(_title(column)[: COLUMN - 2].rjust(COLUMN) for column in chosen)
     for row in shown:
         title = textwrap.shorten(rows[row], width, placeholder="…")
-        figures = "".join(f"  {_figures(column.get(row)):>20}" for _, column in columns)
-        yield f"{BEST if row == best else ' ' * len(BEST)}{title:{width}}{figures}".rstrip()
+        found = [bounds(column.values[row].uar) if row in column.values else "" for column in chosen]
+        mark = BEST if row == winner else " " * len(BEST)
+        yield f"{mark}{title:{width}}{''.join(each.rjust(COLUMN) for each in found)}".rstrip()
     others = len(present) - len(shown)
     yield f"{BEST}best" + (f"; {others} more with {FULL}" if others else "")
 
 
-def _columns(clean: "pd.DataFrame", headline: Headline) -> Iterator[tuple[str, Column]]:
-    """Yield (title, column): left-out targets, supervised corpora, else a fold each."""
-    folds = sorted(dict.fromkeys(map(str, clean["fold"])), key=order)
-    left_out = [fold for fold in folds if fold.startswith(LEAVE_OUT)]
-    supervised = [fold for fold in folds if fold == SUPERVISED]
-    for kind, own, title in (
-        ("left-out targets", left_out, "without "),
-        ("supervised corpora", supervised, SUPERVISED),
-    ):
-        means = [line for line in headline.records if line["where"].endswith(f"{kind}, {CLEAN}")]
-        if means:
-            bounds = {line["row"]: (line["uar"], line["low"], line["high"]) for line in means}
-            yield means[0]["where"].partition(",")[0], bounds
-        elif own:
-            yield title + own[0].removeprefix(LEAVE_OUT if own is left_out else SUPERVISED), _of_fold(clean, own[0])
-    if not left_out and not supervised:
-        yield from ((fold, _of_fold(clean, fold)) for fold in folds)
-
-
-def _of_fold(clean: "pd.DataFrame", fold: str) -> Column:
-    own = clean[clean["fold"] == fold]
-    target = POOLED if POOLED in set(own["target"]) else own["target"].iloc[0]
-    lines = own[own["target"] == target][["row", "uar", "low", "high"]].itertuples(index=False)
-    return {str(row): (float(uar), float(low), float(high)) for row, uar, low, high in lines}
-
-
-def _figures(found: tuple[float, float, float] | None) -> str:
-    if found is None:
-        return ""
-    uar, low, high = found
-    return f"{figure(uar)} [{figure(low)}, {figure(high)}]" if low == low else figure(uar)
+def _title(column: Column) -> str:
+    if column.kind == PAIR:
+        return column.name
+    if column.kind == LEAVE_OUT:
+        return f"{column.targets} left-out corpora" if column.targets > 1 else f"without {column.name}"
+    return f"{column.targets} supervised corpora" if column.targets > 1 else "supervised"

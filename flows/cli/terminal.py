@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clepdg_flows.run.display import Display
 
 Ended = list[tuple[Node, Outcome]]
+REASON = 100  # characters; Prefect's page has all
 NOTES = 2  # of a line each; more are counted
 
 
@@ -215,7 +216,8 @@ def _ended(computed: Sequence[tuple[Any, Any]], display: "Display") -> Iterator[
         seconds = display.seconds([f"{stage}/{node.name}" for node, _ in pairs])
         seconds = sum(outcome.seconds for _, outcome in pairs) if seconds is None else seconds
         each = " each" if counted and len(pairs) > 1 else ""
-        yield f"{stage:17s} {names:38s} {seconds:7.1f} s  {reasons[0]}{others}{counted}{each}"
+        reason = textwrap.shorten(reasons[0], REASON, placeholder=" ...")
+        yield f"{stage:17s} {names:38s} {seconds:7.1f} s  {reason}{others}{counted}{each}"
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from clepdg.redaction import clean_error, scrub_logs
 from clepdg_tasks.engine.node import Node, Outcome
 from clepdg_tasks.engine.run_history import split_id
 
-log = logging.getLogger("clepdg")
+log = logging.getLogger("clepdg.run")
+log.setLevel(logging.INFO)  # as Prefect's own lines on stages; the other loggers begin with warnings
 
 TASKS: Final = "prefect.task_runs"
 RUNS: Final = ("prefect.flow_runs", TASKS)

@@ -70,7 +70,8 @@ def run(
                 cancel = _announcing(give_up, waiting, f"{node.id} waits: another run has the device")
                 record = _compute(node, decision, records, store, settings, worker, reporting, cancel)
     node.accept(record, store.address(record.stage, record.key))
-    return Outcome(record=record, reused=reused, reason=reason, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started if reused else record.seconds  # without waiting for locks and for MLflow
+    return Outcome(record=record, reused=reused, reason=reason, seconds=seconds)
 
 
 def _announcing(give_up: Callable[[], bool], waiting: Callable[[str], None], message: str) -> Callable[[], bool]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from clepdg.errors import ClepError, ConfigError
 from clepdg.redaction import scrub_logs
-from clepdg_flows.run.prefect_logging import once, survive_broken_pipe
+from clepdg_flows.run.prefect_logging import log_outcomes, once, survive_broken_pipe
 
 
 @pytest.fixture
@@ -65,3 +65,20 @@ def test_a_run_goes_on_when_nobody_reads_its_log(monkeypatch):
         console.print("clep/supervised.c0: new")
         console.print("acpt/supervised.c0: new")
         assert console.quiet
+
+
+def test_stages_that_ended_well_have_no_line_of_prefects_each():
+    def kept(name, message):
+        return once(logging.LogRecord(name, logging.INFO, "", 0, message, (), None))
+
+    assert not kept("prefect.task_runs", "Finished in state Reused('same settings and inputs', type=COMPLETED)")
+    assert not kept("prefect.task_runs", "Finished in state Completed('new', type=COMPLETED)")
+    assert kept("prefect.task_runs", "Finished in state Failed('no')")
+    assert kept("prefect.flow_runs", "Finished in state Completed()")
+
+
+def test_what_is_reused_is_counted_in_one_line(caplog):
+    stages = {f"clep/{n}": {"outcome": "Reused"} for n in range(200)} | {"report/report": {"outcome": "Completed"}}
+    with caplog.at_level(logging.INFO, "clepdg.run"):
+        log_outcomes(stages)
+    assert [record.getMessage() for record in caplog.records] == ["1 stages computed, 200 reused (clep 200)"]

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.facts import CREDIT
+from clepdg.report.facts import CREDIT, warnings
 from clepdg.report.grid import Bounds, Column, best
 from clepdg.report.headline import FLOOR, RANDOM, signed
 from clepdg.report.section import Section, render
 from clepdg.report.sections.picture import bounds, picture
-from clepdg.report.summary import warnings
 from clepdg.report.tables import figure
 
 if TYPE_CHECKING:
