@@ -1,8 +1,10 @@
 """How to repeat a run: the section of the report."""
 
 import json
+import shlex
+import subprocess
 
-from clepdg.report.sections.reproduce import END, RUN, fill_run, record_facts, reproduce
+from clepdg.report.sections.reproduce import END, RUN, fill_run, in_lines, record_facts, reproduce
 from clepdg.store.record import Record
 
 
@@ -49,3 +51,13 @@ def test_what_outputs_took_is_summed_by_stage():
     }  # fmt: skip
     assert found["costs"]["acpt"]["measured"] == 0 and found["libraries"] == {"torch": ["2", "3"]}
     assert found["outputs"][1] == ["clep/b", "k" * 12, "d" * 12, 1.0, None, ""]
+
+
+def test_a_long_command_has_an_option_in_each_line_and_a_shell_reads_it_as_before():
+    words = ["clep-dg", "run", "--source", "tess=/my corpora/tess", "--set", 'text.content_templates=["a", "b --c"]']
+    command = shlex.join([*words, "--set", "x=" + 90 * "y"])
+    shown = in_lines(command)
+    assert [line.split()[0] for line in shown.splitlines()] == ["clep-dg", "--source", "--set", "--set"]
+    said = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == shlex.split(command)
+    assert in_lines("clep-dg run --preset demo") == "clep-dg run --preset demo"

@@ -54,13 +54,13 @@ def calibration_chart(points: list[dict[str, Any]], rows: Mapping[str, str]) -> 
         return None
     found = {point["row"]: point["method"] for point in points}
     own, titles = [styles(rows, FIRST)[row] for row in found], list(found.values())
-    colour = nominal("method", titles, [style.colour for style in own], columns=2)
-    shape = nominal("method", titles, [style.shape for style in own], columns=2)
-    dash = nominal("method", titles, [DASHES[style.line] for style in own], columns=2)
-    x = {"field": "sure", "type": "quantitative", "title": "probability of the predicted label"}
-    y = {"field": "right", "type": "quantitative", "title": "share that is right"}
+    colour = nominal("method", titles, [style.colour for style in own], columns=1, labelLimit=300)
+    shape = nominal("method", titles, [style.shape for style in own], columns=1, labelLimit=300)
+    dash = nominal("method", titles, [DASHES[style.line] for style in own], columns=1, labelLimit=300)
+    x: dict[str, Any] = {"field": "sure", "type": "quantitative", "title": "probability of the predicted label"}
+    y: dict[str, Any] = {"field": "right", "type": "quantitative", "title": "share that is right"}
     for each in (x, y):
-        each["scale"] = {"domain": [0, 1]}
+        each |= {"scale": {"domain": [0, 1]}, "axis": {"tickCount": 5}}
     tooltip = [{"field": name, "type": "nominal"} for name in ("method", "sure", "right", "predictions")]
     layers = [
         {

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.report.charts import SHAPES
+from clepdg.report.charts import NEUTRAL, SHAPES
 from clepdg.report.section import Chart
 from clepdg.report.sections.curves import COLOURS, nominal
 
@@ -123,7 +123,7 @@ def map_chart(found: Map) -> Chart:
             "encoding": {
                 **{"x": x, "y": y, "tooltip": tooltip},
                 "color": nominal("label", found.labels, COLOURS, columns=4),
-                "shape": nominal("kind", kinds, [*SHAPES], columns=2),
+                "shape": nominal("kind", kinds, [*SHAPES], orient="top", symbolFillColor=NEUTRAL, symbolStrokeWidth=0),
             },
         },
         {

@@ -1,6 +1,7 @@
 """The report's section on how to repeat its run."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 RUN: Final = '<script type="application/json" id="run">'  # an element that a run fills in its own copy of the page
 END: Final = "</script>"
 DIGITS: Final = 12  # of a key or digest
+LINE: Final = 90  # characters of a command
 
 
 def reproduce(
@@ -30,13 +32,23 @@ def reproduce(
         title="How to reproduce",
         html=render(
             "reproduce",
-            command=command + " --allow-partial" * bool(partial),
+            command=in_lines(command + " --allow-partial" * bool(partial)),
             partial=partial,
             changed={name: values for name, values in settings.items() if len(values) > 1},
             settings={name: values[0] for name, values in settings.items()},
             digests={name: digest[:DIGITS] for name, digest in sorted(digests.items())},
         ),
     )
+
+
+def in_lines(command: str) -> str:
+    """Return a long command with an option in each line, for a shell."""
+    lines = [list[str]()]
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return command if len(command) <= LINE else " \\\n  ".join(map(shlex.join, lines))
 
 
 def fill_run(html: str, facts: Mapping[str, Any]) -> str:
