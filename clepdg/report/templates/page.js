@@ -59,7 +59,7 @@ for (const table of all("table.sortable")) {
 // Methods: few at first, all on request; a filter looks through all of them.
 for (const controls of all(".controls[data-for]")) {
   const table = document.getElementById(controls.dataset.for), rows = all("tbody tr", table);
-  const filter = controls.querySelector(".filter"), every = controls.querySelector(".all"), count = controls.querySelector(".count");
+  const filter = controls.querySelector(".filter"), every = controls.querySelector(".every"), count = controls.querySelector(".count");
   const update = () => {
     const words = filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     table.classList.toggle("all", words.length > 0 || !every || every.checked);
@@ -106,20 +106,25 @@ if (matrix) {
 
 // Notes in words, beside the letter, on hover and on focus; Escape hides them.
 const tip = document.getElementById("tip");
-const hide = () => { tip.hidden = true; };
+let noted = null;
+const hide = () => { noted = null; tip.hidden = true; };
 const show = (event) => {
-  const note = event.target.closest?.(".note");
-  if (!note) return hide();
-  if (note.title) { note.dataset.note = note.title; note.removeAttribute("title"); }
-  tip.textContent = note.dataset.note;
+  noted = event.target.closest?.(".note");
+  if (!noted) return hide();
+  if (noted.title) { noted.dataset.note = noted.title; noted.removeAttribute("title"); }  // else the browser shows it as well
+  tip.textContent = noted.dataset.note;
   tip.hidden = false;
-  const at = note.getBoundingClientRect(), own = tip.getBoundingClientRect();
+  place();
+};
+const place = () => {
+  if (!noted) return;
+  const at = noted.getBoundingClientRect(), own = tip.getBoundingClientRect();
   tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - own.width - 8))}px`;
   tip.style.top = `${at.bottom + own.height + 12 < innerHeight ? at.bottom + 6 : at.top - own.height - 6}px`;
 };
 document.addEventListener("mouseover", show);
 document.addEventListener("focusin", show);
-document.addEventListener("scroll", hide, true);
+document.addEventListener("scroll", place, true);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
 // Charts whose <details> opens, and the section that one reads.
