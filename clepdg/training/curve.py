@@ -24,7 +24,7 @@ class Curve:
     sums: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of a step of so many steps in all."""
+        """Add the metrics of a step; `steps` is the number of all."""
         part = step // -(-steps // POINTS)
         self.counts += [0] * (part + 1 - len(self.counts))
         self.counts[part] += 1

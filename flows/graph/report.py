@@ -69,7 +69,7 @@ def mapped(chosen: Iterable[Fold]) -> list[Fold]:
 
 
 def _embeddings(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterator[Ref]:
-    """Yield a fold's embeddings by its first CLEP: audio, and text in learnt contexts."""
+    """Yield a fold's audio and text embeddings by its first CLEP."""
     model: Model = clep_model(fold, MAIN, config.clep_seeds[0])
     for corpus in dict.fromkeys((*fold.sources, *fold.targets)):
         yield _tagged(audio_ref(model, corpus), fold=fold.name, corpus=corpus)

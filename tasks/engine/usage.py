@@ -45,7 +45,7 @@ def _reset_peak(device: str) -> None:
     if device.startswith("cuda") and "torch" in sys.modules:
         import torch
 
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(device)
 
 
@@ -54,5 +54,6 @@ def _peak_bytes(device: str) -> int | None:
     if device.startswith("cuda") and "torch" in sys.modules:
         import torch
 
-        return int(torch.cuda.max_memory_allocated(device)) if torch.cuda.is_initialized() else None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            return int(torch.cuda.max_memory_allocated(device))
     return None

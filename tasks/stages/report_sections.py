@@ -24,7 +24,9 @@ ACPT = "acpt"  # the contexts whose training is drawn
 def sections(
     work: Work, predictions: "pd.DataFrame", names: Mapping[str, tuple[str, ...]], label_sets: Mapping[str, Any]
 ) -> "list[Section]":
-    """Return errors to listen to, what the model learnt, data, how to reproduce.
+    """Return the page's sections beside the results.
+
+    Errors to listen to, what the model learnt, data, how to reproduce.
 
     Args:
         predictions: of all folds.
@@ -49,7 +51,7 @@ def sections(
         if record.stage == "acpt":
             of_contexts.setdefault(work.refs[name].tags["contexts"], []).append(record.figures)
     maps = [found for fold in names if (found := _map(work, fold, names[fold], label_sets[fold], indexes))]
-    found = [
+    shown = [
         listen(predictions, names, rows, cards, texts, _reader(work)),
         learnt([*_clep_courses(work)], [*_acpt_courses(work)], maps, of_contexts, predictions, names, rows),
         data(corpora),
@@ -60,7 +62,7 @@ def sections(
             partial=[corpus for corpus, own in corpora.items() if own.differences],
         ),
     ]
-    return [section for section in found if section is not None]
+    return [section for section in shown if section is not None]
 
 
 def _reader(work: Work) -> Any:
@@ -72,7 +74,7 @@ def _reader(work: Work) -> Any:
         return shards.read_offsets(work.inputs[f"shard/{corpus}"]).set_index("utterance_id")
 
     def read(corpus: str, utterance_id: str) -> Any:
-        place = places(corpus).loc[utterance_id]
+        place: Any = places(corpus).loc[utterance_id]
         return shards.read_waveform(work.inputs[f"shard/{corpus}"], place.tar, int(place.offset), int(place.bytes))
 
     return read

@@ -22,9 +22,10 @@ BINS: Final = 8  # of equally many predictions
 def calibration_points(
     predictions: "pd.DataFrame", labels: Mapping[str, tuple[str, ...]], rows: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return mean confidence and share of right predictions, in bins of equally many.
+    """Return confidence and share of right predictions in bins.
 
-    Of few methods, on clean audio, over all seeds and over the folds that leave a corpus out.
+    Of equally many predictions of few methods, on clean audio, over all seeds and over the folds that leave a corpus
+    out.
 
     Args:
         labels: fold -> its label set.

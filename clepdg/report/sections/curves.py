@@ -28,7 +28,10 @@ class Course:
 
 
 def nominal(name: str, values: Sequence[str], channel: Sequence[Any], **legend: Any) -> dict[str, Any]:
-    """Return an encoding of a field by colours or shapes, in a fixed order; values beyond them begin again."""
+    """Return an encoding of a field by colours or shapes.
+
+    In a fixed order; values beyond them begin again.
+    """
     found = [channel[number % len(channel)] for number in range(len(values))]
     shown = {"title": None, "orient": "bottom", "columns": 2, "labelLimit": 260, **legend}
     return {"field": name, "type": "nominal", "scale": {"domain": [*values], "range": found}, "legend": shown}
@@ -53,7 +56,7 @@ def curve_chart(courses: Sequence[Course], metric: str, name: str, title: str, u
     ]
     x: dict[str, Any] = {"field": "epoch", "type": "quantitative", "title": "epoch"}
     if whole:
-        last = max(int(value["epoch"]) for value in values)
+        last = int(max(epoch for each in drawn for epoch, _ in each.metrics.get(metric, ())))
         x["axis"] = {"values": [*range(1, last + 1, 1 + last // 12)], "format": "d"}
     y = {"field": "value", "type": "quantitative", "title": unit, "scale": {"zero": False}}
     colour, shape = nominal("fold", folds, COLOURS), nominal("fold", folds, [*SHAPES])

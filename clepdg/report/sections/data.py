@@ -17,7 +17,7 @@ NONE = "no emotion"
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What the section shows of a corpus.
+    """A corpus as the section shows it.
 
     Attributes:
         card: "title", "licence", "language", "citation", "homepage" and "faults" of its card.

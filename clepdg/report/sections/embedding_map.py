@@ -44,7 +44,11 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """Points of a fold, and how far the centres of audio and text lie apart in each panel, of at most 2."""
+    """Points of a fold.
+
+    Attributes:
+        gaps: distance between the centres of audio and of text, before and after centring, of at most 2.
+    """
 
     fold: str
     labels: Sequence[str]
@@ -55,10 +59,10 @@ class Map:
 def embedding_map(
     fold: str, labels: Sequence[str], clouds: Sequence[Cloud], audio_mean: Floats, text_mean: Floats
 ) -> Map:
-    """Project a fold's embeddings onto the first two principal axes of its source audio.
+    """Project a fold's embeddings onto two axes.
 
-    After centring, the mean of its kind is subtracted from each embedding, which is then normalised, as classifiers do
-    it. Each panel has axes of its own.
+    They are the first principal axes of its source audio. After centring, the mean of its kind is subtracted from each
+    embedding, which is then normalised, as classifiers do it. Each panel has axes of its own.
 
     Args:
         labels: in their order.
@@ -101,7 +105,10 @@ def _moved(cloud: Cloud, audio_mean: Floats, text_mean: Floats, panel: int) -> F
 
 
 def _gap(clouds: Sequence[Cloud], moved: Sequence[Floats]) -> float:
-    """Return the distance between the centres of source audio and of text; NaN without text."""
+    """Return the distance between the centres of source audio and text.
+
+    NaN without text.
+    """
     pairs = list(zip(clouds, moved, strict=True))
     centres = [[x.mean(axis=0) for cloud, x in pairs if cloud.kind in kinds] for kinds in ((SOURCE,), (TEXT, CONTEXT))]
     if not all(centres):

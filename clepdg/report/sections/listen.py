@@ -46,7 +46,7 @@ class Example:
 
     @property
     def right(self) -> bool:
-        """Whether the prediction is the truth."""
+        """Return whether the prediction is the truth."""
         return self.true == self.predicted
 
 
@@ -100,7 +100,7 @@ def method(rows: Mapping[str, str]) -> str:
 
 
 def shown_folds(labels: Iterable[str]) -> list[str]:
-    """Return the folds of one kind: that leave a corpus out, else what there is."""
+    """Return the folds that leave a corpus out, else what there is."""
     for wanted in (LEAVE_OUT, PAIR, SUPERVISED):
         if own := [fold for fold in labels if kind(fold) == wanted]:
             return own
@@ -108,7 +108,7 @@ def shown_folds(labels: Iterable[str]) -> list[str]:
 
 
 def choose(predictions: "pd.DataFrame", labels: Mapping[str, tuple[str, ...]], row: str) -> Iterator[Example]:
-    """Yield for each target and class the surest mistakes, then the surest hits.
+    """Yield the surest mistakes, then hits, of each target and class.
 
     Of the first seed, on clean audio; of different speakers where there are. Equal probabilities are in the order of
     the ids.
@@ -145,7 +145,7 @@ def _example(line: Mapping[Any, Any], target: str, labels: tuple[str, ...]) -> E
 
 
 def _of_different_speakers(ranked: Sequence[Example], count: int) -> list[Example]:
-    """Return the first of each speaker, then others, in the order of the ranks."""
+    """Return the first of each speaker, then others, by their ranks."""
     speakers, first, others = set[str](), list[Example](), list[Example]()
     for each in ranked:
         (others if each.speaker in speakers else first).append(each)
