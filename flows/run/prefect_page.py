@@ -3,17 +3,21 @@
 It is only a display: if the server refuses an artifact, the run continues.
 """
 
+import base64
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+from clepdg.report.summary import FULL
 from clepdg.store.record import Record
 from clepdg.store.store import Store
+from clepdg_flows.run.latest_report import FOLDER, PAGE
 from clepdg_flows.run.progress import describe, since_first
 from clepdg_tasks.engine.node import Node
 from clepdg_tasks.engine.run_history import RunLog
@@ -22,7 +26,7 @@ from clepdg_tasks.tracking.run_logger import MlflowLogger
 
 
 def results_page(records: Sequence[Record], store: Store, run_logger: MlflowLogger) -> str:
-    """Return the results as markdown.
+    """Return the results as markdown: links, the run's summary, a picture.
 
     Args:
         records: outputs of the run, in order.
@@ -30,15 +34,27 @@ def results_page(records: Sequence[Record], store: Store, run_logger: MlflowLogg
     lines = [_mlflow(run_logger)]
     report = next((record for record in records if record.stage == "report"), None)
     if report:
-        folder = store.local(report.stage, report.key)
-        page = run_logger.page(report.stage, report.key, "report.html")
-        lines.insert(0, f"Report: {f'[report.html]({page}), ' if page else ''}`{folder / 'report.html'}`")
-        return "\n\n".join([*lines, (folder / "results.md").read_text()])
+        folder, home = store.local(report.stage, report.key), run_logger.settings.home
+        page = run_logger.page(report.stage, report.key, PAGE)
+        kept = (home / PAGE).exists()
+        lines.insert(0, f"Report: {f'[{PAGE}]({page}), ' if page else ''}`{(home if kept else folder) / PAGE}`")
+        lines.append(f"Downloads (tables, figures): `{home / FOLDER if kept else folder}`")
+        summary = (folder / "summary.txt").read_text(encoding="utf-8").replace(FULL, "the report")
+        return "\n\n".join([*lines, f"```text\n{summary}```", *_picture(folder)])
     if records:
         last = records[-1].stage
         lines.append(f"No report: this run ends with {last}. Its outputs:")
         lines.append("\n".join(_output(record, store, run_logger) for record in records if record.stage == last))
     return "\n\n".join(lines)
+
+
+def _picture(folder: Path) -> list[str]:
+    """Return the report's first chart in the page itself, if there is one."""
+    path = folder / "charts" / f"{METHODS}.svg"
+    if not path.exists():
+        return []
+    data = base64.b64encode(path.read_bytes()).decode()
+    return [f"![UAR of all methods](data:image/svg+xml;base64,{data})"]
 
 
 def _mlflow(run_logger: MlflowLogger) -> str:
@@ -59,6 +75,8 @@ def _output(record: Record, store: Store, run_logger: MlflowLogger) -> str:
 
 log = logging.getLogger("clepdg")
 
+METHODS: Final = "methods"  # name of the verdict's chart
+ORDER: Final = ("Failed", "Skipped", "Completed", "Reused")  # of the decisions: what was stale comes first
 FIRST_SECONDS = 2.0  # shorter stages need no bar
 EVERY_SECONDS = 1.0  # an update costs about 13 ms
 
@@ -115,6 +133,7 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     outputs = [records[node_id] for node_id in run.stages if node_id in records]
+    stages = sorted(run.stages.items(), key=lambda item: ORDER.index(item[1]["outcome"]))
     rows = [
         {
             "stage": node_id.replace("/", " ", 1),
@@ -122,7 +141,7 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
             "why": str(facts.get("reason", "")).splitlines()[0] if facts.get("reason") else "",
             "seconds": facts.get("seconds", ""),
         }
-        for node_id, facts in run.stages.items()
+        for node_id, facts in stages
     ]
     rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
     page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(outputs, store, run_logger)])
@@ -130,7 +149,9 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
         lambda: create_table_artifact(
             table=rows, key="decisions", description="Outcome of every stage, and the reason"
         ),
-        lambda: create_markdown_artifact(markdown=page, key="results", description="Report, MLflow run and results"),
+        lambda: create_markdown_artifact(
+            markdown=page, key="results", description="Report, MLflow run, verdict and main methods"
+        ),
     ]
     with ThreadPoolExecutor() as pool:  # the server is busy: both requests wait together
         for created in [pool.submit(copy_context().run, create) for create in creates]:

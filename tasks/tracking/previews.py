@@ -82,7 +82,7 @@ def confusion(table: "pd.DataFrame", title: str) -> Any:
 
 
 def log_summary(client: "MlflowClient", run_id: str, store: Store, stages: Mapping[str, Mapping[str, Any]]) -> None:
-    """Log a run's headline: mean UARs as metrics, UAR by fold as a picture.
+    """Log a run's headline: mean UARs as metrics, its report and pictures.
 
     Args:
         stages: node id -> facts of this run, its key among them.
@@ -98,6 +98,11 @@ def log_summary(client: "MlflowClient", run_id: str, store: Store, stages: Mappi
     points = {**_single(folds), **_means(store, records.get("report/report"))}
     log_points(client, run_id, [(name, value, 0) for name, value in sorted(points.items())])
     client.log_figure(run_id, uar_by_fold(folds), "uar-by-fold.png")
+    if report := records.get("report/report"):
+        folder = store.local(report.stage, report.key)
+        client.log_artifact(run_id, str(folder / "report.html"))
+        for path in sorted(folder.glob("charts/*.png")):
+            client.log_artifact(run_id, str(path), "charts")
 
 
 def _record(store: Store, node_id: str, key: str | None) -> Record | None:

@@ -1,5 +1,7 @@
 """Protects the links of a run's page: each leads to what it says, also where all was reused or nothing was reported."""
 
+import base64
+
 import pytest
 
 from clepdg.store.opening import open_store
@@ -18,7 +20,10 @@ def store(tmp_path):
     store = open_store(str(tmp_path / "a störe"))
     nothing = {"config": {}, "inputs": {}, "figures": {}, "files": {}, "seconds": 0.0, "version": 1}
     for stage, key, run in (("shard", "s1", "r-shard"), ("report", "p", "r-report")):
-        (store.partial(stage, key) / "results.md").write_text("| row | UAR |")
+        folder = store.partial(stage, key)
+        (folder / "summary.txt").write_text("UAR of methods\n* best; 7 more with --table full\n")
+        (folder / "charts").mkdir()
+        (folder / "charts" / "methods.svg").write_text("<svg/>")
         record = store.commit(Record(stage=stage, name="tess", key=key, digests={"content": "d"}, **nothing))
         store.documents.write(store.beside(record, MARKER), {"tracking": "x", "run_id": run, "experiment": "7"})
     return store
@@ -36,11 +41,12 @@ ALL = [*SHARD, ("report", "p")]
 
 def test_links_come_first_and_lead_to_the_run_that_made_the_report(store, tmp_path):
     text = page(store, tmp_path, ALL, parent="r-flow", _experiment="7")
-    links, results = text.split("| row")
+    links, results = text.split("```text")
     assert f"[report.html]({SERVER}/#/experiments/7/runs/r-report/artifacts/report.html{ML})" in links
     assert f"`{store.local('report', 'p') / 'report.html'}`" in links
     assert f"[this run]({SERVER}/#/experiments/7/runs/r-flow{ML})" in links
-    assert "UAR" in results
+    assert results.startswith("\nUAR of methods\n* best; 7 more with the report\n```")
+    assert f"(data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()})" in results
 
 
 def test_where_all_was_reused_the_report_has_its_page(store, tmp_path):
@@ -57,6 +63,12 @@ def test_without_a_report_it_says_where_the_outputs_lie(store, tmp_path):
 
 def test_without_a_server_there_are_paths_and_a_command_and_no_dead_link(store, tmp_path):
     text = page(store, tmp_path, ALL, url=None, parent="r-flow", _experiment="7")
-    assert "](" not in text
+    assert "](" not in text.replace("](data:", "")
     assert "`mlflow ui --backend-store-uri sqlite:///" in text and "report.html`" in text
     assert "No report" not in page(store, tmp_path, [])
+
+
+def test_the_report_and_its_files_have_their_short_path_once_they_are_there(store, tmp_path):
+    (tmp_path / "report.html").write_text("a page")
+    text = page(store, tmp_path, ALL)
+    assert f"`{tmp_path / 'report.html'}`" in text and f"`{tmp_path / 'report'}`" in text
