@@ -235,5 +235,5 @@ def test_the_command_line_has_it_too(published, capsys):
         main.main(["run", "--refresh"])
     finally:
         del os.environ["PREFECT_API_URL"]
-    assert "0 stages computed, 3 reused" in capsys.readouterr().out
+    assert "3 stages up to date" in capsys.readouterr().out
     assert {method for method, _ in published.requests} == {"HEAD"}

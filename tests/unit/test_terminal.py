@@ -1,5 +1,6 @@
 """Protects what a run prints: short, its table and where all is, and what is incomplete or stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from clepdg.corpora.cards import load_card
+from clepdg.report.summary import LINES
 from clepdg.store.record import Record
 from clepdg_flows.cli.terminal import print_result, show
 from clepdg_flows.run.display import Display
@@ -73,3 +75,26 @@ def test_a_run_ends_by_naming_where_the_faults_of_a_corpus_lie(
     assert (
         (told in said and f"see quarantine.parquet and quality.png in {place}" in said) if told else "emodb" not in said
     )
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_run_ends_with_at_most_30_lines_and_colours_only_a_terminal(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    store = settings.open_store()
+    folder = store.partial("report", "0" * 64)
+    (folder / "summary.txt").write_text("! a warning\n" + "* a line [.1, .2]\n" * (LINES - 1))
+    (folder / "report.html").write_text("a page")
+    report = store.commit(replace(record({}), stage="report", name="report"))
+    (settings.home / "report.html").write_text("a page")
+    result = {"computed": 0, "reused": 214, "notes": ["a note " * 30] * 9, "stages": {}}
+    node = SimpleNamespace(stage="report", fold=None, tags={})
+    ended: Any = [(node, SimpleNamespace(record=report))]
+    print_result(result, ended, Arguments(preset="demo"), settings, 1.0)
+    said = capsys.readouterr().out
+    assert "214 stages up to date" in said and "report   var/report.html\n" in said
+    assert sum(max(1, -(-len(line) // columns)) for line in said.splitlines()) <= 30
+    assert "\x1b" not in said
