@@ -1,0 +1,51 @@
+"""Protects live lines of running stages: only on a terminal, and an error or Ctrl-C leaves the terminal as it was."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+RUN = """
+from clepdg_flows.run.display import Display
+with Display() as display, display.bar("clep", "supervised.c0") as update:
+    display.whole("stages", 3, 214)
+    for step in range(3):
+        update(step, 10)
+    display.say("acpt done")
+    raise {error}
+"""
+
+
+def run_on_terminal(error: str, **environment: str) -> str:
+    """Return what a terminal of 80 columns receives."""
+    reader, writer = pty.openpty()
+    given = {**os.environ, "COLUMNS": "80", "TERM": "xterm", **environment}
+    command = [sys.executable, "-c", RUN.format(error=error)]
+    process = subprocess.Popen(command, stdin=writer, stdout=writer, stderr=writer, env=given)
+    os.close(writer)
+    found = b""
+    try:
+        while data := os.read(reader, 65536):
+            found += data
+    except OSError:  # Linux: the other side is closed
+        pass
+    finally:
+        os.close(reader)
+    process.wait(60)
+    return found.decode()
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ValueError"])
+def test_an_error_brings_the_cursor_back(error: str) -> None:
+    said = run_on_terminal(error)
+    assert "clep supervised.c0" in said and "3 of 214" in said and "acpt done" in said
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    assert said.rindex("\x1b[?25h") < said.rindex(error)
+
+
+def test_no_colour_where_none_is_wanted_and_no_live_line_on_a_dumb_terminal() -> None:
+    assert "\x1b[3" not in run_on_terminal("ValueError", NO_COLOR="1")
+    said = run_on_terminal("ValueError", TERM="dumb")
+    assert "\x1b" not in said and "acpt done" in said and "214" not in said
