@@ -30,8 +30,8 @@ rehearsal: $(VENV)/.installed-extras ## clep-dg/full with models of true size, a
 gpu: ## a GPU: correct, then how fast; needs PyTorch and transformers alone (GPU=--cpu tries it on a CPU)
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) tests/gpu/measure.py $(GPU)
 
-bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run
-	$(BIN)/python -m pytest -s tests/benchmark
+bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run; writes docs/benchmarks.md
+	$(BIN)/python -m tests.benchmark.bench
 
 soak: $(VENV)/.installed-extras ## 200 kills at random moments (COUNT=n, SEED=n), a power cut; an hour
 	COUNT=$(COUNT) SEED=$(SEED) $(BIN)/python -m pytest -s tests/soak

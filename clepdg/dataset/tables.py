@@ -86,7 +86,8 @@ def read_quarantine(folder: Path) -> "pd.DataFrame":
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> "pd.DataFrame":
-    return build_frame(read_table(path, columns).to_pylist(), columns)
+    found = read_table(path, columns)
+    return _frame({name: found[name].to_pylist() for name in columns}, columns)
 
 
 def _table(frame: "pd.DataFrame", columns: Mapping[str, str]) -> "pa.Table":
@@ -107,11 +108,15 @@ def build_frame(rows: list[Row], columns: Mapping[str, str]) -> "pd.DataFrame":
 
     Strings have dtype object, since pandas' string type turns None into NaN.
     """
+    return _frame({name: [row[name] for row in rows] for name in columns}, columns)
+
+
+def _frame(values: Mapping[str, list[Any]], columns: Mapping[str, str]) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame(
         {
-            name: pd.Series([row[name] for row in rows], dtype=kind if kind in ("int64", "float64") else "object")
+            name: pd.Series(values[name], dtype=kind if kind in ("int64", "float64") else "object")
             for name, kind in columns.items()
         }
     )

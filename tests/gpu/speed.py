@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from clepdg.audio.frontend import log_mel
-from clepdg.audio.io import Waveform
 from clepdg.callbacks import Reporting
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig
-from clepdg.dataset.shards import waveforms_of
+from clepdg.dataset.shards import UtteranceReader
 from clepdg.emotions import EMOTIONS as CANONICAL
 from clepdg.method import acpt, clep
 from clepdg.method.audio_embeddings import build_audio_embeddings
 from clepdg.method.inputs.batch_audio import BatchAudio
+from clepdg.training.batches import map_ahead
 from tests.gpu.clap import EMOTIONS
 
 if TYPE_CHECKING:
@@ -105,15 +105,14 @@ def embeddings(m: "Measure") -> None:
     """Measure audio embeddings, and the encoder alone on a batch on the device."""
     clap, count = m.fresh(), 8 if m.small else 512
 
-    def heard() -> Iterator[tuple[str, Waveform, int]]:
-        names = m.utterances.utterance_id.tolist()
-        for name, (waveform, rate) in zip(names, waveforms_of(m.utterances.iloc[np.arange(count)]), strict=False):
-            yield name, waveform, rate
+    reader, names = UtteranceReader(m.utterances), m.utterances.utterance_id.tolist()
 
     def embed() -> Any:
+        heard = zip(names, map_ahead(reader.waveform, range(count)), strict=False)
         return build_audio_embeddings(
-            lambda batch: clap.encode_waveforms(batch).cpu().numpy(), heard(), count, Reporting()
-        )
+            lambda batch: clap.encode_waveforms(batch).cpu().numpy(),
+            ((name, *each) for name, each in heard), count, Reporting(), 4 if m.small else 256,
+        )  # fmt: skip
 
     batch = torch.randn(4 if m.small else 32, clap.front_end.samples, device=m.device).mul_(0.1)
     with torch.no_grad():

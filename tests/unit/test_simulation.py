@@ -1,0 +1,54 @@
+"""Protects the scale of tables and stores: calls and memory grow as the number of rows does, not faster."""
+
+import gc
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmark.simulation import PARTS
+
+SIZES = (250, 500, 1000)
+MEGABYTE = 1 << 20
+
+
+def calls(part: Any, folder: Path, size: int) -> int:
+    """Count the calls of Python and C functions, generators resumed among them."""
+    count = 0
+
+    def profile(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    gc.collect()
+    sys.setprofile(profile)
+    try:
+        part(folder, size)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def peak(part: Any, folder: Path, size: int) -> int:
+    """Return the peak memory in bytes."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        part(folder, size)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["index", "offsets", "duplicates", "embeddings", "evaluate", "keys"])
+def test_twice_as_many_rows_take_twice_as_many_calls_and_twice_the_memory(name: str, tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(6)]
+    for folder in folders:
+        folder.mkdir()
+    PARTS[name](folders[0], SIZES[0])  # imports count for nothing
+    few, some, many = (calls(PARTS[name], folder, size) for folder, size in zip(folders[1:], SIZES, strict=False))
+    assert many - some <= 2.2 * (some - few) + 0.05 * many
+    smaller, larger = (peak(PARTS[name], folder, size) for folder, size in zip(folders[4:], SIZES[1:], strict=True))
+    assert larger <= 2.2 * smaller + MEGABYTE
