@@ -11,7 +11,8 @@ from clepdg.report import grid
 from clepdg.report.facts import warnings
 from clepdg.report.grid import Column
 from clepdg.report.headline import FLOOR, Headline
-from clepdg.report.sections.verdict import bounds, sentences
+from clepdg.report.sections.picture import bounds
+from clepdg.report.sections.verdict import sentences
 from clepdg.report.tables import figure, group
 
 if TYPE_CHECKING:
