@@ -26,7 +26,8 @@ Codes = NDArray[np.integer[Any]]
 def coded(predictions: "pd.DataFrame") -> "pd.DataFrame":
     """Convert the columns of texts to categories in the order of their names."""
     texts = [name for name in TEXTS if name in predictions]
-    found = predictions.astype({name: "category" for name in texts if predictions[name].dtype != "category"})
+    others = {name: "category" for name in texts if predictions[name].dtype != "category"}
+    found = predictions.astype(others) if others else predictions.copy(deep=False)
     for name in texts:
         if not found[name].cat.categories.is_monotonic_increasing:
             found[name] = found[name].cat.reorder_categories(sorted(found[name].cat.categories))

@@ -82,8 +82,8 @@ def digest_results(predictions: "pd.DataFrame", cells: "pd.DataFrame") -> str:
             total.update(text)
         total.update(b"\0")
     for start in range(0, len(predictions), CHUNK):
-        part = predictions[probabilities].iloc[start : start + CHUNK]
-        total.update(np.ascontiguousarray(part.to_numpy(np.float64)).tobytes())
+        part = [predictions[name].to_numpy(np.float64)[start : start + CHUNK] for name in probabilities]
+        total.update(np.stack(part, axis=1).data)
     total.update(cells.to_json(orient="records", double_precision=15).encode())
     return total.hexdigest()
 

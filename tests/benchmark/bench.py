@@ -96,9 +96,9 @@ def main() -> int:
     only = set(filter(None, given.only.split(",")))
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(only, Path(folder))
-    lines |= {name: Line(value=None, goal=goal, said=NO_GPU) for name, goal in GPU_LINES.items()}
     last: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {"lines": {}}
-    lines = {**{name: Line(**own) for name, own in last["lines"].items() if only and name not in lines}, **lines}
+    kept = {name: Line(**own) for name, own in last["lines"].items() if only and name not in lines | GPU_LINES}
+    lines = {**kept, **lines, **{name: Line(value=None, goal=goal, said=NO_GPU) for name, goal in GPU_LINES.items()}}
     worse = [said for name, own in lines.items() if (said := regressed(name, own, last["lines"].get(name)))]
     print("\n".join(["", as_table(lines), "", *(f"worse than on {last['date']}: {said}" for said in worse)]))
     if not given.no_write:

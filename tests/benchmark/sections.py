@@ -251,8 +251,8 @@ def contexts(root: Path) -> dict[str, Line]:
     curve = {
         name: [_contexts(root, AcptConfig(contexts=16, epochs=epochs, **settings)) for epochs in every]
         for name, settings, every in (
-            ("faithful", {"method": "faithful", "tokens": 1}, (300,)),
-            ("joint", {}, (20, 40, 80, 160, 300)),
+            ("faithful", {"method": "faithful", "tokens": 1}, (100,)),
+            ("joint", {}, (10, 20, 40, 80)),
         )
     }
     seconds, *rival = curve["faithful"][0]
@@ -333,7 +333,7 @@ def shards(root: Path) -> dict[str, Line]:
     source = root / "wav"
     source.mkdir()
     synthetic.write(load_card("synthetic-1"), SyntheticConfig(utterances=128), source)
-    found = [{what: measure(source, what, 1500)["rate"] for what in ("floor", "1", "2")} for _ in range(3)]
+    found = [{what: measure(source, what, 1000)["rate"] for what in ("floor", "1", "2")} for _ in range(3)]
     said = f"wall time; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     return {
         "Writing shards, one process": line([one["1"] for one in found], unit="utterances/s", said=said),

@@ -106,7 +106,7 @@ def predict(
             "seed": of_head([each.seed for each in applied]),
             "condition": of_head([condition] * len(applied)),
             "predicted": texts(labels, probabilities.argmax(axis=1)),
-            **dict(zip(probability_columns(labels), np.ascontiguousarray(probabilities.T), strict=True)),
+            **{name: probabilities[:, n].copy() for n, name in enumerate(probability_columns(labels))},
         },
         copy=False,
     )
