@@ -143,16 +143,19 @@ def _decibels(waveforms: "torch.Tensor", front_end: FrontEnd, lengths: Sequence[
 
     size, half = waveforms.shape[1], front_end.n_fft // 2
     count = min(front_end.frames, 1 + size // front_end.hop)
-    padded = torch.nn.functional.pad(waveforms[:, None], (half, half), mode="reflect").flatten(1)
-    every = padded.unfold(1, front_end.n_fft, front_end.hop)[:, :count]  # (B, frames, n_fft), a view
+
+    def frames(part: torch.Tensor) -> torch.Tensor:  # (b, frames, n_fft), a view
+        padded = torch.nn.functional.pad(part[:, None], (half, half), mode="reflect").flatten(1)
+        return padded.unfold(1, front_end.n_fft, front_end.hop)[:, :count]
+
     if waveforms.device.type != "cpu":
-        return _transform(every, front_end)
+        return _transform(frames(waveforms), front_end)
     silence = _transform(torch.zeros(1, front_end.n_fft), front_end)
     found = torch.empty(len(waveforms), count, front_end.mels)
-    for place, own, length in zip(found, every, lengths or [size] * len(waveforms), strict=True):
+    for place, own, length in zip(found, waveforms, lengths or [size] * len(waveforms), strict=True):
         distinct, row = distinct_frames(length, size, count, front_end)
-        chunks = torch.split(torch.from_numpy(distinct), CHUNK)
-        parts = [_transform(own.index_select(0, chosen), front_end) for chosen in chunks]
+        every, chunks = frames(own[None])[0], torch.split(torch.from_numpy(distinct), CHUNK)
+        parts = [_transform(every.index_select(0, chosen), front_end) for chosen in chunks]
         torch.index_select(torch.cat([*parts, silence]), 0, torch.from_numpy(row), out=place)
     return found
 

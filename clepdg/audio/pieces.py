@@ -8,16 +8,17 @@ sixth of the bytes of float32 at 48 kHz, in one copy that does not block. It res
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clepdg.audio.frontend import FrontEnd
+from clepdg.audio.frontend import FrontEnd, log_mel
 from clepdg.audio.precision import float32_only
 
+CACHED: Final = 1 << 19  # samples of windows that a CPU fills at once
 KAISER_BEST = {  # of librosa's resampy filters, as torchaudio documents them
     "resampling_method": "sinc_interp_kaiser",
     "lowpass_filter_width": 64,
@@ -99,3 +100,13 @@ def fill_windows(pieces: Sequence[Tensor], front_end: FrontEnd) -> Tensor:
         if front_end.fill == "repeat":
             window[whole:] = piece[: len(window) - whole]
     return filled
+
+
+def log_mel_of(pieces: Sequence[Tensor], front_end: FrontEnd) -> Tensor:
+    """Return the log-mels (B, 1, frames, mels) of pieces, padded.
+
+    A GPU transforms all at once; a CPU a few, so that their windows stay in its cache.
+    """
+    few = max(1, CACHED // front_end.samples) if pieces[0].device.type == "cpu" else len(pieces)
+    groups = [pieces[start : start + few] for start in range(0, len(pieces), few)]
+    return torch.cat([log_mel(fill_windows(own, front_end), front_end, [*map(len, own)]) for own in groups])

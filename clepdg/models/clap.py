@@ -21,7 +21,7 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.audio.frontend import LAION_FRONT_END, FrontEnd, log_mel, split
 from clepdg.audio.io import Waveform, resample
-from clepdg.audio.pieces import fill_windows, pack
+from clepdg.audio.pieces import log_mel_of, pack
 from clepdg.errors import BackboneError
 from clepdg.models.feature_extractor import save_feature_extractor
 from clepdg.models.loading import check_weights, explain_load_errors, load_weights
@@ -127,8 +127,7 @@ class Clap:
 
     def encode_pieces(self, pieces: Sequence[Tensor]) -> Tensor:
         """Encode pieces (B x (T,)) of at most a window as audio features (B, D)."""
-        filled = fill_windows([piece.to(self.device) for piece in pieces], self.front_end)
-        return self.encode_log_mel(log_mel(filled, self.front_end, [len(piece) for piece in pieces]))
+        return self.encode_log_mel(log_mel_of([piece.to(self.device) for piece in pieces], self.front_end))
 
     @torch.no_grad()
     def encode_waveforms(self, waveforms: Iterable[tuple[Waveform, int]], batch_size: int | None = None) -> Tensor:

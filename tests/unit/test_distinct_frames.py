@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clepdg.audio.frontend import LAION_FRONT_END, MICRO_FRONT_END, distinct_frames, log_mel, mel_filters, pad, split
-from clepdg.audio.pieces import fill_windows
+from clepdg.audio.pieces import fill_windows, log_mel_of
 
 FRONT_ENDS = [replace(front_end, normalise=False) for front_end in (LAION_FRONT_END, MICRO_FRONT_END)]
 FIXED = (1, 2, 3, 100, 511, 512, 513, 1023, 1024, 1025)
@@ -42,6 +42,7 @@ def test_it_is_the_whole_windows_whatever_the_length(front_end):
             np.array_equal(row, pad(piece.numpy(), front_end)) for row, piece in zip(windows, pieces, strict=True)
         )
         found, expected = log_mel(windows, front_end, part.tolist())[:, 0], whole(windows, front_end)
+        assert torch.equal(log_mel_of(pieces, front_end)[:, 0], found)
         assert found.shape == expected.shape
         assert float((found - expected).abs().max()) < 1e-3  # dB
 
