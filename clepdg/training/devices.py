@@ -9,8 +9,11 @@ from clepdg.config.schema import ComputeConfig
 
 
 def uses_bf16(compute: ComputeConfig, device: torch.device) -> bool:
-    """Return whether encoders run in bfloat16 on a device."""
-    return compute.precision == "bf16"
+    """Return whether encoders run in bfloat16 on a device.
+
+    Other float32 products are TF32 then.
+    """
+    return compute.precision == "bf16" or (compute.precision == "auto" and device.type == "cuda")
 
 
 def adamw(groups: Iterable[dict[str, Any]], device: torch.device) -> torch.optim.AdamW:

@@ -13,12 +13,13 @@ from clepdg.audio.corruptions import augment
 from clepdg.audio.frontend import LAION_FRONT_END, crop, cut, log_mel, mel_filters
 from clepdg.audio.noise import RATE
 from clepdg.audio.precision import float32_only, tf32
-from clepdg.config.schema import ClepConfig
+from clepdg.config.schema import ClepConfig, ComputeConfig
 from clepdg.dataset import shards
 from clepdg.dataset.shards import UtteranceReader
 from clepdg.errors import ShardError
 from clepdg.method.inputs.batch_audio import BatchAudio
 from clepdg.training.batches import AHEAD, Prefetch, map_ahead
+from clepdg.training.devices import uses_bf16
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,10 @@ def test_the_front_end_turns_tf32_off_and_leaves_it_as_it_was():
             assert flags() == (False, False)
         assert flags() == (True, True)
     assert flags() == before
+
+
+def test_auto_is_bf16_on_a_gpu_and_fp32_elsewhere():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    found = {name: [uses_bf16(ComputeConfig(precision=name), where) for where in (gpu, cpu)]
+             for name in ("auto", "fp32", "bf16")}  # fmt: skip
+    assert found == {"auto": [True, False], "fp32": [False, False], "bf16": [True, True]}
