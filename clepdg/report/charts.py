@@ -23,7 +23,12 @@ INK: Final = "#1c2126"
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """The look of a method's marks: colour, a name of SHAPES, and a name of DASHES."""
+    """The look of a method's marks.
+
+    Attributes:
+        colour: as #rrggbb.
+        shape: a name of SHAPES.
+        line: a name of DASHES."""
 
     colour: str
     shape: str
@@ -36,7 +41,9 @@ class Style:
 
 
 def styles(rows: Iterable[str], first: Sequence[str] = ()) -> dict[str, Style]:
-    """Return row -> style; the first 6 differ in colour, the first 18 in colour and dash.
+    """Return row -> style.
+
+    The first 6 differ in colour and shape, the first 18 in colour and dash.
 
     Args:
         first: rows that are styled before the others. The floor is grey and dashed.
@@ -84,7 +91,7 @@ def scales(titles: Mapping[str, str], look: Mapping[str, Style], first: Sequence
 
 
 def config(ink: str = "currentColor", font: str = "sans-serif") -> dict[str, Any]:
-    """Return Vega-Lite's configuration; by default lines and text have the page's colour."""
+    """Return Vega-Lite's configuration, by default in the page's colour."""
     axis = {
         **{name: ink for name in ("labelColor", "titleColor", "domainColor", "tickColor", "gridColor")},
         **{"domainOpacity": 0.35, "tickOpacity": 0.35, "gridOpacity": 0.13, "labelOpacity": 0.85, "titleOpacity": 0.85},
@@ -120,7 +127,9 @@ def script() -> str:
 
 
 def save(charts: Iterable[Chart], folder: Path) -> None:
-    """Write NAME.svg and NAME.png of each chart, black on white; the same bytes for the same charts."""
+    """Write NAME.svg and NAME.png of each chart, black on white.
+
+    Equal charts give equal bytes."""
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)

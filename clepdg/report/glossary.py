@@ -53,7 +53,7 @@ def anchor(word: str) -> str:
 
 
 def linked(text: str) -> "Markup":
-    """Escape a text; words of the glossary that need explaining become links to it."""
+    """Escape a text, and link its words to the glossary."""
     from markupsafe import Markup, escape
 
     parts = re.split(f"({'|'.join(map(re.escape, LINKED))})", text)

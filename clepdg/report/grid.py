@@ -64,7 +64,9 @@ class Column:
 
 
 def columns(cells: "pd.DataFrame", groups: Sequence[Group], headline: Headline) -> list[Column]:
-    """Return the columns: left-out targets after their mean, supervised corpora after theirs, pairs.
+    """Return the columns: left-out targets, supervised corpora, pairs.
+
+    Means come before the targets that they are over.
 
     Args:
         cells: what `evaluate.cells` returns.
@@ -136,7 +138,9 @@ def best(column: Column, cells: "pd.DataFrame") -> str | None:
 
 
 def shown_columns(grid: Sequence[Column]) -> list[Column]:
-    """Return the columns of the overview: means first; of supervised corpora their mean alone, or pooled."""
+    """Return the columns of the overview, means first.
+
+    Of supervised corpora it has their mean alone, or the pooled column."""
     supervised = [column for column in grid if column.kind == SUPERVISED]
     if len(supervised) == len(grid):
         return supervised

@@ -95,7 +95,6 @@ def write_report(
     predictions: "pd.DataFrame",
     facts: Mapping[str, Any],
     rows: Mapping[str, str],
-    pictures: Mapping[str, Path] | None = None,
     headline: Headline | None = None,
     sections: Sequence[Section] = (),
 ) -> None:
@@ -109,7 +108,6 @@ def write_report(
         facts: what was run: "caption" is what limits the figures; every other entry is a line of a table, or a table of
             its own where its value maps names to mappings.
         rows: row -> title, in the order of the tables.
-        pictures: corpus -> its quality report's picture (PNG), which the page shows.
         headline: means over targets; None: there are none.
         sections: further sections of the page, after the verdict, the results and the robustness.
 
@@ -125,8 +123,8 @@ def write_report(
         verdict(methods, cells, rows, facts),
         results(methods, groups, cells, speakers, rows, headline, notes),
         robustness(cells, rows),
-        was_run(facts, pictures or {}),
         *sections,
+        was_run(facts),
     ]
     every = [section for section in found if section is not None]
     html = page(*heading(facts), every, notes, FILES)

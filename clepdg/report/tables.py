@@ -95,7 +95,7 @@ class Footnotes:
         return " ".join(letter for letter, _ in self.lettered(remarks(cell)))
 
     def lettered(self, texts: Iterable[str]) -> list[tuple[str, str]]:
-        """Return (letter, remark) of remarks that need one, with new letters for new remarks."""
+        """Return (letter, remark) of the remarks that need a letter."""
         own = [text for text in texts if text not in self.everywhere]
         return [(self.letters.setdefault(text, _letter(len(self.letters))), text) for text in own]
 
@@ -109,7 +109,7 @@ def _letter(number: int) -> str:
 
 
 def remarks(cell: Cell) -> list[str]:
-    """Return what is said beside a cell: what its interval is over, and its marks."""
+    """Return what a cell's interval is over, and its marks."""
     none = cell["interval"] == "none"
     found = "no interval" if none else f"interval: {interval_words(cell['interval'], cell['clep_seeds'])}"
     return [found, *cell["marks"]]

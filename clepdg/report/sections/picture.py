@@ -17,7 +17,7 @@ UAR: Final = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"tic
 
 
 def picture(grid: Sequence[Column], rows: Mapping[str, str]) -> Chart | None:
-    """Return the chart, the best method on top; None where there is nothing to draw.
+    """Return the chart, the best method on top; None without figures.
 
     Args:
         grid: methods x targets.
@@ -93,7 +93,9 @@ def _point(uar: Bounds) -> dict[str, Any]:
 
 
 def _lines(lead: Column, x: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the layers of the lines at chance and at the floor, the names of which point away from each other."""
+    """Return the layers of the lines at chance and at the floor.
+
+    Their names point away from each other."""
     lines = {"chance": lead.chance, "floor": lead.values[FLOOR].uar[0] if FLOOR in lead.values else math.nan}
     found = sorted((value, name) for name, value in lines.items() if not math.isnan(value))
     layers: list[dict[str, Any]] = []

@@ -64,7 +64,9 @@ def results(
 
 
 def first_rows(grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[str]:
-    """Return the rows that are shown before one asks for all: the main ones, and the best of a mean."""
+    """Return the rows that are shown first.
+
+    They are the main ones, and the best of a mean."""
     present = [row for row in rows if any(row in column.values for column in grid)]
     winners = {best(column, cells) for column in grid if column.targets > 1}
     return [row for row in present if row in MAIN_ROWS or row in winners] or present
@@ -162,7 +164,7 @@ def _value(name: str, cell: Cell) -> str:
 
 
 def confusions(groups: Sequence[Group], rows: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the choice of a confusion matrix needs, its JSON and the first one.
+    """Return the confusion matrices as JSON, and the lists to choose by.
 
     A matrix has a line for each true label: counts of each prediction, summed over seeds.
     """
@@ -189,7 +191,9 @@ def confusions(groups: Sequence[Group], rows: Mapping[str, str]) -> dict[str, An
 
 
 def _speakers(speakers: "pd.DataFrame", rows: Mapping[str, str]) -> Iterator[tuple[str, list[Line], list[Line]]]:
-    """Yield a table of UAR by row and speaker for each fold and target: title, columns, lines."""
+    """Yield title, columns and lines of a table of UAR by speaker.
+
+    One for each fold and target."""
     for (fold, target, condition), own in speakers.groupby(["fold", "target", "condition"], sort=False):
         uars = own.pivot(index="row", columns="speaker", values="uar")
         sizes = own.drop_duplicates("speaker", keep="last").set_index("speaker").n

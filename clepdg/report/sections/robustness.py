@@ -107,7 +107,7 @@ def _points(found: "pd.DataFrame", rows: Mapping[str, str]) -> tuple[Data, list[
 def _charts(
     points: Data, targets: Sequence[str], rows: Mapping[str, str], look: Mapping[str, Style], first: Sequence[str]
 ) -> list[Chart]:
-    """Return a chart against SNR for each noise of several SNRs, and one of all other conditions."""
+    """Return a chart for each noise of several SNRs, and one of the rest."""
     snrs: dict[str, set[int]] = {}
     for point in points:
         if point["snr"] is not None:
@@ -179,7 +179,7 @@ def _without(encoding: Mapping[str, Any], channel: str) -> dict[str, Any]:
 def _table(
     header: Sequence[str], lines: Sequence[Sequence[str]], main: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the columns and lines of a table of conditions, as the macro `table` takes them."""
+    """Return the columns and lines of a table of conditions."""
     columns = [{"title": name, "sub": ""} for name in ("method", *header)]
     found = [
         {

@@ -104,7 +104,7 @@ def _where(column: Column) -> str:
 
 
 def _against(column: Column, row: str, other: str, name: str, difference: Bounds | None, ours: str) -> str:
-    """Return how a row stands against another, and whether beyond the interval."""
+    """Return in words how a row stands against another."""
     uar, its = column.values[row].uar[0], column.values[other].uar[0]
     value, low, high = difference or (uar - its, math.nan, math.nan)
     ahead = "is level with" if not abs(round(value, 3)) else "is ahead of" if value > 0 else "is behind"

@@ -1,20 +1,17 @@
 """The report's section of facts: what was run, and what the figures beside the cells say."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from clepdg.report.section import Section, render
 from clepdg.report.tables import is_table, text
 
 
-def was_run(facts: Mapping[str, Any], pictures: Mapping[str, Path]) -> Section:
+def was_run(facts: Mapping[str, Any]) -> Section:
     """Return the section.
 
     Args:
         facts: what was run, as in `write_report`.
-        pictures: corpus -> PNG of its quality report.
     """
     tables = {name: value for name, value in facts.items() if is_table(value)}
     return Section(
@@ -25,7 +22,6 @@ def was_run(facts: Mapping[str, Any], pictures: Mapping[str, Path]) -> Section:
             caption=text(facts.get("caption", "")),
             facts=[(name, text(value)) for name, value in facts.items() if name not in tables and name != "caption"],
             tables=[_table(name, value) for name, value in tables.items()],
-            pictures=[(name, base64.b64encode(path.read_bytes()).decode()) for name, path in pictures.items()],
         ),
     )
 
