@@ -28,7 +28,8 @@ class Style:
     Attributes:
         colour: as #rrggbb.
         shape: a name of SHAPES.
-        line: a name of DASHES."""
+        line: a name of DASHES.
+    """
 
     colour: str
     shape: str
@@ -129,7 +130,8 @@ def script() -> str:
 def save(charts: Iterable[Chart], folder: Path) -> None:
     """Write NAME.svg and NAME.png of each chart, black on white.
 
-    Equal charts give equal bytes."""
+    Equal charts give equal bytes.
+    """
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,8 @@ def best(column: Column, cells: "pd.DataFrame") -> str | None:
 def shown_columns(grid: Sequence[Column]) -> list[Column]:
     """Return the columns of the overview, means first.
 
-    Of supervised corpora it has their mean alone, or the pooled column."""
+    Of supervised corpora it has their mean alone, or the pooled column.
+    """
     supervised = [column for column in grid if column.kind == SUPERVISED]
     if len(supervised) == len(grid):
         return supervised

@@ -95,7 +95,8 @@ def _point(uar: Bounds) -> dict[str, Any]:
 def _lines(lead: Column, x: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the layers of the lines at chance and at the floor.
 
-    Their names point away from each other."""
+    Their names point away from each other.
+    """
     lines = {"chance": lead.chance, "floor": lead.values[FLOOR].uar[0] if FLOOR in lead.values else math.nan}
     found = sorted((value, name) for name, value in lines.items() if not math.isnan(value))
     layers: list[dict[str, Any]] = []

@@ -66,7 +66,8 @@ def results(
 def first_rows(grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[str]:
     """Return the rows that are shown first.
 
-    They are the main ones, and the best of a mean."""
+    They are the main ones, and the best of a mean.
+    """
     present = [row for row in rows if any(row in column.values for column in grid)]
     winners = {best(column, cells) for column in grid if column.targets > 1}
     return [row for row in present if row in MAIN_ROWS or row in winners] or present
@@ -193,7 +194,8 @@ def confusions(groups: Sequence[Group], rows: Mapping[str, str]) -> dict[str, An
 def _speakers(speakers: "pd.DataFrame", rows: Mapping[str, str]) -> Iterator[tuple[str, list[Line], list[Line]]]:
     """Yield title, columns and lines of a table of UAR by speaker.
 
-    One for each fold and target."""
+    One for each fold and target.
+    """
     for (fold, target, condition), own in speakers.groupby(["fold", "target", "condition"], sort=False):
         uars = own.pivot(index="row", columns="speaker", values="uar")
         sizes = own.drop_duplicates("speaker", keep="last").set_index("speaker").n
