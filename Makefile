@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
 
-.PHONY: demo up down test test-all test-system rehearsal gpu bench soak lint docs format versions lock clean
+.PHONY: demo up down test test-all test-system rehearsal gpu bench pictures soak lint docs format versions lock clean
 
 demo: $(VENV)/.installed ## the main job on synthetic speech
 	$(BIN)/clep-dg run --preset demo
@@ -32,6 +32,9 @@ gpu: ## a GPU: correct, then how fast; needs PyTorch and transformers alone (GPU
 
 bench: $(VENV)/.installed-extras ## speed, as ratios measured in the same run; writes docs/benchmarks.md
 	$(BIN)/python -m tests.benchmark.bench
+
+pictures: $(VENV)/.installed-extras ## the pictures in docs/pictures, of the demo: needs Chromium
+	$(BIN)/python -m tests.pictures
 
 soak: $(VENV)/.installed-extras ## 200 kills at random moments (COUNT=n, SEED=n), a power cut; an hour
 	COUNT=$(COUNT) SEED=$(SEED) $(BIN)/python -m pytest -s tests/soak

@@ -111,7 +111,7 @@ class EncoderConfig:
 class ComputeConfig:
     """Settings that change numbers slightly, but not the method."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"  # of CLEP's encoders; auto: bf16 on CUDA, fp32 elsewhere
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of CLEP's encoders; auto: bf16 on CUDA, fp32 elsewhere
     threads: AtLeast1 = 2  # torch threads on a CPU: sums differ in the last bit with another number
 
 

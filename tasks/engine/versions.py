@@ -20,15 +20,15 @@ VERSIONS: Final[dict[str, int]] = {
     "source": 3,
     "index": 7,
     "shard": 2,
-    "backbone": 4,
+    "backbone": 5,
     "features": 1,
-    "clep": 4,
+    "clep": 5,
     "acpt": 3,
     "text_embeddings": 3,
-    "audio_embeddings": 3,
+    "audio_embeddings": 4,
     "classifier": 2,
     "evaluate": 11,
-    "report": 12,
+    "report": 13,
 }
 
 _TRAINED: Final = ("backbone", "features", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")
