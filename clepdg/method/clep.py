@@ -80,7 +80,8 @@ def zero_shot_uars(
         _, prototypes = text.with_prototypes([])
         predicted: list[int] = []
         mine = np.arange(len(utterances))[distributed.rank_slice(len(utterances))]
-        heard = map_ahead(UtteranceReader(utterances).waveform, mine.tolist())
+        from_audio = log_mels is None and states is None
+        heard = map_ahead(UtteranceReader(utterances).waveform, mine.tolist()) if from_audio else iter(())
         for start in range(0, len(mine), 64):
             part = mine[start : start + 64]
             if log_mels is not None:

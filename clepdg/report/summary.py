@@ -64,7 +64,7 @@ def summary(
 def _table(
     cells: "pd.DataFrame", rows: Mapping[str, str], columns: Sequence[Column], confidence: float
 ) -> Iterator[str]:
-    """Yield the lines of the table: its header, main methods, and how many others there are.
+    """Yield the lines of the table: main methods, and how many others.
 
     It has the first column, and the first one of another kind; of pairs of corpora the first two.
     """

@@ -89,7 +89,7 @@ def graph(
     nodes = [node for node in nodes if node.stage != "features" or node.id in read]
     learnt = [node.ref for node in nodes if node.stage in ("clep", "acpt")]
     models = [node.ref for node in nodes if learnt and node.stage == "backbone" and node.name != ENCODER] + learnt
-    nodes.append(report(config, sources, chosen, wanted, models, [node.id for node in nodes]))
+    nodes.append(report(config, chosen, wanted, models, [node.id for node in nodes]))
     last = STAGES.index(until) if until else len(STAGES)
     needed = set[str]()  # dual-context's heads need stage features, which is a later one
     for node in reversed(nodes):

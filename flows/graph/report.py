@@ -20,7 +20,6 @@ MAPS = 8  # folds whose embeddings are drawn
 
 def report(
     config: Config,
-    sources: Mapping[str, str],
     chosen: list[Fold],
     wanted: Mapping[str, Row],
     models: list[Ref],
@@ -29,7 +28,6 @@ def report(
     """Return the node of the report over all folds.
 
     Args:
-        sources: corpus -> the user's own source.
         models: the backbones, and every CLEP and its contexts.
         nodes: ids of the nodes that the graph has.
     """
@@ -51,7 +49,7 @@ def report(
             "untestable": untestable(config),
             "never_heard": config.pretrain.left_out if backbone_by_fold(config) else (),
             "cards": {corpus: {name: getattr(card, name) for name in SHOWN} for corpus, card in cards.items()},
-            "reproduction": reproduction(config, sources, tuple(fold.name for fold in chosen)),
+            "reproduction": reproduction(config, tuple(fold.name for fold in chosen)),
         },
         inputs={
             **{f"evaluate/{fold.name}": Ref("evaluate", fold.name) for fold in chosen},

@@ -1,6 +1,5 @@
 """The command that repeats a run, and how its settings differ from the preset's."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from clepdg.config.folds import folds
@@ -12,11 +11,12 @@ from clepdg.hashing import plain
 from clepdg_tasks.engine.run_history import Arguments, as_command, as_text
 
 
-def reproduction(config: Config, sources: Mapping[str, str], chosen: tuple[str, ...]) -> dict[str, Any]:
+def reproduction(config: Config, chosen: tuple[str, ...]) -> dict[str, Any]:
     """Return the command that asks for a configuration, and its settings.
 
+    It names no sources: a corpus that moved is the same corpus.
+
     Args:
-        sources: corpus -> the user's own source.
         chosen: names of the run's folds.
 
     Returns:
@@ -32,7 +32,6 @@ def reproduction(config: Config, sources: Mapping[str, str], chosen: tuple[str, 
     arguments = Arguments(
         preset=config.preset,
         **start,
-        sources=dict(sources),
         folds=None if chosen == every else chosen,
         overrides={name: _plain(own) for name in option_names() if (own := _get(config, name)) != _get(base, name)},
     )

@@ -24,7 +24,7 @@ BAR_COLUMNS = 100  # a narrower terminal has no room for bars
 
 @dataclass(frozen=True)
 class Show:
-    """What a run shows of its stages; the command line sets its own."""
+    """How a run shows its stages; the command line sets its own."""
 
     bar: Callable[[Node, str], Any]
     done: Callable[[list[tuple[Node, Outcome]]], None]

@@ -106,7 +106,8 @@ def _embed_states(work: Work) -> "AudioEmbeddings":
 def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     """Return the utterances of the stage's condition, and their number.
 
-    They are read, and corrupted, ahead of their use in threads, in the shards' order.
+    They are read, and corrupted, ahead of their use in threads: clean ones in the order of the tars, corrupted ones in
+    that of the offset table.
     """
     from clepdg.audio import corruptions
     from clepdg.dataset import shards
@@ -115,9 +116,11 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     offsets = shards.read_offsets(work.inputs["shard"])
     if work.config.get("utterances") == "test":
         offsets = offsets[offsets.split == "test"]
-    reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
     condition = corruptions.parse(work.config["condition"])
     clean = condition.name == corruptions.CLEAN
+    if clean:
+        offsets = offsets.sort_values("tar", kind="stable")
+    reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
     load = reader.waveform if clean else _corrupted(work, condition, reader.waveform, names)
     heard = zip(names, map_ahead(load, range(len(names))), strict=True)
     return ((name, *each) for name, each in heard), len(names)

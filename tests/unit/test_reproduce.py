@@ -43,7 +43,7 @@ def parse(command: str) -> Arguments:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=[*CONFIGS])
 def test_the_command_gives_an_equal_configuration(config: Config) -> None:
-    assert configure(parse(reproduction(config, {}, _folds(config))["command"])) == config
+    assert configure(parse(reproduction(config, _folds(config))["command"])) == config
 
 
 def _folds(config: Config) -> tuple[str, ...]:
@@ -53,17 +53,11 @@ def _folds(config: Config) -> tuple[str, ...]:
 
 
 def test_only_what_differs_is_in_the_command() -> None:
-    found = reproduction(CONFIGS["demo"], {}, _folds(CONFIGS["demo"]))
+    found = reproduction(CONFIGS["demo"], _folds(CONFIGS["demo"]))
     assert found["command"] == "clep-dg run --preset demo"
     assert all(len(values) == 1 for values in found["settings"].values())
-    found = reproduction(build("demo", overrides={"clep.epochs": 9}), {}, ("leave-out-synthetic-5",))
+    found = reproduction(build("demo", overrides={"clep.epochs": 9}), ("leave-out-synthetic-5",))
     assert found["command"] == "clep-dg run --preset demo --folds leave-out-synthetic-5 --set clep.epochs=9"
     assert {name: values for name, values in found["settings"].items() if len(values) == 2} == {
         "clep.epochs": ["9", "3"]
     }
-
-
-def test_sources_are_quoted() -> None:
-    config = build("open", backbone="micro", corpora=("tess",), overrides={"protocols": "supervised"})
-    found = reproduction(config, {"tess": "/data/my tess"}, _folds(config))
-    assert parse(found["command"]).sources == {"tess": "/data/my tess"}
