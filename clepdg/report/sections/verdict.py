@@ -84,6 +84,8 @@ def sentences(
         return
     beside = next((column for column in grid if column.kind != lead.kind and row in column.values), None)
     aside = [f"supervised {figure(beside.values[row].uar[0])}"] if beside and lead.kind == LEAVE_OUT else []
+    if any(own.uar[0] > lead.values[row].uar[0] for own in lead.values.values()):
+        aside.append("methods that use the target's audio or labels do not count")
     aside += [] if math.isnan(lead.chance) else [f"chance {figure(lead.chance)}"]
     mean = "mean UAR" if lead.targets > 1 else "UAR"
     found = f"{_where(lead)}, the best method is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"

@@ -129,6 +129,8 @@ document.addEventListener("keydown", (event) => { if (event.key === "Escape") hi
 
 // Charts whose <details> opens, and the section that one reads.
 document.addEventListener("toggle", (event) => all(".chart", event.target).forEach((figure) => { if (!figure.dataset.width) draw(figure); }), true);
+document.addEventListener("play", (event) => all("audio").forEach((other) => other === event.target || other.pause()), true);
+
 const links = new Map(all(".contents a").map((link) => [link.hash.slice(1), link]));
 const reading = new IntersectionObserver((entries) => entries.forEach((entry) => {
   if (entry.isIntersecting) { links.forEach((link) => link.removeAttribute("aria-current")); links.get(entry.target.id)?.setAttribute("aria-current", "true"); }
