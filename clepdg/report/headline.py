@@ -1,5 +1,6 @@
 """The report's headline: each row's mean over targets, beside the floor, in tables and in words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,9 +57,10 @@ def headline(
     """
     marks = seed_marks({seed for target in (*left_out, *supervised) for seed in target.seeds})
     found = Headline(note=" ".join([NOTE.format(confidence=confidence), *(f"{_upper(mark)}." for mark in marks)]))
-    for targets, where in ((left_out, "left-out targets"), (supervised, "supervised corpora")):
+    named = ((left_out, "left-out target", "left-out targets"), (supervised, "supervised corpus", "supervised corpora"))
+    for targets, one, several in named:
         for conditions, words in (([CLEAN], "clean"), (None, "corrupted (mean over families)")):
-            said = f"{len(targets)} {where}, {words}"
+            said = f"{len(targets)} {one if len(targets) == 1 else several}, {words}"
             _add(found, targets, rows, conditions, said, confidence)
             if targets is left_out:
                 found.sentences.extend(_best_rival(targets, rows, conditions, said, confidence))
@@ -123,8 +125,13 @@ def _upper(words: str) -> str:
 
 
 def _difference(difference: OverTargets, confidence: float) -> str:
-    sample, these = (_interval(mean.interval(confidence), signed) for mean in (difference.sample, difference.these))
-    return f"{signed(difference.value)} {sample} over targets, {these} on these corpora alone"
+    """Return a difference with those of its intervals that it has."""
+    found = (
+        (mean.interval(confidence), where)
+        for mean, where in ((difference.sample, "over targets"), (difference.these, "on these corpora alone"))
+    )
+    shown = [f"{_interval(bounds, signed)} {where}" for bounds, where in found if not math.isnan(bounds[0])]
+    return f"{signed(difference.value)} {', '.join(shown) or '(no interval)'}"
 
 
 def _below(target: Target, row: str, other: str, conditions: list[str] | None) -> bool:
