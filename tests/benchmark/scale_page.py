@@ -31,7 +31,7 @@ SIMULATED_PREDICTIONS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a stage costs on one GPU's machine."""
+    """The cost of a stage on a machine with one GPU."""
 
     name: str
     seconds: float

@@ -100,7 +100,7 @@ def stages_of(nodes: set[str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def stood_before() -> dict:
-    """What `stood` returned last."""
+    """The last result of `stood`."""
     return {}
 
 

@@ -109,7 +109,7 @@ def resumed_training_agrees(m: "Measure") -> None:
 
     def fit(folder: Path, checkpointing: Checkpointing = DEFAULT_CHECKPOINTING) -> Clap:
         clap = m.fresh()
-        clep.fit(clap, table, EMOTIONS, config, ComputeConfig(), 0, folder, Reporting(), checkpointing)
+        clep.fit(clap, table, EMOTIONS, config, FP32, 0, folder, Reporting(), checkpointing)
         return clap
 
     whole, again, stopped = fit(m.new_folder()), fit(m.new_folder()), m.new_folder()

@@ -58,7 +58,7 @@ class Table:
 
     @property
     def empty(self) -> bool:
-        """Whether there are no rows."""
+        """True where there are no rows."""
         return len(self) == 0
 
     @property
