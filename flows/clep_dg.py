@@ -1,6 +1,7 @@
 """The Prefect flow `clep-dg`: computes the stages that are not up to date, in order."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from prefect import flow
@@ -160,7 +161,7 @@ def run_all(arguments: Arguments, settings: Settings, *, refresh: bool, fan_out:
             if fan_out:
                 find_reusable(run, plan.nodes)  # so that gc keeps it while the parts run
                 run.failed_parts = elsewhere.send_parts(plan, run.store, run.show.say)
-            execute(run, plan.nodes, settings.lanes(plan.config.clep.ranks))
+            execute(run, plan.nodes, partial(settings.lanes, plan.config.clep.ranks, plan.config.compute.threads))
         except BaseException as error:
             stop_run(run, error)
             raise

@@ -105,6 +105,7 @@ def demo() -> Config:
         clep=replace(config.clep, epochs=3, learning_rate=1e-3, projection_learning_rate=1e-3),
         acpt=replace(config.acpt, epochs=30),
         classifier=replace(config.classifier, steps=300),
+        compute=replace(config.compute, threads=1),  # small products: a fold for each core is faster
     )
 
 

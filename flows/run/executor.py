@@ -1,12 +1,14 @@
 """Execute the graph of a run: corpora in parallel, then what folds share, then the folds, each in order."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any
 
 from prefect import task
@@ -24,6 +26,8 @@ from clepdg_tasks.engine import run_history
 from clepdg_tasks.engine.node import DATA_STAGES, Decision, Node, decide
 from clepdg_tasks.engine.worker import WorkerProcess
 
+Worker = tuple[str, WorkerProcess]  # a device, and the process that computes on it
+
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{title}")
 def compute_stage(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
@@ -36,14 +40,28 @@ def compute_stage(title: str, node: Any, decision: Any, run: Any) -> State[Any]:
     return Completed(name=name, message=outcome.reason)
 
 
-def execute(run: Run, nodes: list[Node], devices: list[str]) -> None:
-    """Execute nodes: corpora in parallel, then what folds share, then folds."""
+def execute(run: Run, nodes: list[Node], devices: Callable[[], list[str]]) -> None:
+    """Execute nodes: corpora in parallel, then what folds share, then folds.
+
+    Args:
+        devices: returns a device setting for each training that may run at once; asked where something is computed.
+    """
     find_reusable(run, nodes)
-    for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
-        if stage in DATA_STAGES:
-            execute_group(run, list(group), parallel=True)
-        else:
-            execute_lanes(run, list(group), devices)
+    with ExitStack() as ends:
+        workers = cache(lambda: open_workers(devices(), ends))
+        for stage, group in groupby(nodes, key=lambda node: "folds" if node.fold else node.stage):
+            if stage in DATA_STAGES:
+                execute_group(run, list(group), parallel=True)
+            else:
+                execute_lanes(run, list(group), workers)
+
+
+def open_workers(devices: list[str], ends: ExitStack) -> list[Worker]:
+    """Return each device with a worker process, which starts with its first stage."""
+    workers = [(device, WorkerProcess()) for device in devices]
+    for _, worker in workers:
+        ends.callback(worker.end)
+    return workers
 
 
 def find_reusable(run: Run, nodes: list[Node]) -> None:
@@ -108,7 +126,7 @@ def execute_group(run: Run, nodes: list[Node], *, parallel: bool) -> None:
             raise away
 
 
-def execute_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
+def execute_lanes(run: Run, nodes: list[Node], workers: Callable[[], list[Worker]]) -> None:
     """Execute folds, or nodes that they share, in parallel on devices.
 
     With one device they run one after another in this process; otherwise each on a free device, in its worker process.
@@ -116,32 +134,30 @@ def execute_lanes(run: Run, nodes: list[Node], devices: list[str]) -> None:
     lanes = defaultdict(list)
     for node in nodes:
         lanes[node.fold or node.id].append(node)
-    if len(devices) == 1 or len(lanes) == 1:
+    some = workers() if len(lanes) > 1 and any(node.id not in run.reusable for node in nodes) else []
+    if len(some) < 2:
         execute_in_order(run, nodes)
         return
-    free = SimpleQueue[tuple[str, WorkerProcess]]()
+    free = LifoQueue[Worker]()  # the one that was used last has started
+    for worker in reversed(some):
+        free.put(worker)
 
     def execute_lane(lane: list[Node]) -> None:
-        device, worker = free.get()
+        device, process = free.get()
         try:
-            execute_in_order(replace(run, settings=replace(run.settings, device=device), worker=worker), lane)
+            execute_in_order(replace(run, settings=replace(run.settings, device=device), worker=process), lane)
         finally:
-            free.put((device, worker))
+            free.put((device, process))
 
-    with ExitStack() as ends:
-        workers = [WorkerProcess() for _ in devices]
-        for device, worker in zip(devices, workers, strict=True):
-            free.put((device, worker))
-            ends.callback(worker.end)
-        pool = ends.enter_context(ThreadPoolExecutor(len(devices)))
+    with ThreadPoolExecutor(len(some)) as pool:
         try:
             for ended in [pool.submit(copy_context().run, execute_lane, lane) for lane in lanes.values()]:
                 ended.result()
         except BaseException:  # the run is cancelled: its worker processes end within seconds
             run.stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.close()
+            for _, process in some:
+                process.close()
             raise
 
 

@@ -200,6 +200,7 @@ def _devices(node: Node, store: Store, settings: Settings, give_up: Callable[[],
         yield ("cpu",)
         return
     named = tuple(resolve_device(name) for name in settings.device.split(","))[: node.ranks]
+    named = tuple("cpu:0" if name == "cpu" else name for name in named)  # one name, one lock
     locks = store.root / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
@@ -209,7 +210,7 @@ def _devices(node: Node, store: Store, settings: Settings, give_up: Callable[[],
                 held.enter_context(lock.acquire(cancel_check=give_up))
             except Timeout as error:
                 raise StoreError("The run was stopped while it waited for a device.", where=device) from error
-        yield named
+        yield tuple("cpu" if name.startswith("cpu") else name for name in named)
 
 
 _versions: dict[str, str] = {}

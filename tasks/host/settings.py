@@ -4,6 +4,7 @@ The environment comes before settings.toml, which comes before the defaults. All
 of a checkout, the user's data folder where the package was installed, or CLEPDG_HOME.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ PROJECT = CHECKOUT or _USERS  # where servers work and prefect.toml lies
 PREFECT_YAML: Final = Path(__file__).resolve().parents[1] / "admin" / "prefect.yaml"  # in a checkout a link
 # The command that starts the servers; a wheel has no make, and `python` may be another one's.
 UP: Final = "make up" if CHECKOUT else f"{shlex.quote(sys.executable)} -m clepdg_tasks.admin.services up"
+MEMORY_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of a container
+LANE_BYTES: Final = 4 << 30  # of memory for a training beside others on a CPU
 LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
 
@@ -79,9 +82,15 @@ class Settings:
         """Return the checkpoint interval and the time limit of a training."""
         return Checkpointing(checkpoint_seconds=self.checkpoint_seconds, limit_seconds=self.training_seconds)
 
-    def lanes(self, ranks: int) -> list[str]:
-        """Return device settings for parallel trainings of `ranks` devices each."""
+    def lanes(self, ranks: int, threads: int) -> list[str]:
+        """Return device settings for parallel trainings of `ranks` devices each.
+
+        Args:
+            threads: of a training on a CPU; with device auto and no GPU, as many folds as cores and memory allow.
+        """
         names = self.device.split(",")
+        if self.device == "auto" and ranks == 1 and resolve_device("auto") == "cpu":
+            names = [f"cpu:{lane}" for lane in range(cpu_lanes(threads))]
         groups = [names[start : start + ranks] for start in range(0, len(names), ranks)]
         return [",".join(group) for group in groups if len(group) == ranks] or [self.device]
 
@@ -189,6 +198,20 @@ def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
             where=f"CLEPDG_{name.upper()}, or {path}",
         )
     return number
+
+
+def cpu_lanes(threads: int) -> int:
+    """Return how many trainings of some threads each this machine runs at once.
+
+    Limits of a container count.
+    """
+    import psutil
+    from joblib import cpu_count
+
+    memory = [psutil.virtual_memory().available]
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        memory.append(int(MEMORY_LIMIT.read_text()))
+    return max(1, min(cpu_count() // threads, min(memory) // LANE_BYTES))
 
 
 def resolve_device(device: str) -> str:

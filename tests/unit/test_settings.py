@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_what_is_no_time_is_refused(monkeypatch, value):
 @pytest.mark.parametrize(
     ("device", "ranks", "lanes"),
     [
-        ("auto", 1, ["auto"]),
+        ("auto", 2, ["auto"]),
         ("cpu", 2, ["cpu"]),  # ranks share a CPU
         ("cuda:0, cuda:1", 1, ["cuda:0", "cuda:1"]),
         ("cuda:0,cuda:1", 2, ["cuda:0,cuda:1"]),
@@ -61,7 +62,33 @@ def test_what_is_no_time_is_refused(monkeypatch, value):
 )
 def test_what_can_be_trained_at_once(monkeypatch, device, ranks, lanes):
     monkeypatch.setenv("CLEPDG_DEVICE", device)
-    assert load_settings().lanes(ranks) == lanes
+    assert load_settings().lanes(ranks, threads=1) == lanes
+
+
+@pytest.mark.parametrize(
+    ("cores", "available", "limit", "threads", "lanes"),
+    [
+        (8, 64, None, 2, 4),
+        (8, 64, None, 16, 1),
+        (8, 13, None, 1, 3),
+        (8, 64, "8589934592", 1, 2),  # a container's
+        (8, 64, "max", 1, 8),
+        (8, 2, None, 1, 1),
+    ],
+)
+def test_a_cpu_trains_as_many_folds_as_cores_and_memory_allow(
+    monkeypatch, tmp_path, cores, available, limit, threads, lanes
+):
+    monkeypatch.setenv("CLEPDG_DEVICE", "auto")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=available << 30))
+    monkeypatch.setattr("clepdg_tasks.host.settings.MEMORY_LIMIT", tmp_path / "memory.max")
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    assert load_settings().lanes(1, threads) == [f"cpu:{lane}" for lane in range(lanes)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert load_settings().lanes(1, threads) == ["auto"]
 
 
 def test_devices_that_can_not_be_used_are_named():
