@@ -36,7 +36,14 @@ def start(rank: int, ranks: int, device: str, rendezvous: Path) -> None:
     if gpu:
         torch.cuda.set_device(device)
     store = dist.FileStore(str(rendezvous), ranks)  # type: ignore[attr-defined]
-    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=ranks, timeout=TIMEOUT)
+    dist.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=ranks,
+        timeout=TIMEOUT,
+        device_id=torch.device(device) if gpu else None,  # NCCL then connects now, not in the first step
+    )
 
 
 def stop() -> None:

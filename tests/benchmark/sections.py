@@ -371,6 +371,24 @@ def scale(root: Path) -> dict[str, Line]:
     return found
 
 
+def averaging(root: Path) -> dict[str, Line]:
+    """Average the gradients of two ranks, against torch's DistributedDataParallel; wall time."""
+    from tests.benchmark import averaging as ranks
+
+    (root / "ranks").mkdir()
+    found = ranks.measure(root / "ranks")
+    share, seconds = found["averaging"] / found["ours"], f"{found['averaging']:.2f} s of {found['ours']:.2f} s"
+    return {
+        "Averaging gradients, of a step": line(
+            [share], said=f"{seconds}; HTSAT-tiny, 2 ranks over gloo, {ranks.WINDOWS} windows each", more=False
+        ),
+        "A step with our averaging, of one by DDP": line(
+            [found["ours"] / found["ddp"]], said="DDP overlaps it with backward, but a resumed run may lose its bits",
+            more=False,
+        ),
+    }  # fmt: skip
+
+
 SECTIONS = (
-    loader, log_mels, micro_step, embeddings, conditions, contexts, evaluation, keys, shards, up_to_date, scale,
+    loader, log_mels, micro_step, embeddings, conditions, contexts, evaluation, keys, shards, up_to_date, scale, averaging,
 )  # fmt: skip
