@@ -390,5 +390,6 @@ def averaging(root: Path) -> dict[str, Line]:
 
 
 SECTIONS = (
-    loader, log_mels, micro_step, embeddings, conditions, contexts, evaluation, keys, shards, up_to_date, scale, averaging,
+    loader, log_mels, micro_step, embeddings, conditions, contexts, evaluation, keys, shards, up_to_date, scale,
+    averaging,
 )  # fmt: skip
