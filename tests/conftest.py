@@ -1,10 +1,12 @@
 """Shared fixtures: no network, no telemetry, one micro backbone, synthetic audio."""
 
+import gc
 import itertools
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -19,6 +21,7 @@ os.environ.update(
 
 import numpy as np
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.tiers import is_slow
 
@@ -27,6 +30,28 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
+SERVER_FILES = ("tests/flow/test_flow.py", "tests/flow/test_deploy.py")  # of `make test`, with fixture prefect_server
+
+
+class FilesOfOneServer(LoadFileScheduling):
+    """Gives whole files to workers, and those that need Prefect's server to one of them: a start takes 10 CPU seconds."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return SERVER_FILES[0] if file in SERVER_FILES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesOfOneServer | None:
+    """Return the scheduler of `make test`; None: xdist's own."""
+    return FilesOfOneServer(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Look seldom for garbage: else that takes one second in seven, since all imported modules are searched."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """Protects the graph: what each stage depends on, and above all what it does not (leakage, needless work)."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,7 @@ EVERY = replace(CONFIG, rows=("all", "egemaps"), encoder=EncoderConfig(name="som
 DUAL = replace(build("speech", corpora=CONFIG.corpora), rows=("all",))
 
 
+@cache  # no test changes a node
 def by_id(config=CONFIG, **options):
     return {node.id: node for node in graph(config, {}, **options)}
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.conftest import SERVER_FILES
 from tests.tiers import QUICK, SLOW, TOUCHED, is_slow, touched
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -22,3 +23,12 @@ def test_every_long_test_is_run_when_its_code_changes() -> None:
     assert "tests/unit/test_maintenance.py" in held  # which marks its own: all that is remote
     assert set(touched(["flows/run/run.py"])) == set(TOUCHED["flows/"])
     assert touched(["tests/unit/test_tiers.py"]) == ["tests/unit/test_tiers.py"]
+
+
+def test_files_that_need_prefects_server_share_a_worker() -> None:
+    needing = {
+        path.relative_to(PROJECT).as_posix()
+        for path in (PROJECT / "tests" / "flow").glob("test_*.py")
+        if 'usefixtures("prefect_server")' in path.read_text()
+    }
+    assert {file for file in needing if not is_slow(file)} == set(SERVER_FILES)
