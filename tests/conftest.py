@@ -34,7 +34,7 @@ SERVER_FILES = ("tests/flow/test_flow.py", "tests/flow/test_deploy.py")  # of `m
 
 
 class FilesOfOneServer(LoadFileScheduling):
-    """Gives whole files to workers, and those that need Prefect's server to one of them: a start takes 10 CPU seconds."""
+    """Gives whole files to workers; one gets all that need Prefect's server, whose start takes 10 CPU seconds."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)

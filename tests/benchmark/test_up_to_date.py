@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from clepdg_tasks.admin.prefect_server import prefect_for_one_run
+from clepdg_tasks.host.settings import load_settings
 
 OVERRIDES = {
     "synthetic.utterances": 32,
@@ -76,15 +80,13 @@ if sys.argv[2] == "measure":
 
 
 def figures(home: Path) -> dict[str, Any]:
-    """Run the demo, then again with nothing to do beside empty tasks, on a Prefect server of its own."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        environment = {**os.environ, "CLEPDG_HOME": str(home), "PREFECT_API_URL": PREFECT_API_URL.value()}
+    """Run the demo, then again with nothing to do beside empty tasks, on the Prefect server that a run starts."""
+    settings = replace(load_settings(), home=home, store=str(home / "store"))
+    with prefect_for_one_run(settings):
 
         def driver(what: str) -> str:
             command = [sys.executable, "-c", DRIVER, json.dumps(OVERRIDES), what]
+            environment = {**os.environ, "CLEPDG_HOME": str(home)}
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
             assert done.returncode == 0, done.stderr[-3000:]
             return done.stdout.splitlines()[-1] if what == "measure" else ""
