@@ -96,6 +96,7 @@ def page(price: float = PRICE) -> str:
         "`python -m tests.benchmark.scale_page`. Do not edit this page. The rates are those of",
         f"\n- [benchmarks](benchmarks.md), {bench['date']}: {bench['machine']['processor']};",
         f"- a GPU, {gpu['date']}: {gpu['device']}, by `{gpu['command']}`"
+        + (f" of commit {gpu['commit']}" if "commit" in gpu else "")
         + (f" ({gpu['note']});" if "note" in gpu else ";"),
         "- [simulated tables](#simulated-tables).\n",
         f"Assumed: ${price:g} an hour of a GPU with {CORES} cores and {MEMORY_GB} GB; {TRAIN:.0%} of a corpus trains,"
