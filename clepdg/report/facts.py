@@ -5,9 +5,10 @@ A table of texts maps names to mappings, one line each.
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.rows import ROWS
+from clepdg.emotions import EMOTIONS
 from clepdg.evaluation import context_geometry, credit, learnt_vs_random
 from clepdg.evaluation.intervals import Interval
 from clepdg.evaluation.targets import Target
@@ -23,6 +24,12 @@ CONTEXTS = "what models read of contexts"
 DIAGNOSTICS = "what contexts are like"
 LEARNT = "UAR with learnt contexts minus UAR with random ones"
 ACOUSTICS = "do contexts look like acoustics?"
+PART: Final = "part of the corpus"  # columns of a corpus's facts
+ALTERED: Final = "altered"
+UNUSABLE: Final = "quarantined"
+OUTSIDE: Final = "not evaluated"
+NO_EMOTION: Final = "no emotion"
+WHOLE: Final = "whole"
 ALWAYS = ("context_shift", "context_variance_share", "context_effective_rank")
 TAUGHT = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a backbone that was taught environments
 
@@ -151,7 +158,11 @@ def _means(title: str, figures: Iterable[tuple[str, Mapping[str, float]]]) -> di
 
 
 def corpus_facts(
-    card: "Card", figures: Mapping[str, Any], differences: Sequence[str], copies: int | None = None
+    card: "Card",
+    figures: Mapping[str, Any],
+    differences: Sequence[str],
+    copies: int | None = None,
+    evaluated: Collection[str] = EMOTIONS,
 ) -> dict[str, object]:
     """Return a corpus's line of the table of corpora.
 
@@ -159,27 +170,70 @@ def corpus_facts(
         figures: of its index.
         differences: from the whole corpus, in short.
         copies: utterances that its leave-out fold drops; None where the run has no such fold.
+        evaluated: emotions that its label set has.
     """
-    noted = {**figures["alterations"], **figures["notes"]}
+    emotions = figures["emotions"]
+    outside = {emotion: emotions[emotion] for emotion in EMOTIONS if emotion in emotions and emotion not in evaluated}
+    if unnamed := figures["utterances"] - sum(emotions.values()):
+        outside[NO_EMOTION] = unnamed
+    part, altered = _part(card, figures), _altered(card, figures)
+    if differences and not part and not altered:
+        part = "; ".join(differences)
     return {
         "title": card.title,
         "utterances": figures["utterances"],
         "speakers": figures["speakers"],
         "hours": round(figures["seconds"] / 3600, 2),
-        "quarantined": figures["quarantined"],
-        "noted": "; ".join(f"{count} {note}" for note, count in noted.items()) or "nothing",
+        PART: part or WHOLE,
+        ALTERED: altered or "no",
+        UNUSABLE: figures["quarantined"],
+        "noted": "; ".join(f"{count} {note}" for note, count in figures["notes"].items()) or "nothing",
+        **({OUTSIDE: outside} if outside else {}),
         **({} if copies is None else {"excluded as copies of source audio": copies}),
-        "differs from the whole corpus": "; ".join(differences) or "no",
         "licence": card.licence,
         "citation": card.citation,
         "split by": card.split.unit,
     }
 
 
-def caption_of_partial(corpora: Mapping[str, Mapping[str, object]]) -> str:
-    """Return the caption's words on corpora that are not whole, or ""."""
-    partial = [name for name, found in corpora.items() if found["differs from the whole corpus"] != "no"]
-    return f" Not the whole corpora, or altered ones (see the table): {', '.join(partial)}." if partial else ""
+def _part(card: "Card", figures: Mapping[str, Any]) -> str:
+    """Return how much of its corpus a copy holds; "" of a whole one."""
+    found, expected = figures["found"], card.expected
+    counted = (
+        ("utterances", found["utterances"], expected.utterances),
+        ("speakers", found["speakers"], expected.speakers),
+        ("emotions", len(found["raw_labels"]), len(expected.emotions)),
+    )
+    return ", ".join(
+        f"{got:,} of {wanted:,} {name}" if got < wanted else f"{got:,} {name}, not {wanted:,}"
+        for name, got, wanted in counted
+        if wanted and got != wanted and not card.acoustics
+    )
+
+
+def _altered(card: "Card", figures: Mapping[str, Any]) -> str:
+    """Return how a copy's files were altered; "" where they were not."""
+    listed, altered = figures["published"]["listed"], figures["published"]["altered"]
+    rate, usual = figures["sample_rate"], card.expected.sample_rate
+    found = [f"{altered:,} of {listed:,} files are not the published ones"] * bool(altered)
+    found += [f"{rate:,} Hz, not {usual:,} Hz"] * bool(usual and rate != usual and not card.acoustics)
+    return ", ".join(found + [f"{count:,} files {what}" for what, count in figures["alterations"].items()])
+
+
+def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence each on partial corpora, altered ones, and faulty files."""
+    said = {
+        "Parts of corpora": {corpus: own[PART] for corpus, own in corpora.items() if own.get(PART, WHOLE) != WHOLE},
+        "Altered corpora": {corpus: own[ALTERED] for corpus, own in corpora.items() if own.get(ALTERED, "no") != "no"},
+        "Left out as unusable": {
+            corpus: f"{own[UNUSABLE]:,} of its files" for corpus, own in corpora.items() if own.get(UNUSABLE)
+        },
+    }
+    return [
+        f"{title}: {', '.join(f'{corpus} ({words})' for corpus, words in own.items())}."
+        for title, own in said.items()
+        if own
+    ]
 
 
 def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
@@ -190,9 +244,7 @@ def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
     found = []
     if any(load_card(corpus).acoustics for corpus in corpora):
         found.append("Synthetic speech: the figures say nothing about real emotional speech.")
-    partial = [corpus for corpus, own in corpora.items() if own["differs from the whole corpus"] != "no"]
-    if partial:
-        found.append(f"Not the whole corpora, or altered ones: {', '.join(partial)}.")
+    found += incomplete(corpora)
     marks = sorted({mark for own in cells["marks"] for mark in own if mark.startswith("conditional on ")})
     found.extend(f"Intervals are {mark}: --set clep_seeds=0,1,2 trains three." for mark in marks)
     return found

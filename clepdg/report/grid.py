@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
-from clepdg.config.rows import ROWS
 from clepdg.evaluation.cells import POOLED, rows_on_test_part
 from clepdg.evaluation.intervals import UTTERANCES
-from clepdg.report.headline import Headline
+from clepdg.report.headline import FLOOR, RANDOM, Headline, uses_target
 from clepdg.report.tables import Cell, Group, remarks
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ class Column:
         kind: LEAVE_OUT, SUPERVISED or PAIR.
         targets: how many a mean is over; 1 of a single target.
         chance: NaN where targets differ in it.
+        utterances: that a target's methods are evaluated on; 0 of a mean.
+        comparisons: (row, another) -> difference, of a mean.
     """
 
     name: str
@@ -53,6 +54,14 @@ class Column:
     targets: int
     chance: float
     values: Mapping[str, Value]
+    utterances: int = 0
+    comparisons: Mapping[tuple[str, str], Bounds] = field(default_factory=dict)
+
+    def difference(self, row: str, other: str) -> Bounds:
+        """Return a row minus another; without an interval where none is known."""
+        value = self.values[row]
+        known = {(row, FLOOR): value.minus_floor, (row, RANDOM): value.minus_random, **self.comparisons}
+        return known.get((row, other)) or (value.uar[0] - self.values[other].uar[0], math.nan, math.nan)
 
     @property
     def title(self) -> str:
@@ -87,6 +96,7 @@ def columns(cells: "pd.DataFrame", groups: Sequence[Group], headline: Headline) 
                     targets=max(record["targets"] for record in means.values()),
                     chance=chance.pop() if len(chance) == 1 else math.nan,
                     values={row: _mean(record, row in transductive) for row, record in means.items()},
+                    comparisons=headline.comparisons.get(ON.get(of, of), {}),
                 )
             )
         found += own
@@ -100,6 +110,7 @@ def _column(group: Group) -> Column:
         kind=kind(first["fold"]),
         targets=1,
         chance=first["chance"],
+        utterances=max(cell["n"] for cell in group.cells),
         values={
             cell["row"]: Value(uar=(cell["uar"], cell["low"], cell["high"]), remarks=_weak(cell))
             for cell in group.cells
@@ -126,15 +137,19 @@ def _mean(record: Mapping[str, Any], on_test_part: bool) -> Value:
     )
 
 
-def best(column: Column, cells: "pd.DataFrame") -> str | None:
-    """Return the best row of a column, None where there is none.
+def ranked(column: Column, cells: "pd.DataFrame") -> list[str]:
+    """Return the rows of a column, the best first.
 
     Rows that use the target's own audio or labels are no candidates.
     """
-    unfair = rows_on_test_part(cells) | {row for row, own in ROWS.items() if own.ceiling or own.target_standardised}
-    found = {row: value.uar[0] for row, value in column.values.items() if row not in unfair}
-    found = {row: uar for row, uar in found.items() if not math.isnan(uar)}
-    return max(found, key=lambda row: found[row], default=None)
+    unfair = rows_on_test_part(cells)
+    found = {row: value.uar[0] for row, value in column.values.items() if row not in unfair and not uses_target(row)}
+    return sorted((row for row, uar in found.items() if not math.isnan(uar)), key=lambda row: -found[row])
+
+
+def best(column: Column, cells: "pd.DataFrame") -> str | None:
+    """Return the best row of a column, None where there is none."""
+    return next(iter(ranked(column, cells)), None)
 
 
 def shown_columns(grid: Sequence[Column]) -> list[Column]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from clepdg.audio.corruptions import CLEAN
-from clepdg.config.rows import MAIN_ROW
+from clepdg.config.rows import MAIN_ROW, ROWS
 from clepdg.evaluation.credit import RIVALS
 from clepdg.evaluation.marks import seed_marks
 from clepdg.evaluation.targets import OverTargets, Target, average
@@ -21,9 +21,12 @@ RECORD: Final = (
     *("low_these_corpora", "high_these_corpora", "minus_random", "low_minus_random", "high_minus_random"),
 )
 NOTE: Final = (
-    "Targets have equal weight. [low, high]: {confidence:.0%}, over targets x speakers x CLEP seeds. These corpora"
-    " alone: the difference's interval over speakers x CLEP seeds, which says nothing of another corpus."
+    "Targets have equal weight. [low, high]: {confidence:.0%}, over targets x speakers x CLEP seeds: would it hold on"
+    " other corpora? These corpora alone: over speakers x CLEP seeds: would it hold for other speakers of the same"
+    " corpora? One may include 0 and the other not: corpora that disagree widen the first, few speakers the second."
 )
+
+Differences = dict[tuple[str, str], tuple[float, float, float]]  # (row, another) -> difference and interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,15 @@ class Headline:
 
     Attributes:
         records: every line of the tables, unrounded.
+        comparisons: "left-out targets" or "supervised corpora" -> (row, another) -> their clean difference: the best
+            row's to the next, and the main row's to its best rival.
     """
 
     note: str = ""
     tables: list[tuple[str, list[list[str]]]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    comparisons: dict[str, Differences] = field(default_factory=dict)
 
     def means(self, where: str, conditions: str = CLEAN) -> dict[str, dict[str, Any]]:
         """Return row -> record over "left-out targets" or "supervised corpora"."""
@@ -64,7 +70,40 @@ def headline(
             _add(found, targets, rows, conditions, said, confidence)
             if targets is left_out:
                 found.sentences.extend(_best_rival(targets, rows, conditions, said, confidence))
+        found.comparisons[several] = _comparisons(targets, rows, confidence)
     return found
+
+
+def uses_target(row: str) -> bool:
+    """Return whether a row uses a target's own labels or audio."""
+    return row in ROWS and (ROWS[row].ceiling or ROWS[row].target_standardised)
+
+
+def _comparisons(targets: Sequence[Target], rows: Mapping[str, str], confidence: float) -> Differences:
+    """Return the clean differences that the verdict names, by their rows."""
+    fair = [row for row in rows if not uses_target(row) and not any(each.on_test_part([row]) for each in targets)]
+    means = {row: mean.value for row in fair if (mean := average(targets, row, [CLEAN])) is not None}
+    first = sorted((row for row in means if not math.isnan(means[row])), key=lambda row: -means[row])[:2]
+    differences = _to_rivals(targets, rows, [CLEAN])
+    pairs = {(MAIN_ROW, row): difference for row, difference in [*differences.items()][:1]}
+    if len(first) > 1 and (difference := average(targets, first[0], [CLEAN], minus=first[1])) is not None:
+        pairs[first[0], first[1]] = difference
+    return {pair: (found.value, *found.sample.interval(confidence)) for pair, found in pairs.items()}
+
+
+def _to_rivals(
+    targets: Sequence[Target], rows: Mapping[str, str], conditions: list[str] | None
+) -> dict[str, OverTargets]:
+    """Return the main row's differences to its rivals, the smallest first."""
+    if MAIN_ROW not in rows:
+        return {}
+    found = {row: average(targets, MAIN_ROW, conditions, minus=row) for row in RIVALS if row in rows}
+    return dict(
+        sorted(
+            ((row, difference) for row, difference in found.items() if difference is not None),
+            key=lambda item: item[1].value,
+        )
+    )
 
 
 def _add(
@@ -101,11 +140,10 @@ def _best_rival(
     targets: Sequence[Target], rows: Mapping[str, str], conditions: list[str] | None, where: str, confidence: float
 ) -> list[str]:
     """Return a sentence on the main row and the rival that it is least above."""
-    found = {row: average(targets, MAIN_ROW, conditions, minus=row) for row in RIVALS if row in rows}
-    differences = {row: difference for row, difference in found.items() if difference is not None}
-    if not differences or MAIN_ROW not in rows:
+    differences = _to_rivals(targets, rows, conditions)
+    if not differences:
         return []
-    best = min(differences, key=lambda row: differences[row].value)
+    best = next(iter(differences))
     verdict = _verdict(rows[MAIN_ROW], f"its best rival ({rows[best]})", differences[best], confidence)
     return [f"{where}: {verdict}, {_difference(differences[best], confidence)}."]
 

@@ -38,19 +38,20 @@ def markdown(
             lines += [f"- {name}", *(f"  - {key}: {_inline(text(item))}" for key, item in value.items())]
         elif name != "caption":
             lines.append(f"- {name}: {_inline(text(value))}")
+    notes = Footnotes.of(groups)
     for title, own in by_protocol(groups):
-        notes = Footnotes.of(own)
         lines += ["", f"## {title}"]
         for group in own:
             lines += ["", f"### {group.title}", "", line(["method", *FIGURES, "notes"])]
             lines.append("|---|" + "---:|" * len(FIGURES) + "---|")
             for cell in group.cells:
                 lines.append(line([rows[cell["row"]], *(show(cell) for show in FIGURES.values()), notes.of_cell(cell)]))
-        lines += ["", *(f"- {_inline(note)}" for note in notes.lines())]
     for title, header, found in conditions:
         lines += ["", f"## In noise, in rooms, over lines: {title} (UAR)", "", line(["method", *header])]
         lines.append("|---|" + "---:|" * len(header))
         lines += [line(each) for each in found]
+    if notes.lines():
+        lines += ["", "## Notes", "", *(f"- {_inline(note)}" for note in notes.lines())]
     return "\n".join(lines) + "\n"
 
 

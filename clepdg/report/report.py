@@ -124,7 +124,7 @@ def write_report(
         results(methods, groups, cells, speakers, rows, headline, notes),
         robustness(cells, rows),
         *sections,
-        was_run(facts),
+        was_run(facts, ["corpora"] if any(section.id == "data" for section in sections) else ()),
     ]
     every = [section for section in found if section is not None]
     html = page(*heading(facts), every, notes, FILES)

@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH: Final = 80  # columns
-LINES: Final = 19  # at most; `clep-dg run` has a few of its own, and ends with at most 30
+LINES: Final = 20  # at most; `clep-dg run` has a few of its own, and ends with at most 30
 COLUMN: Final = 22  # width of a column of figures
-MAIN_ROWS: Final = (
+WARNED: Final = 5  # lines of warnings, if there are no more warnings
+LEAST: Final = 4  # methods in the table, if there are so many
+TABLE: Final = LEAST + 2  # its lines then
+MAIN_ROWS: Final = (  # in the order in which the terminal has room for them
     FLOOR,
+    MAIN_ROW,
+    "text-random",
+    "text-none",
     "clep-zero-shot",
     "encoder-probe",
     "clep-probe",
-    "text-none",
-    "text-random",
-    MAIN_ROW,
 )
 BEST: Final = "* "  # before the best method
 WARNING: Final = "! "
@@ -40,7 +43,7 @@ def summary(
 ) -> str:
     """Return the summary, of at most LINES lines of at most WIDTH columns.
 
-    Sentences that do not fit are left to the report.
+    Sentences, and then methods, that do not fit are left to the report.
 
     Args:
         cells: what `evaluate.cells` returns.
@@ -50,36 +53,50 @@ def summary(
         confidence: of the intervals.
     """
     columns = grid.columns(cells, group(cells, rows), headline)
-    warned = [line for each in warnings(cells, facts) for line in textwrap.wrap(WARNING + each, WIDTH, max_lines=2)]
-    table = list(_table(cells, rows, columns, confidence))
+    warned = list(_warned(warnings(cells, facts)))
+    free = LINES - len(warned) - 2 - TABLE  # below warnings and two empty lines, with the fewest methods
     verdict: list[str] = []
     for sentence in sentences(columns, cells, rows, facts):
         lines = textwrap.wrap(f"- {sentence}", WIDTH, subsequent_indent="  ")
-        if len(warned) + len(verdict) + len(lines) + len(table) + 2 <= LINES:
+        if len(verdict) + len(lines) <= free:
             verdict += lines
+    table = _table(cells, rows, columns, confidence, most=LEAST + free - len(verdict))
     parts = "\n\n".join("\n".join(part) for part in (warned, verdict, table) if part)
     return parts.replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
 
+def _warned(warnings: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of warnings: one each, two of the first as far as WARNED allows."""
+    free = max(WARNED - len(warnings), 0)
+    for each in warnings:
+        lines = textwrap.wrap(WARNING + each, WIDTH, max_lines=1 + (free > 0), placeholder=" …", subsequent_indent="  ")
+        free -= len(lines) - 1
+        yield from lines
+
+
 def _table(
-    cells: "pd.DataFrame", rows: Mapping[str, str], columns: Sequence[Column], confidence: float
+    cells: "pd.DataFrame", rows: Mapping[str, str], columns: Sequence[Column], confidence: float, most: int
 ) -> Iterator[str]:
     """Yield the lines of the table: main methods, and how many others.
 
     It has the first column, and the first one of another kind; of pairs of corpora the first two.
+
+    Args:
+        most: methods that have room; LEAST of them are the floor, the best, the next and the main one.
     """
     lead = columns[0]
     chosen = [lead, *[column for column in columns[1:] if column.kind != lead.kind or column.kind == PAIR][:1]]
-    winner = grid.best(lead, cells)
+    first = grid.ranked(lead, cells)[:2]
     present = [row for row in rows if any(row in column.values for column in chosen)]
-    shown = [row for row in present if row in MAIN_ROWS or row == winner] or present[: len(MAIN_ROWS)]
+    wanted = [row for row in dict.fromkeys((*first, FLOOR, MAIN_ROW, *MAIN_ROWS)) if row in present]
+    shown = [row for row in present if row in (wanted or present)[:most]]
     width = WIDTH - len(BEST) - COLUMN * len(chosen)
     header = f"UAR [{confidence:.0%}]" + ("" if math.isnan(lead.chance) else f", chance {figure(lead.chance)}")
     yield header.ljust(len(BEST) + width) + "".join(_title(column)[: COLUMN - 2].rjust(COLUMN) for column in chosen)
     for row in shown:
         title = textwrap.shorten(rows[row], width, placeholder="…")
         found = [bounds(column.values[row].uar) if row in column.values else "" for column in chosen]
-        mark = BEST if row == winner else " " * len(BEST)
+        mark = BEST if row in first[:1] else " " * len(BEST)
         yield f"{mark}{title:{width}}{''.join(each.rjust(COLUMN) for each in found)}".rstrip()
     others = len(present) - len(shown)
     yield f"{BEST}best" + (f"; {others} more with {FULL}" if others else "")

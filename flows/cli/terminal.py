@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Ended = list[tuple[Node, Outcome]]
 REASON = 100  # characters; Prefect's page has all
-NOTES = 2  # of a line each; more are counted
+NOTES = 1  # of a line; more are counted
 
 
 def print_result(
@@ -50,7 +50,7 @@ def print_result(
     report = next((outcome.record for node, outcome in ended if node.stage == "report"), None)
     short = report is not None and not full
     print(f"\n{_counted(result['computed'], result['reused'])}, in {seconds:.0f} s.")
-    notes = [*result["notes"], *_incomplete(ended, store, place=not short)]
+    notes = [*result["notes"], *(() if short else _incomplete(ended, store))]  # the summary's warnings say it, short
     for note in _short(notes) if short else notes:
         print(note)
     if report is None:
@@ -78,17 +78,11 @@ def _print_report(folder: Path, page: Path, *, full: bool) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     print()
+    warned = False
     for line in (folder / ("table.txt" if full else "summary.txt")).read_text(encoding="utf-8").splitlines():
-        style = (
-            ""
-            if full
-            else "bold"
-            if line.startswith(BEST) and "[" in line
-            else "yellow"
-            if line.startswith(WARNING)
-            else ""
-        )
-        console.print(Text(line, style))
+        warned = not full and (line.startswith(WARNING) or (warned and line.startswith(" ")))
+        best = not full and line.startswith(BEST) and "[" in line
+        console.print(Text(line, "yellow" if warned else "bold" if best else ""))
     console.print(Text.assemble("\nreport   ", (_from_here(page), f"link {page.as_uri()}")))
 
 
@@ -125,12 +119,12 @@ def _next(ended: Ended, arguments: Arguments, store: Store) -> str:
     return f"{activate}clep-dg {command}"
 
 
-def _incomplete(ended: Ended, store: Store, *, place: bool) -> Iterator[str]:
+def _incomplete(ended: Ended, store: Store) -> Iterator[str]:
     """Yield a line for each corpus that is partial, altered or quarantined."""
     for record in (outcome.record for node, outcome in ended if node.stage == "index"):
         if _is_incomplete(record):
-            see = f": see quarantine.parquet and quality.png in {store.address(record.stage, record.key)}"
-            yield f"{record.name:8s} {_counts(record)}{see if place else ''}"
+            place = store.address(record.stage, record.key)
+            yield f"{record.name:8s} {_counts(record)}: see quarantine.parquet and quality.png in {place}"
 
 
 def _is_incomplete(record: Record) -> bool:

@@ -1,10 +1,11 @@
 """The last stage: the report over all folds."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from clepdg.emotions import labels
+from clepdg.config.folds import LEAVE_OUT
+from clepdg.emotions import label_of, labels
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.contexts import FILE
 from clepdg_tasks.stages.report_sections import sections
@@ -38,7 +39,8 @@ def compute_report(work: Work) -> Computed:
     left_out = [each for fold, own in of_fold.items() for each in targets.left_out(own, names[fold], test_only)]
     supervised = [each for fold, own in of_fold.items() for each in targets.supervised(own, names[fold])]
     means = headline(left_out, supervised, work.config["rows"], confidence=confidence)
-    corpora = {corpus: _corpus_facts(work, corpus) for corpus in work.config["corpora"]}
+    sets = {corpus: _label_set(settings, corpus) for corpus in work.config["corpora"]}
+    corpora = {corpus: _corpus_facts(work, corpus, label_of(own)) for corpus, own in sets.items()}
     facts = {
         **work.config["facts"],
         **of.credit_facts(left_out, work.config["corpora"], work.config["untestable"]),
@@ -52,7 +54,7 @@ def compute_report(work: Work) -> Computed:
         ),
         "corpora": corpora,
     }
-    facts["caption"] += of.caption_of_partial(corpora)
+    facts["caption"] = " ".join([facts["caption"], *of.incomplete(corpora)]).strip()
     more = sections(work, predictions, names, {fold: own["label_set"] for fold, own in settings.items()})
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"], headline=means, sections=more)
     table = report.table(headline_cells(cells), work.config["rows"])
@@ -72,11 +74,18 @@ def _model_figures(work: Work) -> Iterator[tuple[str, Mapping[str, float]]]:
             yield f"CLEP {work.refs[name].tags.get('variant', '')}".strip(), record.figures
 
 
-def _corpus_facts(work: Work, corpus: str) -> dict[str, Any]:
+def _label_set(settings: Mapping[str, Mapping[str, Any]], corpus: str) -> Any:
+    """Return the label set that a corpus is evaluated with."""
+    fold = f"{LEAVE_OUT}{corpus}"
+    return settings[fold if fold in settings else next(iter(settings))]["label_set"]
+
+
+def _corpus_facts(work: Work, corpus: str, evaluated: Collection[str]) -> dict[str, Any]:
     from clepdg.corpora.cards import load_card
     from clepdg.dataset.validate import copy_differences
     from clepdg.report.facts import corpus_facts
 
     card, figures = load_card(corpus), work.records[f"index/{corpus}"].figures
-    fold = work.records.get(f"evaluate/leave-out-{corpus}")
-    return corpus_facts(card, figures, copy_differences(figures, card), fold.figures["copies"] if fold else None)
+    fold = work.records.get(f"evaluate/{LEAVE_OUT}{corpus}")
+    copies = fold.figures["copies"] if fold else None
+    return corpus_facts(card, figures, copy_differences(figures, card), copies, evaluated)

@@ -127,3 +127,14 @@ def test_it_stands_at_the_top_of_every_form_of_the_report(tmp_path: Path) -> Non
     assert lines.uar.tolist() == [line["uar"] for line in means.records]
     terminal = headline_table(means).splitlines()
     assert max(map(len, terminal)) <= 120 and terminal[1] == "Mean over 3 left-out targets, clean"
+
+
+def test_the_best_row_is_compared_with_the_next_and_the_main_row_with_its_best_rival() -> None:
+    found = table(0.5)
+    pairs = compute(found).comparisons["left-out targets"]
+    uars = {row: scores(found, row) for row in ("text-none", "text-acpt")}
+    assert set(pairs) == {("text-acpt", "text-none")}
+    value, low, high = pairs["text-acpt", "text-none"]
+    assert value == pytest.approx(uars["text-acpt"].mean() - uars["text-none"].mean()) and low < value < high
+    own = compute(found, ("text-acpt",)).comparisons["left-out targets"]  # on the test part alone: no candidate
+    assert ("text-acpt", "text-none") in own and len({pair[0] for pair in own} & {"text-none", "log-mel"}) == 1

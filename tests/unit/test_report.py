@@ -22,8 +22,8 @@ FACTS = {
     "preset": "demo",
     "labels": list(LABELS),
     "corpora": {
-        "ravdess": {"licence": "CC0 & free", "differs from the whole corpus": "no"},
-        "synthetic-1": {"citation": "Doe <2020>", "differs from the whole corpus": "3 of 120 utterances"},
+        "ravdess": {"licence": "CC0 & free", "part of the corpus": "whole"},
+        "synthetic-1": {"citation": "Doe <2020>", "part of the corpus": "3 of 120 utterances"},
     },
 }
 
@@ -173,7 +173,7 @@ def test_the_page_is_whole_self_contained_and_says_its_text_literally(folder: Pa
     beside = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     assert page.links and all(link.startswith("#") or link in beside for link in page.links)
     for said in (
-        FACTS["caption"],
+        f"{FACTS['caption']}.",
         ROWS["text-acpt"],
         ROWS["probe"],
         "CC0 & free",

@@ -1,25 +1,34 @@
 """Protects parts of the report: its verdict in words, its glossary, its notes, and the files beside it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from clepdg.config.folds import LEAVE_OUT, SUPERVISED
+from clepdg.corpora.cards import load_card
 from clepdg.evaluation.cells import cells
 from clepdg.report.charts import styles
+from clepdg.report.facts import corpus_facts, incomplete
 from clepdg.report.glossary import GLOSSARY, LINKED, anchor, linked
 from clepdg.report.grid import Column, Value, columns, shown_columns
 from clepdg.report.latex import escape, latex
 from clepdg.report.sections.results import overview
-from clepdg.report.sections.verdict import sentences, trained
+from clepdg.report.sections.verdict import sentences, trained, verdict
 from clepdg.report.tables import Footnotes, group
 from tests.unit.test_credit import LABELS
 from tests.unit.test_headline import ROWS, compute, table
 
 METHOD = Path(__file__).parents[2] / "docs" / "method.md"
-TITLES = {"log-mel": "floor", "text-random": "random contexts", "text-acpt": "ACPT", "clep-probe": "probe"}
+TITLES = {
+    "log-mel": "floor",
+    "text-random": "text classifier, random contexts",
+    "text-none": "text classifier, no contexts",
+    "text-acpt": "ACPT",
+    "clep-probe": "probe",
+}
 NONE = pd.DataFrame(columns=["fold", "condition", "part", "row"])
 
 
@@ -29,24 +38,36 @@ def column(uars: dict[str, float], kind: str = LEAVE_OUT, targets: int = 3, **di
 
 
 def test_the_verdict_names_the_best_method_chance_supervised_the_floor_and_what_acpt_adds() -> None:
-    uars = {"log-mel": 0.4, "text-random": 0.5, "text-acpt": 0.52, "clep-probe": 0.6}
-    lead = column(uars, minus_floor=(0.2, 0.1, 0.3), minus_random=(0.02, -0.1, 0.14))
+    uars = {"log-mel": 0.4, "text-random": 0.5, "text-none": 0.51, "text-acpt": 0.52, "clep-probe": 0.6}
+    lead = replace(
+        column(uars, minus_floor=(0.2, 0.1, 0.3), minus_random=(0.02, -0.1, 0.14)),
+        comparisons={("clep-probe", "text-acpt"): (0.08, -0.01, 0.17), ("text-acpt", "text-none"): (0.01, -0.02, 0.04)},
+    )
     grid = [lead, column({"clep-probe": 0.8}, SUPERVISED)]
     said = [each.replace("\u00a0", " ") for each in sentences(grid, NONE, TITLES, {"ACPT's credit": "credited: why"})]
     assert said == [
-        "On 3 corpora that were left out, the best method is “probe”: mean UAR .600 [.500, .700]"
-        " (supervised .800, chance .250).",
-        "It is ahead of the floor (.400) by .200, interval [+.100, +.300].",
-        "The classifier with ACPT's contexts (.520) is ahead of that with random contexts (.500) by .020, interval"
-        " [-.100, +.140], which includes 0: other corpora may turn it round. The credit rule says: credited.",
+        "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (chance .250, supervised .800);"
+        " it is ahead of the next (“ACPT”, .520) by .080 [-.010, +.170], which includes 0: other corpora may turn it"
+        " round.",
+        "It is ahead of the floor (.400) by .200 [+.100, +.300].",
+        "The classifier with ACPT (.520) is ahead of its best rival (“no contexts”, .510) by .010 [-.020, +.040], which"
+        " includes 0; against random contexts (.500): +.020 [-.100, +.140]; the credit rule says: credited.",
     ]
+
+
+def test_random_contexts_are_named_once_where_they_are_the_best_rival_and_a_method_that_uses_the_target_wins_nothing():
+    uars = {"text-random": 0.5, "text-acpt": 0.52, "target-probe": 0.9}
+    first, last = sentences([column(uars)], NONE, {**TITLES, "target-probe": "ceiling"}, {})
+    assert "the best method without the target's own data is “ACPT”" in first
+    assert last == "The classifier with ACPT (.520) is ahead of its best rival (“random contexts”, .500) by .020."
 
 
 @pytest.mark.parametrize(("acpt", "said"), [(0.5, "is level with"), (0.4, "is behind"), (0.6, "is ahead of")])
 def test_one_target_has_a_verdict_that_claims_nothing_of_others(acpt: float, said: str) -> None:
     grid = [column({"log-mel": 0.4, "text-random": 0.5, "text-acpt": acpt}, targets=1)]
-    *_, last = sentences(grid, NONE, TITLES, {})
-    assert said in last and "a single target says nothing about other corpora" in last
+    found = list(sentences(grid, NONE, TITLES, {}))
+    assert said in found[-1] and "[" not in "".join(found[1:])
+    assert "".join(found).count("a single target says nothing about other corpora") == 1
 
 
 def test_what_was_trained_on_what_is_a_line() -> None:
@@ -55,6 +76,26 @@ def test_what_was_trained_on_what_is_a_line() -> None:
         trained([column({}, targets=1)], facts) == "tess is evaluated whole, after training on emodb and ravdess alone."
     )
     assert "Supervised: test parts" in trained([column({}, SUPERVISED)], facts)
+
+
+def test_what_of_a_left_out_corpus_was_not_evaluated_is_said_with_its_emotions() -> None:
+    facts = {
+        "corpora": {
+            "tess": {"utterances": 2800, "not evaluated": {"surprised": 400, "disgusted": 400}},
+            "emodb": {"utterances": 535, "not evaluated": {"bored": 81, "no emotion": 2}},
+            "savee": {"utterances": 480},
+        }
+    }
+    grid = [
+        replace(column({}, targets=1), name=name, utterances=n)
+        for name, n in (("tess", 2000), ("emodb", 452), ("savee", 480))
+    ]
+    assert trained(grid, facts) == (
+        "tess (2,000 of 2,800 utterances), emodb (452 of 535 utterances) and savee: each is evaluated, after"
+        " training on the other corpora alone. Not evaluated: utterances of disgusted, surprised, bored and no emotion,"
+        " outside the label set."
+    )
+    assert "tess is evaluated whole" in trained([replace(grid[0], utterances=2800)], facts)
 
 
 def test_the_glossary_has_the_words_of_the_documents_and_its_links_exist() -> None:
@@ -105,3 +146,47 @@ def test_methods_differ_in_more_than_colour() -> None:
     looks = [(style.colour, style.line) for style in found.values()]
     assert len(set(looks)) == len(looks) == 19
     assert len({style.shape for row, style in found.items() if row in [f"row-{n}" for n in range(6)]}) == 6
+
+
+def test_a_warning_is_said_once_and_not_again_in_the_caption() -> None:
+    facts = {
+        "caption": "Synthetic speech (synthetic-1): scores say nothing. Altered corpora: tess (9 files). Micro is odd.",
+        "corpora": {"synthetic-1": {}, "tess": {"altered": "9 files"}},
+    }
+    cells_of = pd.DataFrame(
+        {"marks": [["conditional on one CLEP"]], "fold": "f", "condition": "clean", "part": "whole"}
+    )
+    html = verdict([column({"text-acpt": 0.5})], cells_of.assign(row="text-acpt"), TITLES, facts).html
+    said = re.findall("<li>(.*?)</li>", html.split("</aside>")[0])
+    assert [each.partition(":")[0] for each in said[:2]] == ["Synthetic speech", "Altered corpora"]
+    assert len(said) == 4 and "conditional on one CLEP" in said[2] and said[3] == "Micro is odd."
+
+
+@pytest.mark.parametrize(
+    ("changed", "part", "altered"),
+    [
+        ({}, "whole", "no"),
+        ({"found": {"utterances": 339, "speakers": 9, "raw_labels": dict.fromkeys("abcd", 1)}},
+         "339 of 535 utterances, 9 of 10 speakers, 4 of 7 emotions", "no"),
+        ({"found": {"utterances": 540, "speakers": 10, "raw_labels": dict.fromkeys("abcdefg", 1)}},
+         "540 utterances, not 535", "no"),
+        ({"published": {"listed": 535, "altered": 4}, "alterations": {"with a peak at full scale": 500}},
+         "whole", "4 of 535 files are not the published ones, 500 files with a peak at full scale"),
+        ({"sample_rate": 22050}, "whole", "22,050 Hz, not 16,000 Hz"),
+        ({"differs": ["raw label anger: 126, not 127"]}, "raw label anger: 126, not 127", "no"),
+    ],
+)  # fmt: skip
+def test_how_a_copy_differs_from_its_corpus_is_in_its_facts(changed: dict, part: str, altered: str) -> None:
+    card = load_card("emodb")
+    figures = {
+        "found": {"utterances": 535, "speakers": 10, "raw_labels": card.expected.emotions},
+        "sample_rate": 16000, "seconds": 1.0, "utterances": 535, "speakers": 10, "quarantined": 0, "notes": {},
+        "published": {"listed": 0, "altered": 0}, "alterations": {}, "emotions": {"angry": 527, "bored": 5}, **changed,
+    }  # fmt: skip
+    found = corpus_facts(card, figures, changed.get("differs", ["x"] * bool(changed)), evaluated=("angry",))
+    assert (found["part of the corpus"], found["altered"]) == (part, altered)
+    assert found["not evaluated"] == {"bored": 5, "no emotion": 3}
+    said = " ".join(incomplete({"emodb": found}))
+    assert all(words in said for words in (part, altered) if words not in ("whole", "no")) and bool(said) == bool(
+        changed
+    )

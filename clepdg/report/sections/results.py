@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.grid import Bounds, Column, best, shown_columns
+from clepdg.report.grid import Bounds, Column, best, ranked, shown_columns
 from clepdg.report.headline import FLOOR, Headline, signed
 from clepdg.report.section import Section, render
 from clepdg.report.summary import MAIN_ROWS
@@ -66,10 +66,10 @@ def results(
 def first_rows(grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str]) -> list[str]:
     """Return the rows that are shown first.
 
-    They are the main ones, and the best of a mean.
+    They are the main ones, and the best two of a mean and of the first column.
     """
     present = [row for row in rows if any(row in column.values for column in grid)]
-    winners = {best(column, cells) for column in grid if column.targets > 1}
+    winners = {row for column in grid if column.targets > 1 or column is grid[0] for row in ranked(column, cells)[:2]}
     return [row for row in present if row in MAIN_ROWS or row in winners] or present
 
 

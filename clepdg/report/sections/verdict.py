@@ -1,13 +1,15 @@
 """The report's first section: warnings, the verdict in three sentences, and its picture."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.facts import CREDIT, warnings
-from clepdg.report.grid import Bounds, Column, best
+from clepdg.emotions import EMOTIONS
+from clepdg.evaluation.credit import RIVALS
+from clepdg.report.facts import CREDIT, NO_EMOTION, OUTSIDE, warnings
+from clepdg.report.grid import Column, ranked
 from clepdg.report.headline import FLOOR, RANDOM, signed
 from clepdg.report.section import Section, render
 from clepdg.report.sections.picture import bounds, picture
@@ -16,11 +18,10 @@ from clepdg.report.tables import figure
 if TYPE_CHECKING:
     import pandas as pd
 
-SAID_BY_WARNINGS: Final = (
+SAID_BEFORE: Final = (
     "Real speech",
     "Synthetic speech",
-    "Not the whole corpora",
-)  # how a caption's sentences begin
+)  # how sentences of a caption begin that warnings leave no need of
 
 
 def verdict(
@@ -35,12 +36,13 @@ def verdict(
         facts: what was run, as in `write_report`.
     """
     chart = picture(grid, rows)
+    warned = warnings(cells, facts)
     return Section(
         id="verdict",
         title="Verdict",
         html=render(
             "verdict",
-            warnings=[*warnings(cells, facts), *_limits(str(facts.get("caption", "")))],
+            warnings=[*warned, *(each for each in _limits(str(facts.get("caption", ""))) if each not in warned)],
             sentences=list(sentences(grid, cells, rows, facts)),
             trained=trained(grid, facts),
             picture=chart,
@@ -50,9 +52,9 @@ def verdict(
 
 
 def _limits(caption: str) -> list[str]:
-    """Return the sentences of a caption that the warnings leave unsaid."""
+    """Return the sentences of a caption, but those that warnings say."""
     found = [each.strip().rstrip(".") + "." for each in caption.split(". ") if each.strip()]
-    return [each for each in found if not each.startswith(SAID_BY_WARNINGS)]
+    return [each for each in found if not each.startswith(SAID_BEFORE)]
 
 
 def joined(names: Sequence[str]) -> str:
@@ -61,58 +63,106 @@ def joined(names: Sequence[str]) -> str:
 
 
 def trained(grid: Sequence[Column], facts: Mapping[str, Any]) -> str:
-    """Return in a line what was trained on what."""
-    corpora = [str(name) for name in facts.get("corpora", {})]
-    left_out = [column.name for column in grid if column.kind == LEAVE_OUT and column.targets == 1]
-    others = {len(corpora) - 1: "the other corpora", 1: "the other corpus"}.get(len(corpora) - 1, "the other corpora")
-    found = f"{joined(left_out)}: each is evaluated whole, after training on {others} alone" if left_out else ""
+    """Return what was trained on what, and what was evaluated."""
+    of: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
+    left_out = [column for column in grid if column.kind == LEAVE_OUT and column.targets == 1]
+    names = [_evaluated(column, of.get(column.name, {})) for column in left_out]
+    others = [name for name in of if name not in {column.name for column in left_out}]
+    found = []
     if len(left_out) == 1:
-        learnt = joined([corpus for corpus in corpora if corpus not in left_out])
-        found = f"{left_out[0]} is evaluated whole, after training on {learnt or others} alone"
+        whole = "" if "(" in names[0] else " whole"
+        found.append(f"{names[0]} is evaluated{whole}, after training on {joined(others) or 'the other corpora'} alone")
+    elif left_out:
+        whole = "" if any("(" in name for name in names) else " whole"
+        other = "corpus" if len(of) == 2 else "corpora"
+        found.append(f"{joined(names)}: each is evaluated{whole}, after training on the other {other} alone")
     if any(column.kind != LEAVE_OUT for column in grid):
-        found += ". " * bool(found) + "Supervised: test parts, after training on the training parts of all corpora"
-    return found + "." * bool(found)
+        found.append("Supervised: test parts, after training on the training parts of all corpora")
+    if outside := _outside(of.values()):
+        found.append(f"Not evaluated: utterances of {outside}, outside the label set")
+    return ". ".join(found) + "." * bool(found)
+
+
+def _evaluated(column: Column, own: Mapping[str, Any]) -> str:
+    """Return a target's name, and its share that is evaluated, if not all."""
+    every = int(own.get("utterances", 0))
+    part = f" ({column.utterances:,} of {every:,} utterances)" if 0 < column.utterances < every else ""
+    return f"{column.name}{part}"
+
+
+def _outside(corpora: Iterable[Mapping[str, Any]]) -> str:
+    """Return the emotions that no label stands for, in words."""
+    found = dict.fromkeys(emotion for own in corpora for emotion in own.get(OUTSIDE, {}))
+    return joined([emotion for emotion in (*EMOTIONS, NO_EMOTION) if emotion in found])
 
 
 def sentences(
     grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str], facts: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield the verdict's sentences: the best method, the floor, ACPT."""
+    """Yield the verdict: the best method and the next, the floor, ACPT."""
     lead = grid[0]
-    row = best(lead, cells)
+    row, following = [*ranked(lead, cells), None, None][:2]
     if row is None:
         return
     beside = next((column for column in grid if column.kind != lead.kind and row in column.values), None)
-    aside = [f"supervised {figure(beside.values[row].uar[0])}"] if beside and lead.kind == LEAVE_OUT else []
-    if any(own.uar[0] > lead.values[row].uar[0] for own in lead.values.values()):
-        aside.append("methods that use the target's audio or labels do not count")
-    aside += [] if math.isnan(lead.chance) else [f"chance {figure(lead.chance)}"]
+    aside = [] if math.isnan(lead.chance) else [f"chance {figure(lead.chance)}"]
+    aside += [f"supervised {figure(beside.values[row].uar[0])}"] if beside and lead.kind == LEAVE_OUT else []
+    ahead = any(own.uar[0] > lead.values[row].uar[0] for own in lead.values.values())
+    best = "the best method without the target's own data" if ahead else "the best method"
     mean = "mean UAR" if lead.targets > 1 else "UAR"
-    found = f"{_where(lead)}, the best method is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"
-    yield f"{found} ({', '.join(aside)})." if aside else f"{found}."
+    said = f"{_where(lead)}, {best} is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"
+    said += f" ({', '.join(aside)})" if aside else ""
+    compare = _Comparer(lead)
+    yield said + (f"; it {compare(row, following, 'the next', rows[following])}." if following else ".")
     if FLOOR in lead.values and row != FLOOR:
-        yield _against(lead, row, FLOOR, "the floor", lead.values[row].minus_floor, "It")
-    if MAIN_ROW in lead.values and RANDOM in lead.values:
-        ours = f"The classifier with ACPT's contexts ({figure(lead.values[MAIN_ROW].uar[0])})"
-        said = _against(lead, MAIN_ROW, RANDOM, "that with random contexts", lead.values[MAIN_ROW].minus_random, ours)
-        credit = str(facts.get(CREDIT, "")).partition(":")[0]
-        yield said + (f" The credit rule says: {credit}." if credit else "")
+        yield f"It {compare(row, FLOOR, 'the floor')}."
+    if MAIN_ROW in lead.values:
+        yield from _acpt(lead, rows, compare, str(facts.get(CREDIT, "")).partition(":")[0])
+
+
+class _Comparer:
+    """Put differences in words, their caveat once."""
+
+    def __init__(self, column: Column) -> None:
+        self.column, self.warned = column, False
+
+    def __call__(self, row: str, other: str, name: str, title: str = "") -> str:
+        """Return how a row stands against another, beginning with a verb."""
+        value, low, high = self.column.difference(row, other)
+        level = not abs(round(value, 3))
+        verb = "is level with" if level else "is ahead of" if value > 0 else "is behind"
+        said = f"{verb} {name} ({f'“{title}”, ' * bool(title)}{figure(self.column.values[other].uar[0])})"
+        said += "" if level else f" by {figure(abs(value))}"
+        caveat = ""
+        if math.isnan(low):
+            caveat = "; a single target says nothing about other corpora" * (self.column.targets == 1)
+        else:
+            said += f" [{signed(low)},\u00a0{signed(high)}]"
+            if low <= 0 <= high:
+                said += ", which includes 0"
+                caveat = ": other corpora may turn it round"
+        if caveat and not self.warned:
+            self.warned, said = True, said + caveat
+        return said
+
+
+def _acpt(lead: Column, rows: Mapping[str, str], compare: _Comparer, credit: str) -> Iterator[str]:
+    """Yield the sentence on ACPT: its best rival, random contexts, the rule."""
+    rivals = [row for row in RIVALS if row in lead.values]
+    if not rivals:
+        return
+    rival = min(rivals, key=lambda row: ((MAIN_ROW, row) not in lead.comparisons, lead.difference(MAIN_ROW, row)[0]))
+    name = rows[rival].removeprefix("text classifier, ")
+    ours = f"The classifier with ACPT ({figure(lead.values[MAIN_ROW].uar[0])})"
+    said = f"{ours} {compare(MAIN_ROW, rival, 'its best rival', name)}"
+    if rival != RANDOM and RANDOM in lead.values:
+        value, low, high = lead.difference(MAIN_ROW, RANDOM)
+        interval = "" if math.isnan(low) else f" [{signed(low)},\u00a0{signed(high)}]"
+        said += f"; against random contexts ({figure(lead.values[RANDOM].uar[0])}): {signed(value)}{interval}"
+    yield said + (f"; the credit rule says: {credit}." if credit else ".")
 
 
 def _where(column: Column) -> str:
     if column.kind == LEAVE_OUT:
-        return f"On {column.targets} corpora that were left out" if column.targets > 1 else f"On {column.title}"
+        return f"On {column.targets} left-out corpora" if column.targets > 1 else f"On {column.title}"
     return f"On {column.title.replace('mean over ', '')}"
-
-
-def _against(column: Column, row: str, other: str, name: str, difference: Bounds | None, ours: str) -> str:
-    """Return in words how a row stands against another."""
-    uar, its = column.values[row].uar[0], column.values[other].uar[0]
-    value, low, high = difference or (uar - its, math.nan, math.nan)
-    ahead = "is level with" if not abs(round(value, 3)) else "is ahead of" if value > 0 else "is behind"
-    by = "" if not abs(round(value, 3)) else f" by {figure(abs(value))}"
-    said = f"{ours} {ahead} {name} ({figure(its)}){by}"
-    if math.isnan(low):
-        return f"{said}; a single target says nothing about other corpora."
-    said += f", interval [{signed(low)},\u00a0{signed(high)}]"
-    return f"{said}." if low > 0 or high < 0 else f"{said}, which includes 0: other corpora may turn it round."
