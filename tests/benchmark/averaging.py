@@ -45,8 +45,10 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def _rank(rank: int, folder: str, found: "Queue[dict[str, float]]") -> None:
+    from clepdg_tasks.host.liveness import die_with_parent
     from tests.gpu.clap import build_clap
 
+    die_with_parent()
     torch.set_num_threads(1)
     distributed.start(rank, RANKS, "cpu", Path(folder) / "rendezvous")
     with tempfile.TemporaryDirectory() as own:

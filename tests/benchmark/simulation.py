@@ -195,6 +195,9 @@ PARTS: dict[str, Part] = {
 
 
 def _measured(name: str, n: int, sender: Any) -> None:
+    from clepdg_tasks.host.liveness import die_with_parent
+
+    die_with_parent()
     with tempfile.TemporaryDirectory() as folder:
         start, began = time.process_time(), _peak_mib()
         PARTS[name](Path(folder), n)

@@ -18,6 +18,7 @@ import torch
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
 from clepdg.store.store import Store
+from clepdg_tasks.host.liveness import die_with_parent
 
 SHORT = ("clep.epochs=2", "clep.steps_per_epoch=8", "acpt.epochs=10", "acpt.contexts=8", "classifier.steps=100")
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
@@ -47,6 +48,7 @@ def run(home: Path, environment: dict[str, str]) -> tuple[Store, dict[str, Recor
         check=True,
         capture_output=True,
         timeout=1800,
+        preexec_fn=die_with_parent,
         env={**os.environ, "CLEPDG_HOME": str(home), "CLEPDG_STORE": str(home / "store"), **environment},
     )
     store = open_store(str(home / "store"))

@@ -14,6 +14,7 @@ import pytest
 from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import synthetic
 from clepdg.corpora.cards import load_card
+from clepdg_tasks.host.liveness import die_with_parent
 
 RAVDESS = Path(__file__).resolve().parents[2].parent / "shared" / "corpora" / "ravdess_actors_01-06.zip"
 DRIVER = """
@@ -73,7 +74,7 @@ def measure(corpus: Path, what: str, count: int) -> dict[str, float]:
     driver = corpus.parent / "driver.py"
     driver.write_text(DRIVER)
     asked = [sys.executable, str(driver), str(corpus), what, str(count)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=900, check=True)
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=900, check=True, preexec_fn=die_with_parent)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clepdg_tasks.admin.prefect_server import prefect_for_one_run
+from clepdg_tasks.host.liveness import die_with_parent
 from clepdg_tasks.host.settings import load_settings
 
 OVERRIDES = {
@@ -87,7 +88,9 @@ def figures(home: Path) -> dict[str, Any]:
         def driver(what: str) -> str:
             command = [sys.executable, "-c", DRIVER, json.dumps(OVERRIDES), what]
             environment = {**os.environ, "CLEPDG_HOME": str(home)}
-            done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=900, env=environment, preexec_fn=die_with_parent
+            )
             assert done.returncode == 0, done.stderr[-3000:]
             return done.stdout.splitlines()[-1] if what == "measure" else ""
 
