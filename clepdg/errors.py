@@ -14,12 +14,14 @@ ClepError
 import difflib
 from collections.abc import Iterable
 from copy import copy
+from pathlib import Path
 from typing import Any, Final, Self
 
 from clepdg.redaction import scrub
 
 SHOWN_FAULTS: Final = 20
 SHORT_LIST: Final = 12  # at most as many valid names are listed in any case
+HAS_DOCS: Final = (Path(__file__).resolve().parents[1] / "docs" / "method.md").is_file()  # a wheel has no docs/
 
 
 def some(faults: list[str]) -> list[str]:
@@ -148,7 +150,7 @@ def unknown_name(
 ) -> ConfigError:
     """Return the error of names that don't exist, with the nearest valid ones.
 
-    All valid ones are listed only where they are few, or none is near.
+    All valid ones are listed only where they are few, none is near, or no page is at hand that lists them.
 
     Args:
         kind: what they name, such as "setting".
@@ -158,8 +160,11 @@ def unknown_name(
     """
     wrong, known = [got] if isinstance(got, str) else list(got), list(valid)
     near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
-    expected = known if known and (len(known) <= SHORT_LIST or not near) else None
-    do = f"did you mean {' or '.join(near)}?{'' if expected else f' {listed} lists all'}" if near else f"see {listed}"
+    expected = known if known and (len(known) <= SHORT_LIST or not near or not HAS_DOCS) else None
+    if near:
+        do = f"did you mean {' or '.join(near)}?" + (f" {listed} lists all" if HAS_DOCS and not expected else "")
+    else:
+        do = f"see {listed}" if HAS_DOCS else None
     return ConfigError(
         f"There is no such {kind}.", got=got if isinstance(got, str) else wrong, expected=expected, where=where, do=do
     )

@@ -39,7 +39,7 @@ from clepdg.errors import ConfigError
 class SyntheticConfig:
     """Size and seed of the synthetic corpora."""
 
-    utterances: Annotated[int, Field(ge=16)] = 120  # per corpus
+    utterances: Annotated[int, Field(ge=20)] = 120  # per corpus, about; of 5 speakers or more
     seed: Seed = 0
 
 

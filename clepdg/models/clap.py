@@ -82,7 +82,7 @@ class Clap:
                 raise BackboneError(
                     "A prompt holds words that this backbone does not know.",
                     got=unknown,
-                    do="use words of clepdg/prompts.py, or a backbone that was pretrained on text",
+                    do="use words of the module clepdg.prompts, or a backbone that was pretrained on text",
                 )
         encoded = self.tokenizer([" ".join(prompts.words(t)) for t in texts] if self._micro else list(texts),
                                  padding=True, return_tensors="pt")  # fmt: skip

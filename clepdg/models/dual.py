@@ -173,7 +173,12 @@ def load_dual(folder: Path, *, device: str = "cpu", audio_only: bool = False) ->
     shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (heads, expected)]
     if shapes[0] != shapes[1]:
         wrong = sorted(name for name in {*heads, *expected} if shapes[0].get(name) != shapes[1].get(name))
-        raise BackboneError("The heads do not fit the encoders.", got=wrong, where=folder / HEADS)
+        raise BackboneError(
+            "The heads do not fit the encoders.",
+            got=wrong,
+            where=folder / HEADS,
+            do="use the folder as it was saved: heads, speech encoder and text encoder belong together",
+        )
     model.load_state_dict(heads, strict=False)
     return Dual(model.to(device), tokenizer, encoder)
 

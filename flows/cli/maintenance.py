@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from clepdg.errors import counted
 from clepdg_flows.cli.parser import Commands, add_command, add_json_option, print_json
 from clepdg_flows.cli.terminal import bar
 from clepdg_tasks.admin import maintenance
@@ -33,9 +34,10 @@ def verify_command(options: argparse.Namespace) -> None:
         sys.exit(1 if damaged else 0)
     for item, fault in damaged:
         print(_printable(f"{item.stage:17s} {item.key[:16]}  {fault}"))
-    print(f"{count} outputs in {store.url}, {len(damaged)} damaged", end="")
+    print(f"{counted(count, 'output')} in {store.url}, {len(damaged)} damaged", end="")
     if damaged:
-        print("." if options.dry_run else "; they were taken back: the next run computes them again.")
+        them, were = ("it", "it was") if len(damaged) == 1 else ("them", "they were")
+        print("." if options.dry_run else f"; {were} taken back: the next run computes {them} again.")
         sys.exit(1)
     print(".")
 
@@ -54,13 +56,16 @@ def gc_command(options: argparse.Namespace) -> None:
         return
     for item in found.items:
         print(_printable(maintenance.describe(store, item)))
-    kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) are kept"
+    kept = f"{found.kept} ({found.kept_bytes / 1e9:.2f} GB) {'is' if found.kept == 1 else 'are'} kept"
     if options.dry_run or not found.items:
-        print(f"{len(found.items)} items ({found.bytes / 1e9:.2f} GB) of {store.url} can be removed, {kept}.")
+        items = counted(len(found.items), "item")
+        print(f"{items} ({found.bytes / 1e9:.2f} GB) of {store.url} can be removed, {kept}.")
         return
     removed = maintenance.remove(store, found)
     size = sum(item.bytes for item in removed) / 1e9
-    print(f"{len(removed)} of {len(found.items)} items ({size:.2f} GB) were removed from {store.url}, {kept}.")
+    were = "was" if len(removed) == 1 else "were"
+    items = counted(len(found.items), "item")
+    print(f"{len(removed)} of {items} ({size:.2f} GB) {were} removed from {store.url}, {kept}.")
 
 
 def _printable(text: str) -> str:

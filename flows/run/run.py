@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from clepdg.callbacks import Reporting
-from clepdg.errors import ClepError
+from clepdg.errors import ClepError, counted
 from clepdg.hashing import plain
 from clepdg.redaction import scrub
 from clepdg.report.sections.reproduce import record_facts
@@ -226,8 +226,10 @@ def close_run(run: Run) -> dict[str, Any]:
     run_artifacts(run.log, run.records, run.store, run.run_logger)
     if failed:
         what = f"{len(run.failures)} of {len(run.log.stages)} stages" if run.failures else "Runs elsewhere"
+        were = "was" if len(skipped) == 1 else "were"
+        waiting = f", {counted(len(skipped), 'stage')} after that {were} not started" if skipped else ""
         raise StagesFailed(
-            f"{what} failed, {len(skipped)} stages that need them were not started; the others are finished.",
+            f"{what} failed{waiting}; the others are finished.",
             children=[f"{name}: {message}" for name, message in failed.items()],
             away=failed.keys() <= run.away,
         )

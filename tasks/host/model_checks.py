@@ -84,7 +84,7 @@ def check_words(config: Config) -> None:
                 "A prompt holds words that this backbone does not know.",
                 got=unknown,
                 where=setting,
-                do="use words of clepdg/prompts.py, or a backbone that was pretrained on text",
+                do="use words of the module clepdg.prompts, or a backbone that was pretrained on text",
             )
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 OVERRIDES = {
     "compute.threads": 1,  # with two, each waits for the other where the cores are shared
-    "synthetic.utterances": 16,
+    "synthetic.utterances": 20,
     "clep.epochs": 1,
     "clep.steps_per_epoch": 2,
     "clep.batch_size": 4,

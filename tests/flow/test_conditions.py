@@ -13,7 +13,7 @@ from tests.flow.small import run_nodes
 BOTH, SUPERVISED = ("supervised", "leave-one-corpus-out"), ("supervised",)
 CORPORA = ("synthetic-1", "synthetic-2")
 CONFIG = replace(
-    build("demo", corpora=CORPORA, overrides={"synthetic.utterances": 16}),
+    build("demo", corpora=CORPORA, overrides={"synthetic.utterances": 20}),
     rows=("log-mel",),
 )
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server")]
 
 OVERRIDES = {
     **SMALL,
-    "synthetic.utterances": 16,
+    "synthetic.utterances": 20,
     "clep.epochs": 2,
     "acpt.epochs": 3,
     "rows": "clep-zero-shot,text-acpt",

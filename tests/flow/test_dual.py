@@ -18,7 +18,7 @@ from tests.flow.small import SMALL, run_nodes
 SOURCE, TARGET = "synthetic-1", "synthetic-3"
 FOLD = f"leave-out-{TARGET}"
 SETTINGS = {
-    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16,
+    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 20,
     "rows": (
         "encoder-probe", "clep-zero-shot", "clep-zero-shot-target-standardised", "text-acpt", "clep-zero-shot-lora"
     ),

@@ -18,7 +18,7 @@ from tests.flow.small import SMALL, run_nodes
 
 CORPORA = ("synthetic-1", "synthetic-3")
 SETTINGS = {
-    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 16, "pretrain.utterances": 4, "pretrain.steps": 3,
+    **SMALL, "clep.batch_size": 4, "synthetic.utterances": 20, "pretrain.utterances": 4, "pretrain.steps": 3,
     "rows": ("clap-zero-shot", "clep-zero-shot", "text-hand-written"), "evaluate.conditions": ("white-0dB", "hum-0dB"),
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 POOL = "clep-dg-folds"
 TINY = {
     **SMALL,
-    "synthetic.utterances": 16,
+    "synthetic.utterances": 20,
     "clep.batch_size": 4,
     "rows": "majority,clep-zero-shot,text-acpt",
 }
@@ -177,7 +177,7 @@ def test_a_part_that_fails_is_named_and_the_others_are_finished(worker, home, tm
 
     worker("only")
     online(1)
-    synthetic.write(load_card("synthetic-1"), SyntheticConfig(utterances=16), tmp_path / "ravdess")
+    synthetic.write(load_card("synthetic-1"), SyntheticConfig(utterances=20), tmp_path / "ravdess")
     (tmp_path / "emodb").mkdir()
     (tmp_path / "emodb" / "readme.txt").write_text("no audio here")
     given = {corpus: str(tmp_path / corpus) for corpus in ("ravdess", "emodb")}

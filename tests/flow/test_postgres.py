@@ -80,7 +80,7 @@ def test_the_servers_run_on_postgresql_and_write_no_password(project, home, post
     monkeypatch.setenv("PGPASSWORD", SECRET)
     monkeypatch.setenv("CLEPDG_MLFLOW_DATABASE_URL", f"postgresql://clepdg:{SECRET}@127.0.0.1:{postgres}/mlflow")
     (home / "settings.toml").write_text(f'prefect_database_url = "postgresql://clepdg@127.0.0.1:{postgres}/prefect"\n')
-    small = ["--param", "preset=demo", "--param", 'overrides={"synthetic.utterances": 16}', "--param", "until=source"]
+    small = ["--param", "preset=demo", "--param", 'overrides={"synthetic.utterances": 20}', "--param", "until=source"]
     try:
         services.up()
         done = deployment(["prefect", "deployment", "run", "clep-dg/data", *small, "--watch"], project)

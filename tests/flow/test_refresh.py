@@ -39,7 +39,7 @@ def tree(tmp_path_factory) -> Path:
     from clepdg.corpora import synthetic
 
     folder = tmp_path_factory.mktemp("corpora") / "emodb"
-    synthetic.write(load_card("synthetic-3"), SyntheticConfig(utterances=16), folder)
+    synthetic.write(load_card("synthetic-3"), SyntheticConfig(utterances=20), folder)
     return folder
 
 

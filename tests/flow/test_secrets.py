@@ -40,7 +40,7 @@ def archive(tmp_path_factory) -> bytes:
     from clepdg.corpora import synthetic
 
     folder = tmp_path_factory.mktemp("corpora")
-    synthetic.write(load_card("synthetic-3"), SyntheticConfig(utterances=16), folder / "emodb")
+    synthetic.write(load_card("synthetic-3"), SyntheticConfig(utterances=20), folder / "emodb")
     with zipfile.ZipFile(folder / "emodb.zip", "w") as file:
         for path in sorted((folder / "emodb").rglob("*.wav")):
             file.write(path, path.relative_to(folder / "emodb"))

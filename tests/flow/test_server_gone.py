@@ -17,7 +17,7 @@ from clepdg_tasks.host.settings import load_settings
 pytestmark = pytest.mark.slow
 
 SETTINGS = {
-    "synthetic.utterances": 16,
+    "synthetic.utterances": 20,
     "clep.epochs": 1,
     "clep.steps_per_epoch": 2,
     "clep.batch_size": 4,

@@ -103,7 +103,7 @@ def test_up_run_a_deployment_up_again_and_down(project, taken, home):
         with prefect_for_one_run(settings) as url:
             assert (url, os.environ["PREFECT_API_AUTH_STRING"]) == (started["prefect"].url, read_secret(settings))
         run = ["prefect", "deployment", "run", "clep-dg/data", "--param", "preset=demo", "--watch"]
-        small = ["--param", 'overrides={"synthetic.utterances": 16}']
+        small = ["--param", 'overrides={"synthetic.utterances": 20}']
         done = deployment(run + small, project)
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(list((settings.home / "store" / "shard").glob("*/stage.json"))) == 5
@@ -170,7 +170,7 @@ def test_a_schedule_fires(project, taken, home):
     often = [{"schedule": {"interval": 15}, "active": True, "parameters": {"preset": "demo"}}]
     try:
         url = services.up()["prefect"].url
-        small = ["--param", "preset=demo", "--param", 'overrides={"synthetic.utterances": 16}']
+        small = ["--param", "preset=demo", "--param", 'overrides={"synthetic.utterances": 20}']
         done = deployment(["prefect", "deployment", "run", "clep-dg/data", *small, "--watch"], project)
         assert done.returncode == 0, done.stdout + done.stderr
         pinned.pin(load_settings(), pinned.finished_runs(load_settings())[0].run)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 OVERRIDES = {
     "compute.threads": 1,  # with two, each waits for the other where the cores are shared
-    "synthetic.utterances": 16,
+    "synthetic.utterances": 20,
     "clep.epochs": 2,
     "clep.steps_per_epoch": 3,
     "clep.batch_size": 4,

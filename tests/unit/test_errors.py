@@ -4,7 +4,10 @@ import copy
 import pickle
 from pathlib import Path
 
-from clepdg.errors import ClepError, ConfigError, SourceError
+import pytest
+
+from clepdg import errors
+from clepdg.errors import ClepError, ConfigError, SourceError, unknown_name
 
 ONE = SourceError("A file is not there.", got="a.wav", where=Path("/data"), do="fetch it")
 TEXT = "A file is not there.\n  got: a.wav\n  where: /data\n  do: fetch it"
@@ -42,3 +45,12 @@ def test_an_error_survives_pickling_whatever_its_values_are():
         assert type(other) is ConfigError
         assert str(other) == str(error)
         assert [type(child) for child in other.children] == [SourceError, SourceError]
+
+
+@pytest.mark.parametrize("name", ["row-7x", "something else"])
+def test_where_no_page_is_at_hand_none_is_named_and_the_valid_names_are_listed(monkeypatch, name):
+    valid = [f"row-{n}" for n in range(30)]
+    assert "docs/method.md" in str(unknown_name("row", name, valid, "docs/method.md#rows"))
+    monkeypatch.setattr(errors, "HAS_DOCS", False)
+    said = str(unknown_name("row", name, valid, "docs/method.md#rows"))
+    assert "docs/" not in said and "row-29" in said and ("did you mean row-7" in said) == name.startswith("row")

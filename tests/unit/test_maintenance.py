@@ -147,13 +147,13 @@ def test_the_commands(settings, store, server, capsys, monkeypatch):
     alter(store, server, record, b"hallo")
     with pytest.raises(SystemExit, match="1"):  # a script is to notice
         main(["verify", "--dry-run"])
-    assert "1 outputs" in (out := capsys.readouterr().out) and "1 damaged." in out and "k0" in out
+    assert "1 output in" in (out := capsys.readouterr().out) and "1 damaged." in out and "k0" in out
     aged(monkeypatch, store)
     main(["gc", "--dry-run"])
-    assert "1 items" in (out := capsys.readouterr().out) and "clep/k0" in out
+    assert "1 item (" in (out := capsys.readouterr().out) and "clep/k0" in out
     assert isinstance(store.lookup("clep", "k0"), Record)
     main(["gc"])
-    assert "1 of 1 items" in capsys.readouterr().out
+    assert "1 of 1 item (" in capsys.readouterr().out
     assert store.lookup("clep", "k0") == "new"
 
 

@@ -14,7 +14,7 @@ from clepdg import prompts
 from clepdg.callbacks import Reporting
 from clepdg.config.schema import ClassifierConfig, TextConfig
 from clepdg.config.validation import are_phrases
-from clepdg.errors import ConfigError, StoreError
+from clepdg.errors import HAS_DOCS, ConfigError, StoreError
 from clepdg.hashing import digest
 from clepdg.method import acpt, classifier
 from clepdg.method.emotion_classifier import EmotionClassifier
@@ -28,7 +28,7 @@ from clepdg.store.store import Store
 WHERE: Final = "emotions"
 NEW: Final = (
     "No audio taught these words, only the text encoder places them: %s. Probabilities are shares among the words"
-    " given, not calibrated for them. What to expect: docs/method.md#words-of-your-own"
+    " given, not calibrated for them." + (" What to expect: docs/method.md#words-of-your-own" if HAS_DOCS else "")
 )
 log = logging.getLogger("clepdg")
 
