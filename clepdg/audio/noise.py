@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.audio.inspection import read_audio, read_usable
 from clepdg.audio.io import Waveform, resample
+from clepdg.config.conditions import NOISES as NOISES
+from clepdg.config.conditions import OWN as OWN
 from clepdg.config.schema import IndexConfig
 from clepdg.errors import ConfigError
 
@@ -19,10 +21,7 @@ RATE: Final = 16000  # Hz
 TALKERS: Final = 6  # voices of a babble
 FRAME: Final = 320  # samples: 20 ms
 ACTIVE_DB: Final = 30.0  # frames weaker than the loud ones by more than this are not speech
-GENERATED: Final = ("white", "pink", "hum")
-OWN: Final = "own"  # recordings of the user
 LIMITS: Final = IndexConfig(max_seconds=3600.0)  # of such a recording
-NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # other than the evaluation's
 
 
@@ -126,10 +125,12 @@ def _hum(length: int, rng: np.random.Generator) -> Waveform:
     Amplitudes fall by 1/k; phases are random.
     """
     mains = float(rng.choice([50.0, 60.0]))
-    k = np.arange(1, int(1000 / mains) + 1)[:, None]
-    phases = rng.uniform(0, 2 * np.pi, k.shape)
-    waves = np.sin(2 * np.pi * mains * k * np.arange(length) / RATE + phases) / k
-    return float32(waves.sum(axis=0))
+    harmonics = range(1, int(1000 / mains) + 1)
+    phases, samples = rng.uniform(0, 2 * np.pi, len(harmonics)), np.arange(length)
+    waves = np.zeros(length)
+    for k, phase in zip(harmonics, phases, strict=True):  # one by one: a matrix of them leaves the processor's cache
+        waves += np.sin(2 * np.pi * mains * k * samples / RATE + phase) / k
+    return float32(waves)
 
 
 def _rumble(length: int, rng: np.random.Generator) -> Waveform:

@@ -1,6 +1,6 @@
 """The embedding stages: text_embeddings, audio_embeddings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,7 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     """
     from clepdg.audio import corruptions
     from clepdg.dataset import shards
+    from clepdg.dataset.kept import clear, corrupted_reader
     from clepdg.training.batches import map_ahead
 
     offsets = shards.read_offsets(work.inputs["shard"])
@@ -121,7 +122,12 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     if clean:
         offsets = offsets.sort_values("tar", kind="stable")
     reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
-    load = reader.waveform if clean else _corrupted(work, condition, reader.waveform, names)
+    load = reader.waveform
+    if clean:
+        clear()
+    else:
+        corpus = work.records["shard"].digests["content"]
+        load = corrupted_reader(reader, names, condition, _recordings(work, condition), corpus)
     heard = zip(names, map_ahead(load, range(len(names))), strict=True)
     return ((name, *each) for name, each in heard), len(names)
 
@@ -147,21 +153,11 @@ def _embed(work: Work) -> "Embed":
     return lambda batch: clap.encode_waveforms(batch).cpu().numpy()
 
 
-def _corrupted(
-    work: Work, condition: "Condition", read: "Callable[[int], tuple[Waveform, int]]", names: list[str]
-) -> "Callable[[int], tuple[Waveform, int]]":
-    """Return a function that reads an utterance, by position, in a condition."""
-    from clepdg.audio import corruptions, noise
+def _recordings(work: Work, condition: "Condition") -> "list[Waveform]":
+    """Return the recordings that a condition's noise is made of."""
+    from clepdg.audio import noise
     from clepdg.dataset import shards
 
-    recordings: list[Waveform] = []
     if condition.uses_babble:
-        recordings = shards.babble_voices(folders_of(work, "shard", "learning"))
-    elif condition.noise == noise.OWN:
-        recordings = noise.read_noises(work.config["noise_folder"])
-
-    def corrupted(position: int) -> "tuple[Waveform, int]":
-        waveform, rate = read(position)
-        return corruptions.corrupt(waveform, rate, names[position], condition, recordings), noise.RATE
-
-    return corrupted
+        return shards.babble_voices(folders_of(work, "shard", "learning"))
+    return noise.read_noises(work.config["noise_folder"]) if condition.noise == noise.OWN else []
