@@ -1,5 +1,6 @@
-"""Files beside the report's page: tables of figures."""
+"""Files beside the report's page: tables of figures. The page itself carries the small ones."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,27 @@ FILES: Final = {
     "results.md": "The tables as Markdown.",
     "predictions.parquet": "Every prediction, with the probability of each label.",
 }
+
+KINDS: Final = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/markdown"}  # of files that a page may carry
+LARGEST: Final = 500_000  # bytes of such a file
+
+
+def embed(html: str, folder: Path) -> str:
+    """Return a page whose links to small tables carry them.
+
+    So that a copy of the page alone, such as one that was sent by mail, still has them.
+
+    Args:
+        html: the page.
+        folder: has the files that it links to.
+    """
+    for name in FILES:
+        path = folder / name
+        if path.suffix in KINDS and path.stat().st_size <= LARGEST:
+            content = base64.b64encode(path.read_bytes()).decode()
+            carried = f'href="data:{KINDS[path.suffix]};base64,{content}" download="{name}"'
+            html = html.replace(f'href="{name}" download', carried)
+    return html
 
 
 def write_tables(

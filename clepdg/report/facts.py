@@ -192,7 +192,6 @@ def corpus_facts(
         **({} if copies is None else {"excluded as copies of source audio": copies}),
         "licence": card.licence,
         "citation": card.citation,
-        "split by": card.split.unit,
     }
 
 

@@ -15,7 +15,7 @@ from clepdg.evaluation import cells as evaluate
 from clepdg.report import conditions as report_conditions
 from clepdg.report import grid
 from clepdg.report.charts import save
-from clepdg.report.downloads import FILES, write_tables
+from clepdg.report.downloads import FILES, embed, write_tables
 from clepdg.report.headline import HEADER, Headline
 from clepdg.report.html import page
 from clepdg.report.markdown import markdown
@@ -24,7 +24,7 @@ from clepdg.report.sections.results import results
 from clepdg.report.sections.robustness import robustness
 from clepdg.report.sections.verdict import joined, verdict
 from clepdg.report.sections.was_run import was_run
-from clepdg.report.tables import FIGURES, Footnotes, group, text
+from clepdg.report.tables import FIGURES, Footnotes, cut, group, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,15 +78,11 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     shown = []
     for title, *figures in lines:
         if not figures:
-            shown.append(_cut(title, WIDTH))
+            shown.append(cut(title, WIDTH))
             continue
         aligned = [value.rjust(width) for value, width in zip(figures[:-1], widths, strict=False)]
-        shown.append("  ".join([_cut(title, first).ljust(first), *aligned, figures[-1]]).rstrip())
+        shown.append("  ".join([cut(title, first).ljust(first), *aligned, figures[-1]]).rstrip())
     return shown
-
-
-def _cut(title: str, width: int) -> str:
-    return title if len(title) <= width else title[: width - 1] + "…"
 
 
 def write_report(
@@ -127,11 +123,11 @@ def write_report(
         was_run(facts, ["corpora"] if any(section.id == "data" for section in sections) else ()),
     ]
     every = [section for section in found if section is not None]
-    html = page(*heading(facts), every, notes, FILES)
-    (folder / "report.html").write_text(html, encoding="utf-8")
     tables = report_conditions.table(cells, rows)
     (folder / "results.md").write_text(markdown(groups, facts, rows, tables, headline), encoding="utf-8")
     write_tables(folder, cells, predictions, methods, rows, headline)
+    html = embed(page(*heading(facts), every, notes, FILES), folder)
+    (folder / "report.html").write_text(html, encoding="utf-8")
     save((chart for section in every for chart in section.charts), folder / "charts")
 
 

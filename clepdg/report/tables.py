@@ -168,6 +168,11 @@ def text(value: Any) -> str:
     return ", ".join(map(text, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def cut(text: str, width: int = 100) -> str:
+    """Return a text of at most `width` characters; … stands for what is cut."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def is_table(value: Any) -> bool:
     """Return whether a fact maps names to mappings, one line of a table each."""
     return isinstance(value, Mapping) and bool(value) and all(isinstance(item, Mapping) for item in value.values())

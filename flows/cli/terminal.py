@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clepdg_flows.run.display import Display
 
 Ended = list[tuple[Node, Outcome]]
-REASON = 100  # characters; Prefect's page has all
+REASON = 100  # characters; the run's file in the store has all
 NOTES = 1  # of a line; more are counted
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from clepdg.report.summary import FULL
+from clepdg.report.tables import cut
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.run.latest_report import FOLDER, PAGE
@@ -138,7 +139,7 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
         {
             "stage": node_id.replace("/", " ", 1),
             "outcome": facts["outcome"],
-            "why": str(facts.get("reason", "")).splitlines()[0] if facts.get("reason") else "",
+            "why": cut(str(facts.get("reason") or "").partition("\n")[0]),
             "seconds": facts.get("seconds", ""),
         }
         for node_id, facts in stages
@@ -147,7 +148,9 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
     page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(outputs, store, run_logger)])
     creates: list[Callable[[], Any]] = [
         lambda: create_table_artifact(
-            table=rows, key="decisions", description="Outcome of every stage, and the reason"
+            table=rows,
+            key="decisions",
+            description=f"Outcome of every stage, and the reason (whole in the store's runs/{run.path.name})",
         ),
         lambda: create_markdown_artifact(
             markdown=page, key="results", description="Report, MLflow run, verdict and main methods"

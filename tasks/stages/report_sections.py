@@ -88,12 +88,14 @@ def _corpus(work: Work, corpus: str, utterances: "pd.DataFrame") -> "Corpus":
     from clepdg.report.sections.data import Corpus
 
     folder, figures = work.inputs[f"index/{corpus}"], work.records[f"index/{corpus}"].figures
+    card = load_card(corpus)
     fold = work.records.get(f"evaluate/{LEAVE_OUT}{corpus}")
     return Corpus(
         card=work.config["cards"][corpus],
         utterances=utterances,
         faults=quality.faults(tables.read_quarantine(folder), figures),
-        differences=copy_differences(figures, load_card(corpus)),
+        differences=copy_differences(figures, card),
+        unit=card.split.unit,
         picture=(folder / quality.PICTURE).read_bytes(),
         copies=fold.figures["copies"] if fold else None,
     )

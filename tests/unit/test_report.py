@@ -1,8 +1,11 @@
 """Protects the report: the figures of the cells, their marks beside them, escaped text, the same bytes each time."""
 
+import base64
 import csv
 import html.parser
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from clepdg.errors import ConfigError
 from clepdg.evaluation import cells as evaluate
 from clepdg.report import conditions
+from clepdg.report.downloads import LARGEST, embed
 from clepdg.report.report import table, write_report
 from clepdg.report.tables import figure
 
@@ -153,7 +157,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
-        if tag not in ("meta", "br", "input", "img"):
+        if tag not in ("meta", "br", "input", "img", "link"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -171,7 +175,7 @@ def test_the_page_is_whole_self_contained_and_says_its_text_literally(folder: Pa
     page = Page((folder / "report.html").read_text())
     assert page.open == []
     beside = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    assert page.links and all(link.startswith("#") or link in beside for link in page.links)
+    assert page.links and all(link.startswith(("#", "data:")) or link in beside for link in page.links)
     for said in (
         f"{FACTS['caption']}.",
         ROWS["text-acpt"],
@@ -184,6 +188,18 @@ def test_the_page_is_whole_self_contained_and_says_its_text_literally(folder: Pa
     shown = [figure(uar) for uar in cells["uar"]]
     assert set(shown) <= set(page.said)
     assert "beta/2" in "".join(page.said) and "n 24" in page.said  # the listing by speaker
+
+
+def test_a_page_that_was_copied_alone_still_has_its_small_tables(folder: Path, tmp_path: Path) -> None:
+    page = (folder / "report.html").read_text()
+    for name in ("results.csv", "headline.csv", "results.tex", "results.md"):
+        (found,) = re.findall(rf'href="data:text/[a-z]+;base64,([^"]+)" download="{name}"', page)
+        assert base64.b64decode(found) == (folder / name).read_bytes()
+    assert 'href="predictions.parquet" download' in page and "a copy of\nthe page alone lacks them" in page
+    shutil.copytree(folder, tmp_path / "large")
+    (tmp_path / "large" / "results.csv").write_bytes(b"x" * (LARGEST + 1))
+    link = '<a href="results.csv" download>'
+    assert embed(link, tmp_path / "large") == link != embed(link, folder)
 
 
 def test_the_csv_holds_every_cell_unrounded(folder: Path, cells: pd.DataFrame) -> None:

@@ -46,10 +46,9 @@ def test_the_verdict_names_the_best_method_chance_supervised_the_floor_and_what_
     grid = [lead, column({"clep-probe": 0.8}, SUPERVISED)]
     said = [each.replace("\u00a0", " ") for each in sentences(grid, NONE, TITLES, {"ACPT's credit": "credited: why"})]
     assert said == [
-        "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (chance .250, supervised .800);"
-        " it is ahead of the next (“ACPT”, .520) by .080 [-.010, +.170], which includes 0: other corpora may turn it"
-        " round.",
-        "It is ahead of the floor (.400) by .200 [+.100, +.300].",
+        "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (chance .250, supervised .800).",
+        "It is ahead of the next (“ACPT”, .520) by .080 [-.010, +.170], which includes 0: other corpora may turn it"
+        " round; it is ahead of the floor (.400) by .200 [+.100, +.300].",
         "The classifier with ACPT (.520) is ahead of its best rival (“no contexts”, .510) by .010 [-.020, +.040], which"
         " includes 0; against random contexts (.500): +.020 [-.100, +.140]; the credit rule says: credited.",
     ]
@@ -57,7 +56,7 @@ def test_the_verdict_names_the_best_method_chance_supervised_the_floor_and_what_
 
 def test_random_contexts_are_named_once_where_they_are_the_best_rival_and_a_method_that_uses_the_target_wins_nothing():
     uars = {"text-random": 0.5, "text-acpt": 0.52, "target-probe": 0.9}
-    first, last = sentences([column(uars)], NONE, {**TITLES, "target-probe": "ceiling"}, {})
+    first, _, last = sentences([column(uars)], NONE, {**TITLES, "target-probe": "ceiling"}, {})
     assert "the best method without the target's own data is “ACPT”" in first
     assert last == "The classifier with ACPT (.520) is ahead of its best rival (“random contexts”, .500) by .020."
 
@@ -92,8 +91,8 @@ def test_what_of_a_left_out_corpus_was_not_evaluated_is_said_with_its_emotions()
     ]
     assert trained(grid, facts) == (
         "tess (2,000 of 2,800 utterances), emodb (452 of 535 utterances) and savee: each is evaluated, after"
-        " training on the other corpora alone. Not evaluated: utterances of disgusted, surprised, bored and no emotion,"
-        " outside the label set."
+        " training on the other corpora alone. Not evaluated, as outside the label set:"
+        " disgusted, surprised and bored utterances and utterances without an emotion."
     )
     assert "tess is evaluated whole" in trained([replace(grid[0], utterances=2800)], facts)
 

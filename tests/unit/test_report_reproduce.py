@@ -61,3 +61,10 @@ def test_a_long_command_has_an_option_in_each_line_and_a_shell_reads_it_as_befor
     said = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == shlex.split(command)
     assert in_lines("clep-dg run --preset demo") == "clep-dg run --preset demo"
+
+
+def test_a_long_value_is_cut_in_the_table_and_whole_below_it_and_on_hover():
+    section = reproduce("clep-dg run", {"rows": ["a," * 99 + "z", "none"]}, {})
+    whole = "a," * 99 + "z"
+    assert f'<td title="{whole}">{("a," * 50)[:99]}…</td><td>none</td>' in section.html
+    assert f"<td>{whole}</td>" in section.html  # of all settings

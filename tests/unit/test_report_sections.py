@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clepdg.evaluation.marks import disjoint_marks
 from clepdg.report.sections.calibration import calibration_chart, calibration_points
 from clepdg.report.sections.curves import Course, curve_chart
-from clepdg.report.sections.data import Corpus, counts, data
+from clepdg.report.sections.data import Corpus, counts, data, split_words
 from clepdg.report.sections.embedding_map import CONTEXT, MOST, SOURCE, TARGET, TEXT, Cloud, embedding_map, map_chart
 from clepdg.report.sections.learnt import UAR, learnt
 
@@ -125,11 +126,29 @@ def test_the_section_of_data_shows_licence_faults_and_what_is_missing(utterances
         "language": "en",
         "citation": "Doe",
         "homepage": "https://a",
-        "faults": ("x [M]",),
+        "faults": ("x [M]", "y [S], [mem]"),
     }
     own = Corpus(card=card, utterances=utterances, faults={"altered: resampled": 3}, differences=["4 of 9 utterances"],
                  picture=b"png", copies=2)  # fmt: skip
     html = data({"a": own}).html
-    for text in ("CC0 &lt;&amp;&gt;", "Doe", 'href="https://a"', "x [M]", "altered: resampled (3)", "4 of 9 utterances",
+    for text in ("CC0 &lt;&amp;&gt;", "Doe", 'href="https://a"', "x (measured on the files)",
+                 "y (read in a public source), (from memory)",
+                 "altered: resampled (3)", "4 of 9 utterances",
                  "1.00", "data:image/png;base64,cG5n", "not the whole corpus"):  # fmt: skip
         assert text in html, text
+
+
+@pytest.mark.parametrize(
+    ("unit", "speakers", "said"),
+    [
+        ("speaker", "a/1 a/1 a/2 a/3", "by speaker: no speaker is in two parts"),
+        ("text", "a/1 a/1 a/1 a/2",
+         "by text, not speaker-disjoint: 1 in train and validation; the test part has speakers of its own"),
+        ("official", "a/1 a/2 a/3 a/1", "the corpus's own split, not speaker-disjoint: 1 in train and test"),
+    ],
+)  # fmt: skip
+def test_the_split_is_said_as_the_notes_on_supervised_results_say_it(unit: str, speakers: str, said: str) -> None:
+    found = pd.DataFrame({"speaker": speakers.split(), "split": ["train", "train", "validation", "test"]})
+    assert split_words(found, unit) == said
+    mark = disjoint_marks("supervised", ["a"], {"a": unit})
+    assert bool(mark) == ("not speaker-disjoint" in said)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.report.section import Section, render
+from clepdg.report.tables import cut
 
 if TYPE_CHECKING:
     from clepdg.store.record import Record
@@ -34,7 +35,9 @@ def reproduce(
             "reproduce",
             command=in_lines(command + " --allow-partial" * bool(partial)),
             partial=partial,
-            changed={name: values for name, values in settings.items() if len(values) > 1},
+            changed={
+                name: [(cut(value), value) for value in values] for name, values in settings.items() if len(values) > 1
+            },
             settings={name: values[0] for name, values in settings.items()},
             digests={name: digest[:DIGITS] for name, digest in sorted(digests.items())},
         ),
@@ -59,8 +62,9 @@ def fill_run(html: str, facts: Mapping[str, Any]) -> str:
     Args:
         html: the page; one without the element comes back as it is.
         facts: any of "run" its name, "command" as it was given, "commit" of the checkout, "started" and "ended" as
-            text, "seconds" and "cpu_seconds" of the run, "stages": stage -> {"computed": count, "reused": count}, and
-            `record_facts`. They hold no secrets: `redaction.scrub` them before.
+            text, "seconds" and "cpu_seconds" of the run, "stages": stage -> {"computed": count,
+            "reused": count, "why": reason -> count}, and `record_facts`. They hold no secrets: `redaction.scrub` them
+            before.
     """
     before, element, after = html.partition(RUN)
     _, end, rest = after.partition(END)

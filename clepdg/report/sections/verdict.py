@@ -79,7 +79,7 @@ def trained(grid: Sequence[Column], facts: Mapping[str, Any]) -> str:
     if any(column.kind != LEAVE_OUT for column in grid):
         found.append("Supervised: test parts, after training on the training parts of all corpora")
     if outside := _outside(of.values()):
-        found.append(f"Not evaluated: utterances of {outside}, outside the label set")
+        found.append(f"Not evaluated, as outside the label set: {outside}")
     return ". ".join(found) + "." * bool(found)
 
 
@@ -91,15 +91,17 @@ def _evaluated(column: Column, own: Mapping[str, Any]) -> str:
 
 
 def _outside(corpora: Iterable[Mapping[str, Any]]) -> str:
-    """Return the emotions that no label stands for, in words."""
-    found = dict.fromkeys(emotion for own in corpora for emotion in own.get(OUTSIDE, {}))
-    return joined([emotion for emotion in (*EMOTIONS, NO_EMOTION) if emotion in found])
+    """Return the utterances that no label stands for, in words."""
+    found = {emotion for own in corpora for emotion in own.get(OUTSIDE, {})}
+    named = joined([emotion for emotion in EMOTIONS if emotion in found])
+    without = ["utterances without an emotion"] if NO_EMOTION in found else []
+    return joined([f"{named} utterances"] * bool(named) + without)
 
 
 def sentences(
     grid: Sequence[Column], cells: "pd.DataFrame", rows: Mapping[str, str], facts: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield the verdict: the best method and the next, the floor, ACPT."""
+    """Yield the verdict: the best method, what it is ahead of, ACPT."""
     lead = grid[0]
     row, following = [*ranked(lead, cells), None, None][:2]
     if row is None:
@@ -112,10 +114,14 @@ def sentences(
     mean = "mean UAR" if lead.targets > 1 else "UAR"
     said = f"{_where(lead)}, {best} is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"
     said += f" ({', '.join(aside)})" if aside else ""
+    yield f"{said}."
     compare = _Comparer(lead)
-    yield said + (f"; it {compare(row, following, 'the next', rows[following])}." if following else ".")
-    if FLOOR in lead.values and row != FLOOR:
-        yield f"It {compare(row, FLOOR, 'the floor')}."
+    beaten = [f"it {compare(row, following, 'the next', rows[following])}"] if following else []
+    beaten += (
+        [f"it {compare(row, FLOOR, 'the floor')}"] if FLOOR in lead.values and FLOOR not in (row, following) else []
+    )
+    if beaten:
+        yield f"I{'; '.join(beaten)[1:]}."
     if MAIN_ROW in lead.values:
         yield from _acpt(lead, rows, compare, str(facts.get(CREDIT, "")).partition(":")[0])
 
