@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.audio.inspection import read_audio, read_usable
 from clepdg.audio.io import Waveform, resample
+from clepdg.config.conditions import NOISES as NOISES
+from clepdg.config.conditions import OWN as OWN
 from clepdg.config.schema import IndexConfig
 from clepdg.errors import ConfigError
 
@@ -19,10 +21,7 @@ RATE: Final = 16000  # Hz
 TALKERS: Final = 6  # voices of a babble
 FRAME: Final = 320  # samples: 20 ms
 ACTIVE_DB: Final = 30.0  # frames weaker than the loud ones by more than this are not speech
-GENERATED: Final = ("white", "pink", "hum")
-OWN: Final = "own"  # recordings of the user
 LIMITS: Final = IndexConfig(max_seconds=3600.0)  # of such a recording
-NOISES: Final = (*GENERATED, "babble", OWN)
 TRAINING_NOISES: Final = ("brown", "blue", "rumble")  # other than the evaluation's
 
 

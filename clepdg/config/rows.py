@@ -11,6 +11,10 @@ from clepdg.errors import ConfigError, unknown_name
 from clepdg.prompts import CAPTION_TEMPLATES
 
 MAIN: Final = ""  # CLEP as the configuration says
+# Rows whose contexts are compared with corruptions; those in words have names, and are compared in other models too.
+IN_WORDS: Final = "text-hand-written"
+BEFORE: Final = "backbone"  # no row: the same contexts, in the space of the backbone
+AS_VECTORS: Final = ("text-random", "text-acpt")
 
 
 def _instance(config: ClepConfig) -> ClepConfig:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from clepdg.config.schema import SyntheticConfig
 from clepdg.corpora import crema_d, emodb, ravdess
 from clepdg.corpora.cards import Card, Expected
 from clepdg.corpora.parsing import Finding, Utterance
-from clepdg.corpora.voice import STYLES, Signal, generator, low_pass, synthesize
 from clepdg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clepdg.corpora.voice import Signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def _emodb_path(speaker: str, raw_label: str, text: str, take: str) -> str:
 
 LAYOUTS: Final = {
     "ravdess": Layout(
-        emotions={emotion: emotion for emotion in STYLES},
+        emotions={emotion: emotion for emotion in ("angry", "happy", "neutral", "sad")},
         speakers=tuple(f"{actor:02d}" for actor in range(1, 25)),
         texts=tuple(ravdess.STATEMENTS),
         takes=("01-01", "01-02", "02-01", "02-02"),
@@ -102,7 +102,10 @@ def write(card: Card, config: SyntheticConfig, root: Path) -> None:
     Raises:
         ConfigError: the grammar has too few names.
     """
+    import numpy as np
     import soundfile
+
+    from clepdg.corpora.voice import synthesize
 
     plan = _plan(card, config)
     emotions = LAYOUTS[card.grammar].emotions
@@ -128,7 +131,8 @@ def _plan(card: Card, config: SyntheticConfig) -> list[Utterance]:
     """Return the utterances: the same texts for all speakers and emotions."""
     layout = LAYOUTS[card.grammar]
     room = len(layout.texts) * len(layout.takes)
-    fewest = int(np.clip(config.utterances // (2 * len(layout.emotions)), *SPEAKERS))  # two texts for each emotion
+    two_texts_each = config.utterances // (2 * len(layout.emotions))
+    fewest = min(max(two_texts_each, SPEAKERS[0]), SPEAKERS[1])
     for count in range(fewest, len(layout.speakers) + 1):
         each = max(1, round(config.utterances / (count * len(layout.emotions))))
         if each <= room:
@@ -150,8 +154,12 @@ def _utterances(layout: Layout, speakers: tuple[str, ...], each: int) -> Iterato
         yield spoken
 
 
-def _impulse_response(card: Card) -> Signal:
+def _impulse_response(card: Card) -> "Signal":
     """Return the room's reverberation (T,), of unit energy."""
+    import numpy as np
+
+    from clepdg.corpora.voice import generator
+
     rate, seconds = _rate(card), card.acoustics["reverb_seconds"]
     time = np.arange(int(rate * seconds)) / rate
     tail = generator(card.name, "room").standard_normal(len(time)) * 10 ** (-3 * time / seconds)  # -60 dB at the end
@@ -159,12 +167,15 @@ def _impulse_response(card: Card) -> Signal:
     return response
 
 
-def _record(speech: Signal, card: Card, spoken: Utterance, room: Signal, seed: int) -> Signal:
+def _record(speech: "Signal", card: Card, spoken: Utterance, room: "Signal", seed: int) -> "Signal":
     """Add a corpus's room, noise and microphone to speech (T,).
 
     The result lies in [-0.95, 0.95].
     """
+    import numpy as np
     from scipy.signal import fftconvolve
+
+    from clepdg.corpora.voice import generator, low_pass
 
     rate, acoustics = _rate(card), card.acoustics
     rng = generator(seed, card.name, spoken.name, "noise")

@@ -16,13 +16,12 @@ from typing import Final
 
 import numpy as np
 
+from clepdg.config.rows import AS_VECTORS as AS_VECTORS
+from clepdg.config.rows import BEFORE as BEFORE
+from clepdg.config.rows import IN_WORDS as IN_WORDS
 from clepdg.evaluation.metrics import Floats
 from clepdg.hashing import generator
 
-# The rows whose contexts are looked at. Those in words have names; they are looked at in other models as well.
-IN_WORDS: Final = "text-hand-written"
-BEFORE: Final = "backbone"  # no row: the same contexts, in the space of the backbone
-AS_VECTORS: Final = ("text-random", "text-acpt")
 DIRECTIONS: Final = 8  # r
 DEALS: Final = 10_000
 DRAWS: Final = 200

@@ -1,5 +1,6 @@
 """The command line clep-dg: its commands, and how they end."""
 
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ ADD = (  # in the order of the help
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; a user's error ends with one message and exit code 2."""
     scrub_logs()
+    gc.set_threshold(50_000, 20, 20)  # to search the imported modules for garbage is a tenth of a short command
     try:
         parser = _parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions

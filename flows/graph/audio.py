@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clepdg.audio import corruptions, noise
-from clepdg.audio.corruptions import CLEAN, Condition
+from clepdg.config.conditions import CLEAN, OWN, Condition, conditions
 from clepdg.config.folds import LEAVE_OUT, PAIR, Fold, folds, kind
 from clepdg.config.rows import BACKBONE, CLEP_VARIANTS, ENCODER, STATES, trains_audio
 from clepdg.config.schema import Config
@@ -104,7 +103,7 @@ def _condition(
     settings: dict[str, Any] = {"condition": condition.name if condition else CLEAN, "compute": config.compute}
     fold = talkers(fold, condition)
     inputs = of_corpora("shard", fold.sources, "learning", "talkers") if fold else {}
-    if not condition or condition.noise != noise.OWN:
+    if not condition or condition.noise != OWN:
         return settings, inputs, {}
     settings["noise_folder"] = config.evaluate.noise_folder
     return (
@@ -131,7 +130,7 @@ def _utterances(config: Config, corpus: str, condition: Condition | None, fold: 
 
 def conditions_of(config: Config, fold: Fold) -> list[Condition]:
     """Return the corruptions under which a fold is evaluated: none for pairs."""
-    return [] if kind(fold.name) == PAIR else corruptions.conditions(config.evaluate.conditions)
+    return [] if kind(fold.name) == PAIR else conditions(config.evaluate.conditions)
 
 
 def is_evaluated(model: Model, condition: Condition | None) -> bool:

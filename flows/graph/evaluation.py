@@ -6,10 +6,9 @@ from itertools import product
 
 from clepdg.config.folds import SUPERVISED, Fold
 from clepdg.config.label_sets import of_targets
-from clepdg.config.rows import BACKBONE, MAIN, Row
+from clepdg.config.rows import AS_VECTORS, BACKBONE, BEFORE, IN_WORDS, MAIN, Row
 from clepdg.config.schema import Config
 from clepdg.corpora import cards
-from clepdg.evaluation import context_geometry
 from clepdg_flows.graph.audio import conditions_of, is_evaluated
 from clepdg_flows.graph.models import Model, backbone_model, of_corpora
 from clepdg_flows.graph.nodes import new_label
@@ -24,7 +23,7 @@ def compared_backbone(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> 
     None where contexts are not compared: without corruptions, or without rows that use the backbone and such contexts.
     """
     of_backbone = any(row.model == BACKBONE for row in wanted.values())
-    compared = conditions_of(config, fold) and context_geometry.IN_WORDS in wanted and of_backbone
+    compared = conditions_of(config, fold) and IN_WORDS in wanted and of_backbone
     return backbone_model(config, BACKBONE, fold) if compared else None
 
 
@@ -32,7 +31,7 @@ def compared_variants(
     config: Config, fold: Fold, wanted: Mapping[str, Row], heads: list[Head], models: Mapping[str, Model]
 ) -> Iterator[tuple[str, Model]]:
     """Yield row and CLEP variant whose contexts in words are compared."""
-    if conditions_of(config, fold) and context_geometry.IN_WORDS in wanted:
+    if conditions_of(config, fold) and IN_WORDS in wanted:
         last = {head.model: head for head in heads if wanted[head.row].variant != MAIN}
         for name, head in last.items():
             yield head.row, models[name]
@@ -59,14 +58,13 @@ def evaluate(
     compared = [
         _compared(h.row, h.seed, h.model, nodes[head_ref(fold, h).id].inputs["text"])
         for h in heads
-        if conditions and h.row in (context_geometry.IN_WORDS, *context_geometry.AS_VECTORS)
+        if conditions and h.row in (IN_WORDS, *AS_VECTORS)
     ]
     others = list(compared_variants(config, fold, wanted, heads, models))
     if before := compared_backbone(config, fold, wanted):
-        others.append((context_geometry.BEFORE, before))
+        others.append((BEFORE, before))
     compared += [
-        _compared(row, model.seed or "-", model.name, text_ref(model, wanted[context_geometry.IN_WORDS], None))
-        for row, model in others
+        _compared(row, model.seed or "-", model.name, text_ref(model, wanted[IN_WORDS], None)) for row, model in others
     ]
     audios = [
         audio_ref(models[name], corpus, condition, fold)

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 
 from clepdg.config.folds import SUPERVISED, Fold
-from clepdg.config.rows import CONTEXTS, Row
+from clepdg.config.rows import CONTEXTS, IN_WORDS, Row
 from clepdg.config.schema import Config
-from clepdg.evaluation import context_geometry
 from clepdg_flows.graph.audio import audio_embeddings, conditions_of, features, is_evaluated
 from clepdg_flows.graph.evaluation import compared_backbone, compared_variants, evaluate
 from clepdg_flows.graph.models import Model, backbone, backbone_by_fold, backbone_model, is_dual
@@ -51,7 +50,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
     if before and before.fold:
         in_words.append(before)
     for model in in_words:
-        words = text_embeddings(config, fold, model, wanted[context_geometry.IN_WORDS], None)
+        words = text_embeddings(config, fold, model, wanted[IN_WORDS], None)
         nodes[words.id] = words
     for condition in conditions_of(config, fold):
         if is_dual(config) and condition.uses_babble:

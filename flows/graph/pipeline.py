@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from itertools import product
 
-from clepdg.audio import corruptions
+from clepdg.config import conditions as condition_names
 from clepdg.config import folds as fold_plans
 from clepdg.config.folds import PAIR, Fold, kind
-from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, Row, rows
+from clepdg.config.rows import BACKBONE, ENCODER, FULL_BAND, IN_WORDS, Row, rows
 from clepdg.config.schema import Config
 from clepdg.corpora.cards import load_card, published
 from clepdg.dataset import emobox
 from clepdg.download import source as origin
 from clepdg.errors import SourceError, unknown_name
-from clepdg.evaluation import context_geometry
 from clepdg.hashing import digest
 from clepdg.store.record import Record
 from clepdg_flows.graph.audio import audio_embeddings, environments, features, is_evaluated
@@ -204,8 +203,8 @@ def shared(config: Config, chosen: list[Fold], wanted: Mapping[str, Row]) -> lis
     ]
     for fold in chosen:
         if BACKBONE in own and (model := compared_backbone(config, fold, wanted)):
-            nodes.append(text_embeddings(config, fold, model, wanted[context_geometry.IN_WORDS], None))
-    conditions = [None, *(c for c in corruptions.conditions(config.evaluate.conditions) if not c.uses_babble)]
+            nodes.append(text_embeddings(config, fold, model, wanted[IN_WORDS], None))
+    conditions = [None, *(c for c in condition_names.conditions(config.evaluate.conditions) if not c.uses_babble)]
     targets = {corpus for fold in chosen if kind(fold.name) != PAIR for corpus in fold.targets}
     used = {row.model for row in wanted.values()}
     if is_dual(config):

@@ -7,7 +7,7 @@ beside their names.
 
 from typing import NamedTuple
 
-from clepdg.audio.corruptions import CLEAN, Condition
+from clepdg.config.conditions import CLEAN, Condition
 from clepdg.config.folds import Fold
 from clepdg.config.rows import CONTEXTS, Row
 from clepdg_flows.graph.models import Model

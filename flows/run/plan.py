@@ -5,8 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-from clepdg.audio.corruptions import conditions
-from clepdg.audio.noise import OWN, find_noises
+from clepdg.config.conditions import OWN, conditions
 from clepdg.config.folds import folds
 from clepdg.config.label_sets import corpora_of
 from clepdg.config.presets import build
@@ -94,6 +93,8 @@ def configure(arguments: Arguments) -> Config:
         folds(config.corpora, config.protocols, arguments.folds)
     rows(config.rows, config.encoder.name, dual=is_dual(config))
     if any(condition.noise == OWN for condition in conditions(config.evaluate.conditions)):
+        from clepdg.audio.noise import find_noises
+
         find_noises(config.evaluate.noise_folder)
     unknown = sorted(set(arguments.sources) - set(config.corpora))
     if unknown:

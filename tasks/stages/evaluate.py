@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.config.schema import EvaluateConfig

@@ -18,6 +18,7 @@ from clepdg.audio.corruptions import (
     parse,
 )
 from clepdg.audio.noise import RATE, active_power
+from clepdg.config.conditions import ROOMS
 from clepdg.config.schema import ShardConfig
 from clepdg.dataset import shards
 from clepdg.dataset.shard_writer import write_shards
@@ -256,3 +257,7 @@ def test_the_families_of_the_sweep_weigh_the_same_however_many_conditions_they_h
     assert weights["room-long"] == pytest.approx(0.25 / 3)
     assert family_weights([CLEAN]) == {CLEAN: 1.0}
     assert parse("room-short+own-5dB+telephone").family == "rooms + noise + lines"
+
+
+def test_names_of_rooms_are_those_that_have_rooms() -> None:
+    assert tuple(rooms.BANDS) == ROOMS
