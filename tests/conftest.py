@@ -75,6 +75,16 @@ def micro(micro_factory):
     return micro_factory()
 
 
+@pytest.fixture(scope="module")
+def few_separation_steps():
+    """Shorten what a random text encoder learns before CLEP, for trainings that need not become good."""
+    from clepdg.method import text_features
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_features, "SEPARATION_STEPS", 4)
+        yield
+
+
 @pytest.fixture
 def ticking():
     """Return a function that makes a checkpointing whose clock is one second on whenever it is read."""

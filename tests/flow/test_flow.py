@@ -24,7 +24,7 @@ from clepdg_tasks.tracking import lineage, model_registry, run_logger
 from clepdg_tasks.tracking.lineage import version_tags
 from tests.flow.small import SMALL, is_version
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("prefect_server", "few_separation_steps")
 
 TINY = {
     **SMALL,

@@ -17,6 +17,8 @@ from clepdg_tasks.engine.node import decide
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("few_separation_steps")
+
 TARGET = "ravdess"
 FOLD = f"leave-out-{TARGET}"
 LEARNT = ("clep", "acpt", "text_embeddings", "classifier")

@@ -16,6 +16,8 @@ from clepdg import api
 from clepdg.corpora.cards import load_card
 from clepdg.errors import ConfigError, CorpusError
 
+pytestmark = pytest.mark.usefixtures("few_separation_steps")
+
 
 @pytest.mark.parametrize("name", [n for n in clepdg.__all__ if n not in ("load_classifier", "results")])
 def test_the_example_of_every_function_runs(name):

@@ -20,6 +20,8 @@ from clepdg.models.micro import build_micro
 from tests.clap import build_small_clap
 from tests.unit.test_clep import CONFIG, EMOTIONS, fit
 
+pytestmark = pytest.mark.usefixtures("few_separation_steps")
+
 FROZEN = replace(CONFIG, train_text_encoder=False, from_scratch=False)  # as with a pretrained backbone
 
 

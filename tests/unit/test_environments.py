@@ -12,6 +12,8 @@ from clepdg.evaluation.context_geometry import rank_names
 from clepdg.method import micro_context
 from clepdg.method.micro_context import in_environment, pretrain
 
+pytestmark = pytest.mark.usefixtures("few_separation_steps")
+
 RATE = 16000
 
 

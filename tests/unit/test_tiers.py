@@ -29,6 +29,6 @@ def test_files_that_need_prefects_server_share_a_worker() -> None:
     needing = {
         path.relative_to(PROJECT).as_posix()
         for path in (PROJECT / "tests" / "flow").glob("test_*.py")
-        if 'usefixtures("prefect_server")' in path.read_text()
+        if 'usefixtures("prefect_server"' in path.read_text()
     }
     assert {file for file in needing if not is_slow(file)} == set(SERVER_FILES)
