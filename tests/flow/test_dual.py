@@ -33,7 +33,7 @@ def encoders(tmp_path_factory):
 
 def nodes_of(encoders, **changes):
     config = build("open", backbone=f"dual:{encoders}", overrides=SETTINGS | changes)
-    return graph(replace(config, corpora=(SOURCE, TARGET)), {}, folds=(FOLD,))
+    return graph(replace(config, corpora=(SOURCE, TARGET)), {}, folds=(FOLD,), until="evaluate")
 
 
 @pytest.fixture(scope="module")
