@@ -40,7 +40,7 @@ def results_page(records: Sequence[Record], store: Store, run_logger: MlflowLogg
         kept = (home / PAGE).exists()
         lines.insert(0, f"Report: {f'[{PAGE}]({page}), ' if page else ''}`{(home if kept else folder) / PAGE}`")
         lines.append(f"Downloads (tables, figures): `{home / FOLDER if kept else folder}`")
-        summary = (folder / "summary.txt").read_text(encoding="utf-8").replace(FULL, "the report")
+        summary = (folder / "summary.txt").read_text(encoding="utf-8").replace(f"with {FULL}", "in the report")
         return "\n\n".join([*lines, f"```text\n{summary}```", *_picture(folder)])
     if records:
         last = records[-1].stage
@@ -139,12 +139,12 @@ def _run_artifacts(run: RunLog, records: Mapping[str, Record], store: Store, run
         {
             "stage": node_id.replace("/", " ", 1),
             "outcome": facts["outcome"],
-            "why": cut(str(facts.get("reason") or "").partition("\n")[0]),
             "seconds": facts.get("seconds", ""),
+            "why": cut(str(facts.get("reason") or "").partition("\n")[0]),
         }
         for node_id, facts in stages
     ]
-    rows = [{"stage": "sources", "outcome": "Note", "why": note, "seconds": ""} for note in run.notes] + rows
+    rows = [{"stage": "sources", "outcome": "Note", "seconds": "", "why": note} for note in run.notes] + rows
     page = "\n".join([*(f"**{note}**\n" for note in run.notes), results_page(outputs, store, run_logger)])
     creates: list[Callable[[], Any]] = [
         lambda: create_table_artifact(

@@ -45,7 +45,7 @@ def test_links_come_first_and_lead_to_the_run_that_made_the_report(store, tmp_pa
     assert f"[report.html]({SERVER}/#/experiments/7/runs/r-report/artifacts/report.html{ML})" in links
     assert f"`{store.local('report', 'p') / 'report.html'}`" in links
     assert f"[this run]({SERVER}/#/experiments/7/runs/r-flow{ML})" in links
-    assert results.startswith("\nUAR of methods\n* best; 7 more with the report\n```")
+    assert results.startswith("\nUAR of methods\n* best; 7 more in the report\n```")
     assert f"(data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()})" in results
 
 
