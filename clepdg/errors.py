@@ -161,10 +161,9 @@ def unknown_name(
     wrong, known = [got] if isinstance(got, str) else list(got), list(valid)
     near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
     expected = known if known and (len(known) <= SHORT_LIST or not near or not HAS_DOCS) else None
+    do = f"see {listed}" if HAS_DOCS else None
     if near:
         do = f"did you mean {' or '.join(near)}?" + (f" {listed} lists all" if HAS_DOCS and not expected else "")
-    else:
-        do = f"see {listed}" if HAS_DOCS else None
     return ConfigError(
         f"There is no such {kind}.", got=got if isinstance(got, str) else wrong, expected=expected, where=where, do=do
     )

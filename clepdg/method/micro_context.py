@@ -23,6 +23,7 @@ from clepdg.audio import noise as noises
 from clepdg.audio.frontend import crop, log_mel
 from clepdg.audio.io import Waveform, resample
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
+from clepdg.config.conditions import CHANNELS, CLEAN
 from clepdg.config.schema import ComputeConfig, PretrainConfig
 from clepdg.dataset.shards import read_waveform
 from clepdg.emotions import EMOTIONS
@@ -60,12 +61,12 @@ def in_environment(
         talk: speech for babble, at 16 kHz.
     """
     waveform = resample(waveform, rate, noises.RATE)
-    if environment == corruptions.CLEAN:
+    if environment == CLEAN:
         return waveform
     if environment.startswith(ROOM):
         number = int(rng.integers(rooms.ROOMS_PER_BAND))
         changed = corruptions.in_room(waveform, "training", environment.removeprefix(ROOM), number)
-    elif environment in corruptions.CHANNELS:
+    elif environment in CHANNELS:
         changed = corruptions.telephone(waveform) if environment == "telephone" else corruptions.clip(waveform)
     else:
         noise = noises.make_noise(environment, len(waveform), talk, rng)
