@@ -220,7 +220,7 @@ def _altered(card: "Card", figures: Mapping[str, Any]) -> str:
 
 
 def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence each on partial corpora, altered ones, and faulty files."""
+    """Return sentences on partial corpora, altered ones, and unusable files."""
     said = {
         "Parts of corpora": {corpus: own[PART] for corpus, own in corpora.items() if own.get(PART, WHOLE) != WHOLE},
         "Altered corpora": {corpus: own[ALTERED] for corpus, own in corpora.items() if own.get(ALTERED, "no") != "no"},

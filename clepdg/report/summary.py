@@ -22,7 +22,7 @@ WIDTH: Final = 80  # columns
 LINES: Final = 20  # at most; `clep-dg run` has a few of its own, and ends with at most 30
 COLUMN: Final = 22  # width of a column of figures
 WARNED: Final = 5  # lines of warnings, if there are no more warnings
-LEAST: Final = 4  # methods in the table, if there are so many
+LEAST: Final = 4  # methods in the table, unless there are fewer
 TABLE: Final = LEAST + 2  # its lines then
 MAIN_ROWS: Final = (  # in the order in which the terminal has room for them
     FLOOR,
@@ -66,7 +66,7 @@ def summary(
 
 
 def _warned(warnings: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of warnings: one each, two of the first as far as WARNED allows."""
+    """Yield the lines of warnings: one each, or two while WARNED allows it."""
     free = max(WARNED - len(warnings), 0)
     for each in warnings:
         lines = textwrap.wrap(WARNING + each, WIDTH, max_lines=1 + (free > 0), placeholder=" …", subsequent_indent="  ")
