@@ -33,8 +33,9 @@ def folders() -> tuple[Path, ...]:
 
 def working_folder() -> Path | None:
     """Return the working folder's data_manifests, outside of the checkout."""
-    beside = Path.cwd() / "data_manifests"
-    return beside if Path.cwd() != CHECKOUT and beside.is_dir() else None
+    here = Path.cwd()
+    beside = here / "data_manifests"
+    return beside if here != CHECKOUT and beside.is_dir() else None
 
 
 def find(name: str) -> Path:
