@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,7 +61,13 @@ class Display:
 
     def __enter__(self) -> Self:
         if self._progress:
-            self._progress.start()
+            try:
+                self._progress.start()
+            except BaseException:  # a signal while it starts: Python does not call __exit__ then
+                with suppress(Exception):
+                    self._progress.stop()
+                self._progress.console.show_cursor()
+                raise
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ All state lies below a folder with a space and letters that are not ASCII in its
 """
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ SMALL = (
     *("--set", "classifier.steps=5", "--set", "protocols=supervised"),
     *("--set", "rows=clep-zero-shot,text-acpt"),
 )
+HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
 COMMAND = str(Path(sys.executable).with_name("clep-dg"))
 
 
@@ -95,3 +97,32 @@ def test_ctrl_c_and_sigterm_then_the_same_command(environment):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert audio.name in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_terminal_has_its_cursor_and_one_line_after_a_stop(environment, number, code):
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(COMMAND, [COMMAND, *SMALL], environment | {"TERM": "xterm", "COLUMNS": "80"})
+    shown, sent = b"", False
+    try:
+        while True:
+            try:
+                data = os.read(terminal, 65536)
+            except OSError:  # Linux says so where a terminal's last process ended
+                break
+            shown += data
+            if not data:
+                break
+            if not sent and HIDDEN in shown:
+                sent = True
+                if number == signal.SIGINT:
+                    os.write(terminal, b"\x03")  # what the key sends: the terminal makes the signal
+                else:
+                    os.kill(pid, number)
+    finally:
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert shown.rfind(SHOWN) > shown.rfind(HIDDEN) > 0
+    assert shown.count(b"clep-dg: stopped; the same command continues from here") == 1
+    assert shown.rstrip().endswith(b"from here") and b"Traceback" not in shown

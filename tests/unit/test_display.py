@@ -18,11 +18,31 @@ with Display() as display, display.bar("clep", "supervised.c0") as update:
 """
 
 
-def run_on_terminal(error: str, **environment: str) -> str:
+STARTING = """
+import os
+import signal
+from rich.console import Console
+from clepdg_flows.run.display import Display
+
+hide = Console.show_cursor
+
+def interrupted(self, show=True):
+    done = hide(self, show)
+    if not show:
+        os.kill(os.getpid(), signal.SIGINT)
+    return done
+
+Console.show_cursor = interrupted
+with Display():
+    raise {error}
+"""
+
+
+def run_on_terminal(error: str, script: str = RUN, **environment: str) -> str:
     """Return what a terminal of 80 columns receives."""
     reader, writer = pty.openpty()
     given = {**os.environ, "COLUMNS": "80", "TERM": "xterm", **environment}
-    command = [sys.executable, "-c", RUN.format(error=error)]
+    command = [sys.executable, "-c", script.format(error=error)]
     process = subprocess.Popen(command, stdin=writer, stdout=writer, stderr=writer, env=given)
     os.close(writer)
     found = b""
@@ -43,6 +63,12 @@ def test_an_error_brings_the_cursor_back(error: str) -> None:
     assert "clep supervised.c0" in said and "3 of 214" in said and "acpt done" in said
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
     assert said.rindex("\x1b[?25h") < said.rindex(error)
+
+
+def test_a_signal_while_it_starts_brings_the_cursor_back_too() -> None:
+    said = run_on_terminal("ValueError", STARTING)
+    assert "KeyboardInterrupt" in said and "ValueError" not in said
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
 
 
 def test_no_colour_where_none_is_wanted_and_no_live_line_on_a_dumb_terminal() -> None:
