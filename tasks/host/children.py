@@ -31,7 +31,7 @@ def free_port(wanted: int = 0) -> int:
 
 
 def answers(url: str) -> bool:
-    """Return whether a GET request to an http:// URL is answered with status 200."""
+    """Return whether a GET request to a URL is answered with status 200."""
     parts = urlsplit(url)  # no httpx: asked five times a second, it would read all certificates each time
     with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=2.0)) as connection:
         with contextlib.suppress(OSError, http.client.HTTPException):
