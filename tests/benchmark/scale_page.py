@@ -124,7 +124,8 @@ def page(price: float = PRICE) -> str:
         said.append(f"| **all** | {one_all:.1f} | {dollars} | | | |\n")
         said += [f"{_first(stages(n, hours))}\n"]
     said += ["## Simulated tables\n"]
-    said += ["`python -m tests.benchmark.simulation --out docs/simulation.json`: CPU seconds and memory, no audio.\n"]
+    said += ["`python -m tests.benchmark.simulation --out docs/simulation.json`: CPU seconds and memory, no audio."]
+    said += ["Part keys fills a store with an output for ten rows, then computes all keys and looks all outputs up.\n"]
     found = read("simulation.json")
     sizes = list(next(iter(found.values())))
     said += ["| part | " + " | ".join(f"{int(size):,} rows" for size in sizes) + " |", "|" + "---|" * (1 + len(sizes))]
