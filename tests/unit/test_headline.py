@@ -125,6 +125,7 @@ def test_it_stands_at_the_top_of_every_form_of_the_report(tmp_path: Path) -> Non
         assert "The floor beats ACPT &lt;contexts&gt;" in written
     lines = pd.read_csv(tmp_path / "headline.csv")
     assert lines.uar.tolist() == [line["uar"] for line in means.records]
+    assert "These corpora alone: over speakers" in text and "One may include 0 and the other not" in text
     terminal = headline_table(means).splitlines()
     assert max(map(len, terminal)) <= 120 and terminal[1] == "Mean over 3 left-out targets, clean"
 

@@ -218,6 +218,14 @@ def test_markdown_escapes_what_would_break_its_tables(folder: Path) -> None:
     assert "<script>" not in text and "probe \\| ceiling" in text
 
 
+def test_markdown_has_one_legend_for_all_its_tables(folder: Path) -> None:
+    text, notes = (folder / "results.md").read_text().split("## Notes\n")
+    found = re.findall(r"^- (\w+): (.+)$", notes, re.MULTILINE)
+    assert len(found) == len({letter for letter, _ in found}) == len({said for _, said in found}) > 2
+    used = {letter for line in text.splitlines() if line.startswith("| ") for letter in line.split("|")[-2].split()}
+    assert used - {"notes"} <= {letter for letter, _ in found}
+
+
 def test_the_same_input_gives_the_same_bytes_also_from_parquet(
     folder: Path, tmp_path: Path, cells: pd.DataFrame, predictions: pd.DataFrame
 ) -> None:

@@ -15,8 +15,9 @@ from clepdg.report.facts import corpus_facts, incomplete
 from clepdg.report.glossary import GLOSSARY, LINKED, anchor, linked
 from clepdg.report.grid import Column, Value, columns, shown_columns
 from clepdg.report.latex import escape, latex
-from clepdg.report.sections.results import overview
+from clepdg.report.sections.results import first_rows, overview
 from clepdg.report.sections.verdict import sentences, trained, verdict
+from clepdg.report.sections.was_run import was_run
 from clepdg.report.tables import Footnotes, group
 from tests.unit.test_credit import LABELS
 from tests.unit.test_headline import ROWS, compute, table
@@ -189,3 +190,15 @@ def test_how_a_copy_differs_from_its_corpus_is_in_its_facts(changed: dict, part:
     assert all(words in said for words in (part, altered) if words not in ("whole", "no")) and bool(said) == bool(
         changed
     )
+
+
+def test_the_second_best_method_is_shown_at_once_too() -> None:
+    uars = {"log-mel": 0.4, "text-noise": 0.6, "text-vocabulary": 0.7, "text-acpt-redrawn": 0.5, "target-probe": 0.9}
+    shown = first_rows([column(uars)], NONE, dict.fromkeys(uars, ""))
+    assert shown == ["log-mel", "text-noise", "text-vocabulary"]
+
+
+def test_what_was_run_leaves_out_what_other_sections_say() -> None:
+    facts = {"caption": "Micro is odd.", "preset": "demo", "corpora": {"tess": {"licence": "free"}}}
+    assert "Micro" not in was_run(facts).html and "free" in was_run(facts).html
+    assert "free" not in was_run(facts, ["corpora"]).html and "demo" in was_run(facts, ["corpora"]).html

@@ -77,6 +77,26 @@ def test_a_run_ends_by_naming_where_the_faults_of_a_corpus_lie(
     )
 
 
+def test_the_short_end_has_warnings_in_yellow_and_says_nothing_of_corpora_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    settings = load_settings()
+    store = settings.open_store()
+    folder = store.partial("report", "0" * 64)
+    (folder / "summary.txt").write_text("! Parts of corpora: emodb\n  (9 of 10)\n\n- a verdict\n  in two lines\n")
+    report = store.commit(replace(record({}), stage="report", name="report"))
+    ended: Any = [
+        (SimpleNamespace(stage="index", fold=None, tags={}), SimpleNamespace(record=record(FEWER))),
+        (SimpleNamespace(stage="report", fold=None, tags={}), SimpleNamespace(record=report)),
+    ]
+    print_result({"computed": 0, "reused": 2, "notes": []}, ended, Arguments(preset="open"), settings, 1.0)
+    said = capsys.readouterr().out
+    yellow, plain = "\x1b[33m", "\x1b[0m"
+    assert f"{yellow}! Parts of corpora: emodb{plain}\n{yellow}  (9 of 10){plain}\n" in said
+    assert "\n- a verdict\n  in two lines\n" in said and "quarantine" not in said
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_run_ends_with_at_most_30_lines_and_colours_only_a_terminal(
     columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
