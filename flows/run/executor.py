@@ -133,7 +133,7 @@ def execute_lanes(run: Run, nodes: list[Node], workers: Callable[[], list[Worker
     """
     lanes = defaultdict(list)
     for node in nodes:
-        lanes[node.fold or node.id].append(node)
+        lanes[node.fold or node.tags.get("corpus", node.id)].append(node)  # models share what a corpus sounds like
     some = workers() if len(lanes) > 1 and any(node.id not in run.reusable for node in nodes) else []
     if len(some) < 2:
         execute_in_order(run, nodes)

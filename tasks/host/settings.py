@@ -4,7 +4,6 @@ The environment comes before settings.toml, which comes before the defaults. All
 of a checkout, the user's data folder where the package was installed, or CLEPDG_HOME.
 """
 
-import contextlib
 import os
 import re
 import shlex
@@ -30,7 +29,6 @@ PROJECT = CHECKOUT or _USERS  # where servers work and prefect.toml lies
 PREFECT_YAML: Final = Path(__file__).resolve().parents[1] / "admin" / "prefect.yaml"  # in a checkout a link
 # The command that starts the servers; a wheel has no make, and `python` may be another one's.
 UP: Final = "make up" if CHECKOUT else f"{shlex.quote(sys.executable)} -m clepdg_tasks.admin.services up"
-MEMORY_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of a container
 LANE_BYTES: Final = 4 << 30  # of memory for a training beside others on a CPU
 LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
@@ -208,10 +206,10 @@ def cpu_lanes(threads: int) -> int:
     import psutil
     from joblib import cpu_count
 
-    memory = [psutil.virtual_memory().available]
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-        memory.append(int(MEMORY_LIMIT.read_text()))
-    return max(1, min(cpu_count() // threads, min(memory) // LANE_BYTES))
+    from clepdg.dataset.kept import memory_bytes
+
+    memory = min(psutil.virtual_memory().available, memory_bytes())
+    return max(1, min(int(cpu_count()) // threads, memory // LANE_BYTES))
 
 
 def resolve_device(device: str) -> str:

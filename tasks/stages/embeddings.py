@@ -1,6 +1,6 @@
 """The embedding stages: text_embeddings, audio_embeddings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,7 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     if clean:
         offsets = offsets.sort_values("tar", kind="stable")
     reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
-    load = reader.waveform
+    load: Callable[[int], tuple[Waveform, int]] = reader.waveform
     if clean:
         clear()
     else:
