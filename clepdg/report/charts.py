@@ -1,65 +1,50 @@
-"""Charts in Vega-Lite: what all have in common, the script that draws them in a page, and files of them.
+"""Charts in Vega-Lite: what all have in common, their script, and files of them.
 
-Methods differ in colour, shape and dash, so that no chart is read by colour alone. The colours are those of Okabe and
-Ito, which colour-blind readers tell apart, without black and yellow, which are lost on dark or on light.
+Methods differ in shape, dash and filling as well as in colour, so that no chart is read by colour alone. The hues are
+those of Okabe and Ito, which colour-blind readers tell apart, as dark or as light as the paper asks for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from clepdg.report.headline import FLOOR
-from clepdg.report.section import Chart
+from clepdg.report.section import FLOOR_SHAPE, SHAPES, Chart, Style
 
-PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-NEUTRAL: Final = "#7a828a"  # of the floor and of what all others are held against
-SHAPES: Final = {"circle": "●", "square": "■", "triangle-up": "▲", "diamond": "◆", "cross": "✚", "triangle-down": "▼"}
+PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a87400", "#2f93cf")
+NEUTRAL: Final = "#6b737b"  # of the floor and of what all others are held against
+OTHER: Final = "#7f6d00"  # where a chart needs an eighth
+DARK: Final = {  # each colour on dark paper
+    **dict(zip(PALETTE, ("#4ba3e0", "#f0803c", "#2fc498", "#e59cc5", "#f0b429", "#8fd0f7"), strict=True)),
+    NEUTRAL: "#a3adb7",
+    OTHER: "#d9c95a",
+}
 DASHES: Final[Mapping[str, tuple[int, ...]]] = {"solid": (1, 0), "dashed": (6, 3), "dotted": (2, 2)}
 WIDTH: Final = 720  # of a chart's file, where the page fits it to its own width
 INK: Final = "#1c2126"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """The look of a method's marks.
-
-    Attributes:
-        colour: as #rrggbb.
-        shape: a name of SHAPES.
-        line: a name of DASHES.
-    """
-
-    colour: str
-    shape: str
-    line: str
-
-    @property
-    def glyph(self) -> str:
-        """The shape as a character."""
-        return SHAPES[self.shape]
-
-
 def styles(rows: Iterable[str], first: Sequence[str] = ()) -> dict[str, Style]:
     """Return row -> style.
 
-    The first 6 differ in colour and shape, the first 18 in colour and dash.
+    The first 12 differ in shape and filling, the first 18 in shape and dash; the floor has a shape of its own.
 
     Args:
-        first: rows that are styled before the others. The floor is grey and dashed.
+        first: rows that are styled before the others.
     """
-    found = {FLOOR: Style(colour=NEUTRAL, shape="square", line="dashed")}
+    found = {FLOOR: Style(colour=NEUTRAL, shape=FLOOR_SHAPE, line="dashed")}
     rows = [row for row in rows if row != FLOOR]
     for number, row in enumerate(sorted(rows, key=lambda row: row not in first)):
         again, colour = divmod(number, len(PALETTE))
         shape = list(SHAPES)[(colour + again) % len(SHAPES)]
-        found[row] = Style(colour=PALETTE[colour], shape=shape, line=list(DASHES)[again % len(DASHES)])
+        line = list(DASHES)[again % len(DASHES)]
+        found[row] = Style(colour=PALETTE[colour], shape=shape, line=line, filled=again % 2 == 0)
     return found
 
 
 def scales(titles: Mapping[str, str], look: Mapping[str, Style], first: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the encodings colour, shape and strokeDash of a field `row`.
+    """Return the encodings color, shape, fill and strokeDash of a field `row`.
 
     Args:
         titles: row -> its name in the legend.
@@ -71,13 +56,13 @@ def scales(titles: Mapping[str, str], look: Mapping[str, Style], first: Sequence
         "title": None,
         "labelExpr": names,
         "orient": "bottom",
-        "columns": 2,
-        "labelLimit": 340,
+        "columns": columns(2),
         "values": list(first),
     }
     ranges = {
         "color": [look[row].colour for row in rows],
         "shape": [look[row].shape for row in rows],
+        "fill": [look[row].fill for row in rows],
         "strokeDash": [DASHES[look[row].line] for row in rows],
     }
     return {
@@ -91,22 +76,44 @@ def scales(titles: Mapping[str, str], look: Mapping[str, Style], first: Sequence
     }
 
 
+def columns(wide: int) -> dict[str, str]:
+    """Return a legend's columns: fewer where the chart is narrow."""
+    return {"expr": f"width < 420 ? {(wide + 1) // 2} : {wide}"}
+
+
+def colours() -> str:
+    """Return the styles of charts' colours, on light and on dark paper."""
+    names = {colour: f"--c-{colour[1:]}" for colour in DARK}
+    light = "".join(f"{name}:{colour};" for colour, name in names.items())
+    dark = "".join(f"{name}:{DARK[colour]};" for colour, name in names.items())
+    rules = "".join(
+        f'.chart [{channel}="{colour}"]{{{channel}:var({name})}}\n'
+        for colour, name in names.items()
+        for channel in ("fill", "stroke")
+    )
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n{rules}"
+
+
 def config(ink: str = "currentColor", font: str = "sans-serif") -> dict[str, Any]:
-    """Return Vega-Lite's configuration, by default in the page's colour."""
+    """Return Vega-Lite's configuration, by default in the page's colour.
+
+    It cuts no label.
+    """
+    whole = {"labelLimit": 0, "titleLimit": 0}
     axis = {
         **{name: ink for name in ("labelColor", "titleColor", "domainColor", "tickColor", "gridColor")},
         **{"domainOpacity": 0.35, "tickOpacity": 0.35, "gridOpacity": 0.13, "labelOpacity": 0.85, "titleOpacity": 0.85},
-        **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6},
+        **{"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelPadding": 6, **whole},
     }
-    words = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "symbolSize": 70}
+    words = {**whole, "labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "symbolSize": 70}
     return {
         "background": "transparent",
         "font": font,
         "view": {"stroke": None},
         "axis": axis,
         "legend": {**words, "titleFontWeight": "normal"},
-        "header": {name: words[name] for name in ("labelColor", "titleColor", "labelFontSize", "titleFontSize")},
-        "title": {"color": ink, "subtitleColor": ink, "fontSize": 13, "anchor": "start", "fontWeight": 600},
+        "header": {name: value for name, value in words.items() if name != "symbolSize"},
+        "title": {"limit": 0, "color": ink, "subtitleColor": ink, "fontSize": 13, "anchor": "start", "fontWeight": 600},
         "text": {"color": ink, "fontSize": 12},
         "rule": {"color": ink},
         "range": {"category": list(PALETTE), "heatmap": {"scheme": "blues"}, "ramp": {"scheme": "blues"}},

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clepdg.report.charts import config, script
+from clepdg.report.charts import colours, config, script
 from clepdg.report.glossary import GLOSSARY
 from clepdg.report.section import Section, as_json, render, specs
 from clepdg.report.tables import Footnotes
@@ -38,7 +38,8 @@ def page(
             glossary=GLOSSARY,
             specs=specs(sections),
             config=as_json(config()),
-            style="".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", "more.css")),
+            style=colours()
+            + "".join((folder / name).read_text(encoding="utf-8") for name in ("page.css", "more.css", "print.css")),
             behaviour=(folder / "page.js").read_text(encoding="utf-8"),
             vega=script(),
         )

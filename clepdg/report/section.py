@@ -1,15 +1,53 @@
-"""A section of the report's page: its HTML and its charts."""
+"""A section of the report's page: its HTML, its charts and the look of their keys."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+
+
+SHAPES: Final = {  # filled and hollow
+    "circle": "●○",
+    "square": "■□",
+    "triangle-up": "▲△",
+    "diamond": "◆◇",
+    "cross": "✚✛",
+    "triangle-down": "▼▽",
+}
+FLOOR_SHAPE: Final = "triangle-right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """The look of a method's marks.
+
+    Attributes:
+        colour: as #rrggbb.
+        shape: a name of SHAPES, or FLOOR_SHAPE.
+        line: solid, dashed or dotted.
+        filled: whether the shape is filled.
+    """
+
+    colour: str
+    shape: str
+    line: str
+    filled: bool = True
+
+    @property
+    def glyph(self) -> str:
+        """The shape as a character."""
+        return {**SHAPES, FLOOR_SHAPE: "▶▷"}[self.shape][not self.filled]
+
+    @property
+    def fill(self) -> str:
+        """The colour inside the shape."""
+        return self.colour if self.filled else "transparent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +58,13 @@ class Chart:
         name: lower-case words joined by hyphens, unique on the page; also names its SVG and PNG beside the page.
         label: one sentence that says what it shows.
         spec: a whole Vega-Lite specification, without colours of text, axes and background (the page sets them).
+        keys: name -> look, which the page writes below the chart in place of the legends; files have the legends.
     """
 
     name: str
     label: str
     spec: Mapping[str, Any]
+    keys: Mapping[str, Style] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +116,8 @@ def render(template: str, **values: Any) -> "Markup":
 
 
 def figure(chart: Chart) -> "Markup":
-    """Return the element that the page's script draws a chart into."""
-    from markupsafe import Markup
-
-    return Markup('<figure class="chart" id="chart-{}" role="img" aria-label="{}"></figure>').format(
-        chart.name, chart.label
-    )
+    """Return the element for a chart, and its keys below it."""
+    return render("chart", chart=chart)
 
 
 def specs(sections: Sequence[Section]) -> "Markup":

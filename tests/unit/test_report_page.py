@@ -1,5 +1,6 @@
 """Protects the report's page in a browser: it draws, sorts, filters and prints, at every width, light and dark."""
 
+import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,23 +8,73 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from clepdg.evaluation import cells as evaluate
 from clepdg.report.report import write_report
-from tests.unit.test_report import FACTS, LABELS, ROWS, noisy, predictions  # noqa: F401 (fixtures)
+from clepdg.report.section import Section, templates
+from clepdg.report.sections.calibration import calibration_chart
+from clepdg.report.sections.curves import Course, curve_chart
+from clepdg.report.sections.data import Corpus, data
+from clepdg.report.sections.listen import listen
+from tests.unit import test_listen as spoken
+from tests.unit.test_report import FACTS, LABELS, noisy, predictions  # noqa: F401 (fixtures)
+from tests.unit.test_report import ROWS as SHORT
 
+LONG = "a method whose title is longer than a chart on a telephone is wide, in brackets (transductive)"
+ROWS = {**SHORT, "probe": f"{LONG} ceiling"}
+ADDRESS = f"https://example.org/{'unbroken' * 20}"
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
+OPEN = "document.querySelectorAll('details').forEach((fold) => { fold.open = true; })"
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [pytest.mark.system, pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, noisy: pd.DataFrame) -> str:  # noqa: F811
-    """The page of a report with corruptions, as a file."""
+    """The page of a report with corruptions and long names, as a file."""
     folder = tmp_path_factory.mktemp("page")
     units = {"alpha": "speaker", "beta": "official"}
     cells = evaluate.cells(noisy, LABELS, confidence=0.95, split_units=units)
-    write_report(folder, cells, noisy, FACTS, ROWS)
+    write_report(folder, cells, noisy, FACTS, ROWS, sections=sections())
     return (folder / "report.html").as_uri()
+
+
+def sections() -> list[Section]:
+    """Return sections with audio, a picture, charts of long names, an address and more columns than paper has."""
+    heard = listen(spoken.PREDICTIONS, spoken.NAMES, spoken.ROWS, {"tess": spoken.CARD}, {}, spoken.read)
+    columns = [
+        {"title": "method", "sub": ""},
+        *({"title": f"from alpha to beta-{number}", "sub": "UAR"} for number in range(40)),
+    ]
+    cell = {"text": ".500", "sub": "[.400, .600]", "value": "0.5"}
+    line = {"title": LONG, "kind": "main", "more": False, "cells": [cell] * 40}
+    many = templates().from_string(
+        '{% import "macros.html.j2" as page %}{{ page.table("many", columns, [line], [("", 1), ("pairs", 40)]) }}'
+    )
+    card = {"title": "T", "licence": ADDRESS, "language": "en", "citation": "C", "homepage": ADDRESS, "faults": ()}
+    utterances = pd.DataFrame(
+        {"emotion": ["angry"], "split": ["test"], "speaker": ["a"], "num_samples": [16000], "sample_rate": [16000]}
+    )
+    courses = [Course(fold=f"leave-out-{LONG}-{n}", seed="c0", metrics={"loss": [(0.5, 1), (2, n)]}) for n in (1, 2)]
+    points = [
+        {"row": row, "method": title, "sure": 0.5, "right": 0.5, "predictions": 8}
+        for row, title in {"clep-probe": LONG, "log-mel": f"{LONG} floor"}.items()
+    ]
+    charts = [
+        curve_chart(courses, "loss", "loss", "loss", "loss"),
+        calibration_chart(points, dict.fromkeys(("clep-probe", "log-mel"), "")),
+    ]
+    charts = [chart for chart in charts if chart]
+    drawn = templates().from_string("{% for each in charts %}{{ chart(each) }}{% endfor %}").render(charts=charts)
+    wide = Markup(many.render(columns=columns, line=line))
+    assert heard is not None
+    return [
+        heard,
+        data({"alpha": Corpus(card=card, utterances=utterances, picture=PIXEL)}),
+        Section(id="long", title="Long names", html=Markup(drawn), charts=charts),
+        Section(id="wide", title="Many columns", html=wide),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +93,8 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
     said: list[str] = []
     contexts = []
 
-    def open_page(width: int = 1280, scheme: str = "light") -> Any:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme))
+    def open_page(width: int = 1280, scheme: str = "light", **options: Any) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **options))
         page = contexts[-1].new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
@@ -65,7 +116,8 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
 @pytest.mark.parametrize("width", [360, 1280, 1920])
 def test_nothing_is_wider_than_the_window_and_every_chart_is_drawn_within_it(opened: Any, width: int) -> None:
     page = opened(width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(OPEN)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
     for box in page.evaluate("[...document.querySelectorAll('.chart svg')].map((svg) => svg.getBoundingClientRect())"):
         assert box["width"] > 200 and box["left"] >= 0 and box["right"] <= width
     assert page.locator(".chart svg").count() == page.locator(".chart").count() > 1
@@ -102,13 +154,13 @@ def test_a_heading_sorts_by_mouse_and_keyboard_and_says_so(opened: Any) -> None:
     heading.locator("button").press("Enter")
     assert heading.get_attribute("aria-sort") == "ascending" and values(page, 1) == [*sorted(filter(None, before)), ""]
     heading.locator("button").press("Enter")
-    assert heading.get_attribute("aria-sort") is None and values(page, 1) == before
+    assert heading.get_attribute("aria-sort") == "none" and values(page, 1) == before
 
 
 def test_few_methods_are_shown_first_all_on_request_and_a_filter_looks_through_all(opened: Any) -> None:
     page = opened()
     count = page.locator(".count")
-    assert count.inner_text() == "1 of 3 shown" and len(values(page, 1)) == 1
+    assert count.inner_text() == "2 of 3 shown" and len(values(page, 1)) == 2
     page.locator(".every").check()
     assert count.inner_text() == "3 of 3 shown"
     page.locator(".every").uncheck()
@@ -166,6 +218,90 @@ def test_every_link_inside_leads_somewhere_and_headings_do_not_skip(opened: Any)
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(below - above <= 1 for above, below in zip(levels, levels[1:], strict=False))
     assert page.evaluate("document.documentElement.lang") == "en" and "ravdess" in page.title()
+
+
+def test_a_table_wider_than_its_box_says_so_keeps_its_methods_in_sight_and_takes_the_keyboard(opened: Any) -> None:
+    for width in (360, 1280, 1920):
+        page = opened(width)
+        box, hint = page.locator("#wide .wide"), page.locator("#wide .sideways")
+        page.wait_for_selector("#wide .wide.more")
+        assert "scroll" in hint.inner_text() and box.get_attribute("tabindex") == "0"
+        box.evaluate("(box) => { box.scrollLeft = box.scrollWidth; }")
+        page.wait_for_selector("#wide .wide.moved:not(.more)")
+        name = box.locator("tbody th").bounding_box()
+        assert name["x"] == pytest.approx(box.bounding_box()["x"], abs=1)
+        assert name["width"] < 0.6 * width
+    assert page.locator("#data .wide").first.get_attribute("tabindex") is None  # fits: no stop for the keyboard
+    assert page.locator("#data .sideways").first.is_hidden()
+
+
+def test_no_text_of_a_chart_is_cut_on_a_telephone(opened: Any) -> None:
+    page = opened(360)
+    assert "…" not in page.evaluate("[...document.querySelectorAll('.chart')].map((chart) => chart.textContent).join()")
+    keys = page.locator(".key-list li")
+    assert {text.partition("\n")[2] for text in keys.all_inner_texts()} >= {
+        LONG,
+        f"{LONG} floor",
+        f"leave-out-{LONG}-2",
+    }
+    assert (
+        page.evaluate("Math.max(...[...document.querySelectorAll('.key-list li')].map((key) => key.clientWidth))")
+        <= 320
+    )
+
+
+def test_a_filter_without_a_match_says_so_and_is_cleared(opened: Any) -> None:
+    page = opened()
+    page.locator(".filter").fill("nonesuch")
+    said = page.locator(".nothing")
+    assert said.get_attribute("role") == "status" and "No method matches “nonesuch”" in said.inner_text()
+    assert page.locator("#overview").is_hidden()
+    said.locator("button").click()
+    assert page.locator("#overview").is_visible() and said.inner_text() == "" and len(values(page, 1)) == 2
+
+
+def test_a_player_says_what_stands_beside_it(opened: Any) -> None:
+    page = opened()
+    assert page.locator("audio").first.get_attribute("aria-label") == (
+        "tess/3, speaker a, true angry, predicted sad; angry .010, sad .990"
+    )
+
+
+def test_the_keyboard_reaches_the_results_first_and_sees_where_it_is(opened: Any) -> None:
+    page = opened(reduced_motion="reduce")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".skip").bounding_box()["y"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+    page.locator(".filter").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+    assert page.locator("link[rel=icon]").get_attribute("href").startswith("data:")
+
+
+def test_paper_is_light_has_room_for_every_table_and_its_folds_are_open(opened: Any) -> None:
+    colours = """['.warnings', 'tr.main th', 'tr.main td', '.verdict', '#data img', '.key']
+        .map((name) => document.querySelector(name)).filter(Boolean).map((each) => getComputedStyle(each))
+        .map((style) => [style.color, style.backgroundColor, style.filter])"""
+    found = []
+    for scheme in ("light", "dark"):
+        page = opened(718, scheme)
+        page.emulate_media(media="print", color_scheme=scheme)
+        page.wait_for_function("[...document.querySelectorAll('[data-print]')].every((fold) => fold.open)")
+        found.append(page.evaluate(colours))
+        edges = page.evaluate(
+            "[...document.querySelectorAll('table')].map((each) => each.getBoundingClientRect().right)"
+        )
+        assert max(edges) <= 718 and page.evaluate("document.scrollingElement.scrollWidth") <= 718
+        assert page.locator("#wide table:visible").count() == 4  # 40 columns
+        heights = page.evaluate("[...document.querySelectorAll('.chart svg')].map((svg) => svg.clientHeight)")
+        assert max(heights) < 1017  # A4 without margins, px
+        assert page.locator("tr[data-more]:visible").count() > 0
+    assert found[0] == found[1] and len(found[0]) > 4
+    page.emulate_media(media="screen")
+    page.wait_for_function("![...document.querySelectorAll('[data-print]')].some((fold) => fold.open)")
 
 
 def test_it_prints(opened: Any) -> None:

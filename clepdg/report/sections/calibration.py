@@ -8,7 +8,7 @@ import numpy as np
 from clepdg.audio.corruptions import CLEAN
 from clepdg.evaluation.predictions import probability_columns
 from clepdg.report.charts import DASHES, styles
-from clepdg.report.section import Chart
+from clepdg.report.section import Chart, Style
 from clepdg.report.sections.curves import nominal
 from clepdg.report.sections.listen import shown_folds
 from clepdg.report.sections.robustness import FIRST
@@ -54,10 +54,11 @@ def calibration_chart(points: list[dict[str, Any]], rows: Mapping[str, str]) -> 
     if not points:
         return None
     found = {point["row"]: point["method"] for point in points}
-    own, titles = [styles(rows, FIRST)[row] for row in found], list(found.values())
-    colour = nominal("method", titles, [style.colour for style in own], columns=1, labelLimit=300)
-    shape = nominal("method", titles, [style.shape for style in own], columns=1, labelLimit=300)
-    dash = nominal("method", titles, [DASHES[style.line] for style in own], columns=1, labelLimit=300)
+    looks: dict[str, Style] = {title: styles(rows, FIRST)[row] for row, title in found.items()}
+    own, titles = list(looks.values()), list(looks)
+    colour = nominal("method", titles, [style.colour for style in own], columns=1)
+    shape = nominal("method", titles, [style.shape for style in own], columns=1)
+    dash = nominal("method", titles, [DASHES[style.line] for style in own], columns=1)
     x: dict[str, Any] = {"field": "sure", "type": "quantitative", "title": "probability of the predicted label"}
     y: dict[str, Any] = {"field": "right", "type": "quantitative", "title": "share that is right"}
     for each in (x, y):
@@ -80,4 +81,4 @@ def calibration_chart(points: list[dict[str, Any]], rows: Mapping[str, str]) -> 
     ]
     label = "Share of right predictions against the probability of the predicted label, a line a method"
     spec = {"width": "container", "height": 320, "data": {"values": points}, "layer": layers}
-    return Chart(name="calibration", label=label, spec=spec)
+    return Chart(name="calibration", label=label, spec=spec, keys=looks)

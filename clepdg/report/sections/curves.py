@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from clepdg.report.charts import NEUTRAL, PALETTE, SHAPES
-from clepdg.report.section import Chart
+from clepdg.report.charts import DARK, DASHES, columns
+from clepdg.report.section import SHAPES, Chart, Style
 
-COLOURS: Final = (*PALETTE, NEUTRAL, "#b39b00")
+COLOURS: Final = tuple(DARK)
 MOST_FOLDS: Final = 8
 Points = Sequence[tuple[float, float]]
 
@@ -33,7 +33,7 @@ def nominal(name: str, values: Sequence[str], channel: Sequence[Any], **legend: 
     In a fixed order; values beyond them begin again.
     """
     found = [channel[number % len(channel)] for number in range(len(values))]
-    shown = {"title": None, "orient": "bottom", "columns": 2, "labelLimit": 260, **legend}
+    shown = {"title": None, "orient": "bottom", "columns": columns(2), **legend}
     return {"field": name, "type": "nominal", "scale": {"domain": [*values], "range": found}, "legend": shown}
 
 
@@ -54,16 +54,26 @@ def curve_chart(courses: Sequence[Course], metric: str, name: str, title: str, u
         for each in drawn
         for epoch, value in each.metrics.get(metric, ())
     ]
-    x: dict[str, Any] = {"field": "epoch", "type": "quantitative", "title": "epoch"}
+    x: dict[str, Any] = {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickCount": 6}}
     if whole:
         last = int(max(epoch for each in drawn for epoch, _ in each.metrics.get(metric, ())))
         x["axis"] = {"values": [*range(1, last + 1, 1 + last // 12)], "format": "d"}
     y = {"field": "value", "type": "quantitative", "title": unit, "scale": {"zero": False}}
-    colour, shape = nominal("fold", folds, COLOURS), nominal("fold", folds, [*SHAPES])
+    looks = {
+        fold: Style(
+            colour=COLOURS[number],
+            shape=[*SHAPES][number % len(SHAPES)],
+            line=[*DASHES][number // len(SHAPES)],
+        )
+        for number, fold in enumerate(folds)
+    }
+    colour = nominal("fold", folds, [look.colour for look in looks.values()])
+    shape = nominal("fold", folds, [look.shape for look in looks.values()])
+    dash = {**nominal("fold", folds, [DASHES[look.line] for look in looks.values()]), "legend": None}
     tooltip = [{"field": each, "type": "nominal"} for each in ("fold", "seed", "epoch", "value")]
     line = {
-        "mark": {"type": "line", "strokeWidth": 1.5, "opacity": 0.8},
-        "encoding": {"x": x, "y": y, "color": colour, "detail": {"field": "seed"}},
+        "mark": {"type": "line", "strokeWidth": 1.5},
+        "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash, "detail": {"field": "seed"}},
     }
     marks: dict[str, Any] = {
         "mark": {"type": "point", "size": 45 if whole else 18},
@@ -75,4 +85,4 @@ def curve_chart(courses: Sequence[Course], metric: str, name: str, title: str, u
         kept = {"x": x, "y": y, "color": colour}
         layers.append({"transform": [{"filter": "datum.best"}], "mark": ring, "encoding": kept})
     spec = {"width": "container", "height": 220, "title": title, "data": {"values": values}, "layer": layers}
-    return Chart(name=name, label=f"{title} by epoch, a line for each fold and seed", spec=spec)
+    return Chart(name=name, label=f"{title} by epoch, a line for each fold and seed", spec=spec, keys=looks)

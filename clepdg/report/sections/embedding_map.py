@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.report.charts import NEUTRAL, SHAPES
-from clepdg.report.section import Chart
+from clepdg.report.charts import NEUTRAL, columns
+from clepdg.report.section import SHAPES, Chart
 from clepdg.report.sections.curves import COLOURS, nominal
 
 Floats = NDArray[np.floating[Any]]
@@ -129,7 +129,7 @@ def map_chart(found: Map) -> Chart:
             "mark": {"type": "point", "opacity": 0.7, "size": 42},
             "encoding": {
                 **{"x": x, "y": y, "tooltip": tooltip},
-                "color": nominal("label", found.labels, COLOURS, columns=4),
+                "color": nominal("label", found.labels, COLOURS, columns=columns(4)),
                 "shape": nominal("kind", kinds, [*SHAPES], orient="top", symbolFillColor=NEUTRAL, symbolStrokeWidth=0),
             },
         },
@@ -143,7 +143,24 @@ def map_chart(found: Map) -> Chart:
             "mark": {"type": "text", "align": "left", "baseline": "middle", "fontWeight": 600},
             "encoding": {"x": x, "y": y, "text": {"field": "title"}},
         },
+        {
+            "data": {"values": _middles(found)},
+            "mark": {"type": "text", "fontWeight": 600},
+            "encoding": {"x": x, "y": y, "text": {"field": "label"}},
+        },
     ]
     label = f"Embeddings of {found.fold} in two dimensions, before and after centring, by label and kind"
     spec = {"width": "container", "height": 340, "data": {"values": [*found.points]}, "layer": layers}
     return Chart(name=f"embeddings-{found.fold}", label=label, spec=spec)
+
+
+def _middles(found: Map) -> list[dict[str, Any]]:
+    """Return the middle of each label's source audio in each panel."""
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for point in found.points:
+        if point["kind"] == SOURCE:
+            groups.setdefault((int(point["x"] > (1 + APART) / 2), point["label"]), []).append(point)
+    return [
+        {"label": label, **{axis: round(float(np.median([each[axis] for each in own])), 3) for axis in "xy"}}
+        for (_, label), own in groups.items()
+    ]

@@ -12,6 +12,7 @@ from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.config.rows import MAIN_ROW
 from clepdg.evaluation.predictions import probability_columns
 from clepdg.report.section import Section, render
+from clepdg.report.tables import figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,13 @@ class Example:
     def right(self) -> bool:
         """Return whether the prediction is the truth."""
         return self.true == self.predicted
+
+    @property
+    def in_words(self) -> str:
+        """Return what the page shows beside its player."""
+        said = f"“{self.text}”" if self.text else self.utterance_id
+        shares = ", ".join(f"{label} {figure(share)}" for label, share in self.probabilities.items())
+        return f"{said}, speaker {self.speaker}, true {self.true}, predicted {self.predicted}; {shares}"
 
 
 def listen(

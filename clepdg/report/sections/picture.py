@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Final
 
 from clepdg.config.rows import MAIN_ROW
-from clepdg.report.charts import PALETTE
+from clepdg.report.charts import PALETTE, columns
 from clepdg.report.grid import Bounds, Column
 from clepdg.report.headline import FLOOR
 from clepdg.report.section import Chart
 from clepdg.report.tables import figure
 
-HEIGHT: Final = 44  # of a method's name and its marks below it
+HEIGHT: Final = 38  # of a method's name and its marks below it
+LINE: Final = 52  # characters of a name where the chart is narrow
 NAME: Final = "name"  # the place of a method's name, above its marks
 UAR: Final = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": {"tickCount": 5, "format": ".1f"}}
 
@@ -36,14 +38,14 @@ def picture(grid: Sequence[Column], rows: Mapping[str, str]) -> Chart | None:
         for row in order
         if row in column.values and not math.isnan(column.values[row].uar[0])
     ]
-    names = [{"row": row, "method": rows[row], "where": NAME} for row in order]
+    names = [{"row": row, "method": rows[row], "lines": wrap(rows[row], LINE), "where": NAME} for row in order]
     where = list(shown)
     offset = {"field": "where", "type": "nominal", "scale": {"domain": [NAME, *where], "paddingOuter": 0.2}}
     place = {
         "y": {"field": "row", "type": "nominal", "sort": order, "axis": None, "scale": {"paddingInner": 0.12}},
         "yOffset": offset,
     }
-    legend = {"title": None, "orient": "top", "labelLimit": 300, "symbolOpacity": 1, "offset": 22}
+    legend = {"title": None, "orient": "top", "columns": columns(2), "symbolOpacity": 1, "offset": 22}
     look = {
         "color": {"scale": {"domain": where, "range": list(PALETTE[:2])}},
         "shape": {"scale": {"domain": where, "range": ["circle", "diamond"]}},
@@ -51,15 +53,16 @@ def picture(grid: Sequence[Column], rows: Mapping[str, str]) -> Chart | None:
     encoding = {name: {"field": "where", "type": "nominal", "legend": legend, **own} for name, own in look.items()}
     x = {**UAR, "title": "mean UAR" if lead.targets > 1 else "UAR"}
     tooltip = [{"field": name, "type": "nominal"} for name in ("method", "where", "UAR and interval")]
+    narrow = "width < 420 ? datum.lines : datum.method"
     bold = {"expr": f"datum.row === '{MAIN_ROW}' ? 600 : 400"}
     layer = [
         *_lines(lead, x),
         {
-            "mark": {"type": "rule", "strokeWidth": 2.5, "opacity": 0.5, "clip": True},
+            "mark": {"type": "rule", "strokeWidth": 2, "clip": True},
             "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, **place, "color": encoding["color"]},
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 75, "opacity": 1},
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
             "encoding": {"x": {"field": "UAR", **x}, **place, **encoding, "tooltip": tooltip},
         },
         {
@@ -68,10 +71,11 @@ def picture(grid: Sequence[Column], rows: Mapping[str, str]) -> Chart | None:
                 "type": "text",
                 "align": "left",
                 "baseline": "middle",
-                "limit": {"expr": "width"},
+                "lineHeight": 12,
+                "fontSize": {"expr": "width < 420 ? 11 : 12"},
                 "fontWeight": bold,
             },
-            "encoding": {"x": {"value": 0}, **place, "text": {"field": "method"}},
+            "encoding": {"x": {"value": 0}, **place, "text": {"value": {"expr": narrow}}},
         },
     ]
     label = f"UAR of {len(order)} methods with intervals, {' and '.join(where)}; chance and the floor are lines."

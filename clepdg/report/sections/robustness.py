@@ -8,9 +8,10 @@ from clepdg.audio.corruptions import CLEAN
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report import conditions
-from clepdg.report.charts import Style, scales, styles
+from clepdg.report.charts import scales, styles
 from clepdg.report.headline import FLOOR, RANDOM
-from clepdg.report.section import Chart, Section, render
+from clepdg.report.section import Chart, Section, Style, render
+from clepdg.report.sections.losses import loss_table, losses, sentences
 from clepdg.report.tables import figure
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def robustness(cells: "pd.DataFrame", rows: Mapping[str, str]) -> Section | None
     first = [row for row in titles if row in FIRST] or list(titles)
     points, targets = _points(found, titles)
     charts = _charts(points, targets, titles, look, first)
+    lost = losses(found, titles)
     return Section(
         id="robustness",
         title="Robustness",
@@ -57,6 +59,8 @@ def robustness(cells: "pd.DataFrame", rows: Mapping[str, str]) -> Section | None
             keys=[(row, title, look[row], row in first) for row, title in titles.items()],
             targets=targets,
             charts=charts,
+            sentences=list(sentences(lost, titles)) if lost else [],
+            losses=(lost.where, *loss_table(lost, titles)) if lost else None,
             tables=[
                 (title, *_table(header, lines, rows[MAIN_ROW] if MAIN_ROW in rows else ""))
                 for title, header, lines in conditions.table(cells, rows)
@@ -141,11 +145,11 @@ def _charts(
         y: dict[str, Any] = {"field": "UAR", **UAR}
         lines = {
             "mark": {"type": "line"},
-            "encoding": {"x": x, "y": y, **_without(encoding, "shape"), "detail": {"field": "row"}},
+            "encoding": {"x": x, "y": y, **_only(encoding, "color", "strokeDash"), "detail": {"field": "row"}},
         }
         marks = {
-            "mark": {"type": "point", "opacity": 1},
-            "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "tooltip": tooltip},
+            "mark": {"type": "point", "opacity": 1, "filled": False},
+            "encoding": {"x": x, "y": y, **_only(encoding, "color", "shape", "fill"), "tooltip": tooltip},
         }
         spec = {**base, "title": curve, "height": 220, "data": {"values": own}, "layer": [chance, lines, marks]}
         charts.append(Chart(name=f"snr-{curve}", label=f"UAR against SNR in {curve}, a line a method", spec=spec))
@@ -162,8 +166,11 @@ def _charts(
         x = {"field": "UAR", **UAR}
         offset = {"field": "row", "type": "nominal", "scale": {"domain": list(rows), "paddingOuter": 3}}
         marks = {
-            "mark": {"type": "point", "size": 80, "opacity": 1},
-            "encoding": {"x": x, "y": y, **_without(encoding, "strokeDash"), "yOffset": offset, "tooltip": tooltip},
+            "mark": {"type": "point", "size": 80, "opacity": 1, "filled": False},
+            "encoding": {
+                **{"x": x, "y": y, "yOffset": offset, "tooltip": tooltip},
+                **_only(encoding, "color", "shape", "fill"),
+            },
         }
         at = {"mark": chance["mark"], "encoding": {"x": {"field": "chance", "aggregate": "min", **UAR}}}
         title = "other conditions" if curves else "clean and corrupted"
@@ -172,8 +179,8 @@ def _charts(
     return charts
 
 
-def _without(encoding: Mapping[str, Any], channel: str) -> dict[str, Any]:
-    return {name: value for name, value in encoding.items() if name != channel}
+def _only(encoding: Mapping[str, Any], *channels: str) -> dict[str, Any]:
+    return {name: encoding[name] for name in channels}
 
 
 def _table(

@@ -11,7 +11,7 @@ async function draw(figure) {
   const spec = structuredClone(specs[figure.id.slice(6)]);
   if (!spec || !figure.clientWidth) return;
   figure.dataset.width = figure.clientWidth;
-  const found = await vegaEmbed(figure, keyed(figure) ? withoutLegends(spec) : spec, { mode: "vega-lite", config: look, renderer: "svg", actions: false });
+  const found = await vegaEmbed(figure, keyed(figure) || figure.nextElementSibling?.matches(".key-list") ? withoutLegends(spec) : spec, { mode: "vega-lite", config: look, renderer: "svg", actions: false });
   views[figure.id.slice(6)] = found.view;
   figure.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
 }
@@ -41,9 +41,9 @@ document.addEventListener("drawn", (event) => choose(event.target));
 for (const table of all("table.sortable")) {
   const headings = all("thead tr:last-child th", table), body = table.tBodies[0], original = [...body.rows];
   headings.forEach((heading, column) => heading.querySelector(".sort").addEventListener("click", () => {
-    const before = heading.getAttribute("aria-sort"), first = column ? "descending" : "ascending";
+    const before = heading.ariaSort === "none" ? null : heading.ariaSort, first = column ? "descending" : "ascending";
     const next = !before ? first : before === first ? (column ? "ascending" : "descending") : null;
-    headings.forEach((each) => each.removeAttribute("aria-sort"));
+    headings.forEach((each) => each.setAttribute("aria-sort", "none"));
     if (next) heading.setAttribute("aria-sort", next);
     const sign = next === "descending" ? -1 : 1;
     const value = (row) => column ? row.cells[column].dataset.value : row.cells[0].textContent;
@@ -60,11 +60,18 @@ for (const table of all("table.sortable")) {
 for (const controls of all(".controls[data-for]")) {
   const table = document.getElementById(controls.dataset.for), rows = all("tbody tr", table);
   const filter = controls.querySelector(".filter"), every = controls.querySelector(".every"), count = controls.querySelector(".count");
+  const nothing = controls.closest("section").querySelector(".nothing"), clear = document.createElement("button");
+  clear.type = "button";
+  clear.textContent = "Clear the filter";
+  clear.addEventListener("click", () => { filter.value = ""; update(); filter.focus(); });
   const update = () => {
     const words = filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     table.classList.toggle("all", words.length > 0 || !every || every.checked);
     rows.forEach((row) => row.classList.toggle("unmatched", !words.every((word) => row.cells[0].textContent.toLowerCase().includes(word))));
-    count.textContent = `${rows.filter((row) => getComputedStyle(row).display !== "none").length} of ${rows.length} shown`;
+    const shown = rows.filter((row) => getComputedStyle(row).display !== "none").length;
+    count.textContent = `${shown} of ${rows.length} shown`;
+    table.closest(".wide").hidden = !shown;
+    nothing.replaceChildren(...(shown ? [] : [`No method matches “${filter.value.trim()}”.`, clear]));
   };
   filter.addEventListener("input", update);
   every?.addEventListener("change", update);
@@ -103,6 +110,26 @@ if (matrix) {
   fold.addEventListener("change", update);
   update();
 }
+
+// Tables wider than their box say so, fade at the edge, and take the keyboard.
+const boxes = all(".wide").map((box) => { const hint = document.createElement("p"); hint.className = "sideways"; hint.textContent = "more columns: scroll →"; hint.hidden = true; box.before(hint); return [box, hint]; });
+const edges = ([box, hint]) => {
+  const room = box.scrollWidth - box.clientWidth, scrolls = room > 1;
+  hint.hidden = !scrolls;
+  box.classList.toggle("more", room - box.scrollLeft > 1);
+  box.classList.toggle("moved", box.scrollLeft > 1);
+  scrolls ? box.tabIndex = 0 : box.removeAttribute("tabindex");
+};
+const sized = new ResizeObserver((entries) => entries.forEach(({ target }) => edges(boxes.find(([box]) => box === target || box === target.parentElement))));
+for (const each of boxes) { sized.observe(each[0]); all("table", each[0]).forEach((table) => sized.observe(table)); each[0].addEventListener("scroll", () => edges(each), { passive: true }); }
+
+// On paper, the folds that results need are open.
+const unfolded = [];
+const unfold = () => all("details[data-print]:not([open])").forEach((fold) => { fold.open = true; unfolded.push(fold); });
+const fold = () => unfolded.splice(0).forEach((each) => { each.open = false; });
+addEventListener("beforeprint", unfold);
+addEventListener("afterprint", fold);
+matchMedia("print").addEventListener("change", (event) => event.matches ? unfold() : fold());
 
 // Notes in words, beside the letter, on hover and on focus; Escape hides them.
 const tip = document.getElementById("tip");
