@@ -1,6 +1,7 @@
 """Protects the house's rules: imports go one way, starting is cheap, and the stage names agree."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_importing_the_flow_loads_nothing_heavy():
     code = f"import sys, clepdg_flows.clep_dg; print(sorted({HEAVY!r} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_status_of_the_demo_loads_no_numpy(tmp_path):
+    code = "import sys; from clepdg_flows.cli.main import main; main(['status', '--preset', 'demo']); "
+    code += "print('numpy' in sys.modules)"
+    environment = {**os.environ, "CLEPDG_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.splitlines()[-1:] == ["False"], done.stderr
 
 
 def test_stage_names_are_the_same_everywhere():
