@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.errors import ClepError, ConfigError
+from clepdg.errors import ClepError, ConfigError, counted
 from clepdg.hashing import digest
 from clepdg_tasks.host.settings import PREFECT_YAML, PROJECT
 
@@ -144,7 +144,8 @@ def deploy(client: "httpx.Client", entries: list[Entry], *, force: bool = False)
     flow = _sent(client, "POST", "/flows/", {"name": NAME})["id"]
     written = [line for entry in entries if (line := _deploy_one(client, flow, entry, force))]
     same = len(entries) - len(written)
-    return [*written, *([f"{same} deployments are as prefect.yaml says"] if same else [])]
+    unchanged = f"{counted(same, 'deployment')} {'is' if same == 1 else 'are'} as prefect.yaml says"
+    return [*written, *([unchanged] if same else [])]
 
 
 def _deploy_one(client: "httpx.Client", flow: str, entry: Entry, force: bool) -> str | None:
