@@ -8,6 +8,7 @@ from clepdg.config.rows import CLEP_VARIANTS, ENCODER, Row
 from clepdg.config.schema import MICRO, MICRO_CONTEXT, Config
 from clepdg.corpora.cards import load_card
 from clepdg.emotions import labels
+from clepdg.errors import counted
 from clepdg_flows.graph.models import BACKBONES, backbone_by_fold, is_dual
 
 PRETRAINING = {MICRO: " (no pretraining)", MICRO_CONTEXT: " (pretrained on environments alone)"}
@@ -86,7 +87,7 @@ def facts(config: Config) -> dict[str, Any]:
             " one over different tasks."
         )
     encoder, at = config.encoder, f" at {config.backbone.revision}"
-    seeds = f"CLEP {len(config.clep_seeds)}, later stages {len(config.later_seeds)}"
+    seeds = f"{counted(len(config.clep_seeds), 'seed')} of CLEP, {len(config.later_seeds)} of later stages"
     return {
         "caption": caption,
         "preset": config.preset,
