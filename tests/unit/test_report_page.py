@@ -16,7 +16,7 @@ from clepdg.report.section import Section, templates
 from clepdg.report.sections.calibration import calibration_chart
 from clepdg.report.sections.curves import Course, curve_chart
 from clepdg.report.sections.data import Corpus, data
-from clepdg.report.sections.listen import listen
+from clepdg.report.sections.listen import AUDIO_BYTES, listen
 from tests.unit import test_listen as spoken
 from tests.unit.test_report import FACTS, LABELS, noisy, predictions  # noqa: F401 (fixtures)
 from tests.unit.test_report import ROWS as SHORT
@@ -299,9 +299,16 @@ def test_paper_is_light_has_room_for_every_table_and_its_folds_are_open(opened: 
         heights = page.evaluate("[...document.querySelectorAll('.chart svg')].map((svg) => svg.clientHeight)")
         assert max(heights) < 1017  # A4 without margins, px
         assert page.locator("tr[data-more]:visible").count() > 0
+        assert (
+            page.evaluate("getComputedStyle(document.querySelector('.sort')).display") == "contents"
+        )  # else no heading repeats
     assert found[0] == found[1] and len(found[0]) > 4
     page.emulate_media(media="screen")
     page.wait_for_function("![...document.querySelectorAll('[data-print]')].some((fold) => fold.open)")
+
+
+def test_the_page_is_light_to_send(address: str) -> None:
+    assert Path(address.removeprefix("file://")).stat().st_size + AUDIO_BYTES < 8_000_000
 
 
 def test_it_prints(opened: Any) -> None:
