@@ -38,7 +38,7 @@ def fold_nodes(config: Config, fold: Fold, wanted: Mapping[str, Row]) -> Iterato
             heard = standardised(model) if row.target_standardised else model
             models[heard.name] = heard
             heads.append(Head(name, _seed_name(seed if of_clep else None, later), heard.name))
-            made = [*clep(config, fold, row.variant, seed)] if of_clep and model.ref.id not in nodes else []
+            made = [*clep(config, fold, row.variant, seed)] if of_clep and f"{CLEP}/{model.name}" not in nodes else []
             if model.fold:
                 made += _embedding_nodes(config, fold, row, model, later)
             if row.target_standardised:
