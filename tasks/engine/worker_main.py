@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +34,7 @@ def serve(jobs: Connection, messages: Connection, output: Connection, parent: in
         output: takes the place of stdout and stderr.
         parent: pid of the parent.
     """
-    exit_with_parent(parent)
+    threading.Thread(target=exit_after_parent, args=(parent,), daemon=True).start()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several workers on one CPU: spinning threads take it away
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     for stream in (1, 2):
@@ -89,6 +90,16 @@ class MessageSender:
     def put_nowait(self, record: logging.LogRecord) -> None:
         """Send a log record; QueueHandler calls this as the method of a queue."""
         self.send("log", record)
+
+
+def exit_after_parent(parent: int) -> None:
+    """Wait until the parent process is gone, then kill this one.
+
+    The kernel's signal would come as soon as the parent's thread ends that started this process, in the midst of a run.
+    """
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def exit_with_parent(parent: int) -> None:

@@ -97,6 +97,21 @@ def test_one_process_computes_stage_after_stage(worker, make):
     assert gone(pids.pop())
 
 
+def test_a_worker_outlives_the_thread_that_started_it(worker, make):
+    """Folds of a run are computed by threads that end before the next stages begin."""
+    pids = []
+
+    def compute():
+        pids.append(worker.compute(stage_functions.talk, make(str(len(pids)))).figures["pid"])
+
+    for _ in range(2):
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join(120)
+        time.sleep(0.2)
+    assert len(pids) == 2 and pids[0] == pids[1]
+
+
 def test_errors_come_back_as_they_were_raised(worker, make):
     with pytest.raises(ConfigError) as refused:
         worker.compute(stage_functions.refuse, make())
