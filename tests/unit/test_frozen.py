@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from clepdg.audio import corruptions, noise, rooms
+from clepdg.config import conditions
 from clepdg.config.presets import MADE, build
 from clepdg.config.rows import ACPT_VARIANTS, CLEP_VARIANTS, CONTEXTS, CORE_ROWS, ROWS
 from clepdg.config.schema import ClepConfig
@@ -17,7 +18,7 @@ from clepdg.dataset import shards
 from clepdg.evaluation import cells, credit, intervals, marks, predictions
 from clepdg.hashing import plain
 
-MODULES = (corruptions, credit, cells, intervals, marks, predictions, noise, rooms, shards)
+MODULES = (conditions, corruptions, credit, cells, intervals, marks, predictions, noise, rooms, shards)
 FILE = Path(__file__).with_name("frozen_defaults.json")
 
 
