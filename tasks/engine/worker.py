@@ -107,7 +107,7 @@ class WorkerProcess:
         self._messages, messages = SPAWN.Pipe(duplex=False)
         self._output, output = SPAWN.Pipe(duplex=False)
         self._tail, self._unfinished = deque[str](maxlen=8), b""
-        process = SPAWN.Process(target=serve, args=(jobs, messages, output, os.getpid()), name="clep-dg-worker")
+        process = SPAWN.Process(target=serve, args=(jobs, messages, output), name="clep-dg-worker")
         process.start()
         self._process = process
         for theirs in (jobs, messages, output):

@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,16 +25,15 @@ if TYPE_CHECKING:
     from clepdg_tasks.engine.node import Computed
 
 
-def serve(jobs: Connection, messages: Connection, output: Connection, parent: int) -> None:
+def serve(jobs: Connection, messages: Connection, output: Connection) -> None:
     """Compute one stage after another until the parent closes `jobs`.
 
     Args:
         jobs: receives pairs of a stage's function and its Work.
         messages: sends "started", metrics, progress and log records, and last the outcome of each stage.
         output: takes the place of stdout and stderr.
-        parent: pid of the parent.
     """
-    threading.Thread(target=exit_after_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=exit_after_parent, daemon=True).start()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several workers on one CPU: spinning threads take it away
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     for stream in (1, 2):
@@ -92,14 +91,14 @@ class MessageSender:
         self.send("log", record)
 
 
-def exit_after_parent(parent: int) -> None:
+def exit_after_parent() -> None:
     """Wait until the parent process is gone, then kill this one.
 
     The kernel's signal would come as soon as the parent's thread ends that started this process, in the midst of a run.
     """
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def exit_with_parent(parent: int) -> None:
