@@ -57,7 +57,7 @@ def execute(run: Run, nodes: list[Node], devices: Callable[[], list[str]]) -> No
 
 
 def open_workers(devices: list[str], ends: ExitStack) -> list[Worker]:
-    """Return each device with a worker process, which starts with its first stage."""
+    """Return devices with a worker process each, started by its first stage."""
     workers = [(device, WorkerProcess()) for device in devices]
     for _, worker in workers:
         ends.callback(worker.end)

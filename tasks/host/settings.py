@@ -199,9 +199,12 @@ def _number(name: str, value: Any, path: Path, default: Any = None) -> Any:
 
 
 def cpu_lanes(threads: int) -> int:
-    """Return how many trainings of some threads each this machine runs at once.
+    """Return how many trainings this machine runs at once.
 
     Limits of a container count.
+
+    Args:
+        threads: of each training.
     """
     import psutil
     from joblib import cpu_count
