@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NOT_FINITE: Final = "clep-dg verify finds damaged outputs; a training that diverged needs a lower learning rate"
 JSON_BYTES: Final = 1 << 27  # the largest JSON file that is read; the checksums of 200,000 files take a fifth of it
 JSON_DEPTH: Final = 100  # the deepest JSON that is read
+IF_SET: Final = "keyed if set"  # metadata of dataclasses' fields that JSON, and so keys, lack where they are None
 
 
 def canonical(value: Any) -> str:
@@ -53,7 +54,8 @@ def plain(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        every = ((one, getattr(value, one.name)) for one in fields(value))
+        return {one.name: own for one, own in every if own is not None or IF_SET not in one.metadata}
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -41,6 +41,14 @@ class Pieces:
     lengths: tuple[int, ...]
     rates: tuple[int, ...]
 
+    def __len__(self) -> int:
+        """Return the number of pieces."""
+        return len(self.lengths)
+
+    def __getitem__(self, rows: slice) -> "Pieces":
+        """Return some of the pieces."""
+        return Pieces(samples=self.samples[rows], lengths=self.lengths[rows], rates=self.rates[rows])
+
     def pin(self) -> "Pieces":
         """Pin the pieces in memory, so that a GPU copies without blocking."""
         return replace(self, samples=self.samples.pin_memory())

@@ -12,6 +12,7 @@ from pydantic import Field
 from clepdg import prompts
 from clepdg.config.label_sets import DEFAULT, LabelSetting
 from clepdg.config.validation import (
+    IF_SET,
     AtLeast0,
     AtLeast1,
     AtLeast2,
@@ -61,8 +62,7 @@ class IndexConfig:
 class ShardConfig:
     """Storage of audio: FLAC 16 bit in tars."""
 
-    # audio is stored at twice this rate; None = native rate
-    band_limit_hz: Annotated[int, Field(ge=1000, le=24000)] | None = 8000
+    band_limit_hz: Annotated[int, Field(ge=1000, le=24000)] | None = 8000  # half the stored rate; None = native rate
     max_megabytes: Positive = 256.0  # a tar is closed when it is larger
 
 
@@ -127,6 +127,7 @@ class ClepConfig:
     epochs: AtLeast1 = 10
     steps_per_epoch: AtLeast1 = 200
     batch_size: AtLeast2 = 32
+    chunk: AtLeast1 | None = field(default=None, metadata=IF_SET)  # utterances encoded at once; None: a rank's batch
     learning_rate: Positive = 1e-5  # encoders
     projection_learning_rate: NotNegative = 1e-4
     logit_scale_learning_rate: NotNegative = 1e-4
@@ -136,8 +137,7 @@ class ClepConfig:
     train_audio_encoder: bool = True
     train_text_encoder: bool = False
     train_text_projection: bool = True
-    # above 0: adapters of this rank learn in place of the audio encoder's weights
-    lora_rank: Annotated[int, Field(ge=0, le=64)] = 0
+    lora_rank: Annotated[int, Field(ge=0, le=64)] = 0  # above 0: adapters learn in place of the audio encoder's weights
     clap_share: Share = 0.0  # of the backbone's weights in CLEP's, mixed after training (0.5: halfway)
     augment: bool = False  # training audio gets rooms and noises, of other kinds than the evaluation's
     # an emotion that CLEP is trained without, to be added by its word alone

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from clepdg.errors import ClepError, ConfigError, unknown_name
 
+IF_SET: Final = {"keyed if set": True}  # of fields that keys lack where they are None; clepdg.hashing reads it
 STRICT: Final = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # strict: neither "1" nor True is a number
 LIMITS: Final = ("gt", "ge", "lt", "le")  # as pydantic names the ends of a range
 TYPES: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -141,8 +141,15 @@ def test_the_score_of_an_epoch_counts_each_corpus_once_over_the_emotions_that_it
 
 @pytest.mark.parametrize(
     ("killed_after", "best", "config"),
-    [(1, "whole", CONFIG), (3, "whole", SCRATCH), (5, "whole", CONFIG), (5, "gone", CONFIG), (5, "torn", CONFIG)],
-    ids=["1", "3-scratch", "5", "5-gone", "5-torn"],
+    [
+        (1, "whole", CONFIG),
+        (3, "whole", SCRATCH),
+        (5, "whole", CONFIG),
+        (5, "gone", CONFIG),
+        (5, "torn", CONFIG),
+        (3, "whole", replace(CONFIG, chunk=3)),
+    ],
+    ids=["1", "3-scratch", "5", "5-gone", "5-torn", "3-chunks"],
 )
 def test_a_killed_training_goes_on_bit_for_bit(
     micro_factory, utterances, tmp_path, ticking, killed_after, best, config

@@ -26,7 +26,7 @@ from tests.unit.test_worker import gone
 CONFIG = replace(demo().clep, epochs=1, steps_per_epoch=2, batch_size=8, clip_norm=1e9, train_text_encoder=True)
 TRAININGS = {
     "emotion": (CONFIG, False),
-    "instance": (replace(CONFIG, target="instance"), False),
+    "instance": (replace(CONFIG, target="instance", chunk=3), False),
     "frozen-text": (replace(CONFIG, train_text_encoder=False, from_scratch=False), False),
     "dropout": (replace(CONFIG, epochs=2, steps_per_epoch=1), True),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from clepdg.audio.corruptions import augment
 from clepdg.audio.frontend import cut
@@ -92,7 +93,20 @@ class BatchAudio:
         return (part, rate) if self.on_gpu else (resample(part, rate, front_end.sample_rate), front_end.sample_rate)
 
     def encode(self, batch: np.ndarray, inputs: Any) -> Tensor:
-        """Encode what `load` returned as features (B/R, D)."""
+        """Encode what `load` returned as features (B/R, D).
+
+        With clep.chunk, a few utterances at a time without their graph. Their gradients are computed by encoding them
+        once more, with the same dropout: memory is that of a chunk, gradients are those of the loss of the whole batch
+        (GradCache: Gao et al., RepL4NLP 2021; here by torch's checkpoints).
+        """
+        mine, size = batch[distributed.rank_slice(len(batch))], self.config.chunk
+        if size is None or size >= len(mine):
+            return self._encode(mine, inputs)
+        parts = [slice(start, start + size) for start in range(0, len(mine), size)]
+        return torch.cat([checkpoint(self._encode, mine[p], inputs[p], use_reentrant=False) for p in parts])
+
+    def _encode(self, batch: np.ndarray, inputs: Any) -> Tensor:
+        """Encode inputs of utterances, at positions (b,), as features (b, D)."""
         if self.log_mels is not None:
             return self.clap.encode_log_mel(inputs)
         if self.from_states:
@@ -103,7 +117,7 @@ class BatchAudio:
             return self.clap.encode_pieces([piece[: front_end.samples] for piece in pieces])
         pooled, head = self.clap.encoder.pool_with_gradients(inputs), self.clap.model.audio_projection
         if self.config.standardise == "source":  # by the frozen encoder's states, as where it stays frozen
-            corpora = self.corpora[batch[distributed.rank_slice(len(batch))]]
+            corpora = self.corpora[batch]
             pooled = pooled.clone()
             for corpus in np.unique(corpora):
                 rows = torch.from_numpy(np.flatnonzero(corpora == corpus)).to(pooled.device)
