@@ -294,7 +294,7 @@ def test_gc_while_a_run_waits_for_the_device_removes_nothing_that_it_reuses(stor
     for _ in range(maintenance.RUNS):
         log(store, {})
     commit(store, "nobody")
-    device = FileLock(store.root / "locks" / "device-cpu")
+    device = FileLock(store.root / "locks" / "device-cpu-0")
     with device:
         thread = threading.Thread(
             target=bring_up_to_date, args=(store, replace(settings, device="cpu"), [first, second])
