@@ -29,7 +29,7 @@ PROJECT = CHECKOUT or _USERS  # where servers work and prefect.toml lies
 PREFECT_YAML: Final = Path(__file__).resolve().parents[1] / "admin" / "prefect.yaml"  # in a checkout a link
 # The command that starts the servers; a wheel has no make, and `python` may be another one's.
 UP: Final = "make up" if CHECKOUT else f"{shlex.quote(sys.executable)} -m clepdg_tasks.admin.services up"
-LANE_BYTES: Final = 4 << 30  # of memory for a training beside others on a CPU
+LANE_BYTES: Final = 3 << 30  # of memory for a training beside others on a CPU, besides the samples it keeps
 LOCAL = ("127.0.0.1", "localhost", "::1")  # servers that no proxy stands before
 
 
@@ -210,9 +210,10 @@ def cpu_lanes(threads: int) -> int:
     from joblib import cpu_count
 
     from clepdg.dataset.kept import memory_bytes
+    from clepdg.method.inputs.batch_audio import sample_bytes
 
     memory = min(psutil.virtual_memory().available, memory_bytes())
-    return max(1, min(int(cpu_count()) // threads, memory // LANE_BYTES))
+    return max(1, min(int(cpu_count()) // threads, memory // (LANE_BYTES + sample_bytes())))
 
 
 def resolve_device(device: str) -> str:

@@ -3,7 +3,6 @@
 Shapes: B batch, R ranks, U training utterances, P hidden states, A speech encoder's hidden size, D joint embedding.
 """
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from clepdg.audio.noise import RATE
 from clepdg.audio.pieces import pack
 from clepdg.config.rows import trains_audio
 from clepdg.config.schema import ClepConfig
+from clepdg.dataset.kept import memory_bytes
 from clepdg.dataset.shards import UtteranceReader
 from clepdg.method.audio_embeddings import AudioEmbeddings, select
 from clepdg.method.inputs.log_mels import LogMels
@@ -52,7 +52,9 @@ class BatchAudio:
         self.from_states = isinstance(clap, Dual) and not trains_audio(config) and not config.augment
         self.log_mels = LogMels(train, clap.front_end) if isinstance(clap, Micro) and not config.augment else None
         self.on_gpu = clap.device.type == "cuda"
-        self.reader = UtteranceReader(train, _memory() // distributed.world_size()) if not self.from_states else None
+        self.reader = (
+            UtteranceReader(train, sample_bytes() // distributed.world_size()) if not self.from_states else None
+        )
 
     def load(self, step: int, batch: np.ndarray) -> Any:
         """Return this rank's pooled states, log-mels, pieces or waveforms.
@@ -125,6 +127,6 @@ class BatchAudio:
         return self.clap.encode_inputs(pooled)
 
 
-def _memory() -> int:
-    """Return the bytes of samples to keep: at most an eighth of the memory."""
-    return min(MOST_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+def sample_bytes() -> int:
+    """Return the most bytes of samples to keep: an eighth of the memory."""
+    return min(MOST_BYTES, memory_bytes() // 8)
