@@ -49,7 +49,7 @@ def load_corpus(
     Raises:
         ClepError: there is no such corpus, its source can't be had, or it is not what its card says.
 
-    >>> load_corpus("synthetic-1", utterances=16).split.value_counts().to_dict()
+    >>> load_corpus("synthetic-1", utterances=20).split.value_counts().to_dict()
     {'train': 8, 'test': 8, 'validation': 4}
     """
     from clepdg.method.prepare_corpus import prepare_corpus
@@ -111,7 +111,7 @@ def fit_clep(
         folder: keeps checkpoints, so that a broken training resumes; None: none are kept.
         settings: of ClepConfig, such as epochs=3.
 
-    >>> speech = load_corpus("synthetic-1", utterances=16)
+    >>> speech = load_corpus("synthetic-1", utterances=20)
     >>> clep = fit_clep(load_clap("micro"), speech, epochs=1, steps_per_epoch=1, batch_size=4, from_scratch=True)
     """
     from clepdg.method import clep
@@ -165,7 +165,7 @@ def fit_classifier(
         label_set: "4", "6", "7", "8", a TOML file of classes, or {label: its canonical emotions}.
         settings: of ClassifierConfig, such as steps=200, centring="none".
 
-    >>> speech = load_corpus("synthetic-1", utterances=16)
+    >>> speech = load_corpus("synthetic-1", utterances=20)
     >>> model = fit_classifier(load_clap("micro"), None, speech, steps=5)
     >>> list(model.predict(speech[speech.split == "test"]).columns)
     ['emotion', 'angry', 'happy', 'neutral', 'sad']

@@ -41,7 +41,7 @@ def test_importing_loads_neither_prefect_nor_mlflow_nor_torch():
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("speech")
-    return clepdg.load_corpus("synthetic-1", folder=folder, utterances=16)
+    return clepdg.load_corpus("synthetic-1", folder=folder, utterances=20)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_saved_classifier_predicts_the_same(model, speech, tmp_path):
 def test_a_corpus_is_read_again_from_its_folder(speech, tmp_path, monkeypatch):
     folder = next(iter(speech.folder)).rsplit("/", 2)[0]
     monkeypatch.setattr("clepdg.dataset.index.build_index", None)  # would be called to make it anew
-    pd.testing.assert_frame_equal(clepdg.load_corpus("synthetic-1", folder=folder, utterances=16), speech)
+    pd.testing.assert_frame_equal(clepdg.load_corpus("synthetic-1", folder=folder, utterances=20), speech)
 
 
 def test_a_kept_copy_is_checked_again(tmp_path):
