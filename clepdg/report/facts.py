@@ -217,33 +217,3 @@ def _altered(card: "Card", figures: Mapping[str, Any]) -> str:
     found = [f"{altered:,} of {listed:,} files are not the published ones"] * bool(altered)
     found += [f"{rate:,} Hz, not {usual:,} Hz"] * bool(usual and rate != usual and not card.acoustics)
     return ", ".join(found + [f"{count:,} files {what}" for what, count in figures["alterations"].items()])
-
-
-def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return sentences on partial corpora, altered ones, and unusable files."""
-    said = {
-        "Parts of corpora": {corpus: own[PART] for corpus, own in corpora.items() if own.get(PART, WHOLE) != WHOLE},
-        "Altered corpora": {corpus: own[ALTERED] for corpus, own in corpora.items() if own.get(ALTERED, "no") != "no"},
-        "Left out as unusable": {
-            corpus: f"{own[UNUSABLE]:,} of its files" for corpus, own in corpora.items() if own.get(UNUSABLE)
-        },
-    }
-    return [
-        f"{title}: {', '.join(f'{corpus} ({words})' for corpus, words in own.items())}."
-        for title, own in said.items()
-        if own
-    ]
-
-
-def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
-    """Return what changes how the figures are read, in a sentence each."""
-    corpora: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
-    from clepdg.corpora.cards import load_card
-
-    found = []
-    if any(load_card(corpus).acoustics for corpus in corpora):
-        found.append("Synthetic speech: the figures say nothing about real emotional speech.")
-    found += incomplete(corpora)
-    marks = sorted({mark for own in cells["marks"] for mark in own if mark.startswith("conditional on ")})
-    found.extend(f"Intervals are {mark}: --set clep_seeds=0,1,2 trains three." for mark in marks)
-    return found

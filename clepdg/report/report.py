@@ -6,7 +6,7 @@ have three decimals and no leading zero; what weakens a cell stands beside it as
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,14 +126,19 @@ def write_report(
     tables = report_conditions.table(cells, rows)
     (folder / "results.md").write_text(markdown(groups, facts, rows, tables, headline), encoding="utf-8")
     write_tables(folder, cells, predictions, methods, rows, headline)
-    html = embed(page(*heading(facts), every, notes, FILES), folder)
+    html = embed(page(*heading(facts, [column.name for column in methods]), every, notes, FILES), folder)
     (folder / "report.html").write_text(html, encoding="utf-8")
     save((chart for section in every for chart in section.charts), folder / "charts")
 
 
-def heading(facts: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return the page's title, and the line below it in parts."""
-    corpora = list(facts.get("corpora", {}))
+def heading(facts: Mapping[str, Any], targets: Collection[str]) -> tuple[str, list[str]]:
+    """Return the page's title, and the line below it in parts.
+
+    Args:
+        targets: names of columns; those of corpora are named in the title.
+    """
+    every = list(facts.get("corpora", {}))
+    corpora = [name for name in every if name in targets] or every
     title = f"Results on {joined(corpora)}" if corpora else "Results"
     lead = [f"{name} {short(facts[name])}" for name in ("preset", "backbone") if name in facts]
     return title, lead + [text(facts[name]) for name in ("label set", "seeds") if name in facts]

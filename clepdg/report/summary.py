@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from clepdg.config.folds import LEAVE_OUT, PAIR
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report import grid
-from clepdg.report.facts import warnings
 from clepdg.report.grid import Column
 from clepdg.report.headline import FLOOR, Headline
+from clepdg.report.sections.limits import warnings
 from clepdg.report.sections.picture import bounds
 from clepdg.report.sections.verdict import sentences
 from clepdg.report.tables import figure, group

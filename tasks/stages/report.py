@@ -24,6 +24,7 @@ def compute_report(work: Work) -> Computed:
     from clepdg.report import facts as of
     from clepdg.report import report
     from clepdg.report.headline import headline
+    from clepdg.report.sections.limits import incomplete
     from clepdg.report.summary import summary
     from clepdg.report.tables import headline_cells
     from clepdg.store.readers import read_frame
@@ -54,7 +55,7 @@ def compute_report(work: Work) -> Computed:
         ),
         "corpora": corpora,
     }
-    facts["caption"] = " ".join([facts["caption"], *of.incomplete(corpora)]).strip()
+    facts["caption"] = " ".join([facts["caption"], *incomplete(corpora)]).strip()
     more = sections(work, predictions, names, {fold: own["label_set"] for fold, own in settings.items()})
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"], headline=means, sections=more)
     table = report.table(headline_cells(cells), work.config["rows"])

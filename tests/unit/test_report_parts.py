@@ -11,10 +11,12 @@ from clepdg.config.folds import LEAVE_OUT, SUPERVISED
 from clepdg.corpora.cards import load_card
 from clepdg.evaluation.cells import cells
 from clepdg.report.charts import styles
-from clepdg.report.facts import corpus_facts, incomplete
+from clepdg.report.facts import corpus_facts
 from clepdg.report.glossary import GLOSSARY, LINKED, anchor, linked
 from clepdg.report.grid import Column, Value, columns, shown_columns
 from clepdg.report.latex import escape, latex
+from clepdg.report.report import heading
+from clepdg.report.sections.limits import incomplete, warnings
 from clepdg.report.sections.results import first_rows, overview
 from clepdg.report.sections.verdict import sentences, trained, verdict
 from clepdg.report.sections.was_run import was_run
@@ -48,9 +50,9 @@ def test_the_verdict_names_the_best_method_chance_supervised_the_floor_and_what_
     said = [each.replace("\u00a0", " ") for each in sentences(grid, NONE, TITLES, {"ACPT's credit": "credited: why"})]
     assert said == [
         "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (chance .250, supervised .800).",
-        "It is ahead of the next (“ACPT”, .520) by .080 [-.010, +.170], which includes 0: other corpora may turn it"
-        " round; it is ahead of the floor (.400) by .200 [+.100, +.300].",
-        "The classifier with ACPT (.520) is ahead of its best rival (“no contexts”, .510) by .010 [-.020, +.040], which"
+        "It is ahead of the next (“ACPT”, .520): +.080 [-.010, +.170], which includes 0: other corpora may turn it"
+        " round; it is ahead of the floor (.400): +.200 [+.100, +.300].",
+        "The classifier with ACPT (.520) is ahead of its best rival (“no contexts”, .510): +.010 [-.020, +.040], which"
         " includes 0; against random contexts (.500): +.020 [-.100, +.140]; the credit rule says: credited.",
     ]
 
@@ -59,7 +61,7 @@ def test_random_contexts_are_named_once_where_they_are_the_best_rival_and_a_meth
     uars = {"text-random": 0.5, "text-acpt": 0.52, "target-probe": 0.9}
     first, _, last = sentences([column(uars)], NONE, {**TITLES, "target-probe": "ceiling"}, {})
     assert "the best method without the target's own data is “ACPT”" in first
-    assert last == "The classifier with ACPT (.520) is ahead of its best rival (“random contexts”, .500) by .020."
+    assert last == "The classifier with ACPT (.520) is ahead of its best rival (“random contexts”, .500): +.020."
 
 
 @pytest.mark.parametrize(("acpt", "said"), [(0.5, "is level with"), (0.4, "is behind"), (0.6, "is ahead of")])
@@ -202,3 +204,20 @@ def test_what_was_run_leaves_out_what_other_sections_say() -> None:
     facts = {"caption": "Micro is odd.", "preset": "demo", "corpora": {"tess": {"licence": "free"}}}
     assert "Micro" not in was_run(facts).html and "free" in was_run(facts).html
     assert "free" not in was_run(facts, ["corpora"]).html and "demo" in was_run(facts, ["corpora"]).html
+
+
+def test_a_run_that_leaves_no_corpus_out_says_so() -> None:
+    cells = pd.DataFrame({"fold": ["supervised"], "n": [24], "speakers": [2], "marks": [()]})
+    (said,) = warnings(cells, {})
+    assert said.startswith("No corpus was left out") and said.endswith("Tested on 24 utterances of 2 speakers.")
+    assert warnings(cells.assign(fold="leave-out-a"), {}) == []
+    assert "the test part, after training on the training part." in trained(
+        [column({}, SUPERVISED)], {"corpora": {"a": {}}}
+    )
+
+
+def test_the_title_names_what_was_evaluated() -> None:
+    facts = {"corpora": {"a": {}, "b": {}, "c": {}}}
+    assert heading(facts, ["b"])[0] == "Results on b"
+    assert heading(facts, ["mean", "a", "b"])[0] == "Results on a and b"
+    assert heading(facts, ["pooled"])[0] == "Results on a, b and c"

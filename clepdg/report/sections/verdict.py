@@ -8,10 +8,11 @@ from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
 from clepdg.emotions import EMOTIONS
 from clepdg.evaluation.credit import RIVALS
-from clepdg.report.facts import CREDIT, NO_EMOTION, OUTSIDE, warnings
+from clepdg.report.facts import CREDIT, NO_EMOTION, OUTSIDE
 from clepdg.report.grid import Column, ranked
 from clepdg.report.headline import FLOOR, RANDOM, signed
 from clepdg.report.section import Section, render
+from clepdg.report.sections.limits import warnings
 from clepdg.report.sections.picture import bounds, picture
 from clepdg.report.tables import figure
 
@@ -77,7 +78,8 @@ def trained(grid: Sequence[Column], facts: Mapping[str, Any]) -> str:
         other = "corpus" if len(of) == 2 else "corpora"
         found.append(f"{joined(names)}: each is evaluated{whole}, after training on the other {other} alone")
     if any(column.kind != LEAVE_OUT for column in grid):
-        found.append("Supervised: test parts, after training on the training parts of all corpora")
+        every = "test parts, after training on the training parts of all corpora"
+        found.append(f"Supervised: {every if len(of) > 1 else 'the test part, after training on the training part'}")
     if outside := _outside(of.values()):
         found.append(f"Not evaluated, as outside the label set: {outside}")
     return ". ".join(found) + "." * bool(found)
@@ -138,7 +140,7 @@ class _Comparer:
         level = not abs(round(value, 3))
         verb = "is level with" if level else "is ahead of" if value > 0 else "is behind"
         said = f"{verb} {name} ({f'“{title}”, ' * bool(title)}{figure(self.column.values[other].uar[0])})"
-        said += "" if level else f" by {figure(abs(value))}"
+        said += "" if level and math.isnan(low) else f": {signed(value)}"
         caveat = ""
         if math.isnan(low):
             caveat = "; a single target says nothing about other corpora" * (self.column.targets == 1)

@@ -1,0 +1,47 @@
+"""What limits how a report's figures are read, in sentences that stand before them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from clepdg.config.folds import SUPERVISED
+from clepdg.errors import counted
+from clepdg.report.facts import ALTERED, PART, UNUSABLE, WHOLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return sentences on partial corpora, altered ones, and unusable files."""
+    said = {
+        "Parts of corpora": {corpus: own[PART] for corpus, own in corpora.items() if own.get(PART, WHOLE) != WHOLE},
+        "Altered corpora": {corpus: own[ALTERED] for corpus, own in corpora.items() if own.get(ALTERED, "no") != "no"},
+        "Left out as unusable": {
+            corpus: f"{own[UNUSABLE]:,} of its files" for corpus, own in corpora.items() if own.get(UNUSABLE)
+        },
+    }
+    return [
+        f"{title}: {', '.join(f'{corpus} ({words})' for corpus, words in own.items())}."
+        for title, own in said.items()
+        if own
+    ]
+
+
+def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
+    """Return what changes how the figures are read, in a sentence each."""
+    from clepdg.corpora.cards import load_card
+
+    corpora: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
+    found = []
+    if any(load_card(corpus).acoustics for corpus in corpora):
+        found.append("Synthetic speech: the figures say nothing about real emotional speech.")
+    if not cells.empty and set(cells["fold"]) == {SUPERVISED}:
+        tested = cells.iloc[0]
+        found.append(
+            "No corpus was left out: the figures say nothing about corpora that were not trained on. Tested on"
+            f" {counted(int(tested['n']), 'utterance')} of {counted(int(tested['speakers']), 'speaker')}."
+        )
+    found += incomplete(corpora)
+    marks = sorted({mark for own in cells["marks"] for mark in own if mark.startswith("conditional on ")})
+    found.extend(f"Intervals are {mark}: --set clep_seeds=0,1,2 trains three." for mark in marks)
+    return found
