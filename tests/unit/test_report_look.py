@@ -13,7 +13,7 @@ from clepdg.report.section import SHAPES
 from clepdg.report.sections.calibration import calibration_chart
 from clepdg.report.sections.curves import Course, curve_chart
 from clepdg.report.sections.losses import loss_table, losses, sentences
-from clepdg.report.sections.picture import picture
+from clepdg.report.sections.picture import LINES, picture
 
 LIGHT_PAPER, DARK_PAPER = "#ffffff", "#14181c"
 TITLES = {"log-mel": "floor", "clep-probe": "probe", "text-none": "none", "text-acpt": "ACPT", "majority": "majority"}
@@ -69,12 +69,39 @@ def test_no_chart_cuts_a_label() -> None:
     point = {"row": "clep-probe", "method": title, "sure": 0.5, "right": 0.5, "predictions": 8}
     course = Course(fold=title, seed="c0", metrics={"loss": [(1, 2.0)]})
     charts = [
-        picture([lead], {"clep-probe": title}),
+        picture([lead], {"clep-probe": title}, ["clep-probe"]),
         calibration_chart([point], {"clep-probe": title}),
         curve_chart([course], "loss", "loss", "loss", "loss"),
     ]
     for chart in charts:
         assert chart is not None and list(limits(chart.spec)) == []
+
+
+def test_the_picture_marks_the_best_that_counts_and_sets_the_others_aside() -> None:
+    uars = {"clep-probe": 0.9, "text-none": 0.6, "text-acpt": 0.7}
+    values = {row: Value(uar=(uar, uar - 0.1, uar)) for row, uar in uars.items()}
+    lead = Column(name="mean", kind="leave-out-", targets=3, chance=0.25, values=values)
+    chart = picture([lead], TITLES, ["text-acpt", "text-none"])
+    assert chart is not None and "do not use the target's own audio or labels" in chart.label
+    points, names = chart.spec["data"]["values"], chart.spec["layer"][-1]["data"]["values"]
+    assert [name["whole"][0].split(":")[0] for name in names] == ["★ ACPT", "none", "hollow, not compared", "probe"]
+    assert {point["row"]: point["counts"] for point in points} == {row: row != "clep-probe" for row in uars}
+    alone = picture([lead], TITLES, list(uars))
+    assert alone is not None and "hollow" not in str(alone.spec["layer"][-1]["data"]) and "do not" not in alone.label
+
+
+@pytest.mark.parametrize("title", ["several words " * 12, "unbroken" * 21])
+def test_the_picture_cuts_a_long_title_to_its_room_and_has_it_whole_on_hover(title: str) -> None:
+    lead = Column(
+        name="t", kind="leave-out-", targets=1, chance=0.25, values={"clep-probe": Value(uar=(0.5, 0.4, 0.6))}
+    )
+    chart = picture([lead], {"clep-probe": title}, ["clep-probe"])
+    assert chart is not None
+    name = chart.spec["layer"][-1]["data"]["values"][0]
+    assert name["method"] == f"★ {title}"
+    for width, most, lines in LINES:
+        cut = name[f"below{width}" if width < 1000 else "whole"]
+        assert len(cut) == lines and max(map(len, cut)) <= most and cut[-1].endswith("…")
 
 
 def heard(uars: dict[str, dict[str, float]], title: str = "leave-out-a") -> pd.DataFrame:

@@ -36,7 +36,7 @@ def verdict(
         rows: row -> title, in the order of the tables.
         facts: what was run, as in `write_report`.
     """
-    chart = picture(grid, rows)
+    chart = picture(grid, rows, ranked(grid[0], cells))
     warned = warnings(cells, facts)
     return Section(
         id="verdict",
