@@ -22,7 +22,8 @@ from tests.unit.test_report import FACTS, LABELS, noisy, predictions  # noqa: F4
 from tests.unit.test_report import ROWS as SHORT
 
 LONG = "a method whose title is longer than a chart on a telephone is wide, in brackets (transductive)"
-ROWS = {**SHORT, "probe": f"{LONG} ceiling"}
+UNBROKEN = "unbroken" * 21
+ROWS = {**SHORT, "text-acpt": f"{SHORT['text-acpt']} {UNBROKEN}", "probe": f"{LONG} ceiling"}
 ADDRESS = f"https://example.org/{'unbroken' * 20}"
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 OPEN = "document.querySelectorAll('details').forEach((fold) => { fold.open = true; })"
@@ -36,7 +37,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, noisy: pd.DataFrame) -> st
     folder = tmp_path_factory.mktemp("page")
     units = {"alpha": "speaker", "beta": "official"}
     cells = evaluate.cells(noisy, LABELS, confidence=0.95, split_units=units)
-    write_report(folder, cells, noisy, FACTS, ROWS, sections=sections())
+    write_report(folder, cells, noisy, {**FACTS, "machines": {"a": {"cores": 2}}}, ROWS, sections=sections())
     return (folder / "report.html").as_uri()
 
 
@@ -113,7 +114,7 @@ def opened(browser: Any, address: str) -> Iterator[Any]:
     assert said == []
 
 
-@pytest.mark.parametrize("width", [360, 1280, 1920])
+@pytest.mark.parametrize("width", [320, 360, 1280, 1920])
 def test_nothing_is_wider_than_the_window_and_every_chart_is_drawn_within_it(opened: Any, width: int) -> None:
     page = opened(width)
     page.evaluate(OPEN)
@@ -121,6 +122,12 @@ def test_nothing_is_wider_than_the_window_and_every_chart_is_drawn_within_it(ope
     for box in page.evaluate("[...document.querySelectorAll('.chart svg')].map((svg) => svg.getBoundingClientRect())"):
         assert box["width"] > 200 and box["left"] >= 0 and box["right"] <= width
     assert page.locator(".chart svg").count() == page.locator(".chart").count() > 1
+    plot = page.evaluate("document.querySelector('#chart-methods .role-axis-grid').getBoundingClientRect().width")
+    assert plot > 0.75 * min(width, 1000) - 40  # a long name leaves the picture its room
+    lines = "(name) => Math.round(name.clientHeight / parseFloat(getComputedStyle(name).lineHeight))"
+    assert page.evaluate(f"[...document.querySelectorAll('h1 span')].map({lines})") == [
+        1
+    ]  # no break in a corpus's name
 
 
 @pytest.mark.parametrize(("scheme", "paper"), [("light", 255), ("dark", 20)])
@@ -193,6 +200,39 @@ def test_a_note_is_words_on_focus_and_links_to_the_one_legend(opened: Any) -> No
     assert len(legend) == len(set(legend))
 
 
+def test_the_notes_of_a_table_are_one_stop_of_the_keyboard_and_arrows_move_among_them(opened: Any) -> None:
+    page = opened()
+    stops = (
+        "[...document.querySelectorAll('table.sortable')].filter((table) => table.offsetParent)"
+        ".map((table) => [...table.querySelectorAll('.note')].filter((note) => note.offsetParent))"
+        ".map((notes) => notes.filter((note) => note.tabIndex === 0).length)"
+    )
+    page.evaluate(OPEN)
+    page.wait_for_function(f"{stops}.every((number) => number <= 1) && {stops}.includes(1)")
+    notes = page.locator("#overview .note:visible")
+    notes.first.focus()
+    said = []
+    for key in ("ArrowRight", "End", "Home"):
+        page.keyboard.press(key)
+        said.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+        assert page.evaluate("document.activeElement.tabIndex") == 0
+    assert said == [notes.nth(number).get_attribute("aria-label") for number in (1, notes.count() - 1, 0)]
+    page.locator(".filter").fill("nonesuch")
+    page.locator(".filter").fill("")
+    page.wait_for_function(f"{stops}[0] === 1")
+
+
+def test_letters_leave_figures_in_line(opened: Any) -> None:
+    page = opened()
+    edges = """[...document.querySelectorAll('#overview tbody tr')].filter((row) => row.offsetParent).map((row) => {
+        const range = document.createRange();
+        range.selectNodeContents([...row.cells[1].childNodes].find((node) => node.nodeType === 3 && node.data.trim()));
+        return [Math.round(range.getBoundingClientRect().right), row.cells[1].querySelectorAll('.note').length];
+    })"""
+    found = page.evaluate(edges)
+    assert len({edge for edge, _ in found}) == 1 and {notes for _, notes in found} == {0, 1}
+
+
 def test_boxes_choose_the_methods_of_the_charts_against_snr(opened: Any) -> None:
     page = opened()
     marks = page.locator("#chart-snr-white .mark-symbol path")
@@ -237,7 +277,8 @@ def test_a_table_wider_than_its_box_says_so_keeps_its_methods_in_sight_and_takes
 
 def test_no_text_of_a_chart_is_cut_on_a_telephone(opened: Any) -> None:
     page = opened(360)
-    assert "…" not in page.evaluate("[...document.querySelectorAll('.chart')].map((chart) => chart.textContent).join()")
+    charts = "[...document.querySelectorAll('.chart:not(#chart-methods)')]"  # the table has the names of that one
+    assert "…" not in page.evaluate(f"{charts}.map((chart) => chart.textContent).join()")
     keys = page.locator(".key-list li")
     assert {text.partition("\n")[2] for text in keys.all_inner_texts()} >= {
         LONG,
@@ -258,6 +299,12 @@ def test_a_filter_without_a_match_says_so_and_is_cleared(opened: Any) -> None:
     assert page.locator("#overview").is_hidden()
     said.locator("button").click()
     assert page.locator("#overview").is_visible() and said.inner_text() == "" and len(values(page, 1)) == 2
+    page.locator(".filter").fill("x" * 500)
+    assert len(said.inner_text()) < 120 and page.evaluate("document.scrollingElement.scrollWidth") <= 1280
+    page.locator(".filter").fill("ceiling classifier")
+    assert "No method matches all words of “ceiling classifier”" in said.inner_text()
+    page.locator(".filter").fill("ceiling longer")
+    assert page.locator(".count").inner_text() == "1 of 3 shown"
 
 
 def test_a_player_says_what_stands_beside_it(opened: Any) -> None:
@@ -295,6 +342,8 @@ def test_paper_is_light_has_room_for_every_table_and_its_folds_are_open(opened: 
             "[...document.querySelectorAll('table')].map((each) => each.getBoundingClientRect().right)"
         )
         assert max(edges) <= 718 and page.evaluate("document.scrollingElement.scrollWidth") <= 718
+        assert page.locator("details:not([open]) > summary:visible").count() == 0  # no heading without its content
+        assert page.locator("#was-run details:visible").count() == 1
         assert page.locator("#wide table:visible").count() == 4  # 40 columns
         heights = page.evaluate("[...document.querySelectorAll('.chart svg')].map((svg) => svg.clientHeight)")
         assert max(heights) < 1017  # A4 without margins, px

@@ -56,6 +56,7 @@ for (const table of all("table.sortable")) {
   }));
 }
 
+const shortened = (text) => text.length > 60 ? `${text.slice(0, 59)}…` : text;
 // Methods: few at first, all on request; a filter looks through all of them.
 for (const controls of all(".controls[data-for]")) {
   const table = document.getElementById(controls.dataset.for), rows = all("tbody tr", table);
@@ -71,7 +72,7 @@ for (const controls of all(".controls[data-for]")) {
     const shown = rows.filter((row) => getComputedStyle(row).display !== "none").length;
     count.textContent = `${shown} of ${rows.length} shown`;
     table.closest(".wide").hidden = !shown;
-    nothing.replaceChildren(...(shown ? [] : [`No method matches “${filter.value.trim()}”.`, clear]));
+    nothing.replaceChildren(...(shown ? [] : [`No method matches ${words.length > 1 ? "all words of " : ""}“${shortened(filter.value.trim())}”.`, clear]));
   };
   filter.addEventListener("input", update);
   every?.addEventListener("change", update);
@@ -152,6 +153,25 @@ const place = () => {
 document.addEventListener("mouseover", show);
 document.addEventListener("focusin", show);
 document.addEventListener("scroll", place, true);
+
+// The notes of a table are one stop of the keyboard: arrows, Home and End move among those that are shown.
+const notesOf = (table) => all(".note", table).filter((note) => note.offsetParent);
+const stop = (table, on) => all(".note", table).forEach((note) => { note.tabIndex = note === on ? 0 : -1; });
+const stops = (table) => { const shown = notesOf(table); if (shown.length && !shown.some((note) => note.tabIndex === 0)) stop(table, shown[0]); };
+const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+for (const table of all("table.sortable")) {
+  stop(table, null);
+  new ResizeObserver(() => stops(table)).observe(table);  // also where lines or folds are shown or hidden
+  table.addEventListener("keydown", (event) => {
+    const shown = notesOf(table), at = shown.indexOf(event.target);
+    if (at < 0 || !(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const next = shown[Math.max(0, Math.min(at + moves[event.key], shown.length - 1))];
+    stop(table, next);
+    next.focus();
+  });
+  table.addEventListener("focusin", (event) => { if (event.target.matches(".note")) stop(table, event.target); });
+}
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
 // Charts whose <details> opens, and the section that one reads.
