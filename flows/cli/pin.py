@@ -48,16 +48,17 @@ def refresh_lines(settings: Settings) -> list[str]:
 
 
 def refresh_line(settings: Settings, arguments: Arguments) -> str | None:
-    """Return at a whole run's end what a refresh will run; None for a part."""
+    """Return at a run's end what a refresh will run.
+
+    None for a part of a run, or where nothing is pinned.
+    """
     if not last_arguments.is_whole(arguments):
         return None
     try:
         pin = pinned.pinned(settings)
     except ConfigError as error:
         return f"refresh  {error.what} {error.do}"
-    if pin is None:
-        return "refresh  no run is pinned: clep-dg pin lets run --refresh repeat this one"
-    return f"refresh  repeats run {pin.run} (clep-dg status --refresh)"
+    return f"refresh  repeats run {pin.run} (clep-dg status --refresh)" if pin else None
 
 
 def _when(settings: Settings) -> list[str]:

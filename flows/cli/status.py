@@ -11,7 +11,7 @@ from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.cli.options import add_run_options, read_arguments
 from clepdg_flows.cli.parser import Commands, add_command, add_json_option, print_json
-from clepdg_flows.cli.terminal import by_reason
+from clepdg_flows.run.progress import by_reason
 from clepdg_tasks.engine import last_arguments, run_history
 from clepdg_tasks.engine.node import Node, decide
 from clepdg_tasks.engine.run_history import Arguments, as_command

@@ -1,12 +1,12 @@
 """Print a run on a terminal: a line for each group of stages that ended, and the result."""
 
-import os
 import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ from clepdg.corpora.cards import load_card
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.cli.pin import refresh_line
+from clepdg_flows.run.progress import NAMES, named
 from clepdg_tasks.engine.node import Node, Outcome
-from clepdg_tasks.engine.run_history import Arguments
+from clepdg_tasks.engine.run_history import Arguments, as_command
 from clepdg_tasks.host.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_result(
     """Print the results of a run, where they are, and a command to try next.
 
     Args:
-        full: all tables; else a summary, in all at most 30 lines on a terminal of 80 columns.
+        full: all tables; else a summary, in all at most 30 lines on a terminal of 80 columns or more.
 
     Returns:
         The path of the report's page, or None where the run made none.
@@ -53,11 +54,13 @@ def print_result(
     notes = [*result["notes"], *(() if short else _incomplete(ended, store))]  # the summary's warnings say it, short
     for note in _short(notes) if short else notes:
         print(note)
-    if report is None:
-        return None
     page = settings.home / "report.html"
+    if report is None:
+        if arguments.until:
+            _print_no_report(page, arguments)
+        return None
     folder = store.local(report.stage, report.key)
-    _print_report(folder, page if page.exists() else folder / "report.html", full=full)
+    _print_report(folder, page if page.exists() else folder / "report.html", report.config.get("rows", {}), full=full)
     if full:
         from clepdg_tasks.tracking.client import where_to_view
 
@@ -69,21 +72,49 @@ def print_result(
     return str(page)
 
 
-def _print_report(folder: Path, page: Path, *, full: bool) -> None:
+def _print_report(folder: Path, page: Path, rows: Mapping[str, str], *, full: bool) -> None:
     """Print a report's table or summary, and where its page is."""
     from rich.console import Console
     from rich.text import Text
 
     from clepdg.report.summary import BEST, WARNING
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)  # the terminal wraps what is too long, and copies it whole
     print()
     warned = False
-    for line in (folder / ("table.txt" if full else "summary.txt")).read_text(encoding="utf-8").splitlines():
+    for line in _table(folder) if full else _summary(folder, rows):
         warned = not full and (line.startswith(WARNING) or (warned and line.startswith(" ")))
         best = not full and line.startswith(BEST) and "[" in line
         console.print(Text(line, "yellow" if warned else "bold" if best else ""))
     console.print(Text.assemble("\nreport   ", (_from_here(page), f"link {page.as_uri()}")))
+
+
+def _summary(folder: Path, rows: Mapping[str, str]) -> list[str]:
+    from clepdg.report.summary import fitted
+
+    return fitted((folder / "summary.txt").read_text(encoding="utf-8"), _columns(), rows).splitlines()
+
+
+def _table(folder: Path) -> Iterator[str]:
+    """Yield the lines of all tables, and of the notes below, wrapped."""
+    from clepdg.report.summary import unwrapped, wrapped
+    from clepdg_tasks.stages.report import WIDTH
+
+    tables, _, notes = (folder / "table.txt").read_text(encoding="utf-8").rstrip("\n").rpartition("\n\n")
+    yield from [*tables.splitlines(), ""] if tables else []
+    yield from (line for note in unwrapped(notes, WIDTH) for line in wrapped(note, min(_columns(), WIDTH)))
+
+
+def _columns() -> int:
+    """Return the width of the terminal, or COLUMNS; else 80."""
+    return shutil.get_terminal_size().columns
+
+
+def _print_no_report(page: Path, arguments: Arguments) -> None:
+    """Say that a run made no report, and what makes one."""
+    earlier = f" {_from_here(page)} is of an earlier run." if page.exists() else ""
+    print(f"\nreport   none: --until {arguments.until} ends before it.{earlier}")
+    print(f"next     {_activated(as_command(replace(arguments, until=None)))}")
 
 
 def _counted(computed: int, reused: int) -> str:
@@ -94,9 +125,7 @@ def _counted(computed: int, reused: int) -> str:
 
 def _short(notes: Sequence[str]) -> Iterator[str]:
     """Yield the first notes in full, and count the others."""
-    from clepdg.report.summary import WIDTH
-
-    shown = [textwrap.wrap(note, WIDTH, max_lines=1) for note in notes[:NOTES]]
+    shown = [textwrap.wrap(note, min(_columns(), 120), max_lines=1) for note in notes[:NOTES]]
     yield from (line for lines in shown for line in lines)
     if len(notes) > NOTES:
         yield f"{len(notes) - NOTES} more notes: --table full"
@@ -113,10 +142,14 @@ def _next(ended: Ended, arguments: Arguments, store: Store) -> str:
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any((node.fold, node.tags.get("row")) == (SUPERVISED, MAIN_ROW) for node, _ in ended)
     command = f"predict{preset} {shlex.quote(_an_utterance(ended, store))}" if champion else f"compare{preset}"
-    activate = (
-        "" if shutil.which("clep-dg") else f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && "
-    )
-    return f"{activate}clep-dg {command}"
+    return _activated(f"clep-dg {command}")
+
+
+def _activated(command: str) -> str:
+    """Return a command that works where clep-dg is not on the path."""
+    if shutil.which("clep-dg"):
+        return command
+    return f". {shlex.quote(str(Path(sys.executable).with_name('activate')))} && {command}"
 
 
 def _incomplete(ended: Ended, store: Store) -> Iterator[str]:
@@ -157,20 +190,10 @@ def _an_utterance(ended: Ended, store: Store) -> str:
     return "FILE.wav"
 
 
-def by_reason(items: Iterable[tuple[tuple[str, str], str]]) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (stage, names, reason, count) of adjacent items alike.
-
-    Args:
-        items: ((stage, name), reason).
-    """
-    for (stage, reason), group in groupby(items, key=lambda item: (item[0][0], item[1])):
-        names = [name for (_, name), _ in group]
-        yield (stage, named(names), reason, len(names))
-
-
-def named(names: Sequence[str], fold: str | None = None) -> str:
-    """Return names in short: the only one, else a fold or what they share."""
-    return names[0] if len(names) == 1 else f"{fold or os.path.commonprefix(names) + '*'} ({len(names)})"
+def _name_columns() -> int:
+    """Return a line's columns for names: 72 are the rest's, where they can."""
+    narrow, wide = NAMES
+    return min(max(_columns() - 72, narrow), wide) if sys.stdout.isatty() else wide
 
 
 def show(ended: Ended, display: "Display", stages: int) -> Any:
@@ -190,7 +213,9 @@ def show(ended: Ended, display: "Display", stages: int) -> Any:
             display.say(line)
 
     def failed(node: Any, message: str) -> None:
-        display.say(f"{node.stage:17s} {node.name:38s}  FAILED  {message.splitlines()[0]}")
+        first = message.splitlines()[0]
+        said = "stopped" if first == "The run was stopped." else f"FAILED  {first}"
+        display.say(f"{node.stage:17s} {node.name:{_name_columns()}s}  {said}")
 
     display.whole("stages", 0, stages)
     return Show(bar=lambda node, reason: display.bar(node.stage, node.name), done=done, failed=failed, say=display.say)
@@ -211,7 +236,7 @@ def _ended(computed: Sequence[tuple[Any, Any]], display: "Display") -> Iterator[
         seconds = sum(outcome.seconds for _, outcome in pairs) if seconds is None else seconds
         each = " each" if counted and len(pairs) > 1 else ""
         reason = textwrap.shorten(reasons[0], REASON, placeholder=" ...")
-        yield f"{stage:17s} {names:38s} {seconds:7.1f} s  {reason}{others}{counted}{each}"
+        yield f"{stage:17s} {names:{_name_columns()}s} {seconds:7.1f} s  {reason}{others}{counted}{each}"
 
 
 @contextmanager

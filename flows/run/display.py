@@ -1,6 +1,7 @@
 """Show which stages run, with rate and time left: live lines on a terminal, else a line every 30 s."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -132,8 +133,31 @@ class _Left(TimeRemainingColumn):
         return Text.assemble(super().render(task), " left") if known else Text()
 
 
+class _Console(Console):
+    """A console of which one thread at a time prints.
+
+    Rich moves the cursor above the live lines before it prints, and another thread may print between the two: its line
+    would be erased. The lock is the live display's own, which its refreshing thread holds: two could deadlock.
+    """
+
+    lock: "threading.RLock | None" = None
+
+    def __enter__(self) -> Self:
+        if self.lock:
+            self.lock.acquire()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            super().__exit__(*error)
+        finally:
+            if self.lock:
+                self.lock.release()
+
+
 def _progress() -> Progress:
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     columns: list[ProgressColumn] = [
         TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
         *([BarColumn(bar_width=20)] if console.width >= BAR_COLUMNS else []),
@@ -141,7 +165,7 @@ def _progress() -> Progress:
         _Left(compact=True, table_column=Column(no_wrap=True)),
         _Seconds(table_column=Column(no_wrap=True)),
     ]
-    return Progress(
+    progress = Progress(
         *columns,
         console=console,
         transient=True,
@@ -149,6 +173,8 @@ def _progress() -> Progress:
         refresh_per_second=5,
         redirect_stdout=sys.stdout.isatty(),  # a file or a pipe gets its lines itself
     )
+    console.lock = progress.live._lock
+    return progress
 
 
 def _updates(progress: Progress, task: int, stage: str) -> Callable[[int, int], None]:

@@ -1,8 +1,13 @@
-"""Progress of a stage as text: bytes of a source, counts of other stages, and the rate."""
+"""Progress of stages as text: names in short, bytes of a source, counts of other stages, and the rate."""
 
 import math
+import os
+import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+
+NAMES = 26, 38  # columns for names, on a narrow and on a wide terminal
 
 
 def describe(stage: str, name: str, done: int, total: int, lately: int, seconds: float) -> str:
@@ -58,3 +63,27 @@ def _rate(stage: str, done: int, seconds: float) -> str:
     if rate >= 1:
         return f", {rate:.0f}/s" if rate >= 10 else f", {rate:.1f}/s"
     return f", {1 / rate:.0f} s each" if rate > 1 / 120 else f", {1 / rate / 60:.0f} min each"
+
+
+def by_reason(items: Iterable[tuple[tuple[str, str], str]]) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (stage, names, reason, count) of adjacent items alike.
+
+    Args:
+        items: ((stage, name), reason).
+    """
+    for (stage, reason), group in groupby(items, key=lambda item: (item[0][0], item[1])):
+        names = [name for (_, name), _ in group]
+        yield (stage, named(names), reason, len(names))
+
+
+def named(names: Sequence[str], fold: str | None = None) -> str:
+    """Return names in short, and how many they are.
+
+    The only name, else a fold, what all begin or end with, or the first ones.
+    """
+    if len(names) == 1:
+        return names[0]
+    begin = os.path.commonprefix(names)
+    end = os.path.commonprefix([name[::-1] for name in names])[::-1].partition(".")[2]  # "backbone.emodb": its corpus
+    first = textwrap.shorten(", ".join(names), NAMES[0] - len(" (99)"), placeholder=" …")
+    return f"{fold or (f'{begin}*' if len(begin) > 2 else end or first)} ({len(names)})"

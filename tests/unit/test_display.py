@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -75,3 +76,50 @@ def test_no_colour_where_none_is_wanted_and_no_live_line_on_a_dumb_terminal() ->
     assert "\x1b[3" not in run_on_terminal("ValueError", NO_COLOR="1")
     said = run_on_terminal("ValueError", TERM="dumb")
     assert "\x1b" not in said and "acpt done" in said and "214" not in said
+
+
+SIDE_BY_SIDE = """
+import sys
+import threading
+from clepdg_flows.run.display import Display
+
+sys.setswitchinterval(1e-6)
+with Display() as display:
+    def work(name):
+        for step in range(25):
+            with display.bar("clep", f"{{name}}.{{step}}") as update:
+                for done in range(10):
+                    update(done, 10)
+            display.say(f"done {{name}}.{{step}}")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def screen(said: str) -> list[str]:
+    """Return the lines that stay, of what a terminal without end receives."""
+    lines, at, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", said):
+        if part == "\n":
+            at += 1
+            lines += [""] * (at == len(lines))
+        elif part == "\r":
+            column = 0
+        elif part.endswith("A") and part.startswith("\x1b"):
+            at -= int(part[2:-1])
+        elif part == "\x1b[2K":
+            lines[at] = ""
+        elif not part.startswith("\x1b"):
+            lines[at] = lines[at][:column].ljust(column) + part + lines[at][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def test_lines_of_stages_side_by_side_all_stay_and_no_live_line_does() -> None:
+    assert sorted(screen(run_on_terminal("", SIDE_BY_SIDE))) == sorted(
+        f"done {name}.{step}" for name in "abcd" for step in range(25)
+    )

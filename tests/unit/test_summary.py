@@ -8,7 +8,7 @@ import pytest
 
 from clepdg.config.rows import ROWS
 from clepdg.report.headline import Headline
-from clepdg.report.summary import LINES, WIDTH, summary
+from clepdg.report.summary import LEAST, LINES, NARROW, WIDE, WIDTH, fitted, summary
 
 NAMES = {name: row.title for name, row in ROWS.items()}
 WHOLE: dict[str, Any] = {"part of the corpus": "whole", "altered": "no"}
@@ -112,3 +112,32 @@ def test_a_row_that_one_fold_lacks_leaves_its_place_empty() -> None:
     found = found[(found.fold != "supervised") | (found.row != "text-acpt")]
     ours = next(line for line in written(found) if "ACPT contexts  " in line)
     assert len(re.findall(r"\[", ours)) == 1
+
+
+@pytest.mark.parametrize("width", [20, NARROW, 70, 100, 120, 200])
+@pytest.mark.parametrize("folds", [("supervised", "leave-out-tess", "leave-out-emodb"), ("leave-out-tess",)])
+def test_a_terminal_of_another_width_gets_the_same_words_and_figures(folds: tuple[str, ...], width: int) -> None:
+    headline = Headline(records=[*means("5 left-out targets"), *means("2 supervised corpora")] * (len(folds) > 1))
+    lines = written(cells(*folds), headline, {"tess": PART, "emodb": PART})
+    found = fitted("\n".join(lines) + "\n", width, NAMES).splitlines()
+    assert max(map(len, found)) <= min(max(width, NARROW), WIDE)
+    table, before = (next(n for n, line in enumerate(each) if line.startswith("UAR")) for each in (found, lines))
+    assert " ".join(found[:table]).split() == " ".join(lines[:before]).split()
+    both = min(lines[before].count("corpora"), 2 if width >= WIDTH else 1)
+    assert found[table].count("corpora") == both
+    ours, before_it = (
+        re.findall(r"\S+ \[.*?\]", next(line for line in each if "ACPT contexts  " in line)) for each in (found, lines)
+    )
+    assert ours == before_it[: 2 if width >= WIDTH else 1]
+    assert sum(line.startswith("* ") for line in found[table:]) == 2  # the best, and what the mark means
+    shown = len(found) - table - 2
+    more, most = (int(re.search(r"; (\d+) more", each[-1])[1]) for each in (found, lines))  # type: ignore[index]
+    assert LEAST - 1 <= shown and shown + more == len(lines) - before - 2 + most
+    if width >= WIDTH + 20:
+        assert not any("…" in line for line in found[table:])
+
+
+def test_a_summary_of_80_columns_or_without_a_table_stays_as_it_is() -> None:
+    text = "\n".join(written(cells("supervised"))) + "\n"
+    assert fitted(text, WIDTH, NAMES) == text
+    assert fitted("no table\n", NARROW, NAMES) == "no table\n"

@@ -1,5 +1,6 @@
 """Protects what a run prints: short, its table and where all is, and what is incomplete or stopped."""
 
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from clepdg.report.summary import LINES
 from clepdg.store.record import Record
 from clepdg_flows.cli.terminal import print_result, show
 from clepdg_flows.run.display import Display
+from clepdg_flows.run.progress import named
 from clepdg_tasks.engine.run_history import Arguments
 from clepdg_tasks.host.settings import load_settings
 
@@ -44,6 +46,45 @@ def test_the_line_of_stage_index_counts_what_is_kept_and_what_is_not(capsys: pyt
     outcome = SimpleNamespace(record=record(FEWER), reused=False, reason="new", seconds=1.0)
     show([], Display(), 1).done([(SimpleNamespace(stage="index", name="emodb"), outcome)])
     assert "new; 357 of 535 utterances, 3 quarantined" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_a_stages_line_leaves_names_the_columns_that_the_terminal_has(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    outcome = SimpleNamespace(record=record({**WHOLE, "utterances": 120}), reused=False, reason="new", seconds=1.0)
+    display = Display()
+    show([], display, 1).done([(SimpleNamespace(stage="index", name="synthetic-1"), outcome)])
+    show([], display, 1).done([(SimpleNamespace(stage="shard", name="leave-out-synthetic-1.c0"), outcome)])
+    index, shard = capsys.readouterr().out.splitlines()
+    assert len(shard) <= columns and (len(index) <= columns or columns < 100)
+
+
+def test_a_stage_that_the_user_stopped_did_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = show([], Display(), 2).failed
+    failed(SimpleNamespace(stage="clep", name="supervised.c0"), "The run was stopped.\nDo: again")
+    failed(SimpleNamespace(stage="clep", name="supervised.c0"), "A file is gone.")
+    stopped, gone = capsys.readouterr().out.splitlines()
+    assert stopped.split() == ["clep", "supervised.c0", "stopped"] and gone.endswith("FAILED  A file is gone.")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["emodb"], "emodb"),
+        (["synthetic-1", "synthetic-2"], "synthetic-* (2)"),
+        (["backbone.emodb", "untrained.emodb"], "emodb (2)"),
+        (["leave-out-emodb.c0.tess", "leave-out-emodb.c0.emodb"], "leave-out-emodb.c0.* (2)"),
+        (["emodb", "tess"], "emodb, tess (2)"),
+        (["emodb", "crema-d", "ravdess", "savee", "tess"], "emodb, crema-d, … (5)"),
+        (["crema-d", "cafe"], "crema-d, cafe (2)"),
+    ],
+)
+def test_names_in_short_say_what_they_are_of(names: list[str], told: str) -> None:
+    assert named(names) == told
+    assert named(names, "supervised") == (f"supervised ({len(names)})" if len(names) > 1 else told)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +159,38 @@ def test_a_run_ends_with_at_most_30_lines_and_colours_only_a_terminal(
     assert "214 stages up to date" in said and "report   var/report.html\n" in said
     assert sum(max(1, -(-len(line) // columns)) for line in said.splitlines()) <= 30
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_part_of_a_run_says_that_it_made_no_report_and_how_to_make_it(
+    earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+    settings.open_store()
+    if earlier:
+        (settings.home / "report.html").write_text("a page")
+    arguments = Arguments(preset="demo", until="shard", overrides={"clep.epochs": 2})
+    print_result({"computed": 0, "reused": 22, "notes": []}, [], arguments, settings, 1.0)
+    *_, report, command = capsys.readouterr().out.splitlines()
+    assert report.startswith("report   none: --until shard ends before it.")
+    assert ("var/report.html is of an earlier run" in report) == earlier
+    assert command.startswith("next     ") and command.endswith("clep-dg run --preset demo --set clep.epochs=2")
+
+
+def test_notes_below_all_tables_wrap_between_words_and_tables_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    settings = load_settings()
+    folder = settings.open_store().partial("report", "0" * 64)
+    row, note = "a method  " + ".123  " * 15, "some words that explain " * 12
+    filled = textwrap.fill(note, 118)
+    (folder / "table.txt").write_text(f"{row}\na: collapsed\n\n{filled}\nCredit: not testable.\n")
+    report = settings.open_store().commit(replace(record({}), stage="report", name="report"))
+    ended: Any = [(SimpleNamespace(stage="report", fold=None, tags={}), SimpleNamespace(record=report))]
+    result = {"computed": 1, "reused": 0, "notes": []}
+    print_result(result, ended, Arguments(preset="demo"), settings, 1.0, full=True)
+    said = capsys.readouterr().out
+    assert f"\n{row.rstrip()}" in said and "\na: collapsed\n\n" in said
+    assert f"{textwrap.fill(note, 70)}\nCredit: not testable.\n" in said
