@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.corpora.cards import load_card
+from clepdg.errors import counted
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.cli.pin import refresh_line
@@ -50,7 +51,10 @@ def print_result(
     store = settings.open_store()
     report = next((outcome.record for node, outcome in ended if node.stage == "report"), None)
     short = report is not None and not full
-    print(f"\n{_counted(result['computed'], result['reused'])}, in {seconds:.0f} s.")
+    said = f"{counted(result['computed'], 'stage')} computed, {result['reused']} reused"
+    print(
+        f"\n{said if result['computed'] else counted(result['reused'], 'stage') + ' up to date'}, in {seconds:.0f} s."
+    )
     notes = [*result["notes"], *(() if short else _incomplete(ended, store))]  # the summary's warnings say it, short
     for note in _short(notes) if short else notes:
         print(note)
@@ -117,16 +121,9 @@ def _print_no_report(page: Path, arguments: Arguments) -> None:
     print(f"next     {_activated(as_command(replace(arguments, until=None)))}")
 
 
-def _counted(computed: int, reused: int) -> str:
-    if not computed:
-        return f"{reused} {'stage' if reused == 1 else 'stages'} up to date"
-    return f"{computed} {'stage' if computed == 1 else 'stages'} computed, {reused} reused"
-
-
 def _short(notes: Sequence[str]) -> Iterator[str]:
     """Yield the first notes in full, and count the others."""
-    shown = [textwrap.wrap(note, min(_columns(), 120), max_lines=1) for note in notes[:NOTES]]
-    yield from (line for lines in shown for line in lines)
+    yield from (line for note in notes[:NOTES] for line in textwrap.wrap(note, min(_columns(), 120), max_lines=1))
     if len(notes) > NOTES:
         yield f"{len(notes) - NOTES} more notes: --table full"
 
@@ -190,10 +187,12 @@ def _an_utterance(ended: Ended, store: Store) -> str:
     return "FILE.wav"
 
 
+def _line() -> int:
+    return _columns() if sys.stdout.isatty() else 200  # of a stage's line
+
+
 def _name_columns() -> int:
-    """Return a line's columns for names: 72 are the rest's, where they can."""
-    narrow, wide = NAMES
-    return min(max(_columns() - 72, narrow), wide) if sys.stdout.isatty() else wide
+    return min(max(_line() - 72, NAMES[0]), NAMES[1])  # 72: for the rest of the line
 
 
 def show(ended: Ended, display: "Display", stages: int) -> Any:
@@ -226,17 +225,20 @@ def _ended(computed: Sequence[tuple[Any, Any]], display: "Display") -> Iterator[
 
     Corpora whose index has other counts than its neighbour's have lines of their own.
     """
+    from clepdg.report.tables import cut
+
     counts = {node.name: f"; {_counts(outcome.record)}" for node, outcome in computed if node.stage == "index"}
-    for (stage, counted), group in groupby(computed, key=lambda pair: (pair[0].stage, counts.get(pair[0].name, ""))):
+    for (stage, count), group in groupby(computed, key=lambda pair: (pair[0].stage, counts.get(pair[0].name, ""))):
         pairs = list(group)
         reasons = list(dict.fromkeys(outcome.reason for _, outcome in pairs))
-        others = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        others = f" (and {counted(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
         names = named([node.name for node, _ in pairs], getattr(pairs[0][0], "fold", None))
         seconds = display.seconds([f"{stage}/{node.name}" for node, _ in pairs])
         seconds = sum(outcome.seconds for _, outcome in pairs) if seconds is None else seconds
-        each = " each" if counted and len(pairs) > 1 else ""
-        reason = textwrap.shorten(reasons[0], REASON, placeholder=" ...")
-        yield f"{stage:17s} {names:{_name_columns()}s} {seconds:7.1f} s  {reason}{others}{counted}{each}"
+        each = " each" if count and len(pairs) > 1 else ""
+        begin = f"{stage:17s} {names:{_name_columns()}s} {seconds:7.1f} s  "
+        room = min(REASON, max(_line() - len(begin + others + count + each), 20))
+        yield f"{begin}{cut(reasons[0], room)}{others}{count}{each}"
 
 
 @contextmanager

@@ -58,8 +58,11 @@ def test_a_stages_line_leaves_names_the_columns_that_the_terminal_has(
     display = Display()
     show([], display, 1).done([(SimpleNamespace(stage="index", name="synthetic-1"), outcome)])
     show([], display, 1).done([(SimpleNamespace(stage="shard", name="leave-out-synthetic-1.c0"), outcome)])
-    index, shard = capsys.readouterr().out.splitlines()
-    assert len(shard) <= columns and (len(index) <= columns or columns < 100)
+    outcome.reason = "; ".join(f"input audio/synthetic-{number} changed" for number in range(5))
+    show([], display, 1).done([(SimpleNamespace(stage="classifier", name="leave-out-synthetic-1.c0"), outcome)])
+    index, shard, classifier = capsys.readouterr().out.splitlines()
+    assert len(shard) <= columns and all(len(line) <= columns or columns < 100 for line in (index, classifier))
+    assert "  input audio/synth" in classifier and classifier.endswith("…")
 
 
 def test_a_stage_that_the_user_stopped_did_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
