@@ -4,6 +4,7 @@ Methods differ in shape, dash and filling as well as in colour, so that no chart
 those of Okabe and Ito, which colour-blind readers tell apart, as dark or as light as the paper asks for.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -147,5 +148,15 @@ def save(charts: Iterable[Chart], folder: Path) -> None:
         if spec.get("width") == "container":
             spec["width"] = WIDTH
         own = {**config(INK), "background": "white", "padding": 12}
-        (folder / f"{chart.name}.svg").write_text(vl_convert.vegalite_to_svg(spec, config=own), encoding="utf-8")
+        svg = _renumbered(vl_convert.vegalite_to_svg(spec, config=own))
+        (folder / f"{chart.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{chart.name}.png").write_bytes(vl_convert.vegalite_to_png(spec, config=own, scale=2))
+
+
+def _renumbered(svg: str) -> str:
+    """Number a picture's clip paths from 1.
+
+    vl-convert counts them on from picture to picture of a process.
+    """
+    found = list(dict.fromkeys(re.findall(r"\bclip\d+\b", svg)))
+    return re.sub(r"\bclip\d+\b", lambda name: f"clip{found.index(name[0]) + 1}", svg)

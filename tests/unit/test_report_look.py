@@ -1,15 +1,16 @@
 """Protects the look of the report's charts, and what the robustness says: contrast, shapes, whole labels, losses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from clepdg.report.charts import DARK, PALETTE, config, styles
+from clepdg.report.charts import DARK, PALETTE, config, save, styles
 from clepdg.report.grid import Column, Value
 from clepdg.report.headline import FLOOR
-from clepdg.report.section import SHAPES
+from clepdg.report.section import SHAPES, Chart
 from clepdg.report.sections.calibration import calibration_chart
 from clepdg.report.sections.curves import Course, curve_chart
 from clepdg.report.sections.losses import loss_table, losses, sentences
@@ -169,3 +170,12 @@ def test_nothing_is_said_of_losses_without_corruptions_or_ahead_of_no_floor() ->
     assert list(sentences(own, TITLES)) == [
         "On leave-out-a, no method is ahead of the floor on clean audio, so none has more to lose."
     ]
+
+
+def test_equal_charts_give_equal_files_in_one_process(tmp_path: Path) -> None:
+    rules = {"data": {"values": [{"x": 1, "y": 2}]}, "mark": {"type": "rule", "clip": True}, "width": 50, "height": 20}
+    spec = {**rules, "encoding": {name: {"field": name, "type": "quantitative"} for name in ("x", "y")}}
+    for folder in ("first", "second"):
+        save([Chart(name="rules", label="Rules.", spec=spec)], tmp_path / folder)
+    first, second = ((tmp_path / folder / "rules.svg").read_text() for folder in ("first", "second"))
+    assert first == second and 'id="clip1"' in first
