@@ -30,9 +30,9 @@ TABLE: Final = LEAST + 2  # its lines then
 MAIN_ROWS: Final = (  # in the order in which the terminal has room for them
     FLOOR,
     MAIN_ROW,
-    "text-random",
-    "text-none",
     "clep-zero-shot",
+    "text-none",
+    "text-random",
     "encoder-probe",
     "clep-probe",
 )
