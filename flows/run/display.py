@@ -173,7 +173,7 @@ def _progress() -> Progress:
         refresh_per_second=5,
         redirect_stdout=sys.stdout.isatty(),  # a file or a pipe gets its lines itself
     )
-    console.lock = progress.live._lock
+    console.lock = getattr(progress.live, "_lock", None)  # private: another rich may have none
     return progress
 
 
