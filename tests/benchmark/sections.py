@@ -331,17 +331,14 @@ def keys(root: Path) -> dict[str, Line]:
 
 def shards(root: Path) -> dict[str, Line]:
     """Write shards with one process and two, against decode, resample and FLAC alone; wall time."""
-    from clepdg.config.schema import SyntheticConfig
-    from clepdg.corpora import synthetic
-    from clepdg.corpora.cards import load_card
-    from tests.benchmark.test_shards import measure
+    from tests.benchmark.test_shards import measure, write_speech
 
     source = root / "wav"
     source.mkdir()
-    synthetic.write(load_card("synthetic-1"), SyntheticConfig(utterances=128), source)
+    speech = write_speech(source)
     count = 4000  # of 1,000, the start of processes would be half of the time
     found = [{what: measure(source, what, count)["rate"] for what in ("floor", "1", "2")} for _ in range(3)]
-    said = f"wall time; {count:,} utterances, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    said = f"wall time; {count:,} utterances of {speech}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     return {
         "Writing shards, one process": line([one["1"] for one in found], unit="utterances/s", said=said),
         "Shards, of decode, resample and FLAC": line(
