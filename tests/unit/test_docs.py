@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 import re
 import shlex
 from collections import Counter
@@ -18,6 +19,7 @@ from clepdg_flows.cli.main import _parser
 from clepdg_flows.cli.options import read_arguments
 from clepdg_tasks.engine.node import STAGES
 from clepdg_tasks.host.settings_file import NAMES
+from tests.benchmark import lines as figures
 from tests.unit.test_english import BANNED, SPEECH
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,6 +28,13 @@ DOCS = sorted((PROJECT / "docs").glob("*.md"))
 PAGES = [README, *DOCS]
 OTHERS = [PROJECT / name for name in ("CHANGELOG.md", "NOTICE", "CITATION.cff", "mkdocs.yml")]
 COMMANDS = (*"run status fetch import-laion predict serve compare promote export verify gc deploy pin".split(),)
+SPEEDS = {  # README's line -> the benchmark's
+    "the demo": "The demo",
+    "an up-to-date run of its 214 stages, against as many empty Prefect tasks": "An up-to-date run against empty tasks",
+    "writing shards, one process": "Writing shards, one process",
+    "a training step of `micro`, against a plain loop with transformers": "micro's step against a plain loop",
+    "CLAP's log-mels, against transformers' extractor": "Log-mel against transformers' extractor",
+}
 ROOT = "README.md"  # not part of the site that mkdocs builds
 
 
@@ -197,3 +206,13 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     named = re.findall(r"`((?:clepdg|tasks|flows|tests|data_manifests|docs)/[\w./-]*)`", page.read_text())
     missing = [name for name in named if not (PROJECT / name).exists()]
     assert missing in ([], ["data_manifests/my-corpus.toml"])
+
+
+@pytest.mark.parametrize("said", SPEEDS)
+def test_the_readme_has_the_speeds_that_were_measured(said):
+    lines = json.loads((PROJECT / "docs" / "benchmarks.json").read_text())["lines"]
+    own = lines[SPEEDS[said]]
+    shown_as = f"{figures.shown(own['value'])} {own['unit'] or 'times as long'}"
+    if not own["unit"] and own["more"]:
+        shown_as = f"{figures.shown(own['value'])} times as fast"
+    assert f"| {said} | {shown_as} |" in README.read_text()
