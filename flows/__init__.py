@@ -1,4 +1,4 @@
-"""What happens, in order: the graph of stages, the flow and the command line."""
+"""Run the pipeline: the graph of stages, the flow and the command line."""
 
 import os
 

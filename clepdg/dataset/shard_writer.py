@@ -9,10 +9,8 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import signal
 import tarfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -26,6 +24,7 @@ from clepdg.config.schema import ShardConfig
 from clepdg.corpora.cards import SPLITS
 from clepdg.dataset.shards import COLUMNS, OFFSETS
 from clepdg.errors import IndexingError, ShardError
+from clepdg.processes import exit_with_parent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def _executor(workers: int) -> Iterator[Executor | None]:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=exit_with_parent)
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -132,18 +131,6 @@ def _submit(pool: Executor, *call: Any) -> "Future[Piece]":
         return pool.submit(*call)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _exit_with_parent() -> None:
-    """End a worker process with its parent, also after kill -9."""
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _pieces(

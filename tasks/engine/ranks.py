@@ -17,9 +17,10 @@ from typing import Final
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
+from clepdg.processes import exit_with_parent
 from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.engine.worker import SPAWN, killed_error
-from clepdg_tasks.engine.worker_main import exit_with_parent, picklable
+from clepdg_tasks.engine.worker_main import picklable
 
 FIRST_FAILURE_SECONDS: Final = 1.0
 
@@ -53,9 +54,7 @@ def on_ranks(function: Callable[[Work], Computed], work: Work, ranks: int) -> Co
     )
     errors = [SPAWN.Pipe(duplex=False) for _ in range(ranks)]
     try:
-        outcomes = elastic_launch(config, _on_rank)(
-            function, work, meeting, [sender for _, sender in errors], os.getpid()
-        )
+        outcomes = elastic_launch(config, _on_rank)(function, work, meeting, [sender for _, sender in errors])
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         raise _cause([receiver for receiver, _ in errors], rank, failure.exitcode) from None
@@ -87,10 +86,10 @@ def _cause(receivers: Sequence[Connection], first: int, exit_code: int) -> BaseE
 
 
 def _on_rank(
-    function: Callable[[Work], Computed], work: Work, meeting: Path, senders: Sequence[Connection], parent: int
+    function: Callable[[Work], Computed], work: Work, meeting: Path, senders: Sequence[Connection]
 ) -> Computed | None:
     """Join the other ranks, call the function, and send its error if it fails."""
-    exit_with_parent(parent)
+    exit_with_parent()
     from clepdg.training import distributed
 
     rank = int(os.environ["RANK"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from clepdg.callbacks import Reporting
 from clepdg.errors import ClepError
+from clepdg.processes import exit_with_parent
 from clepdg.redaction import clean_error, scrub, scrub_logs
 from clepdg_tasks.engine.usage import compute_measured
-from clepdg_tasks.host.liveness import die_with_parent
 
 if TYPE_CHECKING:
     from clepdg_tasks.engine.node import Computed
@@ -33,7 +32,7 @@ def serve(jobs: Connection, messages: Connection, output: Connection) -> None:
         messages: sends "started", metrics, progress and log records, and last the outcome of each stage.
         output: takes the place of stdout and stderr.
     """
-    threading.Thread(target=exit_after_parent, daemon=True).start()
+    exit_with_parent()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several workers on one CPU: spinning threads take it away
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     for stream in (1, 2):
@@ -89,26 +88,6 @@ class MessageSender:
     def put_nowait(self, record: logging.LogRecord) -> None:
         """Send a log record; QueueHandler calls this as the method of a queue."""
         self.send("log", record)
-
-
-def exit_after_parent() -> None:
-    """Wait until the parent process is gone, then kill this one.
-
-    The kernel's signal would come as soon as the parent's thread ends that started this process, in the midst of a run.
-    """
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def exit_with_parent(parent: int) -> None:
-    """Kill this process when its parent dies.
-
-    No clean-up is needed: every file that a stage writes is whole or absent.
-    """
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before the kernel was asked
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def picklable(error: BaseException) -> BaseException:

@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 from clepdg.errors import StoreError
 
 
-def die_with_parent(by: signal.Signals = signal.SIGTERM) -> None:
-    """Ask the kernel to signal this process when its parent dies (Linux only)."""
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, by)  # 1 = PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
 
 
 def hold(folder: Path, name: str) -> FileLock:

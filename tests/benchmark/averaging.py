@@ -1,4 +1,4 @@
-"""What averaging gradients costs: two ranks of one core each train HTSAT-tiny's audio side, gloo over loopback.
+"""Measure the cost of averaging gradients: two ranks, one core each, train HTSAT-tiny's audio encoder over gloo.
 
 Ours is compared with torch's DistributedDataParallel, which averages while backward still runs.
 """
@@ -23,7 +23,7 @@ STEPS: Final = 4  # the first one counts for nothing
 
 
 class AudioSide(nn.Module):
-    """A CLAP's encoder of audio with its projection."""
+    """The audio encoder of a CLAP with its projection."""
 
     def __init__(self, clap: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What another processor's arithmetic changes: the demo, shortened, with this processor's newest instructions hidden.
+"""Measure how much another processor changes results: a short demo with this processor's newest instructions hidden.
 
 Vectorised sums round otherwise where vectors are shorter, and training carries that on. Data and untrained weights must
 not notice; how far the rest moves is printed.

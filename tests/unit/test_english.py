@@ -60,6 +60,13 @@ def test_summaries_are_short_and_say_what_is_done(path: Path) -> None:
     assert not long and not vague
 
 
+def test_modules_say_what_they_do() -> None:
+    every = [*FILES, *sorted((PROJECT / "tests").rglob("*.py"))]
+    openings = {name(path): (ast.get_docstring(ast.parse(path.read_text())) or "-").split()[0] for path in every}
+    assert len(openings) > 400
+    assert {path: word for path, word in openings.items() if word in VAGUE} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_code_speaks_plainly(path: Path) -> None:
     found = [f"line {line}: {hit[0]}" for line, text in words(path) for hit in BANNED.finditer(SPEECH.sub("", text))]

@@ -20,7 +20,7 @@ FLOORS = (  # of clepdg, from the top; a room may import from the floors below i
     ("audio", "store"),
     ("config", "hashing"),
     ("text_files",),
-    ("prompts", "errors", "emotions", "callbacks"),
+    ("prompts", "errors", "emotions", "callbacks", "processes"),
     ("redaction",),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

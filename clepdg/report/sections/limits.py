@@ -1,4 +1,4 @@
-"""What limits how a report's figures are read, in sentences that stand before them."""
+"""Warnings that stand above a report's figures."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return sentences on partial corpora, altered ones, and unusable files."""
+    """Return warnings about partial or altered corpora and unusable files."""
     said = {
         "Parts of corpora": {corpus: own[PART] for corpus, own in corpora.items() if own.get(PART, WHOLE) != WHOLE},
         "Altered corpora": {corpus: own[ALTERED] for corpus, own in corpora.items() if own.get(ALTERED, "no") != "no"},
@@ -28,7 +28,7 @@ def incomplete(corpora: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
-    """Return what changes how the figures are read, in a sentence each."""
+    """Return the warnings, a sentence each."""
     from clepdg.corpora.cards import load_card
 
     corpora: Mapping[str, Mapping[str, Any]] = facts.get("corpora", {})
