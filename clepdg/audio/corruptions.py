@@ -17,12 +17,7 @@ import numpy as np
 from clepdg.audio import rooms
 from clepdg.audio.io import Waveform, resample
 from clepdg.audio.noise import COLOURS, RATE, TRAINING_NOISES, active_frames, active_power, float32, make_noise
-from clepdg.config.conditions import CLEAN as CLEAN
-from clepdg.config.conditions import SWEEP as SWEEP
-from clepdg.config.conditions import Condition as Condition
-from clepdg.config.conditions import conditions as conditions
-from clepdg.config.conditions import family_weights as family_weights
-from clepdg.config.conditions import parse as parse
+from clepdg.config.conditions import Condition
 from clepdg.hashing import generator
 
 CLIPPED_SHARE: Final = 0.1  # of the samples of active speech

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from clepdg.audio.formats import AUDIO_SUFFIXES
 from clepdg.audio.inspection import read_audio, read_usable
 from clepdg.audio.io import Waveform, resample
-from clepdg.config.conditions import NOISES as NOISES
-from clepdg.config.conditions import OWN as OWN
+from clepdg.config.conditions import OWN
 from clepdg.config.schema import IndexConfig
 from clepdg.errors import ConfigError
 
@@ -86,7 +85,7 @@ def make_noise(kind: str, length: int, recordings: Sequence[Waveform], rng: np.r
     """Return a noise (length,) at 16 kHz.
 
     Args:
-        kind: one of NOISES.
+        kind: one of `conditions.NOISES`.
         recordings: waveforms at 16 kHz, for "babble" and "own".
 
     Raises:

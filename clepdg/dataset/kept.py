@@ -14,9 +14,10 @@ from typing import Final
 
 import numpy as np
 
-from clepdg.audio.corruptions import Condition, corrupt
+from clepdg.audio.corruptions import corrupt
 from clepdg.audio.io import Waveform
 from clepdg.audio.noise import RATE
+from clepdg.config.conditions import Condition
 from clepdg.dataset.shards import UtteranceReader
 
 MOST_BYTES: Final = 2 << 30  # of corrupted utterances, and of noises: 9 hours each

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import SUPERVISED, order
 from clepdg.evaluation import intervals, metrics
 from clepdg.evaluation.blocks import Blocks

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.errors import ClepError
 from clepdg.evaluation.blocks import COLUMNS, Block, Blocks

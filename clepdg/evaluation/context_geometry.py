@@ -16,9 +16,6 @@ from typing import Final
 
 import numpy as np
 
-from clepdg.config.rows import AS_VECTORS as AS_VECTORS
-from clepdg.config.rows import BEFORE as BEFORE
-from clepdg.config.rows import IN_WORDS as IN_WORDS
 from clepdg.evaluation.metrics import Floats
 from clepdg.hashing import generator
 

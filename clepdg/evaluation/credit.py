@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clepdg.audio.corruptions import CLEAN, SWEEP
+from clepdg.config.conditions import CLEAN, SWEEP
 from clepdg.config.rows import MAIN_ROW
 from clepdg.evaluation.marks import seed_marks
 from clepdg.evaluation.targets import Target, average, left_out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.evaluation.blocks import CHUNK, coded, starts
 from clepdg.evaluation.cells import POOLED, cells
 from clepdg.evaluation.marks import annotate

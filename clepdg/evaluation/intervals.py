@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from clepdg.audio.corruptions import family_weights
+from clepdg.config.conditions import family_weights
 from clepdg.evaluation import metrics
 from clepdg.evaluation.crossed_effects import Mean, crossed
 from clepdg.evaluation.metrics import Bools, Floats

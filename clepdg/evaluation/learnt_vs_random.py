@@ -7,7 +7,7 @@ here, whatever the credit rule can decide.
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.evaluation import intervals

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT, SUPERVISED
 from clepdg.evaluation.crossed_effects import Mean, of_these_targets, over_targets
 from clepdg.evaluation.intervals import Counts, count, estimate

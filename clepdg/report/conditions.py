@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from clepdg.audio.corruptions import CLEAN, parse
+from clepdg.config.conditions import CLEAN, parse
 from clepdg.config.folds import SUPERVISED
 from clepdg.evaluation.cells import CORRUPTED
 from clepdg.report.tables import figure, headline_cells

@@ -7,9 +7,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.config.rows import ROWS
+from clepdg.config.rows import AS_VECTORS, BEFORE, IN_WORDS, ROWS
 from clepdg.emotions import EMOTIONS
-from clepdg.evaluation import context_geometry, credit, learnt_vs_random
+from clepdg.evaluation import credit, learnt_vs_random
 from clepdg.evaluation.intervals import Interval
 from clepdg.evaluation.targets import Target
 from clepdg.report.tables import interval_words
@@ -112,12 +112,12 @@ def _contexts_of(row: str) -> str:
 
     Its own, or those in words as its CLEP reads them.
     """
-    if row in context_geometry.AS_VECTORS:
+    if row in AS_VECTORS:
         return ROWS[row].title.removeprefix("text classifier, ")
-    if row == context_geometry.BEFORE:
+    if row == BEFORE:
         return "hand-written contexts, before CLEP"
     clep = ROWS[row].title.removeprefix("ACPT, ").removesuffix(", no contexts")
-    return "hand-written contexts" + ("" if row == context_geometry.IN_WORDS else f", {clep}")
+    return "hand-written contexts" + ("" if row == IN_WORDS else f", {clep}")
 
 
 def model_facts(figures: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, Table]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.rows import MAIN_ROW, ROWS
 from clepdg.evaluation.credit import RIVALS
 from clepdg.evaluation.marks import seed_marks

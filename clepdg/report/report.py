@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.evaluation import cells as evaluate
 from clepdg.report import conditions as report_conditions
 from clepdg.report import grid

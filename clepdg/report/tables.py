@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.errors import ConfigError
 from clepdg.evaluation.cells import POOLED

@@ -29,7 +29,7 @@ def contexts_table(work: Work, test: set[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from clepdg.evaluation import context_geometry
+    from clepdg.config.rows import AS_VECTORS
     from clepdg.method.fold.compare_contexts import compare_contexts
     from clepdg.method.text_embeddings import load_text_embeddings
 
@@ -38,7 +38,7 @@ def contexts_table(work: Work, test: set[str]) -> "pd.DataFrame":
     found: dict[int, dict[str, Any]] = {}
     for place, (ref, folder) in sorted(texts, key=lambda text: text[1][0].tags["model"]):  # one model after another
         row, seed, model = (ref.tags[name] for name in ("row", "seed", "model"))
-        words = None if row in context_geometry.AS_VECTORS else work.config["contexts_in_words"]
+        words = None if row in AS_VECTORS else work.config["contexts_in_words"]
         found[place] = {"fold": work.config["fold"], "row": row, "seed": seed}
         found[place] |= compare_contexts(moves(model), load_text_embeddings(folder), words)
     return pd.DataFrame([found[place] for place, _ in texts])

@@ -10,8 +10,8 @@ from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.inputs import folders_of, open_clap, quiet_transformers, set_threads
 
 if TYPE_CHECKING:
-    from clepdg.audio.corruptions import Condition
     from clepdg.audio.io import Waveform
+    from clepdg.config.conditions import Condition
     from clepdg.method.audio_embeddings import AudioEmbeddings, Embed
 
 
@@ -109,7 +109,7 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     They are read, and corrupted, ahead of their use in threads: clean ones in the order of the tars, corrupted ones in
     that of the offset table.
     """
-    from clepdg.audio import corruptions
+    from clepdg.config.conditions import CLEAN, parse
     from clepdg.dataset import shards
     from clepdg.dataset.kept import clear, corrupted_reader
     from clepdg.training.batches import map_ahead
@@ -117,8 +117,8 @@ def _heard(work: Work) -> tuple[Iterator[tuple[str, "Waveform", int]], int]:
     offsets = shards.read_offsets(work.inputs["shard"])
     if work.config.get("utterances") == "test":
         offsets = offsets[offsets.split == "test"]
-    condition = corruptions.parse(work.config["condition"])
-    clean = condition.name == corruptions.CLEAN
+    condition = parse(work.config["condition"])
+    clean = condition.name == CLEAN
     if clean:
         offsets = offsets.sort_values("tar", kind="stable")
     reader, names = shards.reader_of(work.inputs["shard"], offsets), offsets.utterance_id.tolist()
@@ -155,9 +155,10 @@ def _embed(work: Work) -> "Embed":
 
 def _recordings(work: Work, condition: "Condition") -> "list[Waveform]":
     """Return the recordings that a condition's noise is made of."""
-    from clepdg.audio import noise
+    from clepdg.audio.noise import read_noises
+    from clepdg.config.conditions import OWN
     from clepdg.dataset import shards
 
     if condition.uses_babble:
         return shards.babble_voices(folders_of(work, "shard", "learning"))
-    return noise.read_noises(work.config["noise_folder"]) if condition.noise == noise.OWN else []
+    return read_noises(work.config["noise_folder"]) if condition.noise == OWN else []

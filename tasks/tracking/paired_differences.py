@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.emotions import labels
 from clepdg.store.record import Record
 from clepdg.store.store import Store

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.store.record import Record

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clepdg.audio.corruptions import SWEEP
+from clepdg.config.conditions import SWEEP
 from clepdg.config.schema import ClepConfig
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"

@@ -17,6 +17,7 @@ from clepdg.audio import corruptions
 from clepdg.audio.frontend import LAION_FRONT_END, MICRO_FRONT_END, log_mel, windows
 from clepdg.audio.io import decode, resample, to_mono
 from clepdg.callbacks import Reporting
+from clepdg.config.conditions import SWEEP, parse
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig
 from clepdg.dataset.shards import waveforms_of
 from clepdg.emotions import EMOTIONS
@@ -240,7 +241,7 @@ def conditions(root: Path) -> dict[str, Line]:
     names = ("pink-10dB", "telephone", "room-short")
 
     def all_in(name: str) -> Callable[[], Any]:
-        condition = corruptions.parse(name)
+        condition = parse(name)
         return lambda: [corruptions.corrupt(w, hz, each, condition) for each, w, hz in heard]
 
     spent = in_turn({name: all_in(name) for name in names})
@@ -294,7 +295,7 @@ def evaluation(root: Path) -> dict[str, Line]:
     """Evaluate 39 methods of 15 seeds in 26 conditions."""
     from tests.benchmark import simulation
 
-    conditions = ("clean", *corruptions.SWEEP)
+    conditions = ("clean", *SWEEP)
     lines, spent = 39 * 15 * (500 + 25 * 125), []
     for number in range(3):
         folder = root / f"evaluate-{number}"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.dataset import shards, tables
 from clepdg.dataset.duplicates import Fingerprint, find_duplicates
 from clepdg.evaluation import fold_results, utterances

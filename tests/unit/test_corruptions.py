@@ -7,18 +7,9 @@ import soundfile
 
 from clepdg.audio import corruptions, rooms
 from clepdg.audio import noise as noises
-from clepdg.audio.corruptions import (
-    CLEAN,
-    SWEEP,
-    Condition,
-    add_noise,
-    augment,
-    corrupt,
-    family_weights,
-    parse,
-)
+from clepdg.audio.corruptions import add_noise, augment, corrupt
 from clepdg.audio.noise import RATE, active_power
-from clepdg.config.conditions import ROOMS
+from clepdg.config.conditions import CLEAN, NOISES, ROOMS, SWEEP, Condition, family_weights, parse
 from clepdg.config.schema import ShardConfig
 from clepdg.dataset import shards
 from clepdg.dataset.shard_writer import write_shards
@@ -112,7 +103,7 @@ print(hashlib.sha256(impulse_response("test", "long", 3)).hexdigest())
 
 
 def test_training_and_evaluation_share_neither_noises_nor_rooms():
-    assert not set(noises.TRAINING_NOISES) & set(noises.NOISES)
+    assert not set(noises.TRAINING_NOISES) & set(NOISES)
     test, training = (rooms.impulse_response(bank, "short", 0) for bank in ("test", "training"))
     assert len(test) != len(training) or np.abs(test - training).max() > 0.01
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.evaluation.intervals import CLUSTERS, SPEAKERS, UTTERANCES, Interval, count, effective, interval, paired
 from clepdg.evaluation.predictions import Predictions
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from clepdg.audio import corruptions
-from clepdg.audio.corruptions import corrupt, parse
+from clepdg.audio.corruptions import corrupt
 from clepdg.callbacks import Reporting
+from clepdg.config.conditions import parse
 from clepdg.config.schema import ComputeConfig
 from clepdg.dataset import kept
 from clepdg.dataset.kept import Latest, corrupted_reader

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clepdg.audio.corruptions import parse
+from clepdg.config.conditions import parse
 from clepdg.evaluation import context_geometry
 from clepdg.evaluation.metrics import Floats
 from clepdg.method.audio_embeddings import AudioEmbeddings, select

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clepdg import prompts
-from clepdg.audio.corruptions import CLEAN
 from clepdg.audio.io import Waveform
 from clepdg.audio.noise import RATE
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
+from clepdg.config.conditions import CLEAN
 from clepdg.config.schema import ClepConfig, ComputeConfig, PretrainConfig
 from clepdg.dataset.shards import waveforms_of
 from clepdg.errors import ClepError

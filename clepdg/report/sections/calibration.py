@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.evaluation.predictions import probability_columns
 from clepdg.report.charts import DASHES, styles
 from clepdg.report.section import Chart, Style

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
 from clepdg.audio.excerpts import as_data_uri, excerpt
 from clepdg.audio.io import Waveform
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED, kind
 from clepdg.config.rows import MAIN_ROW
 from clepdg.evaluation.predictions import probability_columns

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report.headline import FLOOR, signed, uses_target

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from clepdg.audio.corruptions import CLEAN
+from clepdg.config.conditions import CLEAN
 from clepdg.config.folds import LEAVE_OUT
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report import conditions
