@@ -4,7 +4,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -15,12 +15,14 @@ from clepdg.config.folds import SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.corpora.cards import load_card
 from clepdg.errors import counted
+from clepdg.hashing import read_json
 from clepdg.store.record import Record
 from clepdg.store.store import Store
 from clepdg_flows.cli.pin import refresh_line
 from clepdg_flows.run.progress import NAMES, named
 from clepdg_tasks.engine.node import Node, Outcome
 from clepdg_tasks.engine.run_history import Arguments, as_command
+from clepdg_tasks.engine.worker import STOPPED
 from clepdg_tasks.host.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Ended = list[tuple[Node, Outcome]]
 REASON = 100  # characters; the run's file in the store has all
 NOTES = 1  # of a line; more are counted
+WIDEST = 120  # columns of text
 
 
 def print_result(
@@ -64,7 +67,7 @@ def print_result(
             _print_no_report(page, arguments)
         return None
     folder = store.local(report.stage, report.key)
-    _print_report(folder, page if page.exists() else folder / "report.html", report.config.get("rows", {}), full=full)
+    _print_report(folder, page if page.exists() else folder / "report.html", full=full)
     if full:
         from clepdg_tasks.tracking.client import where_to_view
 
@@ -76,37 +79,28 @@ def print_result(
     return str(page)
 
 
-def _print_report(folder: Path, page: Path, rows: Mapping[str, str], *, full: bool) -> None:
+def _print_report(folder: Path, page: Path, *, full: bool) -> None:
     """Print a report's table or summary, and where its page is."""
     from rich.console import Console
     from rich.text import Text
 
-    from clepdg.report.summary import BEST, WARNING
+    from clepdg.report.summary import BEST, SUMMARY, WARNING, lay_out
 
     console = Console(highlight=False, soft_wrap=True)  # the terminal wraps what is too long, and copies it whole
     print()
     warned = False
-    for line in _table(folder) if full else _summary(folder, rows):
+    for line in _table(folder) if full else lay_out(read_json(folder / SUMMARY), _columns()):
         warned = not full and (line.startswith(WARNING) or (warned and line.startswith(" ")))
         best = not full and line.startswith(BEST) and "[" in line
         console.print(Text(line, "yellow" if warned else "bold" if best else ""))
     console.print(Text.assemble("\nreport   ", (_from_here(page), f"link {page.as_uri()}")))
 
 
-def _summary(folder: Path, rows: Mapping[str, str]) -> list[str]:
-    from clepdg.report.summary import fitted
-
-    return fitted((folder / "summary.txt").read_text(encoding="utf-8"), _columns(), rows).splitlines()
-
-
 def _table(folder: Path) -> Iterator[str]:
     """Yield the lines of all tables, and of the notes below, wrapped."""
-    from clepdg.report.summary import unwrapped, wrapped
-    from clepdg_tasks.stages.report import WIDTH
-
     tables, _, notes = (folder / "table.txt").read_text(encoding="utf-8").rstrip("\n").rpartition("\n\n")
     yield from [*tables.splitlines(), ""] if tables else []
-    yield from (line for note in unwrapped(notes, WIDTH) for line in wrapped(note, min(_columns(), WIDTH)))
+    yield from (line for note in notes.splitlines() for line in textwrap.wrap(note, min(_columns(), WIDEST)))
 
 
 def _columns() -> int:
@@ -123,7 +117,7 @@ def _print_no_report(page: Path, arguments: Arguments) -> None:
 
 def _short(notes: Sequence[str]) -> Iterator[str]:
     """Yield the first notes in full, and count the others."""
-    yield from (line for note in notes[:NOTES] for line in textwrap.wrap(note, min(_columns(), 120), max_lines=1))
+    yield from (line for note in notes[:NOTES] for line in textwrap.wrap(note, min(_columns(), WIDEST), max_lines=1))
     if len(notes) > NOTES:
         yield f"{len(notes) - NOTES} more notes: --table full"
 
@@ -213,7 +207,7 @@ def show(ended: Ended, display: "Display", stages: int) -> Any:
 
     def failed(node: Any, message: str) -> None:
         first = message.splitlines()[0]
-        said = "stopped" if first == "The run was stopped." else f"FAILED  {first}"
+        said = "stopped" if first == STOPPED else f"FAILED  {first}"
         display.say(f"{node.stage:17s} {node.name:{_name_columns()}s}  {said}")
 
     display.whole("stages", 0, stages)

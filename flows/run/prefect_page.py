@@ -14,7 +14,8 @@ from threading import Thread
 from typing import Any, Final
 from uuid import UUID
 
-from clepdg.report.summary import FULL
+from clepdg.hashing import read_json
+from clepdg.report.summary import SUMMARY, lay_out
 from clepdg.report.tables import cut
 from clepdg.store.record import Record
 from clepdg.store.store import Store
@@ -40,8 +41,8 @@ def results_page(records: Sequence[Record], store: Store, run_logger: MlflowLogg
         kept = (home / PAGE).exists()
         lines.insert(0, f"Report: {f'[{PAGE}]({page}), ' if page else ''}`{(home if kept else folder) / PAGE}`")
         lines.append(f"Downloads (tables, figures): `{home / FOLDER if kept else folder}`")
-        summary = (folder / "summary.txt").read_text(encoding="utf-8").replace(f"with {FULL}", "in the report")
-        return "\n\n".join([*lines, f"```text\n{summary}```", *_picture(folder)])
+        summary = "\n".join(lay_out(read_json(folder / SUMMARY), more="in the report"))
+        return "\n\n".join([*lines, f"```text\n{summary}\n```", *_picture(folder)])
     if records:
         last = records[-1].stage
         lines.append(f"No report: this run ends with {last}. Its outputs:")

@@ -28,7 +28,7 @@ VERSIONS: Final[dict[str, int]] = {
     "audio_embeddings": 4,
     "classifier": 2,
     "evaluate": 11,
-    "report": 15,
+    "report": 16,
 }
 
 _TRAINED: Final = ("backbone", "features", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")

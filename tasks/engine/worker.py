@@ -30,6 +30,7 @@ SPAWN: Final = multiprocessing.get_context("spawn")  # a forked child would inhe
 START_SECONDS: Final = 600.0  # limit for starting Python and importing the stage, which are slow on a busy machine
 GRACE_SECONDS: Final = 5.0  # between SIGTERM and SIGKILL
 POLL_SECONDS: Final = 0.2
+STOPPED: Final = "The run was stopped."
 RESUME: Final = "run the same command again: it continues from the last checkpoint"
 
 log = logging.getLogger("clepdg.worker")
@@ -173,7 +174,7 @@ class WorkerProcess:
 
 def stopped_error() -> ClepError:
     """Return the error of a stage whose run was stopped."""
-    return ClepError("The run was stopped.", do="run the same command again: it continues from here")
+    return ClepError(STOPPED, do="run the same command again: it continues from here")
 
 
 def killed_error(signal_number: int, printed: str | None = None) -> ClepError:

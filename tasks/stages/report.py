@@ -1,6 +1,5 @@
 """The last stage: the report over all folds."""
 
-import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -10,8 +9,6 @@ from clepdg_tasks.engine.node import Computed, Work
 from clepdg_tasks.stages.contexts import FILE
 from clepdg_tasks.stages.report_sections import sections
 
-WIDTH = 118  # of the terminal's notes
-
 
 def compute_report(work: Work) -> Computed:
     """Write report.html, results.csv, results.md and table.txt over all folds."""
@@ -20,12 +17,12 @@ def compute_report(work: Work) -> Computed:
     from clepdg.evaluation import targets
     from clepdg.evaluation.cells import CELL, rows_on_test_part
     from clepdg.evaluation.predictions import COLUMNS, coded
-    from clepdg.hashing import digest_file
+    from clepdg.hashing import digest_file, write_json
     from clepdg.report import facts as of
     from clepdg.report import report
     from clepdg.report.headline import headline
     from clepdg.report.sections.limits import incomplete
-    from clepdg.report.summary import summary
+    from clepdg.report.summary import SUMMARY, summary
     from clepdg.report.tables import headline_cells
     from clepdg.store.readers import read_frame
 
@@ -59,10 +56,9 @@ def compute_report(work: Work) -> Computed:
     more = sections(work, predictions, names, {fold: own["label_set"] for fold, own in settings.items()})
     report.write_report(work.folder, cells, predictions, facts, work.config["rows"], headline=means, sections=more)
     table = report.table(headline_cells(cells), work.config["rows"])
-    notes = [textwrap.fill(note, WIDTH) for note in (facts["caption"], f"{of.CREDIT}: {facts[of.CREDIT]}.")]
+    notes = (facts["caption"], f"{of.CREDIT}: {facts[of.CREDIT]}.")
     (work.folder / "table.txt").write_text("\n".join([report.headline_table(means), "", table, "", *notes]) + "\n")
-    short = summary(cells, work.config["rows"], means, facts, confidence=confidence)
-    (work.folder / "summary.txt").write_text(short, encoding="utf-8")
+    write_json(work.folder / SUMMARY, summary(cells, work.config["rows"], means, facts, confidence=confidence))
     return Computed(digests={"content": digest_file(work.folder / "results.csv")}, figures={"cells": len(cells)})
 
 

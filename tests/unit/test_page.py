@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from clepdg.hashing import write_json
 from clepdg.store.opening import open_store
 from clepdg.store.record import Record
 from clepdg_flows.run.prefect_page import results_page
@@ -21,7 +22,10 @@ def store(tmp_path):
     nothing = {"config": {}, "inputs": {}, "figures": {}, "files": {}, "seconds": 0.0, "version": 1}
     for stage, key, run in (("shard", "s1", "r-shard"), ("report", "p", "r-report")):
         folder = store.partial(stage, key)
-        (folder / "summary.txt").write_text("UAR of methods\n* best; 7 more with --table full\n")
+        one = {"title": "a method", "figures": [".5 [.4, .6]"], "best": True, "place": 0}
+        methods = [one, *[{**one, "best": False, "place": None}] * 7]
+        table = {"header": "UAR of methods", "columns": ["all corpora"], "methods": methods}
+        write_json(folder / "summary.json", {"warnings": [], "sentences": [], **table})
         (folder / "charts").mkdir()
         (folder / "charts" / "methods.svg").write_text("<svg/>")
         record = store.commit(Record(stage=stage, name="tess", key=key, digests={"content": "d"}, **nothing))
@@ -45,7 +49,8 @@ def test_links_come_first_and_lead_to_the_run_that_made_the_report(store, tmp_pa
     assert f"[report.html]({SERVER}/#/experiments/7/runs/r-report/artifacts/report.html{ML})" in links
     assert f"`{store.local('report', 'p') / 'report.html'}`" in links
     assert f"[this run]({SERVER}/#/experiments/7/runs/r-flow{ML})" in links
-    assert results.startswith("\nUAR of methods\n* best; 7 more in the report\n```")
+    assert results.startswith("\nUAR of methods") and "* a method" in results
+    assert "\n* best; 7 more in the report\n```" in results
     assert f"(data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()})" in results
 
 

@@ -1,5 +1,6 @@
 """Protects a run's end on a terminal: short, warnings first, the figures of the report, the best method marked."""
 
+import json
 import re
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from clepdg.config.rows import ROWS
 from clepdg.report.headline import Headline
-from clepdg.report.summary import LEAST, LINES, NARROW, WIDE, WIDTH, fitted, summary
+from clepdg.report.summary import LEAST, LINES, NARROW, WIDE, WIDTH, lay_out, summary
 
 NAMES = {name: row.title for name, row in ROWS.items()}
 WHOLE: dict[str, Any] = {"part of the corpus": "whole", "altered": "no"}
@@ -38,11 +39,19 @@ def means(where: str, rows: tuple[str, ...] = tuple(NAMES)) -> list[dict[str, An
     return [{**line, "row": row, "uar": 0.5 + 0.01 * place} for place, row in enumerate(rows)]
 
 
+def summarised(
+    of: pd.DataFrame, headline: Headline | None = None, corpora: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    own = summary(of, NAMES, headline or Headline(), {"corpora": corpora or {}}, confidence=0.95)
+    assert json.loads(json.dumps(own)) == own
+    return own
+
+
 def written(of: pd.DataFrame, headline: Headline | None = None, corpora: dict[str, Any] | None = None) -> list[str]:
-    text = summary(of, NAMES, headline or Headline(), {"corpora": corpora or {}}, confidence=0.95)
-    assert text.endswith("\n") and len(text.splitlines()) <= LINES
-    assert max(map(len, text.splitlines())) <= WIDTH
-    return text.splitlines()
+    lines = lay_out(summarised(of, headline, corpora))
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= WIDTH
+    return lines
 
 
 def test_means_over_targets_stand_beside_those_of_fold_supervised() -> None:
@@ -119,7 +128,7 @@ def test_a_row_that_one_fold_lacks_leaves_its_place_empty() -> None:
 def test_a_terminal_of_another_width_gets_the_same_words_and_figures(folds: tuple[str, ...], width: int) -> None:
     headline = Headline(records=[*means("5 left-out targets"), *means("2 supervised corpora")] * (len(folds) > 1))
     lines = written(cells(*folds), headline, {"tess": PART, "emodb": PART})
-    found = fitted("\n".join(lines) + "\n", width, NAMES).splitlines()
+    found = lay_out(summarised(cells(*folds), headline, {"tess": PART, "emodb": PART}), width)
     assert max(map(len, found)) <= min(max(width, NARROW), WIDE)
     table, before = (next(n for n, line in enumerate(each) if line.startswith("UAR")) for each in (found, lines))
     assert " ".join(found[:table]).split() == " ".join(lines[:before]).split()
@@ -137,7 +146,6 @@ def test_a_terminal_of_another_width_gets_the_same_words_and_figures(folds: tupl
         assert not any("…" in line for line in found[table:])
 
 
-def test_a_summary_of_80_columns_or_without_a_table_stays_as_it_is() -> None:
-    text = "\n".join(written(cells("supervised"))) + "\n"
-    assert fitted(text, WIDTH, NAMES) == text
-    assert fitted("no table\n", NARROW, NAMES) == "no table\n"
+def test_the_words_on_the_other_methods_are_the_callers() -> None:
+    own = summarised(cells("supervised"))
+    assert lay_out(own, more="in the report")[-1] == lay_out(own)[-1].replace("with --table full", "in the report")

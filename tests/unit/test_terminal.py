@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clepdg.corpora.cards import load_card
+from clepdg.hashing import write_json
 from clepdg.report.summary import LINES
 from clepdg.store.record import Record
 from clepdg_flows.cli.terminal import print_result, show
@@ -28,6 +29,11 @@ WHOLE: dict[str, Any] = {
     "alterations": {},
 }
 FEWER = {**WHOLE, "utterances": 357, "quarantined": 3}
+
+METHOD = {"title": "a method", "figures": [".100 [.100, .200]"] * 2, "best": False, "place": 0}
+SUMMARY: dict[str, Any] = {
+    "warnings": [], "sentences": [], "header": "UAR [95%]", "columns": ["left out", "supervised"], "methods": [METHOD]
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +134,12 @@ def test_the_short_end_has_warnings_in_yellow_and_says_nothing_of_corpora_twice(
     settings = load_settings()
     store = settings.open_store()
     folder = store.partial("report", "0" * 64)
-    (folder / "summary.txt").write_text("! Parts of corpora: emodb\n  (9 of 10)\n\n- a verdict\n  in two lines\n")
+    dots = "." * 54
+    own = {
+        "warnings": [f"Parts of corpora: emodb {dots} (9 of 10)"],
+        "sentences": [f"a much longer verdict {dots} in two lines"],
+    }
+    write_json(folder / "summary.json", {**SUMMARY, **own})
     report = store.commit(replace(record({}), stage="report", name="report"))
     ended: Any = [
         (SimpleNamespace(stage="index", fold=None, tags={}), SimpleNamespace(record=record(FEWER))),
@@ -137,8 +148,8 @@ def test_the_short_end_has_warnings_in_yellow_and_says_nothing_of_corpora_twice(
     print_result({"computed": 0, "reused": 2, "notes": []}, ended, Arguments(preset="open"), settings, 1.0)
     said = capsys.readouterr().out
     yellow, plain = "\x1b[33m", "\x1b[0m"
-    assert f"{yellow}! Parts of corpora: emodb{plain}\n{yellow}  (9 of 10){plain}\n" in said
-    assert "\n- a verdict\n  in two lines\n" in said and "quarantine" not in said
+    assert f"{yellow}! Parts of corpora: emodb {dots}{plain}\n{yellow}  (9 of 10){plain}\n" in said
+    assert f"\n- a much longer verdict {dots}\n  in two lines\n" in said and "quarantine" not in said
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -150,7 +161,8 @@ def test_a_run_ends_with_at_most_30_lines_and_colours_only_a_terminal(
     settings = load_settings()
     store = settings.open_store()
     folder = store.partial("report", "0" * 64)
-    (folder / "summary.txt").write_text("! a warning\n" + "* a line [.1, .2]\n" * (LINES - 1))
+    many = [{**METHOD, "place": place} for place in range(LINES)]
+    write_json(folder / "summary.json", {**SUMMARY, "warnings": ["a warning " * 12] * 5, "methods": many})
     (folder / "report.html").write_text("a page")
     report = store.commit(replace(record({}), stage="report", name="report"))
     (settings.home / "report.html").write_text("a page")
@@ -188,8 +200,7 @@ def test_notes_below_all_tables_wrap_between_words_and_tables_stay(
     settings = load_settings()
     folder = settings.open_store().partial("report", "0" * 64)
     row, note = "a method  " + ".123  " * 15, "some words that explain " * 12
-    filled = textwrap.fill(note, 118)
-    (folder / "table.txt").write_text(f"{row}\na: collapsed\n\n{filled}\nCredit: not testable.\n")
+    (folder / "table.txt").write_text(f"{row}\na: collapsed\n\n{note}\nCredit: not testable.\n")
     report = settings.open_store().commit(replace(record({}), stage="report", name="report"))
     ended: Any = [(SimpleNamespace(stage="report", fold=None, tags={}), SimpleNamespace(record=report))]
     result = {"computed": 1, "reused": 0, "notes": []}
