@@ -118,7 +118,9 @@ def api_client(url: str, secret: str | None) -> "Iterator[httpx.Client]":
 
     user, _, password = (secret or "").partition(":")
     auth = httpx.BasicAuth(user, password) if secret else None
-    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=auth) as client:
+    # A connection for each request: a busy server may close one that it kept, with the next request unread.
+    once = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=url.rstrip("/"), timeout=30.0, trust_env=False, auth=auth, limits=once) as client:
         name = uuid.uuid4().hex
         answer = client.get("/csrf-token", params={"client": name})
         check_admitted(answer)
