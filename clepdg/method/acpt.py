@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,12 +22,15 @@ from torch import Tensor
 from clepdg import prompts
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import AcptConfig, ComputeConfig
+from clepdg.hashing import write_json
 from clepdg.method.context_effect import effective_rank
 from clepdg.method.context_prompts import ContextPrompts, chunks, encode_all
 from clepdg.models.clap import Clap
 from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training.loop import Training
 from clepdg.training.step_log import Metrics
+
+NEAREST: Final = "nearest_captions.json"  # of each context: the nearest hand-written context, and the cosine
 
 
 def diversity_loss(contexts: Tensor, others: Tensor, own: Tensor | None = None) -> Tensor:
@@ -107,7 +111,7 @@ def fit(
 
     Args:
         emotions: the source corpora's canonical emotions (N,).
-        folder: where checkpoints and the training's curve are saved.
+        folder: where checkpoints, the training's curve and the nearest hand-written contexts are saved.
 
     Raises:
         BackboneError: a template holds words that the backbone does not know.
@@ -153,7 +157,10 @@ def fit(
         training.run()
         training.curve.write(folder)
     learned = torch.stack([v.detach() for v in vectors])
-    return learned, context_figures(clap, learned, context_prompts, joint_prompts, content)
+    features = encode_all(context_prompts, learned.unbind())
+    captions = clap.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
+    write_json(folder / NEAREST, nearest_captions(features, captions))
+    return learned, context_figures(learned, features, captions, joint_prompts, content)
 
 
 Plan = tuple[int, int, Callable[[int], tuple[np.ndarray, Tensor, Tensor | None]]]
@@ -193,23 +200,42 @@ def _faithful_plan(config: AcptConfig, vectors: list[torch.nn.Parameter], encode
     return config.contexts * config.epochs, 1, choose
 
 
+def nearest_captions(e: Tensor, captions: Tensor) -> list[tuple[str, float]]:
+    """Return the hand-written context nearest to each context, and the cosine.
+
+    Args:
+        e: features of the contexts (K, D).
+        captions: features of the hand-written contexts (C, D).
+    """
+    cosines, rows = (e @ captions.T).max(dim=1)
+    return [
+        (prompts.HANDWRITTEN_CONTEXTS[row], round(cosine, 6))
+        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)
+    ]
+
+
 @torch.no_grad()
 def context_figures(
-    clap: Clap, vectors: Tensor, context_prompts: ContextPrompts, joint_prompts: ContextPrompts, content: Tensor
+    vectors: Tensor, e: Tensor, captions: Tensor, joint_prompts: ContextPrompts, content: Tensor
 ) -> dict[str, float]:
     """Measure the spread of contexts and their fit to emotions and words.
 
+    Args:
+        vectors: V (K, M, H).
+        e: features of the contexts (K, D).
+        captions: features of the hand-written contexts (C, D).
+        content: features of the content prompts (N, D).
+
     Returns:
-        Metrics of the context features e (K, D) and joint features u (K, N, D); "nearest_caption_cosine_of_captions"
-        is the same cosine between hand-written contexts, for comparison.
+        Metrics of e and of the joint features u (K, N, D); "nearest_caption_cosine_of_captions" is the same cosine
+        between hand-written contexts, for comparison.
     """
-    e = encode_all(context_prompts, vectors.unbind())
     u = torch.cat([joint_prompts.encode(torch.stack(list(part))) for part in chunks(vectors.unbind())])  # (K, N, D)
     shift = (u - content).flatten(0, 1)  # (K N, D)
     top1 = (u @ content.T).argmax(dim=2) == torch.arange(len(content), device=u.device)
-    real = clap.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
-    nearest = (e @ real.T).max(dim=1).values
-    among = (real @ real.T - 2 * torch.eye(len(real), device=real.device)).max(dim=1).values  # without itself
+    nearest = (e @ captions.T).max(dim=1).values
+    others = captions @ captions.T - 2 * torch.eye(len(captions), device=captions.device)  # without itself
+    among = others.max(dim=1).values
     return {
         "context_mean_abs_cosine": _mean_off_diagonal((e @ e.T).abs()),
         "shift_mean_abs_cosine": _mean_off_diagonal((F.normalize(shift, dim=1) @ F.normalize(shift, dim=1).T).abs()),

@@ -23,12 +23,12 @@ VERSIONS: Final[dict[str, int]] = {
     "backbone": 5,
     "features": 1,
     "clep": 5,
-    "acpt": 3,
+    "acpt": 4,
     "text_embeddings": 3,
     "audio_embeddings": 4,
     "classifier": 2,
     "evaluate": 11,
-    "report": 16,
+    "report": 17,
 }
 
 _TRAINED: Final = ("backbone", "features", "clep", "acpt", "text_embeddings", "audio_embeddings", "classifier")

@@ -1,5 +1,6 @@
 """Read from a run's outputs what the report's last sections show."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -47,13 +48,16 @@ def sections(
     texts = {name: text for name, text in zip(every.utterance_id, every.transcript, strict=True) if text}
     corpora = {corpus: _corpus(work, corpus, own) for corpus, own in indexes.items()}
     of_contexts: dict[str, list[Mapping[str, float]]] = {}
+    nearest: dict[str, Counter[str]] = {}
     for name, record in work.records.items():
         if record.stage == "acpt":
-            of_contexts.setdefault(work.refs[name].tags["contexts"], []).append(record.figures)
+            own = work.refs[name].tags["contexts"]
+            of_contexts.setdefault(own, []).append(record.figures)
+            nearest.setdefault(own, Counter()).update(_nearest(work.inputs[name]))
     maps = [found for fold in names if (found := _map(work, fold, names[fold], label_sets[fold], indexes))]
     shown = [
         listen(predictions, names, rows, cards, texts, _reader(work)),
-        learnt([*_clep_courses(work)], [*_acpt_courses(work)], maps, of_contexts, predictions, names, rows),
+        learnt([*_clep_courses(work)], [*_acpt_courses(work)], maps, of_contexts, nearest, predictions, names, rows),
         data(corpora),
         reproduce(
             work.config["reproduction"]["command"],
@@ -138,6 +142,14 @@ def _acpt_courses(work: Work) -> "Iterator[Course]":
             seed=tags.get("seed", ""),
             metrics=_curve(work.inputs[name], per_epoch, "content_loss", "diversity_loss"),
         )
+
+
+def _nearest(folder: Path) -> list[str]:
+    """Return the hand-written context that is nearest to each context."""
+    from clepdg.method.acpt import NEAREST
+    from clepdg.store.readers import read_facts
+
+    return [caption for caption, _ in read_facts(folder / NEAREST, list)]
 
 
 def _curve(folder: Path, steps: int, *metrics: str) -> dict[str, Sequence[tuple[float, float]]]:

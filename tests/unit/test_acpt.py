@@ -13,6 +13,7 @@ from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import faithful_acpt
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig
 from clepdg.errors import BackboneError, StoreError
+from clepdg.hashing import read_json
 from clepdg.method import acpt
 from clepdg.method.context_effect import effective_rank
 from clepdg.method.context_prompts import ContextPrompts
@@ -45,6 +46,19 @@ def test_diversity_has_no_gradient_for_the_others():
     acpt.diversity_loss(contexts, others).backward()
     assert contexts.grad is not None
     assert others.grad is None
+
+
+def test_the_nearest_hand_written_context_of_each_is_written(tmp_path, micro_factory):
+    clap, config = micro_factory(), replace(JOINT, method="vocabulary")
+    vectors, figures = fit(clap, config, tmp_path / "v")
+    written = read_json(tmp_path / "v" / acpt.NEAREST)
+    features = ContextPrompts(clap, [config.context_template], config.tokens).encode(vectors)[:, 0]
+    texts = [prompts.CONTEXT_TEMPLATE.format(context=each) for each in prompts.HANDWRITTEN_CONTEXTS]
+    for (caption, cosine), feature in zip(written, features, strict=True):
+        cosines = [float(feature @ clap.encode_text([text])[0]) for text in texts]
+        assert cosine == pytest.approx(max(cosines), abs=1e-5)
+        assert cosines[prompts.HANDWRITTEN_CONTEXTS.index(caption)] == pytest.approx(max(cosines), abs=1e-5)
+    assert figures["nearest_caption_cosine"] == pytest.approx(np.mean([cosine for _, cosine in written]), abs=1e-5)
 
 
 def test_content_loss_equals_a_plain_loop():

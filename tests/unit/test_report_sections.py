@@ -1,6 +1,7 @@
 """Protects the report's sections on what the model learnt and on data."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clepdg.report.sections.embedding_map import CONTEXT, MOST, SOURCE, TARGET, 
 from clepdg.report.sections.learnt import UAR, learnt
 
 LABELS = ("angry", "sad")
+EMPTY = pd.DataFrame(columns=["condition", "fold", "row"])
 CLEP = [
     Course(
         fold="leave-out-a", seed="c0", metrics={"loss": [(0.5, 3.0), (1.0, 2.0)], UAR: [(1, 0.4), (2, 0.6)]}, best=2
@@ -58,7 +60,7 @@ def test_a_map_shows_few_points_the_same_each_time_and_centring_closes_the_gap()
 def test_a_map_needs_no_text() -> None:
     found = embedding_map("leave-out-c", LABELS, clouds()[:2], np.zeros(3), np.zeros(3))
     assert np.isnan(found.gaps).all()
-    section = learnt([], [], [found], {}, pd.DataFrame(columns=["condition", "fold", "row"]), {}, {})
+    section = learnt([], [], [found], {}, {}, EMPTY, {}, {})
     assert section is not None and "apart" not in section.html
 
 
@@ -87,15 +89,24 @@ def test_calibration_bins_hold_equally_many_predictions() -> None:
 
 
 def test_the_section_says_that_losses_of_older_models_are_not_recorded() -> None:
-    nothing = pd.DataFrame(columns=["condition", "fold", "row"])
     contexts = {"acpt": [{"nearest_caption_cosine": 0.5, "nearest_caption_cosine_lowest": 0.1,
                           "nearest_caption_cosine_of_captions": 0.9}] * 2}  # fmt: skip
-    old = learnt(CLEP[1:], [], [], contexts, nothing, {}, {})
-    new = learnt(CLEP, [], [], {}, nothing, {}, {})
+    old = learnt(CLEP[1:], [], [], contexts, {}, EMPTY, {}, {})
+    new = learnt(CLEP, [], [], {}, {}, EMPTY, {}, {})
     assert old is not None and "Losses are not recorded" in old.html and ".500" in old.html
     assert new is not None and "Losses are not recorded" not in new.html
     assert [chart.name for chart in new.charts] == ["clep-loss", "clep-validation"]
-    assert learnt([], [], [], {}, nothing, {}, {}) is None
+    assert learnt([], [], [], {}, {}, EMPTY, {}, {}) is None
+
+
+def test_nearest_captions_are_shares_with_the_most_frequent_first() -> None:
+    figures = {"nearest_caption_cosine": 0.5, "nearest_caption_cosine_lowest": 0.1,
+               "nearest_caption_cosine_of_captions": 0.9}  # fmt: skip
+    counts = {"random": {"a car": 4}, "acpt": {"an office": 3, "a car": 1}}
+    section = learnt(CLEP, [], [], {"acpt": [figures], "random": [figures]}, counts, EMPTY, {}, {})
+    assert section is not None
+    cells = re.findall(r"<th scope=\"row\">(an office|a car)</th><td>(.*?)</td><td>(.*?)</td>", section.html)
+    assert cells == [("an office", "75 %", "0 %"), ("a car", "25 %", "100 %")]
 
 
 @pytest.fixture

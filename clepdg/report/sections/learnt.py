@@ -26,6 +26,7 @@ def learnt(
     acpt: Sequence[Course],
     maps: Sequence[Map],
     contexts: Mapping[str, Sequence[Mapping[str, float]]],
+    nearest: Mapping[str, Mapping[str, int]],
     predictions: "pd.DataFrame",
     labels: Mapping[str, tuple[str, ...]],
     rows: Mapping[str, str],
@@ -37,6 +38,7 @@ def learnt(
         acpt: courses of ACPT, with metrics "content_loss" and "diversity_loss".
         maps: of folds.
         contexts: name of contexts -> figures of each output of stage acpt.
+        nearest: name of contexts -> hand-written context -> to how many of them it is the nearest.
         predictions: of all folds.
         labels: fold -> its label set.
         rows: row -> title.
@@ -74,6 +76,7 @@ def learnt(
             maps=drawn,
             contexts=[(NAMES.get(name, name), _means(figures)) for name, figures in sorted(contexts.items())],
             columns=list(CONTEXTS.values()),
+            nearest=_nearest(nearest),
             calibration=reliability,
         ),
         charts=[*clep_charts, *acpt_charts, *(chart for _, chart in drawn), *([reliability] if reliability else [])],
@@ -82,3 +85,12 @@ def learnt(
 
 def _means(figures: Sequence[Mapping[str, Any]]) -> list[float]:
     return [sum(each[name] for each in figures) / len(figures) for name in CONTEXTS]
+
+
+def _nearest(counts: Mapping[str, Mapping[str, int]]) -> "list[tuple[str, list[float]]]":
+    """Return (hand-written context, share of the contexts of each name), the most frequent first."""
+    captions = {caption for own in counts.values() for caption in own}
+    shares = {
+        caption: [own.get(caption, 0) / sum(own.values()) for _, own in sorted(counts.items())] for caption in captions
+    }
+    return sorted(shares.items(), key=lambda item: ([-share for share in item[1]], item[0]))
