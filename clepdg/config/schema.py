@@ -168,11 +168,12 @@ class ClepConfig:
 class AcptConfig:
     """ACPT: acoustic-context prompt tuning, from text alone."""
 
-    method: Literal["joint", "faithful", "random", "vocabulary"] = "joint"  # random: the same start, no training;
-    # vocabulary: words drawn from the backbone's vocabulary, no training
+    # random: the same start; vocabulary: words of the backbone's vocabulary; both without training
+    method: Literal["joint", "faithful", "random", "vocabulary"] = "joint"
     contexts: AtLeast2 = 80  # K
     tokens: Annotated[int, Field(ge=1, le=16)] = 4  # M, soft tokens per context; 1 in faithful
-    epochs: AtLeast0 = 300  # joint: passes over the contexts; faithful: iterations per context
+    epochs: AtLeast0 = 300  # joint: most passes over the contexts; faithful: iterations per context
+    plateau: Share = 0.01  # joint ends when ten epochs lower neither loss by this share of both at the start; 0: never
     batch_size: AtLeast1 = 16  # contexts per step of joint
     learning_rate: Positive = 0.01  # Adam in joint, SGD with momentum 0.9 in faithful
     temperature: Positive = 0.1  # tau of the content loss
@@ -180,8 +181,7 @@ class AcptConfig:
     content_weight: NotNegative = 1.0
     content_template: Annotated[str, template("emotion")] = prompts.CONTENT_TEMPLATE
     context_template: Annotated[str, template("context")] = prompts.CONTEXT_TEMPLATE
-    # text embeddings join contexts and emotions in it as well
-    joint_template: Annotated[str, template("context", "emotion")] = prompts.JOINT_TEMPLATE
+    joint_template: Annotated[str, template("context", "emotion")] = prompts.JOINT_TEMPLATE  # of text embeddings too
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from clepdg import prompts
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Checkpointing, Reporting
 from clepdg.config.schema import AcptConfig, ComputeConfig
 from clepdg.hashing import write_json
-from clepdg.method.context_effect import effective_rank
-from clepdg.method.context_prompts import ContextPrompts, chunks, encode_all
+from clepdg.method.context_effect import context_figures, nearest_captions
+from clepdg.method.context_prompts import ContextPrompts, encode_all, encode_contexts
 from clepdg.models.clap import Clap
 from clepdg.models.tensors import digest_tensors, load_tensors, save_tensors
 from clepdg.training.loop import Training
 from clepdg.training.step_log import Metrics
 
+PLATEAU_EPOCHS: Final = 10  # after as many, it is seen whether the losses still fall
 NEAREST: Final = "nearest_captions.json"  # of each context: the nearest hand-written context, and the cosine
 
 
@@ -143,6 +144,21 @@ def fit(
             total = config.diversity_weight * diversity + config.content_weight * consistency
             return total, {"diversity_loss": diversity, "content_loss": consistency}
 
+        def losses() -> list[float]:
+            """Return both losses over all contexts."""
+            e, u = encode_contexts(torch.stack([v.detach() for v in vectors]), context_prompts, joint_prompts)
+            diversity = diversity_loss(e, e, torch.arange(len(e)))
+            consistency = content_loss(u, content, config.temperature)
+            return [config.diversity_weight * diversity.item(), config.content_weight * consistency.item()]
+
+        waits = config.method == "joint" and config.plateau > 0
+        start = losses() if waits else []
+
+        def plateau(done: int, memory: dict[str, Any]) -> dict[str, Any]:
+            now, before = losses(), memory.get("losses", start)
+            fall = max(earlier - later for earlier, later in zip(before, now, strict=True))
+            return {"losses": now, "ended": fall < config.plateau * sum(start)}
+
         training = Training(
             tensors={f"context.{index:05d}": v for index, v in enumerate(vectors)},
             optimiser=optimiser,
@@ -152,15 +168,17 @@ def fit(
             folder=folder,
             checkpointing=checkpointing,
             checkpoint_multiple=every,
+            validate=plateau,
+            validate_every=PLATEAU_EPOCHS * every if waits else 1 << 62,
             reporting=reporting,
         )
         training.run()
         training.curve.write(folder)
     learned = torch.stack([v.detach() for v in vectors])
-    features = encode_all(context_prompts, learned.unbind())
+    e, u = encode_contexts(learned, context_prompts, joint_prompts)
     captions = clap.encode_text([prompts.CONTEXT_TEMPLATE.format(context=c) for c in prompts.HANDWRITTEN_CONTEXTS])
-    write_json(folder / NEAREST, nearest_captions(features, captions))
-    return learned, context_figures(learned, features, captions, joint_prompts, content)
+    write_json(folder / NEAREST, nearest_captions(e, captions))
+    return learned, context_figures(e, u, captions, content)
 
 
 Plan = tuple[int, int, Callable[[int], tuple[np.ndarray, Tensor, Tensor | None]]]
@@ -198,59 +216,6 @@ def _faithful_plan(config: AcptConfig, vectors: list[torch.nn.Parameter], encode
         return np.array([k]), features[k], None
 
     return config.contexts * config.epochs, 1, choose
-
-
-def nearest_captions(e: Tensor, captions: Tensor) -> list[tuple[str, float]]:
-    """Return the hand-written context nearest to each context, and the cosine.
-
-    Args:
-        e: features of the contexts (K, D).
-        captions: features of the hand-written contexts (C, D).
-    """
-    cosines, rows = (e @ captions.T).max(dim=1)
-    return [
-        (prompts.HANDWRITTEN_CONTEXTS[row], round(cosine, 6))
-        for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)
-    ]
-
-
-@torch.no_grad()
-def context_figures(
-    vectors: Tensor, e: Tensor, captions: Tensor, joint_prompts: ContextPrompts, content: Tensor
-) -> dict[str, float]:
-    """Measure the spread of contexts and their fit to emotions and words.
-
-    Args:
-        vectors: V (K, M, H).
-        e: features of the contexts (K, D).
-        captions: features of the hand-written contexts (C, D).
-        content: features of the content prompts (N, D).
-
-    Returns:
-        Metrics of e and of the joint features u (K, N, D); "nearest_caption_cosine_of_captions" is the same cosine
-        between hand-written contexts, for comparison.
-    """
-    u = torch.cat([joint_prompts.encode(torch.stack(list(part))) for part in chunks(vectors.unbind())])  # (K, N, D)
-    shift = (u - content).flatten(0, 1)  # (K N, D)
-    top1 = (u @ content.T).argmax(dim=2) == torch.arange(len(content), device=u.device)
-    nearest = (e @ captions.T).max(dim=1).values
-    others = captions @ captions.T - 2 * torch.eye(len(captions), device=captions.device)  # without itself
-    among = others.max(dim=1).values
-    return {
-        "context_mean_abs_cosine": _mean_off_diagonal((e @ e.T).abs()),
-        "shift_mean_abs_cosine": _mean_off_diagonal((F.normalize(shift, dim=1) @ F.normalize(shift, dim=1).T).abs()),
-        "joint_mean_cosine": _mean_off_diagonal(u.flatten(0, 1) @ u.flatten(0, 1).T),
-        "content_top1": top1.float().mean().item(),
-        "shift_effective_rank": effective_rank(shift),
-        "nearest_caption_cosine": nearest.mean().item(),
-        "nearest_caption_cosine_lowest": nearest.min().item(),
-        "nearest_caption_cosine_of_captions": among.mean().item(),
-    }
-
-
-def _mean_off_diagonal(matrix: Tensor) -> float:
-    n = len(matrix)
-    return float((matrix.sum() - matrix.diagonal().sum()) / max(1, n * (n - 1)))
 
 
 def save(folder: Path, vectors: Tensor, config: AcptConfig, emotions: tuple[str, ...]) -> str:

@@ -73,3 +73,21 @@ def encode_all(encoder: ContextPrompts, vectors: Sequence[Tensor]) -> Tensor:
 def chunks(vectors: Sequence[Tensor], size: int = 16) -> list[Sequence[Tensor]]:
     """Split context vectors (K) into lists of at most `size`."""
     return [vectors[start : start + size] for start in range(0, len(vectors), size)]
+
+
+@torch.no_grad()
+def encode_contexts(
+    vectors: Tensor, context_prompts: ContextPrompts, joint_prompts: ContextPrompts
+) -> tuple[Tensor, Tensor]:
+    """Encode context vectors alone and joined with emotions.
+
+    Args:
+        vectors: V (K, M, H).
+
+    Returns:
+        Features of the contexts e (K, D) and of the joint prompts u (K, N, D).
+    """
+    parts = chunks(vectors.unbind())
+    return encode_all(context_prompts, vectors.unbind()), torch.cat([
+        joint_prompts.encode(torch.stack(list(part))) for part in parts
+    ])  # fmt: skip

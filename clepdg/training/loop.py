@@ -60,9 +60,8 @@ class Training:
         checkpoint_multiple: training saves and stops only after multiples of this number of steps.
         schedule: returns the learning-rate factor of a step.
         after_step: called after the optimiser's step, for example to clamp parameters.
-        validate: called with the number of steps done and `memory` every `validate_every` steps; returns the new
-            `memory`.
-        memory: JSON that `validate` keeps between calls; saved in the checkpoint.
+        validate: called with the steps done and `memory` every `validate_every` steps; returns the new `memory`.
+        memory: JSON that `validate` keeps between calls, saved in the checkpoint; "ended": training ends there.
         curve: course of the loss and of its metrics; saved in the checkpoint.
     """
 
@@ -91,14 +90,14 @@ class Training:
                 reached (a checkpoint is saved before).
             StoreError: a checkpoint can't be written.
         """
-        rates = [group["lr"] for group in self.optimiser.param_groups]
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        groups = self.optimiser.param_groups
+        rates, parameters = [group["lr"] for group in groups], [p for group in groups for p in group["params"]]
         started = saved = self.checkpointing.clock()
         first = self._resume()
         steps = StepLog(self.curve, self.reporting, self.steps)
         for step in range(first, self.steps):
             torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
-            for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate * self.schedule(step)
             loss, metrics = self.loss(step)
             self.optimiser.zero_grad(set_to_none=True)
@@ -110,14 +109,17 @@ class Training:
             self.after_step()
             done = step + 1
             steps.add(step, {"loss": loss, **metrics})
-            if done % self.validate_every == 0 or done == self.steps:
+            if (validates := done % self.validate_every == 0) or done == self.steps:
                 steps.check(self.tensors.values())
-            if done % self.validate_every == 0:
+            if validates:
                 self.memory = self.validate(done, self.memory)
+                if self.memory.get("ended"):
+                    self.reporting.progress(self.steps, self.steps)
+                    break
             if done < self.steps and done % self.checkpoint_multiple == 0 and distributed.rank() == 0:
                 saved = self._save_if_due(done, started, saved, steps)
             self.reporting.progress(done, self.steps)
-        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+        for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         return self.memory
 
@@ -145,9 +147,8 @@ class Training:
     def _save(self, done: int) -> None:
         tensors = {f"tensor.{name}": tensor for name, tensor in self.tensors.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
-            for name, value in state.items():
-                if value is not None:
-                    tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
+            kept = {name: torch.as_tensor(value) for name, value in state.items() if value is not None}
+            tensors |= {f"optimiser.{index}.{name}": value for name, value in kept.items()}
         facts = {"done": done, "steps": self.steps, "memory": self.memory, "curve": asdict(self.curve)}
         save_atomically(self.folder / CHECKPOINT, tensors, facts)
 
@@ -161,9 +162,8 @@ class Training:
         if not path.exists():
             return 0
         tensors, facts = load_tensors(path), read_checkpoint_facts(path)
-        with torch.no_grad():
-            for name, tensor in self.tensors.items():
-                tensor.copy_(tensors[f"tensor.{name}"])
+        for name, tensor in self.tensors.items():
+            tensor.detach().copy_(tensors[f"tensor.{name}"])
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimiser."):

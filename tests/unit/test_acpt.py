@@ -12,7 +12,7 @@ from clepdg import prompts
 from clepdg.callbacks import DEFAULT_CHECKPOINTING, Reporting
 from clepdg.config.presets import faithful_acpt
 from clepdg.config.schema import AcptConfig, ClepConfig, ComputeConfig
-from clepdg.errors import BackboneError, StoreError
+from clepdg.errors import BackboneError, ClepError, StoreError
 from clepdg.hashing import read_json
 from clepdg.method import acpt
 from clepdg.method.context_effect import effective_rank
@@ -48,14 +48,15 @@ def test_diversity_has_no_gradient_for_the_others():
     assert others.grad is None
 
 
-def test_the_nearest_hand_written_context_of_each_is_written(tmp_path, micro_factory):
-    clap, config = micro_factory(), replace(JOINT, method="vocabulary")
+def test_the_nearest_hand_written_context_of_each_is_written(tmp_path, micro):
+    clap, config = micro, replace(JOINT, method="vocabulary")
     vectors, figures = fit(clap, config, tmp_path / "v")
     written = read_json(tmp_path / "v" / acpt.NEAREST)
     features = ContextPrompts(clap, [config.context_template], config.tokens).encode(vectors)[:, 0]
     texts = [prompts.CONTEXT_TEMPLATE.format(context=each) for each in prompts.HANDWRITTEN_CONTEXTS]
+    worded = [clap.encode_text([text])[0] for text in texts]
     for (caption, cosine), feature in zip(written, features, strict=True):
-        cosines = [float(feature @ clap.encode_text([text])[0]) for text in texts]
+        cosines = [float(feature @ each) for each in worded]
         assert cosine == pytest.approx(max(cosines), abs=1e-5)
         assert cosines[prompts.HANDWRITTEN_CONTEXTS.index(caption)] == pytest.approx(max(cosines), abs=1e-5)
     assert figures["nearest_caption_cosine"] == pytest.approx(np.mean([cosine for _, cosine in written]), abs=1e-5)
@@ -116,6 +117,37 @@ def test_each_loss_does_what_it_is_for(tmp_path):
     _, agreeing = fit(micro, replace(config, diversity_weight=0.0), tmp_path / "agreeing")
     assert spread["context_mean_abs_cosine"] < random["context_mean_abs_cosine"] - 0.1
     assert agreeing["content_top1"] > max(random["content_top1"], spread["content_top1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({"plateau": 0.9}, [10]),  # nothing falls by so much: it ends at the first look
+        ({"plateau": 0.0}, [25]),
+        ({"plateau": 0.9, "epochs": 9}, [9]),
+        ({"plateau": 1e-9, "diversity_weight": 0.0}, [25]),  # the other loss still falls
+        ({"plateau": 0.9, "method": "faithful", "tokens": 1}, [75]),  # contexts one after another: no plateau of all
+    ],
+)
+def test_joint_ends_where_neither_loss_falls(micro, tmp_path, settings, epochs):
+    config, seen = replace(JOINT, **{"contexts": 3, "epochs": 25, **settings}), list[int]()
+    fit(micro, config, tmp_path / "a", reporting=Reporting(progress=lambda done, total: seen.append(done)))
+    curve = read_json(tmp_path / "a" / "training.json")
+    assert [curve["content_loss"][-1][0]] == epochs
+    assert seen[-1] == (75 if config.method == "faithful" else config.epochs)  # what shows it is not left half-way
+
+
+def test_a_killed_training_ends_at_the_same_plateau(micro_factory, tmp_path, ticking):
+    micro = micro_factory()
+    separate_emotions(micro, EMOTIONS, ClepConfig(), seed=0)
+    config = replace(JOINT, contexts=3, epochs=60, plateau=0.05)
+    whole, _ = fit(micro, config, tmp_path / "whole")
+    ends = read_json(tmp_path / "whole" / "training.json")["content_loss"][-1][0]
+    assert 10 < ends < 60  # it looks twice or more
+    with pytest.raises(ClepError, match="time limit"):
+        fit(micro, config, tmp_path / "a", checkpointing=ticking(0, ends - 5))
+    resumed, _ = fit(micro, config, tmp_path / "a")
+    assert torch.equal(resumed, whole)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def _means(figures: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def _nearest(counts: Mapping[str, Mapping[str, int]]) -> "list[tuple[str, list[float]]]":
-    """Return (hand-written context, share of the contexts of each name), the most frequent first."""
+    """Return hand-written contexts, each with its share of each name's."""
     captions = {caption for own in counts.values() for caption in own}
     shares = {
         caption: [own.get(caption, 0) / sum(own.values()) for _, own in sorted(counts.items())] for caption in captions
