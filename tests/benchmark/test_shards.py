@@ -80,7 +80,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measure(corpus: Path, what: str, count: int) -> dict[str, float]:
     driver = corpus.parent / "driver.py"
-    driver.write_text(DRIVER)
+    if not driver.exists():
+        driver.write_text(DRIVER)
     asked = [sys.executable, str(driver), str(corpus), what, str(count)]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=900, check=True, preexec_fn=die_with_parent)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
