@@ -54,7 +54,14 @@ def test_a_map_shows_few_points_the_same_each_time_and_centring_closes_the_gap()
     before, after = found.gaps
     assert before > 4 and after < 0.2
     assert all(0 <= point["x"] <= 2.1 and 0 <= point["y"] <= 1 for point in found.points)
-    json.dumps(map_chart(found).spec, allow_nan=False)
+    spec = map_chart(found).spec
+    json.dumps(spec, allow_nan=False)
+    colours = spec["layer"][0]["encoding"]["color"]
+    assert colours["scale"]["domain"] == [
+        *LABELS,
+        *sorted({point["corpus"] for point in found.points} - {"text"}),
+        "text",
+    ]
 
 
 def test_a_map_needs_no_text() -> None:

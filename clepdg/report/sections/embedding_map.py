@@ -1,5 +1,6 @@
 """A chart of embeddings in two dimensions: audio, text and contexts, before and after centring."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from clepdg.report.sections.curves import COLOURS, nominal
 Floats = NDArray[np.floating[Any]]
 
 SOURCE, TARGET, TEXT, CONTEXT = "audio of sources", "audio of the target", "text", "text in contexts"
+NO_CORPUS: Final = "text"  # has no corpus
 MOST: Final = {SOURCE: 180, TARGET: 180, TEXT: 60, CONTEXT: 160}  # points of a chart
 FITTED: Final = 4000  # at most, of the source utterances that the axes are fitted on
 PANELS: Final = ("before centring", "after centring")
@@ -92,7 +94,7 @@ def embedding_map(
                 scaled = (place - low) / np.maximum(high - low, 1e-9)
                 for label, (x, y) in zip(cloud.labels, scaled, strict=True):
                     where = {"x": round(float(x) + APART * panel, 3), "y": round(float(y), 3)}
-                    points.append({**where, "label": label, "kind": cloud.kind, "corpus": cloud.corpus})
+                    points.append({**where, "label": label, "kind": cloud.kind, "corpus": cloud.corpus or NO_CORPUS})
     return Map(fold=fold, labels=labels, points=points, gaps=(gaps[0], gaps[1]))
 
 
@@ -124,12 +126,18 @@ def map_chart(found: Map) -> Chart:
     y = {"field": "y", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.2]}}
     titles = [{"x": APART * number, "y": 1.14, "title": title} for number, title in enumerate(PANELS)]
     tooltip = [{"field": name, "type": "nominal"} for name in ("label", "kind", "corpus")]
+    corpora = sorted({point["corpus"] for point in found.points}, key=lambda name: (name == NO_CORPUS, name))
+    hues = [COLOURS[place % len(COLOURS)] for names in (found.labels, corpora) for place in range(len(names))]
+    hues[len(hues) - corpora.count(NO_CORPUS) :] = [NEUTRAL] * corpora.count(NO_CORPUS)
+    colour = nominal("colour", [*found.labels, *corpora], hues, columns=columns(4))
+    colour["legend"]["values"] = {"expr": f"by === 'corpus' ? {json.dumps(corpora)} : {json.dumps([*found.labels])}"}
     layers = [
         {
+            "transform": [{"calculate": "by === 'corpus' ? datum.corpus : datum.label", "as": "colour"}],
             "mark": {"type": "point", "opacity": 0.7, "size": 42},
             "encoding": {
                 **{"x": x, "y": y, "tooltip": tooltip},
-                "color": nominal("label", found.labels, COLOURS, columns=columns(4)),
+                "color": colour,
                 "shape": nominal("kind", kinds, [*SHAPES], orient="top", symbolFillColor=NEUTRAL, symbolStrokeWidth=0),
             },
         },
@@ -149,8 +157,9 @@ def map_chart(found: Map) -> Chart:
             "encoding": {"x": x, "y": y, "text": {"field": "label"}},
         },
     ]
-    label = f"Embeddings of {found.fold} in two dimensions, before and after centring, by label and kind"
-    spec = {"width": "container", "height": 340, "data": {"values": [*found.points]}, "layer": layers}
+    label = f"Embeddings of {found.fold} in two dimensions, before and after centring, by emotion or corpus and by kind"
+    by = [{"name": "by", "value": "emotion"}]  # or "corpus": the page's control sets it
+    spec = {"width": "container", "height": 340, "params": by, "data": {"values": [*found.points]}, "layer": layers}
     return Chart(name=f"embeddings-{found.fold}", label=label, spec=spec)
 
 

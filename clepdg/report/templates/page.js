@@ -37,6 +37,14 @@ document.addEventListener("change", (event) => {
 });
 document.addEventListener("drawn", (event) => choose(event.target));
 
+// Maps of embeddings are coloured by emotion or by corpus; drawn anew, since the legend's height changes.
+document.querySelector(".map-colours")?.addEventListener("change", (event) => {
+  for (const figure of all("[id^=chart-embeddings-]")) {
+    specs[figure.id.slice(6)].params[0].value = event.target.value;
+    if (figure.dataset.width) draw(figure);
+  }
+});
+
 // Tables: a heading sorts its column, first the highest; again turns it round.
 for (const table of all("table.sortable")) {
   const headings = all("thead tr:last-child th", table), body = table.tBodies[0], original = [...body.rows];
