@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from clepdg.report.sections.curves import Course, curve_chart
 from clepdg.report.sections.data import Corpus, data
 from clepdg.report.sections.listen import AUDIO_BYTES, listen
 from tests.unit import test_listen as spoken
+from tests.unit import test_report_sections as maps
 from tests.unit.test_report import FACTS, LABELS, noisy, predictions  # noqa: F401 (fixtures)
 from tests.unit.test_report import ROWS as SHORT
 
@@ -69,9 +71,12 @@ def sections() -> list[Section]:
     charts = [chart for chart in charts if chart]
     drawn = templates().from_string("{% for each in charts %}{{ chart(each) }}{% endfor %}").render(charts=charts)
     wide = Markup(many.render(columns=columns, line=line))
-    assert heard is not None
+    found = maps.embedding_map("leave-out-c", maps.LABELS, maps.clouds(), np.zeros(3), np.zeros(3))
+    learnt_ = maps.learnt([], [], [found], {}, {}, maps.EMPTY, {}, {})
+    assert heard is not None and learnt_ is not None
     return [
         heard,
+        learnt_,
         data({"alpha": Corpus(card=card, utterances=utterances, picture=PIXEL)}),
         Section(id="long", title="Long names", html=Markup(drawn), charts=charts),
         Section(id="wide", title="Many columns", html=wide),
@@ -243,6 +248,19 @@ def test_boxes_choose_the_methods_of_the_charts_against_snr(opened: Any) -> None
     )
     page.locator(".chart-target").select_option(label="leave-out-beta")
     page.wait_for_function("document.querySelector('#chart-snr-white .mark-symbol path') !== null")
+
+
+def test_maps_are_coloured_by_emotion_or_by_corpus(opened: Any) -> None:
+    page = opened()
+    words = "#chart-embeddings-leave-out-c .role-legend-label text"
+    legend = page.locator(words)
+    assert {"angry", "sad"} <= {*legend.all_text_contents()}
+    page.locator(".map-colours").select_option("corpus")
+    page.wait_for_function(
+        "(words) => ![...document.querySelectorAll(words)].some((each) => each.textContent === 'angry')", arg=words
+    )
+    shown = {*legend.all_text_contents()}
+    assert {"a", "b", "c", "text"} <= shown and not {"angry", "sad"} & shown
 
 
 def test_every_link_inside_leads_somewhere_and_headings_do_not_skip(opened: Any) -> None:
