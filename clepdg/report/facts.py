@@ -4,6 +4,7 @@ A table of texts maps names to mappings, one line each.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,22 @@ WHOLE: Final = "whole"
 ALWAYS = ("context_shift", "context_variance_share", "context_effective_rank")
 TAUGHT = ("environment_accuracy_heard", "environment_accuracy_left_out")  # of a backbone that was taught environments
 
+IN_WORDS_OF: Final = {  # figures of stages backbone, clep and acpt
+    "context_shift": "how far contexts move text",
+    "context_variance_share": "share of text's variance that contexts cause",
+    "context_effective_rank": "directions in which they move it",
+    "environment_accuracy_heard": "accuracy on environments that were taught",
+    "environment_accuracy_left_out": "on those that were left out",
+    "context_mean_abs_cosine": "|cosine| between contexts",
+    "shift_mean_abs_cosine": "|cosine| between their moves of text",
+    "joint_mean_cosine": "cosine between joint prompts",
+    "content_top1": "joint prompts nearest to their emotion",
+    "shift_effective_rank": "directions of the moves",
+    "nearest_caption_cosine": "cosine to the nearest hand-written context: mean",
+    "nearest_caption_cosine_lowest": "of the context that is farthest",
+    "nearest_caption_cosine_of_captions": "of hand-written ones among themselves",
+}
+
 Table = dict[str, dict[str, str]]
 
 
@@ -46,7 +63,12 @@ def credit_facts(targets: Sequence[Target], corpora: Sequence[str], untestable: 
     """
     found = credit.verdict_on(targets, corpora)
     verdict = f"not testable: {untestable}" if untestable else f"{found.says}: {found.why}"
-    return {CREDIT: verdict, **{f"{CREDIT}, {part}": line for part, line in found.parts().items()}}
+    return {CREDIT: verdict, **{f"{CREDIT}, {part}": _named(line) for part, line in found.parts().items()}}
+
+
+def _named(line: str) -> str:
+    """Return a line of differences with rivals by their titles."""
+    return re.sub(r"(?<=against )[\w-]+", lambda found: ROWS[found[0]].title.removeprefix("text classifier, "), line)
 
 
 def learnt_facts(
@@ -151,7 +173,7 @@ def _means(title: str, figures: Iterable[tuple[str, Mapping[str, float]]]) -> di
     for name, own in figures:
         found.setdefault(name, []).append(own)
     rows = {
-        name: {figure: f"{sum(each[figure] for each in all_) / len(all_):.3f}" for figure in all_[0]}
+        name: {IN_WORDS_OF.get(own, own): f"{sum(each[own] for each in all_) / len(all_):.3f}" for own in all_[0]}
         for name, all_ in sorted(found.items())
     }
     return {title: rows} if rows else {}

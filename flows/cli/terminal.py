@@ -89,9 +89,10 @@ def _print_report(folder: Path, page: Path, *, full: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)  # the terminal wraps what is too long, and copies it whole
     print()
     warned = False
-    for line in _table(folder) if full else lay_out(read_json(folder / SUMMARY), _columns()):
-        warned = not full and (line.startswith(WARNING) or (warned and line.startswith(" ")))
-        best = not full and line.startswith(BEST) and "[" in line
+    own = lay_out(read_json(folder / SUMMARY), _columns(), *["below"] * full)
+    for line in [*own, "", *_table(folder)] if full else own:
+        warned = line.startswith(WARNING) or (warned and line.startswith(" "))
+        best = line.startswith(BEST) and "[" in line
         console.print(Text(line, "yellow" if warned else "bold" if best else ""))
     console.print(Text.assemble("\nreport   ", (_from_here(page), f"link {page.as_uri()}")))
 

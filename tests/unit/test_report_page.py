@@ -263,6 +263,30 @@ def test_maps_are_coloured_by_emotion_or_by_corpus(opened: Any) -> None:
     assert {"a", "b", "c", "text"} <= shown and not {"angry", "sad"} & shown
 
 
+def test_without_javascript_every_method_is_listed_and_what_is_missing_is_said(browser: Any, address: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(address)
+        rows = page.locator("#overview tbody tr")
+        assert rows.count() == len(ROWS) and all(row.is_visible() for row in rows.all())
+        assert not any(each.is_visible() for each in page.locator(".controls, .keys, #run-missing").all())
+        charts = page.locator("figure.chart")
+        assert charts.count() and all("Not drawn without JavaScript" in each.inner_text() for each in charts.all())
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_link_to_a_section_leads_there_once_charts_are_drawn(browser: Any, address: str, width: int) -> None:
+    with browser.new_context(viewport={"width": width, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{address}#data")
+        page.wait_for_function(
+            "[...document.querySelectorAll('.chart')].every((figure) => figure.querySelector('svg'))"
+        )
+        page.wait_for_function(
+            "Math.abs(document.getElementById('data').getBoundingClientRect().top) < 200", timeout=5000
+        )
+
+
 def test_every_link_inside_leads_somewhere_and_headings_do_not_skip(opened: Any) -> None:
     page = opened()
     assert (

@@ -49,7 +49,8 @@ def test_the_verdict_names_the_best_method_chance_supervised_the_floor_and_what_
     grid = [lead, column({"clep-probe": 0.8}, SUPERVISED)]
     said = [each.replace("\u00a0", " ") for each in sentences(grid, NONE, TITLES, {"ACPT's credit": "credited: why"})]
     assert said == [
-        "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (chance .250, supervised .800).",
+        "On 3 left-out corpora, the best method is “probe”: mean UAR .600 [.500, .700] (above chance, .250; supervised"
+        " .800).",
         "It is ahead of the next (“ACPT”, .520): +.080 [-.010, +.170], which includes 0: other corpora may turn it"
         " round; it is ahead of the floor (.400): +.200 [+.100, +.300].",
         "The classifier with ACPT (.520) is ahead of its best rival (“no contexts”, .510): +.010 [-.020, +.040], which"

@@ -201,10 +201,16 @@ def test_notes_below_all_tables_wrap_between_words_and_tables_stay(
     folder = settings.open_store().partial("report", "0" * 64)
     row, note = "a method  " + ".123  " * 15, "some words that explain " * 12
     (folder / "table.txt").write_text(f"{row}\na: collapsed\n\n{note}\nCredit: not testable.\n")
+    write_json(
+        folder / "summary.json",
+        SUMMARY | {"warnings": ["Synthetic speech."], "sentences": ["The best is a method."]},
+    )
     report = settings.open_store().commit(replace(record({}), stage="report", name="report"))
     ended: Any = [(SimpleNamespace(stage="report", fold=None, tags={}), SimpleNamespace(record=report))]
     result = {"computed": 1, "reused": 0, "notes": []}
     print_result(result, ended, Arguments(preset="demo"), settings, 1.0, full=True)
     said = capsys.readouterr().out
+    places = [said.index(each) for each in ("! Synthetic speech.", "- The best is a method.", row.rstrip())]
+    assert places == sorted(places)
     assert f"\n{row.rstrip()}" in said and "\na: collapsed\n\n" in said
     assert f"{textwrap.fill(note, 70)}\nCredit: not testable.\n" in said

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from clepdg.config.folds import LEAVE_OUT, kind
+from clepdg.report.facts import IN_WORDS_OF
 from clepdg.report.section import Section, render
 from clepdg.report.sections.calibration import calibration_chart, calibration_points
 from clepdg.report.sections.curves import MOST_FOLDS, Course, curve_chart
@@ -13,11 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UAR: Final = "validation UAR"
-CONTEXTS: Final = {  # figures of an output of stage acpt -> their column
-    "nearest_caption_cosine": "cosine to the nearest hand-written context, mean",
-    "nearest_caption_cosine_lowest": "lowest",
-    "nearest_caption_cosine_of_captions": "the same among hand-written contexts",
-}
+CONTEXTS: Final = ("nearest_caption_cosine", "nearest_caption_cosine_lowest")  # figures of an output of stage acpt
+AMONG: Final = "nearest_caption_cosine_of_captions"
 NAMES: Final = {"acpt": "ACPT's", "random": "random, as ACPT starts", "vocabulary": "random words"}
 
 
@@ -74,17 +72,22 @@ def learnt(
             lost=bool(clep) and not any("loss" in each.metrics for each in clep),
             hidden=max(0, len(trained) - MOST_FOLDS),
             maps=drawn,
-            contexts=[(NAMES.get(name, name), _means(figures)) for name, figures in sorted(contexts.items())],
-            columns=list(CONTEXTS.values()),
+            contexts=[
+                (name, NAMES.get(name, name), [_mean(column, figures) for column in CONTEXTS])
+                for name, figures in sorted(contexts.items())
+            ],
+            columns=[IN_WORDS_OF[name] for name in CONTEXTS],
+            among=_mean(AMONG, [own for figures in contexts.values() for own in figures]),
             nearest=_nearest(nearest),
+            sizes={name: sum(own.values()) for name, own in nearest.items()},
             calibration=reliability,
         ),
         charts=[*clep_charts, *acpt_charts, *(chart for _, chart in drawn), *([reliability] if reliability else [])],
     )
 
 
-def _means(figures: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [sum(each[name] for each in figures) / len(figures) for name in CONTEXTS]
+def _mean(name: str, figures: Sequence[Mapping[str, Any]]) -> float:
+    return sum(each[name] for each in figures) / max(len(figures), 1)
 
 
 def _nearest(counts: Mapping[str, Mapping[str, int]]) -> "list[tuple[str, list[float]]]":

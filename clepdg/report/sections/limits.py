@@ -35,6 +35,8 @@ def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
     found = []
     if any(load_card(corpus).acoustics for corpus in corpora):
         found.append("Synthetic speech: the figures say nothing about real emotional speech.")
+    if str(facts.get("backbone", "")).split(" ")[0].rstrip(",:") == "micro":
+        found.append("Backbone micro is not pretrained: its contexts in words are random ones.")
     if not cells.empty and set(cells["fold"]) == {SUPERVISED}:
         tested = cells.iloc[0]
         found.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clepdg.config.folds import LEAVE_OUT, PAIR, SUPERVISED
 from clepdg.config.rows import MAIN_ROW
 from clepdg.report.grid import Bounds, Column, best, ranked, shown_columns
-from clepdg.report.headline import FLOOR, Headline, signed
+from clepdg.report.headline import FLOOR, Headline, signed, uses_target
 from clepdg.report.section import Section, render
 from clepdg.report.summary import MAIN_ROWS
 from clepdg.report.tables import FIGURES, PROTOCOLS, Cell, Footnotes, Group, by_protocol, counts, figure, remarks
@@ -137,8 +137,9 @@ def _cell(bounds: Bounds | None, show: Any) -> Line:
 
 def _fold(group: Group, rows: Mapping[str, str], notes: Footnotes) -> dict[str, Any]:
     """Return a fold's table of all figures, and the words that fold it."""
-    top = max((cell for cell in group.cells if cell["uar"] == cell["uar"]), key=lambda cell: cell["uar"], default=None)
-    first = group.cells[0]
+    first, most = group.cells[0], max(cell["n"] for cell in group.cells)
+    fair = [cell for cell in group.cells if not uses_target(cell["row"]) and cell["n"] == most]
+    top = max((cell for cell in fair if cell["uar"] == cell["uar"]), key=lambda cell: cell["uar"], default=None)
     words = f"{first['n']} utterances, {first['speakers']} speaker{'s' * (first['speakers'] != 1)}"
     lines = [
         {

@@ -34,8 +34,8 @@ UAR: Final = {
 Data = list[dict[str, Any]]
 
 
-def robustness(cells: "pd.DataFrame", rows: Mapping[str, str]) -> Section | None:
-    """Return the section; None where all audio was clean.
+def robustness(cells: "pd.DataFrame", rows: Mapping[str, str]) -> Section:
+    """Return the section; where all audio was clean, one that says so.
 
     Args:
         cells: what `evaluate.cells` returns.
@@ -43,7 +43,7 @@ def robustness(cells: "pd.DataFrame", rows: Mapping[str, str]) -> Section | None
     """
     found = conditions.corrupted(cells)
     if not (found["condition"] != CLEAN).any():
-        return None
+        return Section(id="robustness", title="Robustness", html=render("robustness", keys=()))
     present = set(found["row"])
     titles = {row: title for row, title in rows.items() if row in present}
     look = styles(titles, FIRST)

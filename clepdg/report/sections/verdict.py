@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SAID_BEFORE: Final = (
     "Real speech",
     "Synthetic speech",
+    "Backbone micro is a random model",
 )  # how sentences of a caption begin that warnings leave no need of
 
 
@@ -109,13 +110,14 @@ def sentences(
     if row is None:
         return
     beside = next((column for column in grid if column.kind != lead.kind and row in column.values), None)
-    aside = [] if math.isnan(lead.chance) else [f"chance {figure(lead.chance)}"]
-    aside += [f"supervised {figure(beside.values[row].uar[0])}"] if beside and lead.kind == LEAVE_OUT else []
+    aside = [] if math.isnan(lead.chance) else [_chance(lead.chance, lead.values[row].uar[1])]
+    known = beside is not None and lead.kind == LEAVE_OUT and not math.isnan(beside.values[row].uar[0])
+    aside += [f"supervised {figure(beside.values[row].uar[0])}"] if beside and known else []
     ahead = any(own.uar[0] > lead.values[row].uar[0] for own in lead.values.values())
     best = "the best method without the target's own data" if ahead else "the best method"
     mean = "mean UAR" if lead.targets > 1 else "UAR"
     said = f"{_where(lead)}, {best} is “{rows[row]}”: {mean} {bounds(lead.values[row].uar)}"
-    said += f" ({', '.join(aside)})" if aside else ""
+    said += f" ({'; '.join(aside)})" if aside else ""
     yield f"{said}."
     compare = _Comparer(lead)
     beaten = [f"it {compare(row, following, 'the next', rows[following])}"] if following else []
@@ -126,6 +128,13 @@ def sentences(
         yield f"I{'; '.join(beaten)[1:]}."
     if MAIN_ROW in lead.values:
         yield from _acpt(lead, rows, compare, str(facts.get(CREDIT, "")).partition(":")[0])
+
+
+def _chance(chance: float, low: float) -> str:
+    """Return chance, and how the interval's lower end stands to it."""
+    if math.isnan(low):
+        return f"chance {figure(chance)}"
+    return f"above chance, {figure(chance)}" if low > chance else f"chance {figure(chance)}, in the interval"
 
 
 class _Comparer:

@@ -19,8 +19,11 @@ const near = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); draw(entry.target); }
 }, { rootMargin: "400px" });
 all(".chart").forEach((figure) => near.observe(figure));
+let moved = false;
+["wheel", "touchmove", "keydown", "pointerdown"].forEach((name) => addEventListener(name, () => { moved = true; }, { once: true, passive: true }));
 addEventListener("load", () => setTimeout(async () => {  // all of them at leisure, for print and search
   for (const figure of all(".chart")) if (!figure.dataset.width) { near.unobserve(figure); await draw(figure); if (!figure.dataset.width) near.observe(figure); }
+  if (!moved && location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();  // charts have moved what it names
 }, 300));
 
 // The keys below a heading are the legend of its charts: they choose the methods, and a list the target.
