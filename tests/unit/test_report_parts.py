@@ -9,18 +9,19 @@ import pytest
 
 from clepdg.config.folds import LEAVE_OUT, SUPERVISED
 from clepdg.corpora.cards import load_card
-from clepdg.evaluation.cells import cells
+from clepdg.evaluation.cells import cells, speaker_uars
 from clepdg.report.charts import styles
 from clepdg.report.facts import corpus_facts
 from clepdg.report.glossary import GLOSSARY, LINKED, anchor, linked
 from clepdg.report.grid import Column, Value, columns, shown_columns
+from clepdg.report.headline import Headline
 from clepdg.report.latex import escape, latex
 from clepdg.report.report import heading
 from clepdg.report.sections.limits import incomplete, warnings
-from clepdg.report.sections.results import first_rows, overview
+from clepdg.report.sections.results import first_rows, overview, results
 from clepdg.report.sections.verdict import sentences, trained, verdict
 from clepdg.report.sections.was_run import was_run
-from clepdg.report.tables import Footnotes, group
+from clepdg.report.tables import Footnotes, figure, group
 from tests.unit.test_credit import LABELS
 from tests.unit.test_headline import ROWS, compute, table
 
@@ -106,6 +107,20 @@ def test_the_glossary_has_the_words_of_the_documents_and_its_links_exist() -> No
     assert {f"| {word} | {meaning} |" for word, meaning in GLOSSARY.items()} <= set(lines)
     assert set(LINKED) <= set(GLOSSARY) and len({anchor(word) for word in GLOSSARY}) == len(GLOSSARY)
     assert linked("<b> collapsed") == '&lt;b&gt; <a class="term" href="#term-collapsed">collapsed</a>'
+
+
+def test_the_best_of_a_fold_does_not_use_the_target() -> None:
+    unfair = "text-acpt-target-standardised"
+    found = table(0.4, ours=1.0)
+    found["row"] = found.row.replace({"text-acpt": unfair})
+    rows = {**ROWS, unfair: "ACPT, standardised on the target"}
+    own = found[found.row.isin(rows)]
+    of_cells = cells(own, LABELS, confidence=0.95, split_units={f"t{n}": "speaker" for n in range(3)})
+    groups, grid = group(of_cells, rows), columns(of_cells, group(of_cells, rows), Headline())
+    html = results(grid, groups, of_cells, speaker_uars(own, of_cells), rows, Headline(), Footnotes.of(groups)).html
+    fair = [max(each["uar"] for each in of.cells if each["row"] != unfair) for of in groups]
+    assert [uar for uar, _ in re.findall(r"highest UAR ([.\d]+), (.*?)</span>", html)] == [figure(uar) for uar in fair]
+    assert all(max(each["uar"] for each in of.cells) > uar for of, uar in zip(groups, fair, strict=True))
 
 
 def test_a_remark_has_one_letter_wherever_it_stands_and_a_column_says_it_once() -> None:

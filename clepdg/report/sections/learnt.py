@@ -1,7 +1,7 @@
 """The report's section on what the model learnt: curves, embeddings, calibration, contexts."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from clepdg.config.folds import LEAVE_OUT, kind
 from clepdg.report.facts import IN_WORDS_OF
@@ -86,7 +86,7 @@ def learnt(
     )
 
 
-def _mean(name: str, figures: Sequence[Mapping[str, Any]]) -> float:
+def _mean(name: str, figures: Sequence[Mapping[str, float]]) -> float:
     return sum(each[name] for each in figures) / max(len(figures), 1)
 
 
