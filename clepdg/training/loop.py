@@ -90,10 +90,10 @@ class Training:
                 reached (a checkpoint is saved before).
             StoreError: a checkpoint can't be written.
         """
-        groups = self.optimiser.param_groups
-        rates, parameters = [group["lr"] for group in groups], [p for group in groups for p in group["params"]]
+        rates = [group["lr"] for group in self.optimiser.param_groups]
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         started = saved = self.checkpointing.clock()
-        first = self._resume()
+        first, groups = self._resume(), self.optimiser.param_groups  # resuming replaces the groups
         steps = StepLog(self.curve, self.reporting, self.steps)
         for step in range(first, self.steps):
             torch.manual_seed(step_seed(self.seed, step, distributed.rank()))
