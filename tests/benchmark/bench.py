@@ -29,6 +29,8 @@ PAGE, FIGURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.jso
 GPU_LINES: Final = {
     "CLEP on a GPU: steps with the loader against a batch on the device": ">= .95",
     "CLEP on a GPU: share of the rate of bf16 matrix products": "",
+    "CLEP on a GPU: channels_last, torch.compile, CUDA graphs, each against none": "",
+    "CLEP on a GPU: peak memory of batch 1,024 with clep.chunk": "",
     "Audio embeddings on a GPU against the encoder alone": ">= .95",
     "ACPT on a GPU: 80 contexts, 7 emotions, RoBERTa-base": "<= 60 s",
     "Two ranks over NCCL": "",

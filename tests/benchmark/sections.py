@@ -395,6 +395,49 @@ def up_to_date(root: Path) -> dict[str, Line]:
     }
 
 
+STEPS = """
+import time, torch
+from clepdg.models.micro import build_micro
+clap, spent = build_micro(0), []
+mels = torch.rand(32, 1, 301, 64)
+for _ in range(4):
+    start = time.perf_counter()
+    clap.encode_log_mel(mels).sum().backward()
+    spent.append(time.perf_counter() - start)
+print(sorted(spent)[1])
+"""
+
+
+def waiting(root: Path) -> dict[str, Line]:
+    """Take steps of micro beside a busy process for each core: threads that wait asleep, against those that spin."""
+    cores, spent = os.cpu_count() or 1, dict[str, list[float]](asleep=[], spinning=[])
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=die_with_parent) for _ in range(cores)
+    ]
+    try:
+        for _ in range(3):
+            for name, policy in (("asleep", {"OMP_WAIT_POLICY": "PASSIVE"}), ("spinning", {})):
+                done = subprocess.run(
+                    [sys.executable, "-c", STEPS],
+                    env=usual | policy,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    timeout=600,
+                )
+                spent[name].append(float(done.stdout))
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    said = f"wall time; {cores} cores, each with a busy process beside {cores} threads of torch"
+    return {
+        "Forward and backward of micro beside other work": line(spent["asleep"], unit="s", more=False, said=said),
+        "The same where threads spin while they wait": line(spent["spinning"], unit="s", more=False, said=said),
+    }
+
+
 def scale(root: Path) -> dict[str, Line]:
     """Simulate tables of 10,000 and 100,000 rows: how much more ten times as many cost a row."""
     from tests.benchmark.simulation import PARTS, measure
@@ -426,6 +469,6 @@ def averaging(root: Path) -> dict[str, Line]:
 
 
 SECTIONS = (
-    loader, log_mels, micro_step, embeddings, conditions, contexts, evaluation, keys, shards, demo, up_to_date,
+    loader, log_mels, micro_step, waiting, embeddings, conditions, contexts, evaluation, keys, shards, demo, up_to_date,
     scale, averaging,
 )  # fmt: skip
