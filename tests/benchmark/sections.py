@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -409,29 +410,21 @@ print(sorted(spent)[1])
 
 
 def waiting(root: Path) -> dict[str, Line]:
-    """Take steps of micro beside a busy process for each core: threads that wait asleep, against those that spin."""
+    """Take steps of micro beside the same in other processes: threads that wait asleep, against those that spin."""
     cores, spent = os.cpu_count() or 1, dict[str, list[float]](asleep=[], spinning=[])
     usual = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    busy = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=die_with_parent) for _ in range(cores)
-    ]
-    try:
-        for _ in range(3):
-            for name, policy in (("asleep", {"OMP_WAIT_POLICY": "PASSIVE"}), ("spinning", {})):
-                done = subprocess.run(
-                    [sys.executable, "-c", STEPS],
-                    env=usual | policy,
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    timeout=600,
-                )
-                spent[name].append(float(done.stdout))
-    finally:
-        for each in busy:
-            each.kill()
-            each.wait()
-    said = f"wall time; {cores} cores, each with a busy process beside {cores} threads of torch"
+
+    def start(policy: dict[str, str]) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", STEPS]
+        return subprocess.Popen(
+            command, env=usual | policy, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent
+        )
+
+    for _ in range(3):
+        for name, policy in (("asleep", {"OMP_WAIT_POLICY": "PASSIVE"}), ("spinning", {})):
+            together = [start(policy) for _ in range(2 * cores)]
+            spent[name].append(statistics.median(float(each.communicate(timeout=600)[0]) for each in together))
+    said = f"wall time; {2 * cores} processes at once, each with {cores} threads of torch, on {cores} cores"
     return {
         "Forward and backward of micro beside other work": line(spent["asleep"], unit="s", more=False, said=said),
         "The same where threads spin while they wait": line(spent["spinning"], unit="s", more=False, said=said),
