@@ -133,7 +133,7 @@ def _next(ended: Ended, arguments: Arguments, store: Store) -> str:
     """Return a command to try next."""
     preset = f" --preset {arguments.preset}" if arguments.preset != "open" else ""
     champion = any((node.fold, node.tags.get("row")) == (SUPERVISED, MAIN_ROW) for node, _ in ended)
-    command = f"predict{preset} {shlex.quote(_an_utterance(ended, store))}" if champion else f"compare{preset}"
+    command = f"predict{preset} {_an_utterance(ended, store)}" if champion else f"compare{preset}"
     return _activated(f"clep-dg {command}")
 
 
@@ -170,7 +170,10 @@ def _counts(record: Record) -> str:
 
 
 def _an_utterance(ended: Ended, store: Store) -> str:
-    """Return an audio file of the run, to try `clep-dg predict` with."""
+    """Return an audio file of the run, as words of a shell.
+
+    The key in its path, of 64 digits, is cut to a pattern.
+    """
     from clepdg.download.source import root
 
     for record in (outcome.record for node, outcome in ended if node.stage == "source"):
@@ -178,7 +181,8 @@ def _an_utterance(ended: Ended, store: Store) -> str:
         paths = sorted(root(folder).rglob("*.wav")) if folder else ()
         found = next((path for path in paths if not path.name.startswith(".")), None)
         if found:
-            return _from_here(found)
+            path = shlex.quote(_from_here(found))
+            return path if path.startswith("'") else path.replace(record.key, f"{record.key[:8]}*")
     return "FILE.wav"
 
 

@@ -1,5 +1,6 @@
 """Protects what a run prints: short, its table and where all is, and what is incomplete or stopped."""
 
+import subprocess
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from clepdg.corpora.cards import load_card
 from clepdg.hashing import write_json
 from clepdg.report.summary import LINES
 from clepdg.store.record import Record
-from clepdg_flows.cli.terminal import print_result, show
+from clepdg_flows.cli.terminal import _an_utterance, print_result, show
 from clepdg_flows.run.display import Display
 from clepdg_flows.run.progress import named
 from clepdg_tasks.engine.run_history import Arguments
@@ -214,3 +215,17 @@ def test_notes_below_all_tables_wrap_between_words_and_tables_stay(
     assert places == sorted(places)
     assert f"\n{row.rstrip()}" in said and "\na: collapsed\n\n" in said
     assert f"{textwrap.fill(note, 70)}\nCredit: not testable.\n" in said
+
+
+@pytest.mark.parametrize("name", ["03-01-01.wav", "two words.wav"])
+def test_the_next_command_names_audio_that_a_shell_finds(name: str) -> None:
+    store = load_settings().open_store()
+    folder = store.partial("source", "1a" * 32)
+    (folder / "tree").mkdir()
+    (folder / "tree" / name).write_bytes(b"audio")
+    write_json(folder / "root.json", {"root": "tree"})
+    made = store.commit(replace(record({}), stage="source", key="1a" * 32))
+    ended: Any = [(SimpleNamespace(stage="source"), SimpleNamespace(record=made))]
+    words = _an_utterance(ended, store)
+    assert subprocess.run(["sh", "-c", f"cat {words}"], capture_output=True, check=True).stdout == b"audio"
+    assert " " in name or len(words) < len(str(folder / "tree" / name))
