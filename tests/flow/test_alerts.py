@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,11 +129,12 @@ def test_a_failed_a_silent_run_and_a_changed_source_send_a_message(
         assert "stays switched off" in deploy_alerts(api, "custom-webhook/team")[1]
         api.patch(f"/automations/{found['id']}", json={"enabled": True}).raise_for_status()
         said = python(RUNS)
-        for _ in range(3):
+        expected = {"Source of emodb changed", "Run demo: Failed", "Run killed: Running"}
+        while not expected <= {each["subject"] for each in webhook.messages}:  # one may come twice: see operations.md
             assert webhook.arrived.acquire(timeout=120), (webhook.messages, said)
-        assert not webhook.arrived.acquire(timeout=12), webhook.messages
+        time.sleep(12)
     messages = {each["subject"]: each["body"] for each in webhook.messages}
-    assert {*messages} == {"Source of emodb changed", "Run demo: Failed", "Run killed: Running"}, messages
+    assert {*messages} == expected, messages
     assert messages["Source of emodb changed"] == "emodb: another ETag."
     assert "clep.epochs" in messages["Run demo: Failed"] and "/runs/flow-run/" in messages["Run demo: Failed"]
     assert "No sign of life for 10 minutes" in messages["Run killed: Running"]
