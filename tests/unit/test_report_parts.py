@@ -237,3 +237,9 @@ def test_the_title_names_what_was_evaluated() -> None:
     assert heading(facts, ["b"])[0] == "Results on b"
     assert heading(facts, ["mean", "a", "b"])[0] == "Results on a and b"
     assert heading(facts, ["pooled"])[0] == "Results on a, b and c"
+
+
+@pytest.mark.parametrize(("backbone", "warned"), [("micro (no pretraining)", 1), ("micro-context (pretrained)", 0)])
+def test_a_backbone_without_pretraining_is_warned_of(backbone: str, warned: int) -> None:
+    found = warnings(pd.DataFrame({"fold": [], "marks": []}), {"backbone": backbone})
+    assert len([each for each in found if "not pretrained" in each]) == warned

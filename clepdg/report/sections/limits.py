@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clepdg.config.folds import SUPERVISED
+from clepdg.config.schema import MICRO
 from clepdg.errors import counted
 from clepdg.report.facts import ALTERED, PART, UNUSABLE, WHOLE
 
@@ -35,7 +36,7 @@ def warnings(cells: "pd.DataFrame", facts: Mapping[str, Any]) -> list[str]:
     found = []
     if any(load_card(corpus).acoustics for corpus in corpora):
         found.append("Synthetic speech: the figures say nothing about real emotional speech.")
-    if str(facts.get("backbone", "")).split(" ")[0].rstrip(",:") == "micro":
+    if str(facts.get("backbone", "")).partition(" ")[0] == MICRO:  # what it is follows its name
         found.append("Backbone micro is not pretrained: its contexts in words are random ones.")
     if not cells.empty and set(cells["fold"]) == {SUPERVISED}:
         tested = cells.iloc[0]
