@@ -46,7 +46,7 @@ IN_WORDS_OF: Final = {  # figures of stages backbone, clep and acpt
     "content_top1": "joint prompts nearest to their emotion",
     "shift_effective_rank": "effective rank of their moves",
     "nearest_caption_cosine": "cosine to the nearest hand-written context: mean",
-    "nearest_caption_cosine_lowest": "of the context that is farthest",
+    "nearest_caption_cosine_lowest": "cosine of the farthest context to its nearest",
     "nearest_caption_cosine_of_captions": "of hand-written ones among themselves",
 }
 

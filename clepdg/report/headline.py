@@ -149,13 +149,18 @@ def _best_rival(
 
 
 def _verdict(ours: str, theirs: str, difference: OverTargets, confidence: float) -> str:
-    """Return which of two is ahead, and whether beyond the interval."""
-    low, high = difference.sample.interval(confidence)
+    """Return which of two is ahead, and whether beyond both intervals.
+
+    Three targets that happen to agree have a narrow interval, which alone is no proof.
+    """
     first, second = (ours, theirs) if difference.value >= 0 else (theirs, ours)
-    if low > 0 or high < 0:
-        return f"{_upper(first)} beats {second}"
-    ahead = f"is ahead of {second}, but within the interval over targets" if difference.value else f"ties with {second}"
-    return f"{_upper(first)} {ahead}"
+    if not difference.value:
+        return f"{_upper(first)} ties with {second}"
+    for mean, where in ((difference.sample, "over targets"), (difference.these, "on these corpora alone")):
+        low, high = mean.interval(confidence)
+        if low <= 0 <= high:
+            return f"{_upper(first)} is ahead of {second}, but within the interval {where}"
+    return f"{_upper(first)} beats {second}"
 
 
 def _upper(words: str) -> str:

@@ -1,6 +1,8 @@
 """Protects the report's headline: means over targets, differences to the floor, and words that say which is ahead."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from clepdg.evaluation.cells import cells
 from clepdg.evaluation.targets import average, left_out, supervised
-from clepdg.report.headline import Headline, headline, signed
+from clepdg.report.headline import Headline, _verdict, headline, signed
 from clepdg.report.report import headline_table, write_report
 from tests.unit.test_credit import LABELS, predictions
 
@@ -139,3 +141,19 @@ def test_the_best_row_is_compared_with_the_next_and_the_main_row_with_its_best_r
     assert value == pytest.approx(uars["text-acpt"].mean() - uars["text-none"].mean()) and low < value < high
     own = compute(found, ("text-acpt",)).comparisons["left-out targets"]  # on the test part alone: no candidate
     assert ("text-acpt", "text-none") in own and len({pair[0] for pair in own} & {"text-none", "log-mel"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "over", "these", "said"),
+    [
+        (0.2, (0.1, 0.3), (0.05, 0.35), "A beats B"),
+        (-0.2, (-0.3, -0.1), (math.nan, math.nan), "B beats A"),
+        (0.2, (-0.1, 0.5), (0.1, 0.3), "A is ahead of B, but within the interval over targets"),
+        (0.2, (0.19, 0.21), (-0.1, 0.5), "A is ahead of B, but within the interval on these corpora alone"),
+        (0.0, (-0.1, 0.1), (-0.1, 0.1), "A ties with B"),
+    ],
+)
+def test_one_beats_another_only_beyond_both_intervals(value: float, over: tuple, these: tuple, said: str) -> None:
+    means = (SimpleNamespace(interval=lambda confidence, own=own: own) for own in (over, these))
+    difference = SimpleNamespace(value=value, **dict(zip(("sample", "these"), means, strict=True)))
+    assert _verdict("A", "B", difference, 0.95) == said  # type: ignore[arg-type]

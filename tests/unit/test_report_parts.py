@@ -77,7 +77,8 @@ def test_one_target_has_a_verdict_that_claims_nothing_of_others(acpt: float, sai
 def test_what_was_trained_on_what_is_a_line() -> None:
     facts = {"corpora": {"tess": {}, "emodb": {}, "ravdess": {}}}
     assert (
-        trained([column({}, targets=1)], facts) == "tess is evaluated whole, after training on emodb and ravdess alone."
+        trained([column({}, targets=1)], facts)
+        == "tess is evaluated whole, after training on training parts of emodb and ravdess alone."
     )
     assert "Supervised: test parts" in trained([column({}, SUPERVISED)], facts)
 
@@ -96,7 +97,7 @@ def test_what_of_a_left_out_corpus_was_not_evaluated_is_said_with_its_emotions()
     ]
     assert trained(grid, facts) == (
         "tess (2,000 of 2,800 utterances), emodb (452 of 535 utterances) and savee: each is evaluated, after"
-        " training on the other corpora alone. Not evaluated, as outside the label set:"
+        " training on training parts of the other corpora alone. Not evaluated, as outside the label set:"
         " disgusted, surprised and bored utterances and utterances without an emotion."
     )
     assert "tess is evaluated whole" in trained([replace(grid[0], utterances=2800)], facts)

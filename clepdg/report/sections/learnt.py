@@ -79,7 +79,10 @@ def learnt(
             columns=[IN_WORDS_OF[name] for name in CONTEXTS],
             among=_mean(AMONG, [own for figures in contexts.values() for own in figures]),
             nearest=_nearest(nearest),
-            sizes={name: sum(own.values()) for name, own in nearest.items()},
+            sizes={
+                name: (sum(own.values()) // max(len(contexts[name]), 1), len(contexts[name]))
+                for name, own in nearest.items()
+            },
             calibration=reliability,
         ),
         charts=[*clep_charts, *acpt_charts, *(chart for _, chart in drawn), *([reliability] if reliability else [])],

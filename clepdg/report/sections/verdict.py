@@ -73,11 +73,14 @@ def trained(grid: Sequence[Column], facts: Mapping[str, Any]) -> str:
     found = []
     if len(left_out) == 1:
         whole = "" if "(" in names[0] else " whole"
-        found.append(f"{names[0]} is evaluated{whole}, after training on {joined(others) or 'the other corpora'} alone")
+        of_others = f"training parts of {joined(others) or 'the other corpora'}"
+        found.append(f"{names[0]} is evaluated{whole}, after training on {of_others} alone")
     elif left_out:
         whole = "" if any("(" in name for name in names) else " whole"
         other = "corpus" if len(of) == 2 else "corpora"
-        found.append(f"{joined(names)}: each is evaluated{whole}, after training on the other {other} alone")
+        found.append(
+            f"{joined(names)}: each is evaluated{whole}, after training on training parts of the other {other} alone"
+        )
     if any(column.kind != LEAVE_OUT for column in grid):
         every = "test parts, after training on the training parts of all corpora"
         found.append(f"Supervised: {every if len(of) > 1 else 'the test part, after training on the training part'}")
