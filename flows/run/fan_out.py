@@ -120,7 +120,8 @@ def send(wanted: Mapping[str, Mapping[str, Any]], say: Callable[[str], None]) ->
     with get_client(sync_client=True) as client:
         try:
             for name, given in wanted.items():
-                made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=run_name(given), timeout=0)
+                named = run_name(given, DEPLOYMENT.partition("/")[2])  # as it names itself when it starts
+                made = run_deployment(DEPLOYMENT, parameters=dict(given), flow_run_name=named, timeout=0)
                 started[name] = made  # type: ignore[assignment]
                 say(f"{name}: sent to the workers of {DEPLOYMENT}")
             while waiting := [name for name, run in started.items() if _is_running(run)]:

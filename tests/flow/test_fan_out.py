@@ -97,7 +97,7 @@ def wait(condition: Callable[[], Any], seconds: float) -> Any:
 
 
 def flow_runs(part: str, preset: str = "demo") -> list[dict[str, Any]]:
-    name = f"{preset}: {part}"
+    name = f"fold, {preset}: {part}"
     return list(api("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"}))
 
 
